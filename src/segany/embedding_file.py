@@ -1,0 +1,104 @@
+"""The file that holds an `Embedding`: safetensors, with what it belongs to in the header.
+
+The features are stored as `features.0`, `features.1`, ...; everything else is JSON under one key of
+the header, so that a reader can tell what a file is without loading its arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from segany.errors import ConfigError, EmbeddingError
+from segany.files import write_file
+from segany.types import Embedding, Preprocessing
+
+FORMAT_VERSION = 1
+"""Goes up when an older segany could not read the file any more."""
+
+_HEADER_KEY = "segany_embedding"
+
+
+def write_embedding(embedding: Embedding, path: Path) -> Path:
+    """Write an embedding, whole or not at all. Returns the path.
+
+    Raises:
+        OutputError: there is no space, no permission, or no such place.
+    """
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": embedding.model,
+        "encoder_id": embedding.encoder_id,
+        "image_id": embedding.image_id,
+        "size_hw": list(embedding.size_hw),
+        "preprocessing": asdict(embedding.preprocessing),
+    }
+    # safetensors copies memory from the first element on, whatever the strides are.
+    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(embedding.features)}
+    return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+
+
+def read_embedding(path: Path) -> Embedding:
+    """Read an embedding that `write_embedding` wrote.
+
+    Raises:
+        EmbeddingError: the file is missing, unreadable, damaged, no embedding of segany's, or written
+            by a newer version of segany.
+    """
+    if path.is_dir():  # safetensors would call it "no such device"
+        raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = _checked_header(file.metadata() or {}, path)
+            features = tuple(file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
+    except FileNotFoundError:
+        raise EmbeddingError(f"There is no file {path}. Check the path.") from None
+    except SafetensorError as error:
+        raise EmbeddingError(
+            f"{path} is damaged, or not an embedding ({error}). Embed the image again and save it anew."
+        ) from error
+    except OSError as error:
+        raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return _embedding(header, features, path)
+
+
+def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata[_HEADER_KEY])
+        version = header["format_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EmbeddingError(
+            f"{path} is not an embedding that segany wrote. Give a file written by Embedding.save."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise EmbeddingError(
+            f"{path} has format version {version}; this segany reads version {FORMAT_VERSION}. "
+            "Install a newer segany, or embed the image again."
+        )
+    return dict(header)
+
+
+def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) -> Embedding:
+    try:
+        height, width = header["size_hw"]
+        values = dict(header["preprocessing"])
+        for name in ("mean_rgb", "std_rgb"):  # JSON has no tuples
+            values[name] = tuple(values[name])
+        return Embedding(
+            features=features,
+            size_hw=(int(height), int(width)),
+            preprocessing=Preprocessing(**values),
+            model=header["model"],
+            encoder_id=header["encoder_id"],
+            image_id=header["image_id"],
+        )
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise EmbeddingError(
+            f"The header of {path} is damaged ({error}). Embed the image again and save it anew."
+        ) from error
