@@ -188,7 +188,7 @@ def _to_uint8(array: npt.NDArray[Any], what: str) -> PixelArray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
-        return np.where(array, np.uint8(255), np.uint8(0))
+        return np.asarray(np.where(array, 255, 0), dtype=np.uint8)
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return np.asarray((array.astype(np.uint32) + 128) // 257, dtype=np.uint8)
     if array.dtype.kind == "f":
