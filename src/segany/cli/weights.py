@@ -39,10 +39,10 @@ def list_models() -> None:
 def pull(names: Annotated[list[str], typer.Argument(help="Models, as `segany weights list` names them.")]) -> None:
     """Fetch the weights of these models, unless the cache has them."""
     specs = [find_spec(name) for name in names]  # all of them, before the first gigabyte
-    with terminal_progress() as progress:
-        for spec in specs:
+    for spec in specs:
+        with terminal_progress() as progress:
             path = fetch_weights(spec, progress=progress)
-            typer.echo(f"{spec.name}: {path}")
+        typer.echo(f"{spec.name}: {path}")  # once the bar is gone
 
 
 @app.command()
