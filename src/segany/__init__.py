@@ -1,0 +1,88 @@
+"""segany: segment anything from a click, a box or a rough mask.
+
+import segany
+
+predictor = segany.ImagePredictor(segany.load("mobile_sam"))
+embedding = predictor.embed("photo.jpg")
+prediction = predictor.predict(embedding, segany.Prompt(points_xy=[[500, 375]]))
+mask = prediction.best()[0]  # bool [H, W]
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from segany.errors import (
+        CheckpointError,
+        ConfigError,
+        EmbeddingError,
+        ImageError,
+        MissingExtraError,
+        OutputError,
+        PromptError,
+        SeganyError,
+        UnknownModelError,
+        WeightsError,
+    )
+    from segany.hub.load import load
+    from segany.models.registry import list_models
+    from segany.predict.image import ImagePredictor
+    from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
+
+_HOMES = {
+    "CheckpointError": "segany.errors",
+    "ConfigError": "segany.errors",
+    "Embedding": "segany.types",
+    "EmbeddingError": "segany.errors",
+    "ImageError": "segany.errors",
+    "ImagePredictor": "segany.predict.image",
+    "MaskPrediction": "segany.types",
+    "MissingExtraError": "segany.errors",
+    "OutputError": "segany.errors",
+    "Preprocessing": "segany.types",
+    "Prompt": "segany.types",
+    "PromptError": "segany.errors",
+    "SeganyError": "segany.errors",
+    "UnknownModelError": "segany.errors",
+    "WeightsError": "segany.errors",
+    "list_models": "segany.models.registry",
+    "load": "segany.hub.load",
+}
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "Embedding",
+    "EmbeddingError",
+    "ImageError",
+    "ImagePredictor",
+    "MaskPrediction",
+    "MissingExtraError",
+    "OutputError",
+    "Preprocessing",
+    "Prompt",
+    "PromptError",
+    "SeganyError",
+    "UnknownModelError",
+    "WeightsError",
+    "__version__",
+    "list_models",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use (PEP 562), so that `import segany` costs next to nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'segany' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -36,7 +36,7 @@ MASK_THRESHOLD = 0.0
 
 def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A read-only view, so that the arrays of frozen values cannot be changed either."""
-    view = array.view()
+    view: npt.NDArray[Any] = array.view()
     view.flags.writeable = False
     return view
 
@@ -343,5 +343,3 @@ class MaskPrediction:
             box_xyxy=earlier.box_xyxy if box_xyxy is None else box_xyxy,
             mask_logits=self.low_res_logits[prompt, chosen],
         )
-
-

@@ -77,7 +77,7 @@ class ModelSpec:
     licence: str = "Apache-2.0"
 
     def build(self) -> Sam:
-        """The model with uninitialised-on-purpose random weights, on the CPU, in float32."""
+        """The model with random weights, on the CPU, in float32."""
         from segany.models.sam.model import Sam
 
         return Sam(self.config, name=self.name)
@@ -167,6 +167,11 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 DEFAULT_MODEL = "mobile_sam"
+
+
+def list_models() -> list[str]:
+    """Names of all models that `segany.load` knows."""
+    return list(MODELS)
 
 
 def find_spec(name: str) -> ModelSpec:

@@ -1,0 +1,93 @@
+"""Prompt tokens and image embedding to masks and their predicted IoU (SAM, section A, "Mask decoder")."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.sam.config import SamConfig
+from segany.models.sam.two_way_transformer import ImageTokens, TwoWayTransformer
+from segany.nn.layers import LayerNorm2d, Perceptron
+from segany.ops.compute import batched_linear, linear
+from segany.types import SizeHW
+
+
+class MaskDecoder(nn.Module):
+    """Predicts one mask for a clear prompt and three for an ambiguous one."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        width, decoder = config.encoder.out_channels, config.decoder
+        self.mask_tokens_count = decoder.multimask_outputs + 1
+        self.transformer = TwoWayTransformer(decoder, width)
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(self.mask_tokens_count, width)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
+            LayerNorm2d(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(
+            Perceptron(width, width, width // 8, 3) for _ in range(self.mask_tokens_count)
+        )
+        self.iou_prediction_head = Perceptron(
+            width, decoder.iou_head_width, self.mask_tokens_count, decoder.iou_head_depth
+        )
+
+    def forward(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+        """Decode P prompts against one image.
+
+        Args:
+            image: tokens [1 or P, T, C] with the dense prompt embedding added.
+            prompt_tokens: [P, N, C].
+            multimask: three candidates a prompt instead of one.
+
+        Returns:
+            Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M], M = 3 or 1.
+        """
+        prompts = len(prompt_tokens)
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
+        tokens, image_tokens = self.transformer(torch.cat([own, prompt_tokens], dim=1), image)
+        chosen = range(1, self.mask_tokens_count) if multimask else range(1)
+        weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1)
+        side = int(image.positions.shape[0] ** 0.5)
+        low_res = upscale_and_project(self.output_upscaling, image_tokens, weights, (side, side))
+        iou = self.iou_prediction_head(tokens[:, 0])[:, chosen.start : chosen.stop]
+        return low_res, iou
+
+
+def upscale_and_project(layers: nn.Sequential, image_tokens: Tensor, mask_weights: Tensor, size_hw: SizeHW) -> Tensor:
+    """Image tokens to masks at four times their resolution.
+
+    The two transposed convolutions never overlap: each is a linear layer from one position to the
+    2 x 2 below it. So all runs on rows of channels, and only the finished masks are put in order.
+
+    Args:
+        layers: transposed convolution, norm, GELU, transposed convolution, GELU.
+        image_tokens: [P, h * w, C].
+        mask_weights: [P, M, C / 8], from the hypernetworks.
+        size_hw: h, w.
+
+    Returns:
+        [P, M, 4h, 4w].
+    """
+    height, width = size_hw
+    conv1, norm, conv2 = cast(nn.ConvTranspose2d, layers[0]), cast(LayerNorm2d, layers[1]), layers[3]
+    x = F.gelu(norm.over_last_axis(_two_by_two(image_tokens, conv1)))  # [P, T, 4, C / 4]
+    x = F.gelu(_two_by_two(x, cast(nn.ConvTranspose2d, conv2)))  # [P, T, 4, 4, C / 8]
+    masks = batched_linear(x.flatten(1, 3), mask_weights)  # [P, T * 16, M]
+    # Rows are h, two rows in each, two in each of those; columns alike.
+    masks = masks.reshape(-1, height, width, 2, 2, 2, 2, mask_weights.shape[1])
+    return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, mask_weights.shape[1], 4 * height, 4 * width)
+
+
+def _two_by_two(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+    """A transposed convolution of size and stride 2 on rows: [..., C] to [..., 4, C'], 2 x 2 in reading order."""
+    weight, bias = conv.weight, cast(Tensor, conv.bias)  # weight: [C, C', 2, 2]
+    rows = linear(x, weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4))
+    return rows.unflatten(-1, (4, -1))

@@ -1,0 +1,178 @@
+"""SAM as one module: image encoder, prompt encoder and mask decoder (SAM, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from segany.models.mobile_sam.config import TinyVitConfig
+from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
+from segany.models.sam.config import SamConfig
+from segany.models.sam.mask_decoder import MaskDecoder
+from segany.models.sam.prompt_encoder import PromptEncoder
+from segany.models.sam.two_way_transformer import ImageTokens
+from segany.models.sam.vit import ImageEncoderVit
+from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
+
+IMAGES_AT_ONCE = 4
+"""Images encoded together on an accelerator. On a CPU one image already keeps all cores busy."""
+
+PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
+"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
+
+
+def _build_encoder(config: SamConfig) -> nn.Module:
+    if isinstance(config.encoder, TinyVitConfig):
+        return ImageEncoderTinyVit(config.encoder)
+    return ImageEncoderVit(config.encoder)
+
+
+class Sam(nn.Module):
+    """A promptable segmentation model of the SAM family.
+
+    The parameters have the names of the official checkpoints. Nothing here keeps state between
+    calls, so threads may share a model.
+
+    Attributes:
+        config: the architecture.
+        name: the registry's name, written into embeddings.
+        encoder_id: digest of the image encoder's weights; empty until weights are loaded.
+    """
+
+    def __init__(self, config: SamConfig, name: str) -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.encoder_id = ""
+        self.image_encoder = _build_encoder(config)
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.config.preprocessing
+
+    @property
+    def low_res_size(self) -> int:
+        return self.config.low_res_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.prompt_encoder.no_mask_embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.prompt_encoder.no_mask_embed.weight.dtype
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S], normalised and padded, to image embeddings [B, C, S / 16, S / 16]."""
+        return self.image_encoder(pixels)
+
+    def decode(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        *,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks for P prompts on one image.
+
+        Args:
+            embedding: [C, h, w], of that image.
+            points: [P, N, 2], pixels of the model's input; boxes are two points.
+            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
+            multimask: three candidates a prompt instead of one.
+
+        Returns:
+            Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
+        """
+        if mask_logits is None:
+            dense = self.prompt_encoder.encode_no_mask()
+        else:
+            dense = self.prompt_encoder.encode_masks(mask_logits)
+        tokens = (embedding[None] + dense).flatten(2).transpose(1, 2)
+        image = ImageTokens(tokens.contiguous(), self.prompt_encoder.image_positions())
+        prompt_tokens = self.prompt_encoder.encode_points(points, labels)
+        low_res, iou = self.mask_decoder(image, prompt_tokens, multimask=multimask)
+        return low_res, iou
+
+    def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+        """One image [3, S, S] and its prompts to low-res logits and predicted IoU: `encode_image`, then `decode`."""
+        return self.decode(self.encode_image(pixels[None])[0], points, labels, multimask=multimask)
+
+    # What predictors call: arrays in, arrays out, no gradients.
+
+    def preprocess(self, images: Sequence[PixelArray]) -> Tensor:
+        """uint8 images [H, W, 3] of any sizes to the encoder's input [B, 3, S, S]: resize, normalise, pad."""
+        preprocessing = self.preprocessing
+        size = preprocessing.input_size
+        mean = torch.tensor(preprocessing.mean_rgb, device=self.device)
+        std = torch.tensor(preprocessing.std_rgb, device=self.device)
+        batch = torch.zeros(len(images), size, size, 3, device=self.device, dtype=self.dtype)
+        for row, image in zip(batch, images, strict=True):
+            resized = torch.from_numpy(resize_pixels(image, preprocessing)).to(self.device)
+            row[: resized.shape[0], : resized.shape[1]] = (resized.float() - mean) / std
+        return batch.permute(0, 3, 1, 2)  # channels last, which the first convolution likes best
+
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
+        """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: ([C, h, w],)."""
+        together = 1 if self.device.type == "cpu" else IMAGES_AT_ONCE
+        embeddings: list[tuple[FloatArray, ...]] = []
+        with torch.inference_mode():
+            for first in range(0, len(images), together):
+                batch = self.encode_image(self.preprocess(images[first : first + together]))
+                embeddings.extend((embedding,) for embedding in batch.float().cpu().numpy())
+        return embeddings
+
+    def predict_low_res(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        mask_logits: FloatArray | None,
+        *,
+        multimask: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        """`decode` for any number of prompts, some at a time.
+
+        Args:
+            features: of an `Embedding`.
+            points, labels, mask_logits, multimask: as for `decode`.
+
+        Returns:
+            Low-res logits float32 [P, M, 4h, 4w] and predicted IoU float32 [P, M].
+        """
+        together = PROMPTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
+        low_res, iou = [], []
+        with torch.inference_mode():
+            embedding = self._tensor(features[0])
+            for first in range(0, len(points), together):
+                piece = slice(first, first + together)
+                masks = None if mask_logits is None else self._tensor(mask_logits[piece])
+                piece_points = torch.tensor(points[piece], device=self.device)
+                piece_labels = torch.tensor(labels[piece], device=self.device)
+                outputs = self.decode(embedding, piece_points, piece_labels, masks, multimask=multimask)
+                low_res.append(outputs[0].float().cpu())
+                iou.append(outputs[1].float().cpu())
+        return torch.cat(low_res).numpy(), torch.cat(iou).numpy()
+
+    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
+        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
+        with torch.inference_mode():
+            return upscale_logits(torch.from_numpy(low_res), self.preprocessing, size_hw).numpy()
+
+    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
+        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
+        with torch.inference_mode():
+            return upscale_masks(torch.from_numpy(low_res), self.preprocessing, size_hw).numpy()
+
+    def _tensor(self, array: FloatArray) -> Tensor:
+        # A copy, because the arrays of frozen values are read-only and tensors cannot be. It keeps the
+        # order in memory: image embeddings leave the encoder with their channels together.
+        return torch.from_numpy(array.copy(order="K")).to(device=self.device, dtype=self.dtype)

@@ -1,0 +1,73 @@
+"""Points, boxes and masks to tokens and a dense embedding (SAM, section A, "Prompt encoder")."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from segany.models.sam.config import SamConfig
+from segany.nn.layers import LayerNorm2d
+from segany.nn.positions import RandomFourierPositions
+from segany.types import BACKGROUND, BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, FOREGROUND, PADDING_LABEL
+
+POINT_KINDS = (BACKGROUND, FOREGROUND, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL)
+"""Labels with an embedding each, in the checkpoint's order."""
+
+
+class PromptEncoder(nn.Module):
+    """Encodes prompts given in pixels of the model's input.
+
+    A box is two points with labels of their own, so that prompts of every kind are rows of labelled
+    points: -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        width, hidden = config.encoder.out_channels, config.mask_channels
+        self.input_size = config.input_size
+        self.embedding_size = config.embedding_size
+        self.pe_layer = RandomFourierPositions(width)
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, width) for _ in POINT_KINDS)
+        self.not_a_point_embed = nn.Embedding(1, width)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, hidden // 4, 2, stride=2),
+            LayerNorm2d(hidden // 4),
+            nn.GELU(),
+            nn.Conv2d(hidden // 4, hidden, 2, stride=2),
+            LayerNorm2d(hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, width, 1),
+        )
+        self.no_mask_embed = nn.Embedding(1, width)
+
+    def encode_points(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Labelled points to tokens.
+
+        Args:
+            points: [P, N, 2], xy in pixels of the input.
+            labels: [P, N].
+
+        Returns:
+            [P, N, C].
+        """
+        # A pixel's centre lies half a pixel from its corner.
+        positions = self.pe_layer((points + 0.5) / self.input_size)
+        positions = torch.where(labels[..., None] == PADDING_LABEL, torch.zeros_like(positions), positions)
+        kinds = torch.cat(
+            [cast(nn.Embedding, kind).weight for kind in (self.not_a_point_embed, *self.point_embeddings)]
+        )
+        return positions + kinds[labels - PADDING_LABEL]
+
+    def encode_masks(self, mask_logits: Tensor) -> Tensor:
+        """Low-res logits [P, h, w] to dense embeddings [P, C, h / 4, w / 4]."""
+        return self.mask_downscaling(mask_logits[:, None])
+
+    def encode_no_mask(self) -> Tensor:
+        """The dense embedding of a prompt without a mask, [1, C, 1, 1]."""
+        return self.no_mask_embed.weight[:, :, None, None]
+
+    def image_positions(self) -> Tensor:
+        """Encodings of the positions of the image embedding, [h * w, C]."""
+        return self.pe_layer.grid((self.embedding_size, self.embedding_size)).flatten(0, 1)

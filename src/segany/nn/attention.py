@@ -1,0 +1,80 @@
+"""Attention over feature maps: with decomposed relative positions, and with a bias table in windows."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segany.nn.positions import relative_position_rows
+from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
+from segany.types import SizeHW
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, T, heads * D] to [B, heads, T, D]."""
+    return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, T, D] to [B, T, heads * D]."""
+    return x.transpose(-2, -3).flatten(-2)
+
+
+def relative_position_attention(
+    query: Tensor, key: Tensor, value: Tensor, table_h: Tensor, table_w: Tensor, size_hw: SizeHW
+) -> Tensor:
+    """Attention over an H x W map with decomposed relative positions (MViTv2, section 4.1).
+
+    The score of a query and a key gains query . table_h[rows apart] + query . table_w[columns apart].
+    The query there is not scaled.
+
+    Args:
+        query, key, value: [B, heads, H * W, D].
+        table_h, table_w: [2 * H - 1, D] and [2 * W - 1, D].
+        size_hw: H, W.
+
+    Returns:
+        [B, heads, H * W, D].
+    """
+    height, width = size_hw
+    by_position = query.unflatten(2, size_hw)
+    # [B, heads, H, W, H] and [B, heads, H, W, W]
+    bias_h = torch.einsum("bnhwc,hkc->bnhwk", by_position, relative_position_rows(table_h, height))
+    bias_w = torch.einsum("bnhwc,wkc->bnhwk", by_position, relative_position_rows(table_w, width))
+    bias_h, bias_w = bias_h.flatten(2, 3), bias_w.flatten(2, 3)
+    if fast_cpu(query):
+        pieces = (x.flatten(0, 1) for x in (query, key, value, bias_h, bias_w))
+        return _attend_in_pieces(*pieces).unflatten(0, query.shape[:2])
+    bias = (bias_h[..., :, None] + bias_w[..., None, :]).flatten(-2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
+    """The same, with scores that never leave the cache.
+
+    Args:
+        query, key, value: [N, T, D], N = B * heads.
+        bias_h, bias_w: [N, T, H] and [N, T, W].
+    """
+    count, tokens, _ = query.shape
+    query = query * query.shape[-1] ** -0.5
+    out = torch.empty_like(value)
+    together = max(1, CACHE_BUDGET // tokens**2)
+    rows = max(1, min(tokens, CACHE_BUDGET // tokens))
+    for n in range(0, count, together):
+        batch = slice(n, n + together)
+        key_t = key[batch].transpose(1, 2)
+        value_t = value[n].t().contiguous() if together == 1 else value
+        for row in range(0, tokens, rows):
+            piece = slice(row, row + rows)
+            if together == 1:  # one large product: `linear` has the faster kernel
+                scores = linear(query[n, piece], key[n])[None]
+            else:
+                scores = query[batch, piece] @ key_t
+            grid = scores.unflatten(-1, (bias_h.shape[-1], bias_w.shape[-1]))
+            grid += bias_h[batch, piece, :, None]
+            grid += bias_w[batch, piece, None, :]
+            torch.softmax(scores, -1, out=scores)
+            out[batch, piece] = linear(scores[0], value_t)[None] if together == 1 else scores @ value[batch]
+    return out

@@ -1,0 +1,87 @@
+"""Layers that the models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
+
+Activation: TypeAlias = Literal["gelu", "relu"]
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` through `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name that nn.Linear gives it)
+        return linear(input, self.weight, self.bias)
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of [B, C, H, W]."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels_last = x.permute(0, 2, 3, 1)
+        return self.over_last_axis(channels_last).permute(0, 3, 1, 2)
+
+    def over_last_axis(self, x: Tensor) -> Tensor:
+        """The same for channels last, [..., C]."""
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+
+class FeedForward(nn.Module):
+    """The two linear layers of a transformer block."""
+
+    def __init__(self, width: int, hidden: int, activation: Activation = "gelu") -> None:
+        super().__init__()
+        self.lin1 = Linear(width, hidden)
+        self.lin2 = Linear(hidden, width)
+        self.activation = _ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return by_rows(lambda rows: self.lin2(self.activation(self.lin1(rows))), x, self.lin1.out_features)
+
+
+def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor:
+    """Apply a layer that treats each row of [..., C] alone, in pieces whose intermediates fit the cache.
+
+    Args:
+        layer: maps [rows, C] to [rows, C'].
+        x: [..., C].
+        hidden: channels of the layer's widest intermediate.
+    """
+    rows = x.numel() // x.shape[-1]
+    limit = max(1, CACHE_BUDGET // hidden)
+    if rows <= limit or not fast_cpu(x):
+        return layer(x)
+    pieces = x.reshape(rows, x.shape[-1]).chunk(-(-rows // limit))
+    out = torch.cat([layer(piece) for piece in pieces])
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+class Perceptron(nn.Module):
+    """A stack of linear layers with ReLU between them (hypernetworks and IoU head)."""
+
+    def __init__(self, channels_in: int, hidden: int, channels_out: int, depth: int) -> None:
+        super().__init__()
+        widths = [channels_in, *[hidden] * (depth - 1), channels_out]
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, x: Tensor) -> Tensor:
+        *inner, last = self.layers
+        for layer in inner:
+            x = F.relu(layer(x))
+        return last(x)

@@ -1,0 +1,51 @@
+"""Convolutions over a map a strip of rows at a time, so that wide intermediates stay in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segany.ops.compute import CACHE_BUDGET, fast_cpu
+
+
+def rows_of(x: Tensor, first: int, last: int) -> Tensor:
+    """Rows first..last of [B, H, W, C], with zeros for those that lie beyond the map."""
+    height = x.shape[1]
+    inside = x[:, max(first, 0) : min(last, height)]
+    above, below = max(-first, 0), max(last - height, 0)
+    return F.pad(inside, (0, 0, 0, 0, above, below)) if above or below else inside
+
+
+def convolve_in_strips(
+    produce: Callable[[int, int], Tensor],
+    consume: Callable[[Tensor, int, int], Tensor],
+    wide_shape: tuple[int, int, int],
+    stride: int = 1,
+    *,
+    like: Tensor,
+) -> Tensor:
+    """A wide map that a 3 x 3 convolution consumes, made and consumed a strip of rows at a time.
+
+    Args:
+        produce: (first, last) -> those rows of the wide map, [B, last - first, W, C].
+        consume: (rows, top, bottom) -> rows top..bottom of the output; starts with the convolution,
+            which must not pad rows: `rows` holds one more on either side, zeros beyond the map.
+        wide_shape: H, W, C of the wide map.
+        stride: of the convolution.
+        like: decides whether strips are used at all, see `fast_cpu`.
+    """
+    height, width, channels = wide_shape
+    out_height = -(-height // stride)
+    strip = max(1, CACHE_BUDGET // (width * channels * stride)) if fast_cpu(like) else out_height
+    out = []
+    for top in range(0, out_height, strip):
+        bottom = min(top + strip, out_height)
+        first, last = top * stride - 1, (bottom - 1) * stride + 2
+        wide = produce(max(first, 0), min(last, height))
+        if first < 0 or last > height:
+            wide = F.pad(wide, (0, 0, 0, 0, max(-first, 0), max(last - height, 0)))
+        out.append(consume(wide, top, bottom))
+    return out[0] if len(out) == 1 else torch.cat(out, dim=1)

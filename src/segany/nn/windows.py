@@ -1,0 +1,36 @@
+"""Cutting a feature map into square windows and putting it together again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segany.types import SizeHW
+
+
+def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
+    """Cut [B, H, W, C] into windows [B * windows, size * size, C], row by row.
+
+    Where `size` does not divide H or W, bottom and right are padded with `fill` [C], or zeros.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns = -(-height // size), -(-width // size)
+    padded_hw = (rows * size, columns * size)
+    if padded_hw != (height, width):
+        padded = x.new_zeros(batch, *padded_hw, channels)
+        if fill is not None:
+            padded += fill
+        padded[:, :height, :width] = x
+        x = padded
+    x = x.reshape(batch, rows, size, columns, size, channels)
+    return x.transpose(2, 3).reshape(batch * rows * columns, size * size, channels)
+
+
+def unpartition(windows: Tensor, size: int, size_hw: SizeHW) -> Tensor:
+    """The inverse of `partition`: windows [B * windows, size * size, C] to [B, H, W, C], padding cut off."""
+    height, width = size_hw
+    rows, columns = -(-height // size), -(-width // size)
+    channels = windows.shape[-1]
+    x = windows.reshape(-1, rows, columns, size, size, channels).transpose(2, 3)
+    x = x.reshape(-1, rows * size, columns * size, channels)
+    return torch.narrow(torch.narrow(x, 1, 0, height), 2, 0, width)

@@ -1,0 +1,95 @@
+"""Resizing images to a model's input, and low-res logits back to the image."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from segany.ops.compute import fast_cpu, linear
+from segany.types import MASK_THRESHOLD, PixelArray, Preprocessing, SizeHW
+
+_ROWS_AT_ONCE = 128
+"""Output rows computed together: enough to amortise a call, few enough to stay in the cache."""
+
+
+def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray:
+    """Resize [H, W, 3] to its place in the model's input, as the official code does: PIL, bilinear."""
+    height, width = preprocessing.resized_hw((image.shape[0], image.shape[1]))
+    if image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def upscale_logits(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
+    """Low-res logits [P, M, h, w] at the size of the image, [P, M, H, W].
+
+    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image.
+    """
+    size = (preprocessing.input_size, preprocessing.input_size)
+    logits = F.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
+    height, width = preprocessing.resized_hw(size_hw)
+    return F.interpolate(logits[..., :height, :width], size_hw, mode="bilinear", align_corners=False)
+
+
+def upscale_masks(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
+    """`upscale_logits` thresholded, bool [P, M, H, W].
+
+    On a CPU the logits are never held. Both steps are linear along each axis, so together they are one
+    banded matrix an axis; and they only average, so nothing is above the threshold outside the box of
+    what is above it in low resolution.
+    """
+    if not fast_cpu(low_res):
+        return upscale_logits(low_res, preprocessing, size_hw) > MASK_THRESHOLD
+    in_h, in_w = low_res.shape[-2:]
+    resized_h, resized_w = preprocessing.resized_hw(size_hw)
+    rows = _two_step_weights(in_h, preprocessing.input_size, resized_h, size_hw[0])
+    columns = _two_step_weights(in_w, preprocessing.input_size, resized_w, size_hw[1])
+    masks = torch.zeros(*low_res.shape[:2], *size_hw, dtype=torch.bool)
+    for logits, mask in zip(low_res.float().flatten(0, 1), masks.flatten(0, 1), strict=True):
+        _threshold_into(mask, logits, rows, columns)
+    return masks
+
+
+def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> None:
+    """Set `mask` [H, W], all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
+    above = logits > MASK_THRESHOLD
+    if not above.any():
+        return
+    top, bottom = _extent(rows[:, above.any(dim=1)].any(dim=1))
+    left, right = _extent(columns[:, above.any(dim=0)].any(dim=1))
+    wide = linear(logits, columns[left:right])  # [h, right - left]
+    for first in range(top, bottom, _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, bottom)
+        start, stop = _extent(rows[first:last].any(dim=0))
+        values = rows[first:last, start:stop] @ wide[start:stop]
+        torch.gt(values, MASK_THRESHOLD, out=mask[first:last, left:right])
+
+
+def _extent(flags: Tensor) -> tuple[int, int]:
+    """First index that is set, and one past the last; at least one must be."""
+    indices = flags.nonzero()
+    return int(indices[0]), int(indices[-1]) + 1
+
+
+@lru_cache(maxsize=8)
+def _two_step_weights(side: int, size: int, resized: int, out: int) -> Tensor:
+    """[out, side]: bilinear from `side` to `size`, cut to `resized`, bilinear to `out`."""
+    return _bilinear_weights(resized, out) @ _bilinear_weights(side, size)[:resized]
+
+
+def _bilinear_weights(side: int, out: int) -> Tensor:
+    """[out, side]: each row the two weights of one output sample (half-pixel centres, clamped borders)."""
+    centre = ((torch.arange(out, dtype=torch.float32) + 0.5) * (side / out) - 0.5).clamp(0, side - 1)
+    lower = centre.floor().long()
+    upper = (lower + 1).clamp(max=side - 1)
+    fraction = centre - lower
+    weights = torch.zeros(out, side)
+    weights.scatter_add_(1, lower[:, None], (1 - fraction)[:, None])
+    weights.scatter_add_(1, upper[:, None], fraction[:, None])
+    return weights

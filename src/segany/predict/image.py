@@ -1,0 +1,219 @@
+"""Prompting images: embed once, then ask for masks as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, overload
+
+import numpy as np
+
+from segany.errors import PromptError
+from segany.images import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
+from segany.types import (
+    BOX_BOTTOM_RIGHT_LABEL,
+    BOX_TOP_LEFT_LABEL,
+    MASK_THRESHOLD,
+    PADDING_LABEL,
+    BoolArray,
+    Embedding,
+    FloatArray,
+    IntArray,
+    MaskMode,
+    MaskPrediction,
+    PixelArray,
+    Preprocessing,
+    Prompt,
+    SizeHW,
+)
+
+
+class ImageModel(Protocol):
+    """What an `ImagePredictor` needs of a model, whatever runs it: arrays in, arrays out."""
+
+    name: str
+    encoder_id: str
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def low_res_size(self) -> int: ...
+
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]: ...
+
+    def predict_low_res(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        mask_logits: FloatArray | None,
+        *,
+        multimask: bool,
+    ) -> tuple[FloatArray, FloatArray]: ...
+
+    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray: ...
+
+    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray: ...
+
+
+class ImagePredictor:
+    """Predicts masks for prompts on images. It keeps no state, so threads may share one.
+
+    Example:
+        >>> predictor = segany.ImagePredictor(segany.load("mobile_sam"))
+        >>> embedding = predictor.embed("photo.jpg")
+        >>> prediction = predictor.predict(embedding, segany.Prompt(points_xy=[[500, 375]]))
+        >>> mask = prediction.best()[0]  # bool [H, W]
+    """
+
+    def __init__(self, model: ImageModel, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+        """Wrap a model.
+
+        Args:
+            model: what `segany.load` returns.
+            max_pixels: larger images are refused before they are decoded.
+        """
+        self.model = model
+        self.max_pixels = max_pixels
+
+    @overload
+    def embed(self, image: ImageSource) -> Embedding: ...
+
+    @overload
+    def embed(self, image: list[ImageSource] | tuple[ImageSource, ...]) -> list[Embedding]: ...
+
+    def embed(self, image: ImageSource | list[ImageSource] | tuple[ImageSource, ...]) -> Embedding | list[Embedding]:
+        """Run the image encoder, the slow part, once.
+
+        Args:
+            image: a path, a PIL image, an array, or a list of those with any sizes. Arrays are
+                [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
+                EXIF orientation is applied.
+
+        Raises:
+            ImageError: an image is missing, unreadable, too large, empty, or not made of pixels.
+        """
+        sources = list(image) if isinstance(image, (list, tuple)) else [image]
+        pixels = [read_image(source, max_pixels=self.max_pixels) for source in sources]
+        embeddings = [
+            Embedding(
+                features=features,
+                size_hw=(rgb.shape[0], rgb.shape[1]),
+                preprocessing=self.model.preprocessing,
+                model=self.model.name,
+                encoder_id=self.model.encoder_id,
+                image_id=image_id(rgb),
+            )
+            for rgb, features in zip(pixels, self.model.embed(pixels), strict=True)
+        ]
+        return embeddings if isinstance(image, (list, tuple)) else embeddings[0]
+
+    def predict(
+        self,
+        embedding: Embedding,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        masks: MaskMode = "auto",
+        with_logits: bool = False,
+    ) -> MaskPrediction:
+        """Masks for one prompt or many. Prompts of any kinds may be mixed; none changes another.
+
+        Args:
+            embedding: from `embed`, made by the same model.
+            prompts: one prompt an object.
+            masks: how many candidates: "multi" three, "single" one, "auto" three where the prompt is
+                ambiguous (at most one point, no box, no mask) and one otherwise.
+            with_logits: also return the logits at the size of the image (4 bytes a pixel and mask).
+
+        Raises:
+            EmbeddingError: the embedding was made by another model or other weights.
+            PromptError: there is no prompt, one lies outside the image, or a mask has the wrong shape.
+        """
+        embedding.check_model(self.model.name, self.model.encoder_id)
+        chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
+        self._check(chosen, embedding.size_hw)
+        if masks not in ("auto", "multi", "single"):
+            raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
+        multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
+        low_res, scores, candidates = self._decode(embedding, chosen, multi)
+        logits = self.model.upscale(low_res, embedding.size_hw) if with_logits else None
+        if logits is None:
+            mask_array = self.model.upscale_masks(low_res, embedding.size_hw)
+        else:
+            mask_array = logits > MASK_THRESHOLD
+        return MaskPrediction(
+            masks=mask_array,
+            scores=scores,
+            low_res_logits=low_res,
+            candidates=candidates,
+            prompts=chosen,
+            logits=logits,
+        )
+
+    def _check(self, prompts: tuple[Prompt, ...], size_hw: SizeHW) -> None:
+        if not prompts:
+            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
+        side = self.model.low_res_size
+        for prompt in prompts:
+            prompt.check_fits(size_hw)
+            if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
+                raise PromptError(
+                    f"mask_logits has shape {list(prompt.mask_logits.shape)}, but {self.model.name} takes "
+                    f"[{side}, {side}]: the low_res_logits of an earlier prediction, not a mask at image size."
+                )
+
+    def _decode(
+        self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
+    ) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Low-res logits [P, M, h, w], scores [P, M] and candidates [P], prompts of one form together.
+
+        Only prompts with equally many points can share a batch: to attention, padding is a point.
+        """
+        points = [labelled_points(prompt, embedding) for prompt in prompts]
+        groups: dict[tuple[int, bool, bool], list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            form = (len(points[index][1]), prompt.mask_logits is not None, multi[index])
+            groups.setdefault(form, []).append(index)
+        decoded: dict[int, tuple[FloatArray, FloatArray]] = {}
+        for (_, has_mask, multimask), members in groups.items():
+            masks = np.stack([m for i in members if (m := prompts[i].mask_logits) is not None]) if has_mask else None
+            outputs = self.model.predict_low_res(
+                embedding.features,
+                np.stack([points[i][0] for i in members]),
+                np.stack([points[i][1] for i in members]),
+                masks,
+                multimask=multimask,
+            )
+            if len(groups) == 1:
+                return *outputs, np.full(len(prompts), outputs[1].shape[1], dtype=np.int64)
+            decoded.update(zip(members, zip(*outputs, strict=True), strict=True))
+        return _side_by_side([decoded[index] for index in range(len(prompts))])
+
+
+def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Low-res logits and scores of prompts with different numbers of candidates, as one array each."""
+    candidates = np.array([len(scores) for _, scores in rows], dtype=np.int64)
+    most = int(candidates.max())
+    low_res = np.full((len(rows), most, *rows[0][0].shape[1:]), -np.inf, dtype=np.float32)
+    scores = np.full((len(rows), most), -np.inf, dtype=np.float32)
+    for index, (row_low_res, row_scores) in enumerate(rows):
+        low_res[index, : len(row_scores)] = row_low_res
+        scores[index, : len(row_scores)] = row_scores
+    return low_res, scores, candidates
+
+
+def labelled_points(prompt: Prompt, embedding: Embedding) -> tuple[FloatArray, IntArray]:
+    """A prompt as the points [N, 2] in pixels of the model's input, and labels [N], that the model takes."""
+    points: list[FloatArray] = []
+    labels: list[int] = []
+    if prompt.points_xy is not None and prompt.labels is not None:
+        points.append(prompt.points_xy)
+        labels.extend(prompt.labels.tolist())
+    if prompt.box_xyxy is not None:
+        points.append(prompt.box_xyxy.reshape(2, 2))
+        labels.extend((BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL))
+    elif points:  # the models were trained with a padding point wherever there is no box
+        points.append(np.zeros((1, 2), dtype=np.float32))
+        labels.append(PADDING_LABEL)
+    xy = np.concatenate(points) if points else np.zeros((0, 2), dtype=np.float32)
+    return embedding.preprocessing.to_input_xy(xy, embedding.size_hw), np.array(labels, dtype=np.int64)
