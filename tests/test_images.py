@@ -253,8 +253,7 @@ def test_limit_may_be_raised_over_pillows_own(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     path = tmp_path / "image.png"
     Image.fromarray(RGB).save(path)
-    for max_pixels in (DEFAULT_MAX_PIXELS, None):
-        np.testing.assert_array_equal(read_image(path, max_pixels=max_pixels), RGB)
+    np.testing.assert_array_equal(read_image(path, max_pixels=DEFAULT_MAX_PIXELS), RGB)
     assert Image.MAX_IMAGE_PIXELS == 10
 
 

@@ -41,14 +41,14 @@ FLOAT_TOLERANCE = 1e-3
 _pillow_limit = threading.Lock()
 
 
-def read_image(source: ImageSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PixelArray:
+def read_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> PixelArray:
     """Read an image as RGB bytes.
 
     Args:
         source: a path; a Pillow image of any mode; or an array [H, W], [H, W, 1], [H, W, 3] or
             [H, W, 4], channels red, green, blue(, alpha), of uint8, bool, uint16 (0..65535 is scaled
             to 0..255) or float (0..1 is scaled to 0..255).
-        max_pixels: refuse images of more pixels, files before anything is decoded; None for no limit.
+        max_pixels: refuse images of more pixels, files before anything is decoded.
 
     Returns:
         uint8 [H, W, 3], contiguous and writable. Shares memory with an array that is all this already.
@@ -83,7 +83,7 @@ def image_id(pixels: PixelArray) -> str:
     return digest.hexdigest()
 
 
-def _from_file(source: str | Path, max_pixels: int | None) -> PixelArray:
+def _from_file(source: str | Path, max_pixels: int) -> PixelArray:
     path = Path(source)
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise ImageError(f"{source} is a web address. Download the image first and give the path of the file.")
@@ -130,11 +130,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _check_size(size_hw: tuple[int, ...], max_pixels: int | None, what: str) -> None:
+def _check_size(size_hw: tuple[int, ...], max_pixels: int, what: str) -> None:
     height, width = size_hw
     if height * width == 0:
         raise ImageError(f"{what} is empty: {width} wide and {height} high.")
-    if max_pixels is not None and height * width > max_pixels:
+    if height * width > max_pixels:
         raise ImageError(
             f"{what} has {height * width:,} pixels ({width} x {height}), more than the limit of {max_pixels:,}. "
             "Make it smaller, or raise max_pixels if you trust it."

@@ -7,11 +7,12 @@ from PIL import Image
 
 from segany.types import BoolArray, FloatArray, Preprocessing
 
-PROMPT_LOGIT = 10.0
+PROMPT_LOGIT = 20.0
 """Logit of a pixel that is surely inside, and its negative of one outside.
 
-The low-res logits that the models themselves return, and were trained to read, reach this far: on
-photographs, the surest 5% inside lie above 7 to 10, the median outside between -4 and -12.
+As far as the models' own low-res logits reach. The models learned from masks together with points;
+a mask alone persuades them the more the stronger it is (MobileSAM gives back 20 masks on photographs
+with a median IoU of 0.58 at 8, 0.88 at 10, 0.92 at 20), and with a point it makes no difference.
 """
 
 

@@ -1,0 +1,70 @@
+"""The command `segany`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+import segany
+from segany.cli import weights
+from segany.cli.models import models
+from segany.cli.segment import EPILOG, segment
+from segany.errors import SeganyError
+
+USER_ERROR = 2
+"""Exit code for what the user can put right, as for a wrong option."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+class _Group(TyperGroup):
+    """Turns errors into a line for people and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SeganyError as error:
+            line = Text.assemble(("error: ", "bold red"), str(error))
+            Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+            raise typer.Exit(USER_ERROR) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Segment anything in images, from a click, a box or a rough mask.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,  # what is not a SeganyError is a bug, and wants its plain traceback
+)
+app.command(epilog=EPILOG)(segment)
+app.command()(models)
+app.add_typer(weights.app, name="weights")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(segany.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself; each acts in its callback."""
+
+
+def main() -> None:
+    """Run the command line: the entry point of the installed `segany`."""
+    app()

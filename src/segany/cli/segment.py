@@ -1,0 +1,201 @@
+"""`segany segment`: masks for points, boxes and rough masks, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from segany.cli.prompts import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
+from segany.errors import ImageError, OutputError, PromptError
+from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image
+from segany.models.registry import DEFAULT_MODEL
+from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, file_names, write_result
+from segany.types import MaskMode, MaskPrediction, PixelArray
+
+if TYPE_CHECKING:
+    from segany.predict.image import ImagePredictor
+
+EPILOG = f"""
+A prompts file describes several objects at once: `{PROMPTS_EXAMPLE}`. A mask goes in as
+`{{"mask": "rough.png"}}`, its path beginning at the folder of the prompts file. For several images it is
+a dictionary: `{{"a.jpg": [...], "b.jpg": [...]}}`.
+"""
+
+
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y[,LABEL]", help="A point on the object (label 1) or beside it (0). Repeatable."),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X0,Y0,X1,Y1", help="A box around the object. Repeated: one object a box."),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="A rough mask: a picture of the image's size, or low-res logits as .npy or .npz."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A JSON file with prompts for many objects or images; see below.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
+    ] = DEFAULT_MODEL,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(FORMATS)}; with commas between.")
+    ] = ",".join(DEFAULT_FORMATS),
+    masks: Annotated[
+        MaskMode,
+        typer.Option(help="Candidates a prompt: three (multi), one (single), or what suits the prompt (auto)."),
+    ] = "auto",
+    all_candidates: Annotated[
+        bool, typer.Option("--all-candidates", help="Write all candidates of a prompt and not only the best.")
+    ] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")] = DEFAULT_MAX_PIXELS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
+    ] = False,
+) -> None:
+    """Segment objects in images: from points, a box, a rough mask, or a file of prompts.
+
+    Coordinates are pixels of the original image, x then y. All points together are one object, with the
+    box and the mask if there are any. Files in the output folder are named after the image and replaced
+    when they exist. At the first image that is bad the command stops with exit code 2; the files of the
+    images before it are complete.
+    """
+    plan = plan_prompts(point or (), box or (), mask, prompts)
+    chosen_formats = parse_formats(formats)
+    _check_paths(images, plan, out)
+    predictor: ImagePredictor | None = None
+    protected = {image.resolve() for image in images}
+    for image, name in zip(images, file_names(images), strict=True):
+        request = ImageRequest.read(image, plan.objects_in(image), max_pixels)
+        predictor = predictor or open_predictor(model, device, max_pixels)  # slow: not before an image is good
+        started = perf_counter()
+        result = SegmentedImage(image, request.pixels, request.predict(predictor, masks), all_candidates)
+        seconds = perf_counter() - started
+        files = write_result(result, chosen_formats, out, name, protected)
+        report = _facts(result, files, predictor.model.name, seconds)
+        if as_json:
+            typer.echo(json.dumps(report))
+        else:
+            _print_summary(report)
+
+
+def open_predictor(model: str, device: str | None, max_pixels: int) -> ImagePredictor:
+    """Load the model."""
+    import segany
+
+    return segany.ImagePredictor(segany.load(model, device=device), max_pixels=max_pixels)
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """The formats of a list with commas.
+
+    Raises:
+        OutputError: one is unknown, or there is none.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        what = f"There is no format {unknown[0]!r}" if unknown else "--format is empty"
+        raise OutputError(f"{what}. Known formats: {', '.join(FORMATS)}.")
+    return names
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRequest:
+    """An image that was read and the objects to find in it, all checked as far as that needs no model.
+
+    Attributes:
+        pixels: uint8 [H, W, 3].
+        objects: what to find.
+        masks: of each object the mask to start from, if there is one.
+    """
+
+    pixels: PixelArray
+    objects: tuple[ObjectPrompt, ...]
+    masks: tuple[MaskInput | None, ...]
+
+    @classmethod
+    def read(cls, image: Path, objects: tuple[ObjectPrompt, ...], max_pixels: int) -> ImageRequest:
+        """Read an image and the masks for it.
+
+        Raises:
+            ImageError: the image or the picture of a mask cannot be read.
+            PromptError: a prompt does not fit the image.
+        """
+        pixels = read_image(image, max_pixels)
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        try:
+            for item in objects:
+                prompt = item.without_mask()
+                if prompt is not None:
+                    prompt.check_fits(size_hw)
+            return cls(pixels, objects, tuple(item.read_mask(size_hw) for item in objects))
+        except PromptError as error:
+            raise PromptError(f"{image}: {error}") from error
+
+    def predict(self, predictor: ImagePredictor, masks: MaskMode) -> MaskPrediction:
+        """Ask the model."""
+        preprocessing, low_res_size = predictor.model.preprocessing, predictor.model.low_res_size
+        prompts = [
+            item.to_prompt(mask, preprocessing, low_res_size)
+            for item, mask in zip(self.objects, self.masks, strict=True)
+        ]
+        return predictor.predict(predictor.embed(self.pixels), prompts, masks=masks)
+
+
+def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
+    """Find what is sure to fail before any work is done for the images before it."""
+    for image in images:
+        if not image.exists():
+            raise ImageError(f"There is no file {image}. Check the path.")
+        plan.objects_in(image)
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{out} cannot hold the results: {existing} is not a folder. Choose another --out.")
+
+
+def _facts(result: SegmentedImage, files: dict[str, list[Path]], model: str, seconds: float) -> dict[str, Any]:
+    height, width = result.image.shape[:2]
+    return {
+        "image": str(result.source),
+        "image_id": image_id(result.image),
+        "size_hw": [height, width],
+        "model": model,
+        "seconds": round(seconds, 4),
+        "objects": [{**item.facts, "bbox_xywh": item.bbox_xywh} for item in result.masks],
+        "files": {name: [str(path) for path in paths] for name, paths in files.items()},
+    }
+
+
+def _print_summary(report: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    height, width = report["size_hw"]
+    console.print(Text.assemble((report["image"], "bold"), f"  {width} x {height}, {report['seconds']:.2f} s"))
+    for item in report["objects"]:
+        candidate = f" candidate {item['candidate']}" if "candidate" in item else ""
+        x, y, box_width, box_height = item["bbox_xywh"]
+        share = item["area"] / (height * width)
+        where = f"{box_width} x {box_height} at {x},{y}" if item["area"] else "the mask is empty"
+        console.print(
+            f"  object {item['object']}{candidate}  score {item['score']:.2f}  "
+            f"{item['area']:,} pixels ({share:.1%})  {where}"
+        )
+    for paths in report["files"].values():
+        for path in paths:
+            console.print(Text(f"  {path}", style="cyan"))

@@ -1,0 +1,69 @@
+"""The command itself: what it costs to start, and how it ends."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import segany
+from segany.cli.app import app
+from segany.models.registry import MODELS
+
+START = "from segany.cli.app import main; main()"
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", START, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout.strip()) == (0, segany.__version__)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["segment", "--help"], ["models", "-h"], ["weights", "-h"]])
+def test_help(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+def test_segment_help_shows_a_prompts_file() -> None:
+    assert '"points_xy"' in CliRunner().invoke(app, ["segment", "--help"]).stdout
+
+
+def test_models_table() -> None:
+    result = CliRunner().invoke(app, ["models"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for name, spec in MODELS.items():
+        assert name in result.stdout
+        assert f"{spec.megabytes} MB" in result.stdout
+
+
+def test_unknown_command_is_a_usage_error() -> None:
+    assert CliRunner().invoke(app, ["paint"]).exit_code == 2
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; sys.argv = ['segany', 'segment', '--help']\nfrom segany.cli.app import main\n"
+    code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
+def test_errors_in_a_process_of_its_own() -> None:
+    result = command("segment", "missing.png", "--point", "1,1")
+    assert result.returncode == 2
+    assert result.stderr == "error: There is no file missing.png. Check the path.\n"
+    assert result.stdout == ""
+
+
+def test_closed_pipe_is_quiet() -> None:
+    pipe = subprocess.Popen(
+        f'"{sys.executable}" -c "{START}" segment --help | head -c 1; exit "${{PIPESTATUS[0]}}"',
+        shell=True, executable="/bin/bash", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _, stderr = pipe.communicate()
+    assert "Traceback" not in stderr
+    assert "BrokenPipe" not in stderr

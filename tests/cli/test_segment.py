@@ -1,0 +1,408 @@
+"""`segany segment` with a predictor that only pretends: arguments, files, messages and exit codes."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from segany.cli import segment as segment_module
+from segany.cli.app import app
+from segany.errors import CheckpointError
+from segany.ops.prompt_masks import PROMPT_LOGIT
+from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
+
+WIDTH, HEIGHT = 60, 40
+
+
+class FakePredictor:
+    """Answers each prompt with a square, and remembers what it was asked."""
+
+    model = SimpleNamespace(name="fake", preprocessing=Preprocessing(), low_res_size=256)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[tuple[Prompt, ...], str]] = []
+
+    def embed(self, image: np.ndarray) -> Embedding:
+        return Embedding((), image.shape[:2], Preprocessing(), "fake", "e", "i")
+
+    def predict(self, embedding: Embedding, prompts: Sequence[Prompt], *, masks: str) -> MaskPrediction:
+        self.asked.append((tuple(prompts), masks))
+        candidates = np.array([3 if prompt.is_ambiguous else 1 for prompt in prompts])
+        shape = (len(prompts), int(candidates.max()))
+        answer = np.zeros((*shape, *embedding.size_hw), dtype=np.bool_)
+        answer[..., 10:20, 10:20] = True
+        scores = np.where(np.arange(shape[1]) < candidates[:, None], np.linspace(0.5, 0.75, shape[1]), -np.inf)
+        logits = np.zeros((*shape, 256, 256), dtype=np.float32)
+        return MaskPrediction(answer, scores.astype(np.float32), logits, candidates, tuple(prompts))
+
+
+@pytest.fixture
+def predictor(monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
+    fake = FakePredictor()
+    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: fake)
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with photo.png in it."""
+    monkeypatch.chdir(tmp_path)
+    save_image(Path("photo.png"))
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder: Path, predictor: FakePredictor) -> Callable[..., Result]:
+    """Runs `segany segment` with these arguments."""
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["segment", *arguments], env={"COLUMNS": "200"})
+
+    return invoke
+
+
+def written() -> list[str]:
+    return sorted(path.name for path in Path("out").iterdir())
+
+
+def save_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 150)).save(path)
+
+
+def check_refused(result: Result, *parts: str) -> None:
+    """Exit code 2, one error on stderr that holds the parts, and nothing written."""
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    for part in parts:
+        assert part in result.stderr
+    assert not Path("out").exists()
+
+
+def test_points_box_and_default_formats(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    result = run("photo.png", "--point", "10,12", "--point", "5.5,6,0", "--box", "1,2,30,31", "--masks", "single")
+    assert result.exit_code == 0, result.output
+    ((prompts, masks),) = predictor.asked
+    assert masks == "single"
+    assert prompts[0].points_xy.tolist() == [[10, 12], [5.5, 6]]
+    assert prompts[0].labels.tolist() == [1, 0]
+    assert prompts[0].box_xyxy.tolist() == [1, 2, 30, 31]
+    assert written() == ["photo_coco.json", "photo_mask_1.png", "photo_overlay.png"]
+    assert "photo.png" in result.stdout
+    assert "score 0.50" in result.stdout
+    assert "100 pixels" in result.stdout
+    assert "out/photo_overlay.png" in result.stdout
+    assert result.stderr == ""
+
+
+def test_several_boxes_are_several_objects(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    result = run("photo.png", "--box", "1,2,30,31", "--box", "3,4,5,6", "--json")
+    assert result.exit_code == 0
+    assert [prompt.box_xyxy.tolist() for prompt in predictor.asked[0][0]] == [[1, 2, 30, 31], [3, 4, 5, 6]]
+    assert [item["object"] for item in json.loads(result.stdout)["objects"]] == [1, 2]
+
+
+def test_json_is_one_line_an_image_and_nothing_else(run: Callable[..., Result], folder: Path) -> None:
+    save_image(folder / "other" / "photo.png")
+    result = run("photo.png", "other/photo.png", "--point", "10,12", "--format", "png,npz", "--out", "a/b", "--json")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert first["image"] == "photo.png"
+    assert first["size_hw"] == [HEIGHT, WIDTH]
+    assert first["model"] == "fake"
+    assert len(first["image_id"]) == 64
+    assert first["objects"] == [{"object": 1, "score": 0.75, "area": 100, "bbox_xywh": [10, 10, 10, 10]}]
+    assert first["files"] == {"png": ["a/b/photo_mask_1.png"], "npz": ["a/b/photo_prediction.npz"]}
+    assert second["files"]["png"] == ["a/b/photo_2_mask_1.png"]  # of the same name, and yet not overwritten
+    assert all(
+        Path(path).is_file() for report in (first, second) for paths in report["files"].values() for path in paths
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("overlay", ["photo_overlay.png"]),
+        ("overlay-jpg", ["photo_overlay.jpg"]),
+        ("png", ["photo_mask_1.png"]),
+        ("cutout", ["photo_cutout_1.png"]),
+        ("coco", ["photo_coco.json"]),
+        ("npz", ["photo_prediction.npz"]),
+        ("polygons", ["photo_polygons.geojson"]),
+        ("coco, png,coco", ["photo_coco.json", "photo_mask_1.png"]),
+    ],
+)
+def test_every_format(run: Callable[..., Result], name: str, files: list[str]) -> None:
+    assert run("photo.png", "--point", "10,12", "--format", name).exit_code == 0
+    assert written() == files
+
+
+def test_all_candidates(run: Callable[..., Result]) -> None:
+    result = run("photo.png", "--point", "10,12", "--format", "png", "--all-candidates", "--json")
+    assert [item["candidate"] for item in json.loads(result.stdout)["objects"]] == [1, 2, 3]
+    assert len(written()) == 3
+
+
+def test_mask_picture_becomes_logits(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    mask[:, :30] = 1  # any value but zero
+    Image.fromarray(mask).save("mask.png")
+    assert run("photo.png", "--mask", "mask.png", "--point", "10,12").exit_code == 0
+    logits = predictor.asked[0][0][0].mask_logits
+    assert logits.shape == (256, 256)
+    assert logits[80, 60] == PROMPT_LOGIT
+    assert logits[80, 200] == logits[250, 60] == -PROMPT_LOGIT
+
+
+def test_mask_logits_from_arrays(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    logits = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    np.save("a.npy", logits)
+    np.save("b.npy", logits[None, None])
+    np.savez("c.npz", logits)
+    stack = np.stack([logits * 0, logits, logits * 0])[None]
+    np.savez("d.npz", low_res_logits=stack, scores=np.array([[0.1, 0.9, 0.2]]), masks=np.zeros(3))
+    for name in ("a.npy", "b.npy", "c.npz", "d.npz"):
+        assert run("photo.png", "--mask", name).exit_code == 0
+        np.testing.assert_array_equal(predictor.asked[-1][0][0].mask_logits, logits)
+
+
+def test_written_prediction_is_a_mask_again(run: Callable[..., Result]) -> None:
+    assert run("photo.png", "--point", "10,12", "--format", "npz").exit_code == 0
+    assert run("photo.png", "--mask", "out/photo_prediction.npz").exit_code == 0
+
+
+def test_prompts_file(run: Callable[..., Result], predictor: FakePredictor, folder: Path) -> None:
+    save_image(folder / "deep" / "mask.png")
+    (folder / "deep" / "prompts.json").write_text(
+        json.dumps(
+            [{"points_xy": [[1, 2], [3, 4]], "labels": [1, 0]}, {"box_xyxy": [1, 2, 3, 4]}, {"mask": "mask.png"}]
+        )
+    )
+    assert run("photo.png", "--prompts", "deep/prompts.json").exit_code == 0
+    points, box, mask = predictor.asked[0][0]
+    assert points.labels.tolist() == [1, 0]
+    assert box.box_xyxy.tolist() == [1, 2, 3, 4]
+    assert mask.mask_logits is not None
+
+
+def test_prompts_file_by_image(run: Callable[..., Result], predictor: FakePredictor, folder: Path) -> None:
+    save_image(folder / "other" / "photo.png")
+    save_image(folder / "other" / "third.png")
+    objects = {
+        "photo.png": [{"box_xyxy": [1, 1, 3, 3]}],
+        "other/photo.png": [{"box_xyxy": [2, 2, 3, 3]}, {"box_xyxy": [2, 2, 4, 4]}],
+        "third.png": [{"points_xy": [[5, 5]]}],
+        "fourth.png": [{"points_xy": [[5, 5]]}],
+    }
+    (folder / "prompts.json").write_text(json.dumps(objects))
+    assert run("photo.png", "other/photo.png", "other/third.png", "--prompts", "prompts.json").exit_code == 0
+    assert [len(prompts) for prompts, _ in predictor.asked] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["nothing to segment", "--point x,y"]),
+        (["--point", "100,5"], ["photo.png: Point (100, 5) lies outside the image, which is 60 wide and 40 high"]),
+        (["--point", "-1,5"], ["Point (-1, 5) lies outside"]),
+        (["--point", "5,5,2"], ["--point 5,5,2: the label must be 1", "or 0"]),
+        (["--point", "5,5,0.5"], ["the label must be 1"]),
+        (["--point", "5"], ["--point 5: it must be x,y or x,y,label"]),
+        (["--point", "a,b"], ["--point a,b: it must be"]),
+        (["--point", "1,2,1,1"], ["it must be x,y"]),
+        (["--point", "nan,5"], ["finite"]),
+        (["--box", "1,2,3"], ["--box 1,2,3: it must be x0,y0,x1,y1"]),
+        (["--box", "30,2,10,20"], ["(30, 2, 10, 20) has no area", "x1 > x0"]),
+        (["--box", "0,0,61,20"], ["Box corner (61, 20) lies outside"]),
+        (["--box", "1,1,3,3", "--box", "2,2,4,4", "--point", "2,2"], ["which of the 2 boxes the points", "--prompts"]),
+        (["--box", "1,1,3,3", "--box", "2,2,4,4", "--mask", "m.png"], ["which of the 2 boxes the mask"]),
+        (["--point", "2,2", "--prompts", "p.json"], ["--prompts cannot be combined"]),
+        (["--point", "2,2", "--format", "png,gif"], ["There is no format 'gif'", "overlay, overlay-jpg, png"]),
+        (["--point", "2,2", "--format", ","], ["--format is empty"]),
+        (["--point", "2,2", "--max-pixels", "2399"], ["photo.png has 2,400 pixels (60 x 40)", "limit of 2,399"]),
+        (["--mask", "missing.png"], ["There is no file missing.png"]),
+        (["--mask", "missing.npy"], ["There is no mask file missing.npy"]),
+        (["--prompts", "missing.json"], ["There is no prompts file missing.json"]),
+    ],
+)
+def test_bad_options(run: Callable[..., Result], arguments: list[str], parts: list[str]) -> None:
+    check_refused(run("photo.png", *arguments), *parts)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--masks", "many"], ["--max-pixels", "0"], ["--max-pixels", "x"], ["--colour", "red"]]
+)
+def test_usage_errors(run: Callable[..., Result], arguments: list[str]) -> None:
+    result = run("photo.png", "--point", "2,2", *arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert not Path("out").exists()
+
+
+def test_no_image_is_a_usage_error(run: Callable[..., Result]) -> None:
+    assert run("--point", "2,2").exit_code == 2
+
+
+def test_bad_images(run: Callable[..., Result], folder: Path) -> None:
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "empty.jpg").touch()
+    data = (folder / "photo.png").read_bytes()
+    (folder / "cut.png").write_bytes(data[: len(data) // 2])
+    for name, message in [
+        ("missing.png", "There is no file missing.png"),
+        ("text.jpg", "text.jpg is not an image"),
+        ("empty.jpg", "empty.jpg is empty"),
+        (".", "is a folder"),
+        ("cut.png", "cut.png is damaged or truncated"),
+    ]:
+        check_refused(run(name, "--point", "2,2"), message)
+
+
+def test_missing_image_is_found_before_the_others_are_done(run: Callable[..., Result]) -> None:
+    check_refused(run("photo.png", "missing.png", "--point", "2,2"), "There is no file missing.png")
+
+
+def test_bad_image_keeps_what_is_finished(run: Callable[..., Result], folder: Path) -> None:
+    (folder / "text.jpg").write_text("not a picture")
+    result = run("photo.png", "text.jpg", "photo.png", "--point", "2,2", "--format", "png", "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["image"] == "photo.png"
+    assert "text.jpg is not an image" in result.stderr
+    assert written() == ["photo_mask_1.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("{", ["prompts.json is not JSON"]),
+        ("3", ["prompts.json: it must be a list of objects"]),
+        ('{"photo.png": 3}', ["image 'photo.png': it must be a list of objects"]),
+        ("[]", ["the list is empty"]),
+        ("[{}]", ["object 1: The prompt is empty"]),
+        ('[{"points": [[1, 2]]}]', ["object 1, points: extra inputs are not permitted", '"points_xy"']),
+        ('[{"box_xyxy": [1, 2, 3, 4]}, {"points_xy": [[1]]}]', ["object 2, points_xy[0]"]),
+        ('[{"points_xy": [[1, 2]], "labels": [2]}]', ["object 1, labels[0]: input should be 0 or 1"]),
+        ('[{"points_xy": [[1, 2]], "labels": [1, 0]}]', ["object 1: There are 1 points but labels of shape [2]"]),
+        ('[{"labels": [1]}]', ["object 1: labels are given without points_xy"]),
+        ('[{"box_xyxy": [5, 5, 5, 9]}]', ["object 1: box_xyxy (5, 5, 5, 9) has no area"]),
+        ('[{"box_xyxy": [5, 5, 5]}]', ["object 1, box_xyxy"]),
+        ('[{"points_xy": [[NaN, 2]]}]', ["object 1: points_xy must be finite"]),
+        ('[{"points_xy": [[70, 2]]}]', ["photo.png: Point (70, 2) lies outside"]),
+        ('[{"mask": "missing.png"}]', ["There is no file missing.png"]),
+        ('{"fhoto.png": [{"points_xy": [[1, 2]]}]}', ["nothing for photo.png", "fhoto.png"]),
+        ("{}", ["nothing for photo.png"]),
+    ],
+)
+def test_bad_prompts_files(run: Callable[..., Result], folder: Path, content: str, parts: list[str]) -> None:
+    (folder / "prompts.json").write_text(content)
+    check_refused(run("photo.png", "--prompts", "prompts.json"), *parts)
+
+
+def test_prompts_file_that_is_a_folder(run: Callable[..., Result]) -> None:
+    check_refused(run("photo.png", "--prompts", "."), "cannot be read: Is a directory")
+
+
+def test_bad_masks(run: Callable[..., Result], folder: Path) -> None:
+    save_image(folder / "small.png", (30, 20))
+    Image.new("L", (WIDTH, HEIGHT)).save("black.png")
+    (folder / "text.npz").write_text("no array")
+    np.save("bool.npy", np.zeros((HEIGHT, WIDTH), np.bool_))
+    np.save("cube.npy", np.zeros((3, 256, 256), np.float32))
+    np.save("object.npy", np.array([{}], dtype=object))
+    np.save("nan.npy", np.full((256, 256), np.nan, np.float32))
+    np.savez("two.npz", a=np.zeros(2), b=np.zeros(2))
+    np.savez("objects.npz", low_res_logits=np.zeros((2, 1, 256, 256)), scores=np.zeros((2, 1)))
+    for name, message in [
+        ("small.png", "small.png is 30 wide and 20 high, but the image is 60 wide and 40 high"),
+        ("black.png", "black.png is all black"),
+        ("text.npz", "text.npz cannot be read"),
+        ("bool.npy", "bool.npy holds bool of shape [40, 60]"),
+        ("cube.npy", "cube.npy holds float32 of shape [3, 256, 256]"),
+        ("object.npy", "object.npy cannot be read"),
+        ("nan.npy", "mask_logits must be finite"),
+        ("two.npz", "two.npz holds the arrays a, b"),
+        ("objects.npz", "objects.npz holds masks of 2 objects"),
+    ]:
+        check_refused(run("photo.png", "--mask", name), message)
+
+
+def test_out_that_is_no_folder(run: Callable[..., Result], folder: Path) -> None:
+    (folder / "file").write_text("precious")
+    for out in ("file", "file/deeper"):
+        check_refused(
+            run("photo.png", "--point", "2,2", "--out", out), f"{out} cannot hold the results", "not a folder"
+        )
+    assert (folder / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(errno.ENOSPC, "no space left"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")],
+)
+def test_failing_disk(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, code: int, message: str) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    result = run("photo.png", "--point", "2,2")
+    assert result.exit_code == 2
+    assert "out/photo_overlay.png could not be written" in result.stderr
+    assert message in result.stderr
+    assert written() == []
+
+
+def test_images_are_not_overwritten(run: Callable[..., Result], folder: Path) -> None:
+    save_image(folder / "photo_overlay.png")
+    before = (folder / "photo_overlay.png").read_bytes()
+    result = run("photo.png", "photo_overlay.png", "--point", "2,2", "--out", ".")
+    assert result.exit_code == 2
+    assert "photo_overlay.png is one of the images" in result.stderr
+    assert (folder / "photo_overlay.png").read_bytes() == before
+
+
+def test_errors_of_the_model(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise CheckpointError("weights [bold].pt is truncated")
+
+    monkeypatch.setattr(segment_module, "open_predictor", fail)
+    check_refused(run("photo.png", "--point", "2,2"), "weights [bold].pt is truncated")
+
+
+def test_interrupt_exits_with_130_and_leaves_nothing(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    result = run("photo.png", "--point", "2,2")
+    assert result.exit_code == 130
+    assert written() == []
+
+
+def test_model_is_not_loaded_for_bad_images(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: pytest.fail("loaded"))
+    check_refused(run("photo.png", "--point", "99,2"), "lies outside")
+
+
+def test_model_gets_the_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def open_predictor(*args: object) -> FakePredictor:
+        asked.append(args)
+        return FakePredictor()
+
+    monkeypatch.setattr(segment_module, "open_predictor", open_predictor)
+    arguments = ["segment", "photo.png", "photo.png", "--point", "2,2", "--model", "m.pt", "--device", "cpu"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert asked == [("m.pt", "cpu", 100_000_000)]
