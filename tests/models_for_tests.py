@@ -1,0 +1,29 @@
+"""Models small enough for tests: real code, seeded weights, milliseconds."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from segany.models.convert import encoder_id
+from segany.models.mobile_sam.config import TinyVitConfig
+from segany.models.sam.config import SamConfig, VitConfig
+from segany.models.sam.model import Sam
+from tests.parity.seeded import seeded_state
+
+SMALL_VIT = SamConfig(VitConfig(width=64, depth=3, heads=2, global_blocks=(1,), input_size=256))
+SMALL_TINY_VIT = SamConfig(TinyVitConfig(input_size=256))
+
+
+def seed_weights(module: nn.Module) -> None:
+    """Fill a module with weights that depend only on their names and shapes."""
+    shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    module.load_state_dict({key: torch.from_numpy(value) for key, value in seeded_state(shapes).items()})
+    module.eval()
+
+
+def small_sam(config: SamConfig = SMALL_VIT) -> Sam:
+    model = Sam(config, name="small")
+    seed_weights(model)
+    model.encoder_id = encoder_id(model.image_encoder)
+    return model

@@ -1,0 +1,26 @@
+"""Small inputs that make_golden.py and the tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+SMALL = {"input_size": 256, "width": 64, "depth": 3, "heads": 2, "global_block": 1}
+"""A ViT small enough to run in milliseconds; its 16 x 16 map does not divide into windows of 14."""
+
+SMALL_PROMPTS: list[dict[str, Any]] = [
+    {"points": [[[60.0, 80.0], [0.0, 0.0]]], "labels": [[1, -1]], "multimask": True},
+    {"points": [[[20.0, 30.0], [200.0, 190.0]]], "labels": [[2, 3]], "multimask": False},
+    {"points": [[[50.0, 40.0], [99.0, 7.0], [20.0, 30.0], [200.0, 190.0]]], "labels": [[1, 0, 2, 3]], "multimask": False},
+]  # fmt: skip
+
+
+def small_pixels() -> torch.Tensor:
+    size = SMALL["input_size"]
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, size, size), dtype=np.float32))
+
+
+def small_masks() -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, 64, 64), dtype=np.float32)) * 4
