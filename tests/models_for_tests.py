@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
+from tests.parity.seeded import seeded_state
 from torch import nn
 
 from segany.models.convert import encoder_id
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.config import SamConfig, VitConfig
 from segany.models.sam.model import Sam
-from tests.parity.seeded import seeded_state
 
 SMALL_VIT = SamConfig(VitConfig(width=64, depth=3, heads=2, global_blocks=(1,), input_size=256))
 SMALL_TINY_VIT = SamConfig(TinyVitConfig(input_size=256))

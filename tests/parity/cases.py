@@ -13,8 +13,12 @@ SMALL = {"input_size": 256, "width": 64, "depth": 3, "heads": 2, "global_block":
 SMALL_PROMPTS: list[dict[str, Any]] = [
     {"points": [[[60.0, 80.0], [0.0, 0.0]]], "labels": [[1, -1]], "multimask": True},
     {"points": [[[20.0, 30.0], [200.0, 190.0]]], "labels": [[2, 3]], "multimask": False},
-    {"points": [[[50.0, 40.0], [99.0, 7.0], [20.0, 30.0], [200.0, 190.0]]], "labels": [[1, 0, 2, 3]], "multimask": False},
-]  # fmt: skip
+    {
+        "points": [[[50.0, 40.0], [99.0, 7.0], [20.0, 30.0], [200.0, 190.0]]],
+        "labels": [[1, 0, 2, 3]],
+        "multimask": False,
+    },
+]
 
 
 def small_pixels() -> torch.Tensor:

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-
 from tests.parity.cases import SMALL, SMALL_PROMPTS, small_masks, small_pixels
 from tests.parity.seeded import seeded_array, seeded_state
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 PHOTOGRAPHS = HERE.parents[1] / "examples" / "images"
+
 
 def load_seeded(module: torch.nn.Module) -> None:
     shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -115,10 +115,10 @@ def make_small_transformers() -> None:
     )
 
 
-def make_vit_b() -> None:
+def make_vit(size: str) -> None:
     from segment_anything import SamPredictor, sam_model_registry
 
-    sam = sam_model_registry["vit_b"]()
+    sam = sam_model_registry[f"vit_{size}"]()
     load_seeded(sam)
     predictor = SamPredictor(sam)
     predictor.set_image(np.array(Image.open(PHOTOGRAPHS / "coffee.png").convert("RGB")))
@@ -126,7 +126,7 @@ def make_vit_b() -> None:
         point_coords=np.array([[300, 200]]), point_labels=np.array([1]), multimask_output=True
     )
     embedding = predictor.get_image_embedding()[0, ::16].numpy().astype(np.float16)
-    np.savez_compressed(GOLDEN / "vit_b.npz", embedding_every16=embedding, low=low[:, ::4, ::4], iou=iou)
+    np.savez_compressed(GOLDEN / f"vit_{size}.npz", embedding_every16=embedding, low=low[:, ::4, ::4], iou=iou)
 
 
 def make_mobile_sam(checkpoint: Path) -> None:
@@ -181,7 +181,9 @@ def prompts_for(height: int, width: int) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mobile-sam", type=Path, help="the official mobile_sam.pt; without it, the real cases are kept")
+    parser.add_argument(
+        "--mobile-sam", type=Path, help="the official mobile_sam.pt; without it, the real cases are kept"
+    )
     parser.add_argument("--transformers", action="store_true", help="make only the transformers case")
     arguments = parser.parse_args()
     GOLDEN.mkdir(exist_ok=True)
@@ -191,6 +193,7 @@ if __name__ == "__main__":
         else:
             make_small_vit()
             make_small_tiny_vit()
-            make_vit_b()
+            make_vit("b")
+            make_vit("h")
             if arguments.mobile_sam:
                 make_mobile_sam(arguments.mobile_sam)

@@ -16,19 +16,23 @@ def seeded_array(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
     x = np.random.Generator(np.random.PCG64(seed)).standard_normal(shape, dtype=np.float32)
+    is_embedding = ("embed" in key and len(shape) == 2 and shape[0] == 1) or key.endswith(
+        ("token.weight", "tokens.weight")
+    )
+    offset, scale = 0.0, 0.02
     if key.endswith(("gaussian_matrix", "positional_embedding")):
-        return x
-    if key.endswith("running_var"):
-        return 1 + np.float32(0.1) * np.abs(x)
-    if key.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
-        return np.float32(0.02) * x
-    if "embed" in key and len(shape) == 2 and shape[0] == 1 or key.endswith(("token.weight", "tokens.weight")):
-        return np.float32(0.2) * x
-    if len(shape) >= 2:
-        return x / np.float32(np.sqrt(np.prod(shape[1:])))
-    if key.endswith(".weight"):
-        return 1 + np.float32(0.02) * x
-    return np.float32(0.02) * x
+        scale = 1.0
+    elif key.endswith("running_var"):
+        x, offset, scale = np.abs(x), 1.0, 0.1
+    elif key.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
+        scale = 0.02
+    elif is_embedding:
+        scale = 0.2
+    elif len(shape) >= 2:
+        scale = 1 / float(np.sqrt(np.prod(shape[1:])))
+    elif key.endswith(".weight"):
+        offset = 1.0
+    return np.float32(offset) + np.float32(scale) * x
 
 
 def seeded_state(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

@@ -12,15 +12,15 @@ import torch
 from numpy.lib.npyio import NpzFile
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, seed_weights, small_sam
+from tests.parity.cases import SMALL_PROMPTS, small_masks, small_pixels
+from tests.parity.seeded import seeded_state
 
 import segany
 from segany.models.convert import rename_keys
 from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
 from segany.models.registry import MODELS
 from segany.models.sam.model import Sam
-from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, seed_weights, small_sam
-from tests.parity.cases import SMALL_PROMPTS, small_masks, small_pixels
-from tests.parity.seeded import seeded_state
 
 GOLDEN = Path(__file__).parent / "golden"
 PHOTOGRAPHS = Path(__file__).parents[2] / "examples" / "images"
@@ -89,10 +89,11 @@ def test_transformers_checkpoint_gives_what_transformers_gives() -> None:
     np.testing.assert_allclose(iou[0], expected["iou"], atol=1e-4)
 
 
-def test_vit_b_at_full_size() -> None:
-    model = MODELS["sam_vit_b"].build()
+@pytest.mark.parametrize("size", ["b", pytest.param("h", marks=pytest.mark.slow)])
+def test_vit_at_full_size(size: str) -> None:
+    model = MODELS[f"sam_vit_{size}"].build()
     seed_weights(model)
-    expected = golden("vit_b")
+    expected = golden(f"vit_{size}")
     predictor = segany.ImagePredictor(model)
     embedding = predictor.embed(PHOTOGRAPHS / "coffee.png")
     np.testing.assert_allclose(embedding.features[0][::16], expected["embedding_every16"], atol=2e-2)

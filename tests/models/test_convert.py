@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tests.models_for_tests import seed_weights, small_sam
+
+import segany
+from segany import CheckpointError, ConfigError, UnknownModelError
+from segany.models.convert import encoder_id, read_checkpoint, rename_keys
+from segany.models.registry import MODELS, find_spec
+from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
+
+OFFICIAL_KEYS = {
+    "sam_vit_b": (314, "d0f5fb73"),
+    "sam_vit_l": (482, "a1e56ebc"),
+    "sam_vit_h": (594, "3ac638b9"),
+}
+"""Number of tensors of the official checkpoints, and the start of the sha256 of their names and shapes."""
+
+
+def names_and_shapes(name: str) -> dict[str, list[int]]:
+    with torch.device("meta"):
+        return {key: list(value.shape) for key, value in MODELS[name].build().state_dict().items()}
+
+
+def digest(shapes: dict[str, list[int]]) -> str:
+    return hashlib.sha256(json.dumps(sorted(shapes.items())).encode()).hexdigest()[:8]
+
+
+@pytest.mark.parametrize("name", OFFICIAL_KEYS)
+def test_official_names_and_shapes(name: str) -> None:
+    shapes = names_and_shapes(name)
+    assert (len(shapes), digest(shapes)) == OFFICIAL_KEYS[name]
+
+
+@pytest.fixture(scope="module")
+def mobile_sam_state() -> dict[str, torch.Tensor]:
+    model = MODELS["mobile_sam"].build()
+    seed_weights(model)
+    return model.state_dict()
+
+
+@pytest.fixture
+def checkpoint(mobile_sam_state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+    path = tmp_path / "any-name.pt"
+    torch.save(mobile_sam_state, path)
+    return path
+
+
+def test_a_path_loads_the_model_that_its_tensors_are(checkpoint: Path) -> None:
+    model = segany.load(checkpoint)
+    assert model.name == "mobile_sam"
+    assert not model.training
+    assert str(segany.load(str(checkpoint), device="cpu").device) == "cpu"
+
+
+def test_a_safetensors_file_loads_the_same(
+    mobile_sam_state: dict[str, torch.Tensor], checkpoint: Path, tmp_path: Path
+) -> None:
+    save_file({k: v.contiguous() for k, v in mobile_sam_state.items()}, tmp_path / "same.safetensors")
+    assert segany.load(tmp_path / "same.safetensors").encoder_id == segany.load(checkpoint).encoder_id
+
+
+def test_the_official_classification_head_is_left_out(mobile_sam_state: dict[str, torch.Tensor]) -> None:
+    extra = {"image_encoder.head.weight": torch.zeros(1000, 320), "image_encoder.norm_head.bias": torch.zeros(320)}
+    assert rename_keys(mobile_sam_state | extra).keys() == mobile_sam_state.keys()
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_a_wrapped_state_dict_is_found(mobile_sam_state: dict[str, torch.Tensor], wrapper: str, tmp_path: Path) -> None:
+    torch.save({wrapper: mobile_sam_state, "epoch": 3}, tmp_path / "wrapped.pt")
+    assert read_checkpoint(tmp_path / "wrapped.pt").keys() == mobile_sam_state.keys()
+
+
+def test_own_weights_for_a_named_model(checkpoint: Path) -> None:
+    assert segany.load("mobile_sam", checkpoint=checkpoint).name == "mobile_sam"
+
+
+def test_a_checkpoint_of_another_model_names_it(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not fit the model 'sam_vit_b'") as error:
+        segany.load("sam_vit_b", checkpoint=checkpoint)
+    message = str(error.value)
+    assert "holds the weights of 'mobile_sam'" in message
+    assert "missing: image_encoder.pos_embed" in message
+    assert "unexpected: image_encoder.patch_embed.seq.0.c.weight" in message
+
+
+def test_damage_to_a_state_dict_is_named(mobile_sam_state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    state = dict(mobile_sam_state)
+    del state["mask_decoder.iou_token.weight"]
+    state["mask_decoder.mask_tokens.weight"] = torch.zeros(5, 256)
+    state["extra.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match="fits none of the models") as error:
+        segany.load(tmp_path / "odd.pt")
+    message = str(error.value)
+    assert "nearest is 'mobile_sam'" in message
+    assert "1 missing: mask_decoder.iou_token.weight" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "mask_decoder.mask_tokens.weight [5, 256] instead of [4, 256]" in message
+
+
+def test_a_truncated_checkpoint(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100_000])
+    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+        segany.load(checkpoint)
+
+
+def test_a_truncated_safetensors_file(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1000)}, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:200])
+    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+        segany.load(tmp_path / "a.safetensors")
+
+
+class Code:
+    """Anything that is no tensor: unpickling it would run code."""
+
+
+def test_a_checkpoint_that_could_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": Code()}, tmp_path / "code.pt")
+    with pytest.raises(CheckpointError, match="could run code"):
+        segany.load(tmp_path / "code.pt")
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(2)], torch.zeros(2)])
+def test_a_file_without_a_state_dict(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="no state dict"):
+        segany.load(tmp_path / "other.pt")
+
+
+def test_not_a_checkpoint_at_all(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(CheckpointError):
+        segany.load(tmp_path / "text.pth")
+    with pytest.raises(CheckpointError, match="There is no checkpoint file"):
+        segany.load(tmp_path / "missing.pt")
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(UnknownModelError, match=r"no model 'sam_vit_x'.*sam_vit_"):
+        segany.load("sam_vit_x")
+    with pytest.raises(UnknownModelError, match="Known models: mobile_sam"):
+        find_spec("zzzzzzzz")
+
+
+def test_a_device_that_is_not_there(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be used here"):
+        segany.load(checkpoint, device="cuda:99")
+    with pytest.raises(ConfigError, match="'abacus'"):
+        segany.load(checkpoint, device="abacus")
+
+
+def test_half_precision_still_segments(checkpoint: Path) -> None:
+    predictor = segany.ImagePredictor(segany.load(checkpoint, dtype=torch.bfloat16))
+    embedding = predictor.embed(torch.zeros(8, 8, dtype=torch.uint8).numpy())
+    assert predictor.predict(embedding, segany.Prompt(points_xy=[[4, 4]])).masks.shape == (1, 3, 8, 8)
+
+
+def test_encoder_id_tells_trainings_apart() -> None:
+    model = small_sam()
+    before = encoder_id(model.image_encoder)
+    assert before == encoder_id(small_sam().image_encoder) == encoder_id(small_sam().double().image_encoder)
+    with torch.no_grad():
+        model.image_encoder.get_parameter("neck.0.weight").mul_(1.001)
+    assert encoder_id(model.image_encoder) != before
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(), input_size=1000),
+        lambda: VitConfig(width=64, depth=2, heads=3, global_blocks=()),
+        lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(2,)),
+        lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(), window_size=0),
+        lambda: DecoderConfig(depth=0),
+        lambda: type(MODELS["mobile_sam"].config.encoder)(input_size=0),
+    ],
+)
+def test_configurations_refuse_nonsense(build: object) -> None:
+    with pytest.raises(ConfigError):
+        build()  # type: ignore[operator]
+
+
+def test_every_size_is_in_one_table() -> None:
+    assert segany.list_models() == ["mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h"]
+    for spec in MODELS.values():
+        assert isinstance(spec.config, SamConfig)
+        assert spec.config.input_size == 1024
+        assert spec.config.low_res_size == 256
+        assert spec.sources

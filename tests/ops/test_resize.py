@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.types import Preprocessing
+
+SIZES = [(1200, 1800), (427, 640), (300, 451), (512, 512), (1024, 1024), (1, 700), (700, 1), (3, 5)]
+
+
+def smooth_logits(seed: int = 0) -> torch.Tensor:
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return 10 * F.interpolate(noise, (64, 64), mode="bicubic")
+
+
+@pytest.mark.parametrize("resize", ["longest_side", "square"])
+@pytest.mark.parametrize("size_hw", SIZES)
+def test_masks_are_the_thresholded_logits(size_hw: tuple[int, int], resize: str) -> None:
+    preprocessing = Preprocessing(input_size=256, resize=resize)  # type: ignore[arg-type]
+    low_res = smooth_logits()
+    logits = upscale_logits(low_res, preprocessing, size_hw)
+    with torch.inference_mode():
+        masks = upscale_masks(low_res, preprocessing, size_hw)
+    differing = masks != (logits > 0)
+    assert logits[differing].abs().sum() < 1e-3  # only where rounding decides
+    torch.testing.assert_close(upscale_masks(low_res, preprocessing, size_hw), logits > 0)
+
+
+def test_masks_of_nothing_of_everything_and_of_unused_places() -> None:
+    low_res = torch.stack([torch.full((64, 64), value) for value in (-5.0, 5.0, -torch.inf)])[None]
+    with torch.inference_mode():
+        masks = upscale_masks(low_res, Preprocessing(), (40, 50))
+    assert masks.flatten(2).float().mean(-1).tolist() == [[0, 1, 0]]
+
+
+def test_a_single_positive_pixel_is_not_lost() -> None:
+    low_res = torch.full((1, 1, 64, 64), -1.0)
+    low_res[0, 0, 20, 31] = 50
+    preprocessing = Preprocessing(input_size=256)
+    with torch.inference_mode():
+        masks = upscale_masks(low_res, preprocessing, (100, 200))
+    torch.testing.assert_close(masks, upscale_logits(low_res, preprocessing, (100, 200)) > 0)
+    assert masks.any()
+
+
+def test_pixels_are_resized_as_pillow_does() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    resized = resize_pixels(image, Preprocessing(input_size=100))
+    expected = np.array(Image.fromarray(image).resize((100, 60), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resized, expected)
+    assert resize_pixels(image, Preprocessing(input_size=50)) is image

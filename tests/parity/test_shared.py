@@ -1,0 +1,98 @@
+"""Ours against the golden files kept beside the checkout, which hold more and larger cases.
+
+`../shared/golden` is not part of the repository (its photographs are under another licence); without it
+these tests are skipped and say so. `test_golden.py` covers the same code with what the repository carries.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from tests.parity.test_golden import SCORE_TOLERANCE, mask_iou
+
+import segany
+
+SHARED = Path(__file__).parents[3] / "shared"
+REAL_LOGIT_TOLERANCE = 5e-2
+SEEDED_LOGIT_TOLERANCE = 2e-2
+
+pytestmark = [
+    pytest.mark.shared,
+    pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason=f"needs the golden files in {SHARED / 'golden'}"),
+]
+
+
+@pytest.fixture(scope="module")
+def mobile_sam(mobile_sam_path: Path) -> segany.ImagePredictor:
+    return segany.ImagePredictor(segany.load(mobile_sam_path))
+
+
+def to_prompt(fields: dict[str, Any], mask_input: np.ndarray) -> segany.Prompt:
+    return segany.Prompt(
+        points_xy=fields.get("point_coords"),
+        labels=fields.get("point_labels"),
+        box_xyxy=fields.get("box"),
+        mask_logits=mask_input if "mask_input" in fields else None,
+    )
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("image", ["truck.jpg", "groceries.jpg", "coffee.png", "astronaut.png", "chelsea.png"])
+def test_real_mobile_sam(mobile_sam: segany.ImagePredictor, image: str) -> None:
+    stem = Path(image).stem
+    cases = json.loads(gzip.decompress((SHARED / f"golden/mobile_sam/{stem}.json.gz").read_bytes()))["cases"]
+    arrays = np.load(SHARED / f"golden/mobile_sam/{stem}.npz")
+    mask_input = arrays["mask_input"].reshape(256, 256).astype(np.float32)
+    embedding = mobile_sam.embed(SHARED / "images" / image)
+    if arrays["embedding"].size:
+        np.testing.assert_allclose(embedding.features[0], arrays["embedding"].reshape(256, 64, 64), atol=2e-3)
+    for multi in (True, False):
+        chosen = [index for index, case in enumerate(cases) if case["multimask"] == multi]
+        prompts = [to_prompt(cases[index]["prompt"], mask_input) for index in chosen]
+        together = mobile_sam.predict(embedding, prompts, masks="multi" if multi else "single")
+        for index, prediction in zip(chosen, together, strict=True):
+            expected = arrays[f"low_{index}"].reshape(prediction.low_res_logits[0].shape)
+            np.testing.assert_allclose(prediction.low_res_logits[0], expected, atol=REAL_LOGIT_TOLERANCE)
+            np.testing.assert_allclose(prediction.scores[0], cases[index]["iou"], atol=SCORE_TOLERANCE)
+            for mask, rle in zip(prediction.masks[0], cases[index]["masks"], strict=True):
+                assert mask_iou(mask, coco_mask.decode(rle).astype(bool)) >= 0.999
+
+
+def seeded_checkpoint(name: str) -> dict[str, torch.Tensor]:
+    """The official checkpoint's names and shapes, with the values that the golden files were made with."""
+    source = importlib.util.spec_from_file_location("seeded", SHARED / "golden/seeded/seeded.py")
+    assert source is not None
+    assert source.loader is not None
+    seeded = importlib.util.module_from_spec(source)
+    source.loader.exec_module(seeded)
+    shapes = json.loads((SHARED / f"golden/seeded/{name}.shapes.json").read_text())
+    return {key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()}
+
+
+@pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_l"])
+def test_seeded_vit(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "official.pth"
+    torch.save(seeded_checkpoint(name), path)
+    predictor = segany.ImagePredictor(segany.load(path))
+    assert predictor.model.name == name
+    expected = np.load(SHARED / f"golden/seeded/{name}.npz")
+    embedding = predictor.embed(SHARED / "images/truck.jpg")
+    every8 = expected["embedding_every8"].reshape(32, 64, 64)
+    np.testing.assert_allclose(embedding.features[0][::8], every8, atol=SEEDED_LOGIT_TOLERANCE)
+    prompts = [
+        segany.Prompt(points_xy=[[500, 375]]),
+        segany.Prompt(box_xyxy=[425, 600, 700, 875]),
+        segany.Prompt(points_xy=[[575, 750], [900, 300]], labels=[0, 1], box_xyxy=[425, 600, 700, 875]),
+    ]
+    for index, prediction in enumerate(predictor.predict(embedding, prompts)):
+        low_res = expected[f"low_{index}"].reshape(prediction.low_res_logits[0].shape)
+        np.testing.assert_allclose(prediction.low_res_logits[0], low_res, atol=SEEDED_LOGIT_TOLERANCE)
+        np.testing.assert_allclose(prediction.scores[0], expected[f"iou_{index}"].ravel(), atol=SCORE_TOLERANCE)

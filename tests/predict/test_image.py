@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.models_for_tests import SMALL_TINY_VIT, small_sam
+
+from segany import EmbeddingError, ImagePredictor, MaskPrediction, Prompt, PromptError
+from segany.models.sam.config import SamConfig, VitConfig
+from segany.types import Embedding
+
+SIZE_HW = (90, 140)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> ImagePredictor:
+    return ImagePredictor(small_sam())
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def embedding(predictor: ImagePredictor, image: np.ndarray) -> Embedding:
+    return predictor.embed(image)
+
+
+def some_mask() -> np.ndarray:
+    return np.random.default_rng(5).normal(0, 4, (64, 64)).astype(np.float32)
+
+
+MIXED = [
+    Prompt(points_xy=[[20, 30]]),
+    Prompt(points_xy=[[20, 30], [100, 80], [5, 5], [60, 60], [130, 10]], labels=[1, 0, 1, 1, 0]),
+    Prompt(box_xyxy=[10, 10, 90, 70]),
+    Prompt(box_xyxy=[10, 10, 90, 70], points_xy=[[40, 40], [80, 20]], labels=[1, 0]),
+    Prompt(points_xy=[[20, 30]], mask_logits=some_mask()),
+    Prompt(box_xyxy=[10, 10, 90, 70], mask_logits=some_mask()),
+    Prompt(mask_logits=some_mask()),
+    Prompt(points_xy=[[70, 45]]),
+]
+
+
+def assert_same(a: MaskPrediction, b: MaskPrediction) -> None:
+    """Equal but for the rounding of sums taken in another order."""
+    assert a.masks.shape == b.masks.shape
+    np.testing.assert_allclose(a.low_res_logits, b.low_res_logits, atol=1e-4)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+    assert (a.masks == b.masks).mean() > 0.9999
+
+
+@pytest.mark.parametrize("masks", ["auto", "multi", "single"])
+def test_mixed_prompts_give_what_each_gives_alone(predictor: ImagePredictor, embedding: Embedding, masks: str) -> None:
+    together = predictor.predict(embedding, MIXED, masks=masks)  # type: ignore[arg-type]
+    most = 1 if masks == "single" else 3
+    assert together.masks.shape == (len(MIXED), most, *SIZE_HW)
+    assert together.scores.shape == (len(MIXED), most)
+    assert together.low_res_logits.shape == (len(MIXED), most, 64, 64)
+    for index, prompt in enumerate(MIXED):
+        alone = predictor.predict(embedding, prompt, masks=masks)  # type: ignore[arg-type]
+        assert alone.masks.shape[0] == 1
+        assert_same(together[index], alone)
+
+
+def test_many_prompts_give_what_each_gives_alone(predictor: ImagePredictor, embedding: Embedding) -> None:
+    prompts = [Prompt(points_xy=[[x, y]]) for x in range(5, 140, 14) for y in (20, 60)]
+    together = predictor.predict(embedding, prompts)
+    for index in (0, 7, 8, 19):
+        assert_same(together[index], predictor.predict(embedding, prompts[index]))
+
+
+def test_auto_gives_three_candidates_only_where_the_prompt_is_ambiguous(
+    predictor: ImagePredictor, embedding: Embedding
+) -> None:
+    prediction = predictor.predict(embedding, MIXED)
+    assert prediction.candidates.tolist() == [3 if prompt.is_ambiguous else 1 for prompt in MIXED]
+    assert not prediction.masks[1, 1:].any()
+    assert np.isneginf(prediction.scores[1, 1:]).all()
+    assert (prediction.best_index[1:4] == 0).all()
+
+
+def test_one_prompt_and_a_list_of_one_are_the_same(predictor: ImagePredictor, embedding: Embedding) -> None:
+    one = predictor.predict(embedding, MIXED[0])
+    assert one.masks.shape == (1, 3, *SIZE_HW)
+    assert_same(one, predictor.predict(embedding, [MIXED[0]]))
+
+
+def test_logits_on_request_are_those_of_the_masks(predictor: ImagePredictor, embedding: Embedding) -> None:
+    prompts = [MIXED[0], MIXED[2]]
+    plain = predictor.predict(embedding, prompts)
+    with_logits = predictor.predict(embedding, prompts, with_logits=True)
+    assert plain.logits is None
+    assert with_logits.logits is not None
+    assert with_logits.logits.dtype == np.float32
+    np.testing.assert_array_equal(with_logits.logits > 0, with_logits.masks)
+    assert_same(plain, with_logits)
+
+
+def test_low_res_logits_feed_the_next_prompt(predictor: ImagePredictor, embedding: Embedding) -> None:
+    first = predictor.predict(embedding, MIXED[0])
+    refined = predictor.predict(embedding, first.refine(points_xy=[[100, 80]], labels=[0]))
+    without_mask = predictor.predict(embedding, Prompt(points_xy=[[20, 30], [100, 80]], labels=[1, 0]))
+    assert refined.masks.shape == (1, 1, *SIZE_HW)
+    assert np.abs(refined.low_res_logits - without_mask.low_res_logits).max() > 1e-2
+
+
+def test_labels_matter(predictor: ImagePredictor, embedding: Embedding) -> None:
+    foreground = predictor.predict(embedding, Prompt(points_xy=[[20, 30]], labels=[1]))
+    background = predictor.predict(embedding, Prompt(points_xy=[[20, 30]], labels=[0]))
+    assert np.abs(foreground.low_res_logits - background.low_res_logits).max() > 1e-2
+
+
+def test_threads_share_a_predictor(predictor: ImagePredictor, embedding: Embedding) -> None:
+    expected = [predictor.predict(embedding, prompt) for prompt in MIXED]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda prompt: predictor.predict(embedding, prompt), MIXED * 3))
+    for index, prediction in enumerate(got):
+        assert_same(prediction, expected[index % len(MIXED)])
+
+
+def test_threads_may_embed_at_once(predictor: ImagePredictor, image: np.ndarray, embedding: Embedding) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        for other in pool.map(predictor.embed, [image] * 3):
+            np.testing.assert_allclose(other.features[0], embedding.features[0], atol=1e-5)
+
+
+def test_a_list_of_images_of_different_sizes(predictor: ImagePredictor, image: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(image[:50]).save(tmp_path / "part.png")
+    embeddings = predictor.embed([image, Image.fromarray(image[:, :60]), tmp_path / "part.png"])
+    assert [e.size_hw for e in embeddings] == [SIZE_HW, (90, 60), (50, 140)]
+    np.testing.assert_allclose(embeddings[2].features[0], predictor.embed(image[:50]).features[0], atol=1e-5)
+    assert len({e.image_id for e in embeddings}) == 3
+
+
+def test_exif_orientation_is_applied(predictor: ImagePredictor, image: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: turn clockwise to show
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    turned = predictor.embed(tmp_path / "turned.png")
+    assert turned.size_hw == (140, 90)
+    np.testing.assert_array_equal(turned.features[0], predictor.embed(np.rot90(image, -1)).features[0])
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 500), (500, 1), (256, 256), (300, 40)])
+def test_images_of_any_shape(predictor: ImagePredictor, size_hw: tuple[int, int]) -> None:
+    embedding = predictor.embed(np.full(size_hw, 128, np.uint8))
+    prediction = predictor.predict(embedding, Prompt(points_xy=[[size_hw[1] / 2, size_hw[0] / 2]]))
+    assert prediction.masks.shape == (1, 3, *size_hw)
+
+
+def test_saved_embedding_predicts_the_same(predictor: ImagePredictor, embedding: Embedding, tmp_path: Path) -> None:
+    loaded = Embedding.load(embedding.save(tmp_path / "image.safetensors"))
+    assert (loaded.size_hw, loaded.model, loaded.image_id) == (SIZE_HW, "small", embedding.image_id)
+    assert_same(predictor.predict(loaded, MIXED), predictor.predict(embedding, MIXED))
+
+
+def test_embedding_of_another_model_is_refused(embedding: Embedding) -> None:
+    other = small_sam(SMALL_TINY_VIT)
+    with pytest.raises(EmbeddingError, match="other image-encoder weights"):
+        ImagePredictor(other).predict(embedding, MIXED[0])
+    other.name = "another"
+    with pytest.raises(EmbeddingError, match="made by 'small' and cannot be used with 'another'"):
+        ImagePredictor(other).predict(embedding, MIXED[0])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "no prompts"),
+        (Prompt(points_xy=[[141, 5]]), "outside the image"),
+        (Prompt(box_xyxy=[0, 0, 10, 91]), "outside the image"),
+        (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but small takes \[64, 64\]"),
+    ],
+)
+def test_prompts_that_do_not_fit(
+    predictor: ImagePredictor, embedding: Embedding, prompts: Prompt | list[Prompt], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        predictor.predict(embedding, prompts)
+
+
+def test_unknown_mask_mode(predictor: ImagePredictor, embedding: Embedding) -> None:
+    with pytest.raises(PromptError, match="'auto', 'multi' or 'single'"):
+        predictor.predict(embedding, MIXED[0], masks="both")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("input_size", [256, 512])
+@pytest.mark.parametrize("family", ["vit", "tiny_vit"])
+def test_other_input_sizes(image: np.ndarray, input_size: int, family: str) -> None:
+    encoder = (
+        VitConfig(width=64, depth=2, heads=2, global_blocks=(1,), input_size=input_size)
+        if family == "vit"
+        else type(SMALL_TINY_VIT.encoder)(input_size=input_size)
+    )
+    predictor = ImagePredictor(small_sam(SamConfig(encoder)))
+    embedding = predictor.embed(image)
+    assert embedding.features[0].shape == (256, input_size // 16, input_size // 16)
+    prediction = predictor.predict(embedding, MIXED[0])
+    assert prediction.low_res_logits.shape == (1, 3, input_size // 4, input_size // 4)
+    assert prediction.masks.shape == (1, 3, *SIZE_HW)
