@@ -1,0 +1,34 @@
+"""Input and weights made from a seed, for what is measured without a real image or checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+SEED = 0
+
+WEIGHT_NOISE = 0.02
+"""Standard deviation of what is added to freshly made weights, so that none stays at its initial zero."""
+
+
+def noise_pixels(size: int) -> npt.NDArray[np.float32]:
+    """Normal noise in the shape of a model's input, float32 [1, 3, size, size]."""
+    return np.random.default_rng(SEED).standard_normal((1, 3, size, size), dtype=np.float32)
+
+
+def write_noise_checkpoint(model: str, path: Path) -> None:
+    """Write a checkpoint with the official names and shapes of a segany model, and seeded values."""
+    import torch
+
+    from segany.models.registry import find_spec
+
+    torch.manual_seed(SEED)
+    state = find_spec(model).build().state_dict()
+    torch.save({key: value + WEIGHT_NOISE * torch.randn_like(value) for key, value in state.items()}, path)
+
+
+if __name__ == "__main__":
+    write_noise_checkpoint(sys.argv[1], Path(sys.argv[2]))
