@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,8 +26,7 @@ OFFICIAL_KEYS = {
 
 
 def names_and_shapes(name: str) -> dict[str, list[int]]:
-    with torch.device("meta"):
-        return {key: list(value.shape) for key, value in MODELS[name].build().state_dict().items()}
+    return {key: list(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()}
 
 
 def digest(shapes: dict[str, list[int]]) -> str:
@@ -195,3 +196,12 @@ def test_every_size_is_in_one_table() -> None:
         assert spec.config.input_size == 1024
         assert spec.config.low_res_size == 256
         assert spec.sources
+
+
+def test_building_empty_costs_nothing() -> None:
+    code = (
+        "import sys; from segany.models.registry import MODELS; model = MODELS['sam_vit_b'].build_empty();"
+        "print({value.device.type for value in model.state_dict().values()}, 'sympy' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "{'meta'} False"

@@ -56,8 +56,7 @@ def load(
 
 def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> Sam:
     check_state(state, spec, path)
-    with torch.device("meta"):  # no memory is spent on weights that are about to be replaced
-        model = spec.build()
+    model = spec.build_empty()
     model.load_state_dict(state, assign=True)
     model.encoder_id = encoder_id(model.image_encoder)
     return model.float().eval()

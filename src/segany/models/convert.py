@@ -141,9 +141,7 @@ def nearest_spec(state: StateDict) -> ModelSpec:
 
 @lru_cache
 def _shapes(name: str) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        model = MODELS[name].build()
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    return {key: tuple(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()}
 
 
 def _differences(state: StateDict, expected: Mapping[str, tuple[int, ...]]) -> list[str]:

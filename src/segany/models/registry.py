@@ -82,6 +82,13 @@ class ModelSpec:
 
         return Sam(self.config, name=self.name)
 
+    def build_empty(self) -> Sam:
+        """The model with names and shapes but no values or memory, to be given weights by assignment."""
+        from segany.nn.empty import without_values
+
+        with without_values():
+            return self.build()
+
 
 # The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
 # authors published, and need no conversion of names to be right. The conversions hold the same numbers, and

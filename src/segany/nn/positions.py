@@ -20,7 +20,7 @@ class RandomFourierPositions(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, channels // 2))
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.empty(2, channels // 2).normal_())
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Encode xy in 0..1, [..., 2], as [..., C]."""

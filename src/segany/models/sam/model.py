@@ -117,7 +117,7 @@ class Sam(nn.Module):
         batch = torch.zeros(len(images), size, size, 3, device=self.device, dtype=self.dtype)
         for row, image in zip(batch, images, strict=True):
             resized = torch.from_numpy(resize_pixels(image, preprocessing)).to(self.device)
-            row[: resized.shape[0], : resized.shape[1]] = (resized.float() - mean) / std
+            row[: resized.shape[0], : resized.shape[1]].copy_(resized).sub_(mean).div_(std)
         return batch.permute(0, 3, 1, 2)  # channels last, which the first convolution likes best
 
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
