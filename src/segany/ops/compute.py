@@ -39,19 +39,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: [C_out].
     """
     rows = x.numel() // x.shape[-1]
-    if rows < _ONEDNN_MIN_ROWS or not fast_cpu(x) or x.dtype != torch.float32:
+    # With one thread PyTorch keeps convolutions of one image from oneDNN.
+    has_onednn = x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and torch.get_num_threads() > 1
+    if rows < _ONEDNN_MIN_ROWS or not has_onednn or not fast_cpu(x):
         return F.linear(x, weight, bias)
     rows_nhwc = x.contiguous().view(1, rows, 1, x.shape[-1]).permute(0, 3, 1, 2)
     out = F.conv2d(rows_nhwc, weight[:, :, None, None], bias)
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
-def batched_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight', [P, T, C] by [P, M, C] to [P, T, M]; leading axes of one are shared. See `linear`."""
+def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight' + bias, [P, T, C] by [P, M, C] to [P, T, M]; leading axes of one are shared. See `linear`."""
     if not fast_cpu(x):
-        return x @ weight.transpose(-1, -2)
+        product = x @ weight.transpose(-1, -2)
+        return product if bias is None else product + bias
     if len(x) == len(weight) == 1:
-        return linear(x[0], weight[0])[None]
+        return linear(x[0], weight[0], bias)[None]
     count = max(len(x), len(weight))
     pairs = zip(x.expand(count, -1, -1), weight.expand(count, -1, -1), strict=True)
-    return torch.stack([linear(*pair) for pair in pairs])
+    return torch.stack([linear(*pair, bias) for pair in pairs])

@@ -61,8 +61,9 @@ def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor)
     above = logits > MASK_THRESHOLD
     if not above.any():
         return
-    top, bottom = _extent(rows[:, above.any(dim=1)].any(dim=1))
-    left, right = _extent(columns[:, above.any(dim=0)].any(dim=1))
+    # Weights are not negative, so a sample that takes anything from a marked row or column is above zero.
+    top, bottom = _extent(rows @ above.any(dim=1).to(rows.dtype))
+    left, right = _extent(columns @ above.any(dim=0).to(columns.dtype))
     wide = linear(logits, columns[left:right])  # [h, right - left]
     for first in range(top, bottom, _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, bottom)
@@ -71,9 +72,9 @@ def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor)
         torch.gt(values, MASK_THRESHOLD, out=mask[first:last, left:right])
 
 
-def _extent(flags: Tensor) -> tuple[int, int]:
-    """First index that is set, and one past the last; at least one must be."""
-    indices = flags.nonzero()
+def _extent(marks: Tensor) -> tuple[int, int]:
+    """First index that is not zero, and one past the last; at least one must be."""
+    indices = marks.nonzero()
     return int(indices[0]), int(indices[-1]) + 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segany.models.sam.config import SamConfig
 from segany.models.sam.two_way_transformer import ImageTokens, TwoWayTransformer
 from segany.nn.layers import LayerNorm2d, Perceptron
-from segany.ops.compute import batched_linear, linear
+from segany.ops.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
 from segany.types import SizeHW
 
 
@@ -77,10 +77,16 @@ def upscale_and_project(layers: nn.Sequential, image_tokens: Tensor, mask_weight
         [P, M, 4h, 4w].
     """
     height, width = size_hw
-    conv1, norm, conv2 = cast(nn.ConvTranspose2d, layers[0]), cast(LayerNorm2d, layers[1]), layers[3]
-    x = F.gelu(norm.over_last_axis(_two_by_two(image_tokens, conv1)))  # [P, T, 4, C / 4]
-    x = F.gelu(_two_by_two(x, cast(nn.ConvTranspose2d, conv2)))  # [P, T, 4, 4, C / 8]
-    masks = batched_linear(x.flatten(1, 3), mask_weights)  # [P, T * 16, M]
+    conv1, norm, conv2 = (cast(Any, layers[index]) for index in (0, 1, 3))
+
+    def project(tokens: Tensor) -> Tensor:
+        x = F.gelu(norm.over_last_axis(_two_by_two(tokens, conv1)))  # [P, t, 4, C / 4]
+        x = F.gelu(_two_by_two(x, conv2))  # [P, t, 4, 4, C / 8]
+        return batched_linear(x.flatten(1, 3), mask_weights)  # [P, t * 16, M]
+
+    prompts, _, channels = image_tokens.shape
+    together = max(1, CACHE_BUDGET // (prompts * 2 * channels)) if fast_cpu(image_tokens) else height * width
+    masks = torch.cat([project(tokens) for tokens in image_tokens.split(together, dim=1)], dim=1)  # [P, T * 16, M]
     # Rows are h, two rows in each, two in each of those; columns alike.
     masks = masks.reshape(-1, height, width, 2, 2, 2, 2, mask_weights.shape[1])
     return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, mask_weights.shape[1], 4 * height, 4 * width)

@@ -80,7 +80,7 @@ class Attention(nn.Module):
         weights = torch.softmax(scores, dim=2).flatten(1, 2)
         out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)  # [heads, C, D]
         projected = (v @ out_weight.transpose(-1, -2)).flatten(1, 2)  # [P, heads * n, C]
-        return batched_linear(weights.transpose(-1, -2), projected.transpose(-1, -2)) + self.out_proj.bias
+        return batched_linear(weights.transpose(-1, -2), projected.transpose(-1, -2), self.out_proj.bias)
 
     def _projecting_is_cheaper(self, tokens: Tensor, image: Tensor) -> bool:
         """Compare multiplications an image token: projecting it to D channels, against n * heads rows of C."""
