@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from local_server import Page, Server
+from tests.hub.local_server import Page, Server
 
 from segany.hub import fetch
 from segany.models.mobile_sam.config import MOBILE_SAM

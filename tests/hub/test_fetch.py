@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from local_server import Page
+from tests.hub.local_server import Page
 
 from segany.errors import WeightsError
 from segany.hub import cache, fetch_weights

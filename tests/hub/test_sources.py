@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 from huggingface_hub import hf_hub_download
-from local_server import Page
+from tests.hub.local_server import Page
 
 from segany.errors import WeightsError
 from segany.hub import cache, fetch_weights
