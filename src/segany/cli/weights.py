@@ -10,7 +10,6 @@ from rich.table import Table
 
 from segany.errors import WeightsError
 from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, terminal_progress, weights_status
-from segany.hub.sources import describe
 from segany.models.registry import find_spec
 
 app = typer.Typer(help="Fetch, find and remove the weights of the models.", no_args_is_help=True)
@@ -29,7 +28,7 @@ def list_models() -> None:
             f"{spec.megabytes} MB",
             _state(status),
             str(status.path or ""),
-            "\n".join(describe(source) for source in spec.sources),
+            "\n".join(str(source) for source in spec.sources),
             spec.licence,
         )
     Console().print(table)

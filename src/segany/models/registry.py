@@ -39,6 +39,9 @@ class HubFile:
     sha256: str | None
     revision: str = "main"
 
+    def __str__(self) -> str:
+        return f"Hugging Face {self.repo}"
+
 
 @dataclass(frozen=True)
 class UrlFile:
