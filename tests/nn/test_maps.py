@@ -59,6 +59,7 @@ def test_rows_beyond_the_map_are_zero() -> None:
 
 def test_layers_by_rows_give_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segany.nn.layers.CACHE_BUDGET", 100)
+    monkeypatch.setattr("segany.nn.layers._MIN_ROWS", 3)
     layer, x = FeedForward(8, 32), torch.randn(2, 5, 7, 8)
     plain = layer(x)
     pieces = []

@@ -14,6 +14,9 @@ from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
 
 Activation: TypeAlias = Literal["gelu", "relu"]
 
+_MIN_ROWS = 1024
+"""Fewest rows of a piece: each piece has the weights put in the kernel's order anew."""
+
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
@@ -64,7 +67,7 @@ def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor
         hidden: channels of the layer's widest intermediate.
     """
     rows = x.numel() // x.shape[-1]
-    limit = max(1, CACHE_BUDGET // hidden)
+    limit = max(_MIN_ROWS, CACHE_BUDGET // hidden)
     if rows <= limit or not fast_cpu(x):
         return layer(x)
     pieces = x.reshape(rows, x.shape[-1]).chunk(-(-rows // limit))
