@@ -56,7 +56,7 @@ def draw_overlay(
         tinted[masks[index]] = np.rint(pixels * (1 - TINT) + np.array(object_colour(index)) * TINT)
     canvas = Image.fromarray(tinted)
     for index in largest_first:
-        _draw_outline(canvas, masks[index], object_colour(index), sizes)
+        draw_outline(canvas, masks[index], object_colour(index), sizes)
     occupied = _draw_prompts(canvas, prompts, sizes)
     if scores is not None:
         labels = Labels(canvas, sizes, occupied)
@@ -67,7 +67,10 @@ def draw_overlay(
     return np.array(canvas)
 
 
-def _draw_outline(canvas: Image.Image, mask: BoolArray, colour: Colour, sizes: Sizes) -> None:
+def draw_outline(
+    canvas: Image.Image, mask: BoolArray, colour: Colour, sizes: Sizes, supersampling: int = LINE_SUPERSAMPLING
+) -> None:
+    """Draw the outlines of a mask, bool [H, W], of all its parts and holes, onto a picture of its size."""
     rings = [_without_stairs(ring) for polygon in mask_to_polygons(mask) for ring in polygon.rings]
     if not rings:
         return
@@ -75,7 +78,7 @@ def _draw_outline(canvas: Image.Image, mask: BoolArray, colour: Colour, sizes: S
     corners = np.concatenate(rings)
     left, top = (np.floor(corners.min(axis=0)).astype(int) - margin).tolist()
     right, bottom = (np.ceil(corners.max(axis=0)).astype(int) + margin).tolist()
-    factor = int(min(LINE_SUPERSAMPLING, max(1.0, math.sqrt(LINE_PIXELS / ((right - left) * (bottom - top))))))
+    factor = int(min(supersampling, max(1.0, math.sqrt(LINE_PIXELS / ((right - left) * (bottom - top))))))
     layers = [Image.new("L", ((right - left) * factor, (bottom - top) * factor)) for _ in range(2)]
     rims, lines = (ImageDraw.Draw(layer) for layer in layers)
     for ring in rings:
