@@ -24,12 +24,14 @@ if TYPE_CHECKING:
         MissingExtraError,
         OutputError,
         PromptError,
+        RecordsError,
         SeganyError,
         UnknownModelError,
         WeightsError,
     )
     from segany.hub.load import load
     from segany.models.registry import list_models
+    from segany.output.records import MaskRecord, MaskRecords
     from segany.predict.image import ImagePredictor
     from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
 
@@ -41,11 +43,14 @@ _HOMES = {
     "ImageError": "segany.errors",
     "ImagePredictor": "segany.predict.image",
     "MaskPrediction": "segany.types",
+    "MaskRecord": "segany.output.records",
+    "MaskRecords": "segany.output.records",
     "MissingExtraError": "segany.errors",
     "OutputError": "segany.errors",
     "Preprocessing": "segany.types",
     "Prompt": "segany.types",
     "PromptError": "segany.errors",
+    "RecordsError": "segany.errors",
     "SeganyError": "segany.errors",
     "UnknownModelError": "segany.errors",
     "WeightsError": "segany.errors",
@@ -61,11 +66,14 @@ __all__ = [
     "ImageError",
     "ImagePredictor",
     "MaskPrediction",
+    "MaskRecord",
+    "MaskRecords",
     "MissingExtraError",
     "OutputError",
     "Preprocessing",
     "Prompt",
     "PromptError",
+    "RecordsError",
     "SeganyError",
     "UnknownModelError",
     "WeightsError",

@@ -46,5 +46,9 @@ class OutputError(SeganyError, OSError):
     """A result could not be written: no space, no permission, or a format that cannot hold it."""
 
 
+class RecordsError(SeganyError, ValueError):
+    """Records of masks are damaged, incomplete, or belong to images of different sizes."""
+
+
 class MissingExtraError(SeganyError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""

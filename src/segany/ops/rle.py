@@ -38,6 +38,15 @@ def encode_masks(masks: BoolArray) -> list[Rle]:
     return encodings
 
 
+def decode_mask(encoding: Rle) -> BoolArray:
+    """Decode one encoding: bool [H, W].
+
+    Raises:
+        ValueError: the run lengths do not add up to the size.
+    """
+    return np.asarray(coco_mask.decode(encoding), dtype=np.bool_)
+
+
 def decode_masks(encodings: Sequence[Rle]) -> BoolArray:
     """Decode what `encode_masks` returned: bool [K, H, W].
 
@@ -46,4 +55,10 @@ def decode_masks(encodings: Sequence[Rle]) -> BoolArray:
     """
     if len({tuple(encoding["size"]) for encoding in encodings}) != 1:
         raise ValueError("Give at least one encoding, all of the same size.")
-    return np.stack([np.asarray(coco_mask.decode(encoding), dtype=np.bool_) for encoding in encodings])
+    return np.stack([decode_mask(encoding) for encoding in encodings])
+
+
+def coco_bbox_xywh(encoding: Rle) -> tuple[float, float, float, float]:
+    """Left, top, width and height in pixels, as COCO counts them: a single pixel is 1 wide. Zeros for an empty mask."""
+    x, y, width, height = coco_mask.toBbox(encoding).tolist()
+    return x, y, width, height
