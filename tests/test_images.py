@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segany.errors import ImageError
-from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image
+from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image, readable_suffixes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -264,3 +264,9 @@ def test_image_id_tells_images_apart() -> None:
     other[0, 0, 0] ^= 1
     blank = np.zeros((2, 6, 3), np.uint8)
     assert len({image_id(RGB), image_id(other), image_id(blank), image_id(blank.reshape(6, 2, 3))}) == 4
+
+
+def test_suffixes_are_those_of_readable_formats() -> None:
+    suffixes = readable_suffixes()
+    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".bmp"} <= suffixes
+    assert not {".eps", ".pdf", ".ico", ".txt"} & suffixes

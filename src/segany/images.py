@@ -83,6 +83,12 @@ def image_id(pixels: PixelArray) -> str:
     return digest.hexdigest()
 
 
+def readable_suffixes() -> frozenset[str]:
+    """Endings of the names of files that can be read, in lower case and with the dot."""
+    formats = set(_formats())
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
 def _from_file(source: str | Path, max_pixels: int) -> PixelArray:
     path = Path(source)
     if isinstance(source, str) and source.startswith(("http://", "https://")):

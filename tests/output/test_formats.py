@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 
 from segany.errors import OutputError
 from segany.ops.polygons import Polygon, polygons_to_mask
-from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, file_names, write_result
+from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
+from segany.output.writing import file_names
 from segany.types import MaskPrediction, Prompt
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

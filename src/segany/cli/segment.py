@@ -13,11 +13,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from segany.cli.inputs import check_folder, parse_formats
 from segany.cli.prompts import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
-from segany.errors import ImageError, OutputError, PromptError
+from segany.errors import ImageError, PromptError
 from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image
 from segany.models.registry import DEFAULT_MODEL
-from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, file_names, write_result
+from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
+from segany.output.writing import file_names
 from segany.types import MaskMode, MaskPrediction, PixelArray
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def segment(
     images before it are complete.
     """
     plan = plan_prompts(point or (), box or (), mask, prompts)
-    chosen_formats = parse_formats(formats)
+    chosen_formats = parse_formats(formats, FORMATS)
     _check_paths(images, plan, out)
     predictor: ImagePredictor | None = None
     protected = {image.resolve() for image in images}
@@ -100,20 +102,6 @@ def open_predictor(model: str, device: str | None, max_pixels: int) -> ImagePred
     import segany
 
     return segany.ImagePredictor(segany.load(model, device=device), max_pixels=max_pixels)
-
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats of a list with commas.
-
-    Raises:
-        OutputError: one is unknown, or there is none.
-    """
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        what = f"There is no format {unknown[0]!r}" if unknown else "--format is empty"
-        raise OutputError(f"{what}. Known formats: {', '.join(FORMATS)}.")
-    return names
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +153,7 @@ def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
         if not image.exists():
             raise ImageError(f"There is no file {image}. Check the path.")
         plan.objects_in(image)
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise OutputError(f"{out} cannot hold the results: {existing} is not a folder. Choose another --out.")
+    check_folder(out, "--out")
 
 
 def _facts(result: SegmentedImage, files: dict[str, list[Path]], model: str, seconds: float) -> dict[str, Any]:

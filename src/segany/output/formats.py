@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from segany.errors import OutputError
-from segany.files import write_file
 from segany.ops.polygons import Polygon, RingArray, mask_to_polygons
 from segany.ops.rle import encode_masks
 from segany.output.draw import draw_overlay
+from segany.output.writing import json_bytes, png_bytes, write_files
 from segany.types import BoolArray, MaskPrediction, PixelArray
-
-PNG_COMPRESSION = 3
-"""Of 9. More takes several times as long for files a few per cent smaller."""
 
 JPEG_QUALITY = 92
 
@@ -103,7 +98,7 @@ Encoder: TypeAlias = Callable[[SegmentedImage], Iterator[tuple[str, bytes]]]
 def encode_overlay(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
     """One picture of all objects as PNG; with all candidates, one picture for each."""
     for suffix, picture in _overlays(result):
-        yield f"_overlay{suffix}.png", _png(picture)
+        yield f"_overlay{suffix}.png", png_bytes(picture)
 
 
 def encode_overlay_jpg(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
@@ -118,7 +113,7 @@ def encode_overlay_jpg(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
 def encode_png(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
     """For each mask a grey PNG of the image's size: 255 inside, 0 outside."""
     for item in result.masks:
-        yield f"_mask{item.suffix}.png", _png(item.mask.astype(np.uint8) * np.uint8(255))
+        yield f"_mask{item.suffix}.png", png_bytes(item.mask.astype(np.uint8) * np.uint8(255))
 
 
 def encode_cutout(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
@@ -130,7 +125,7 @@ def encode_cutout(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
         mask = item.mask[y : y + height, x : x + width, None]
         colours = np.where(mask, result.image[y : y + height, x : x + width], np.uint8(0))
         alpha = np.where(mask, np.uint8(255), np.uint8(0))
-        yield f"_cutout{item.suffix}.png", _png(np.concatenate([colours, alpha], axis=2))
+        yield f"_cutout{item.suffix}.png", png_bytes(np.concatenate([colours, alpha], axis=2))
 
 
 def encode_coco(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
@@ -151,7 +146,7 @@ def encode_coco(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
     ]
     yield (
         "_coco.json",
-        _json(
+        json_bytes(
             {
                 "info": {"description": "Masks made with segany"},
                 "images": [{"id": 1, "file_name": result.source.name, "width": width, "height": height}],
@@ -200,7 +195,7 @@ def encode_polygons(result: SegmentedImage) -> Iterator[tuple[str, bytes]]:
         for number, item in enumerate(result.masks, start=1)
     ]
     image = {"file_name": result.source.name, "width": width, "height": height}
-    yield "_polygons.geojson", _json({"type": "FeatureCollection", "image": image, "features": features})
+    yield "_polygons.geojson", json_bytes({"type": "FeatureCollection", "image": image, "features": features})
 
 
 FORMATS: dict[str, Encoder] = {
@@ -236,34 +231,7 @@ def write_result(
     Raises:
         OutputError: a file could not be written; earlier ones are kept.
     """
-    written: dict[str, list[Path]] = {}
-    for format_name in formats:
-        written[format_name] = []
-        for suffix, data in FORMATS[format_name](result):
-            path = folder / f"{name}{suffix}"
-            if path.resolve() in keep:
-                raise OutputError(f"{path} is one of the images and is not overwritten. Choose another folder.")
-            written[format_name].append(write_file(path, data))
-    return written
-
-
-def file_names(sources: Sequence[Path]) -> list[str]:
-    """A name for the files of each image: its own without the ending, numbered where two are the same.
-
-    Names that differ only in upper and lower case count as the same, as they do on many disks.
-    """
-    taken: set[str] = {source.stem.casefold() for source in sources}
-    seen: set[str] = set()
-    names = []
-    for source in sources:
-        name, number = source.stem, 1
-        while name.casefold() in (seen if number == 1 else taken):
-            number += 1
-            name = f"{source.stem}_{number}"
-        seen.add(name.casefold())
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+    return {item: write_files(FORMATS[item](result), folder, name, keep) for item in formats}
 
 
 def _overlays(result: SegmentedImage) -> Iterator[tuple[str, PixelArray]]:
@@ -287,13 +255,3 @@ def _closed(ring: RingArray) -> list[list[int]]:
     """GeoJSON repeats the first point as the last. All corners are whole numbers."""
     points: list[list[int]] = ring.astype(np.int64).tolist()
     return [*points, points[0]]
-
-
-def _png(pixels: PixelArray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
-    return buffer.getvalue()
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

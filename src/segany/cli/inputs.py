@@ -1,0 +1,75 @@
+"""What the commands have in common: lists of images, of formats, and a folder for the results."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from segany.errors import ImageError, OutputError
+from segany.images import readable_suffixes
+
+
+def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The formats of a list with commas.
+
+    Raises:
+        OutputError: one is not among the known ones, or there is none.
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        what = f"There is no format {unknown[0]!r}" if unknown else "--format is empty"
+        raise OutputError(f"{what}. Known formats: {', '.join(known)}.")
+    return names
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise `OutputError` where a file is in the way of a folder for results."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{folder} cannot hold the results: {existing} is not a folder. Choose another {option}.")
+
+
+def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
+    """The image files that paths on the command line stand for, each once.
+
+    A file is an image whatever its name. Of folders and globs, the files count that are named like
+    images and are not hidden, in alphabetical order; folders within folders do not.
+
+    Args:
+        paths: files, folders, and patterns (`photos/*.jpg`, `photos/**/*.png`) the shell left alone.
+        out: the folder of the results, which no folder or pattern may take images from: the next run
+            would take the pictures that this one writes for images.
+
+    Raises:
+        ImageError: a path does not exist, or a folder or pattern has no images.
+        OutputError: images would be taken from `out`.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for image in _images_at(path, out.resolve()):
+            found.setdefault(image.resolve(), image)
+    return list(found.values())
+
+
+def _images_at(path: Path, out: Path) -> list[Path]:
+    if path.is_dir():
+        candidates: Iterable[Path] = path.iterdir()
+        advice = f"The folder {path} holds no images. If folders within it do, give '{path / '**' / '*'}', in quotes."
+    elif path.exists():
+        return [path]
+    elif glob.has_magic(str(path)):
+        # Not Path.glob, which takes no absolute patterns.
+        candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        advice = f"No images match {path}. Check the pattern; in quotes, it works the same in every shell."
+    else:
+        raise ImageError(f"There is no file {path}. Check the path.")
+    suffixes = readable_suffixes()
+    named_like_images = (file for file in candidates if file.suffix.lower() in suffixes)
+    images = sorted(file for file in named_like_images if not file.name.startswith(".") and file.is_file())
+    if not images:
+        raise ImageError(advice)
+    if any(image.parent.resolve() == out for image in images):
+        raise OutputError(f"{path} takes images from the folder of the results, {out}. Choose another --out.")
+    return images
