@@ -5,7 +5,7 @@ import torch
 from tests.models_for_tests import seed_weights, small_sam
 
 from segany.models.sam.mask_decoder import upscale_and_project
-from segany.models.sam.two_way_transformer import Attention
+from segany.models.sam.two_way_transformer import Attention, ImageTokens
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +18,41 @@ def attention() -> Attention:
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("count", [1, 3, 7, 40])
 @pytest.mark.parametrize("prompts", [1, 5])
+@pytest.mark.parametrize("grad", [True, False])
 def test_either_grouping_of_the_products_is_plain_attention(
-    attention: Attention, prompts: int, count: int, shared: bool
+    attention: Attention, prompts: int, count: int, shared: bool, grad: bool
 ) -> None:
     torch.manual_seed(0)
     tokens, values = torch.randn(2, prompts, count, 32)
-    image, image_values = torch.randn(2, 1 if shared else prompts, 64, 32)
-    expected = attention(tokens, image, image_values)
-    expected_image = attention(image.expand(prompts, -1, -1), tokens, values)
-    for grad in (True, False):
-        with torch.set_grad_enabled(grad):
-            to_image = attention.tokens_to_image(tokens, image, image_values)
-            from_image = attention.image_to_tokens(image, tokens, values)
-        torch.testing.assert_close(to_image, expected, atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(from_image, expected_image, atol=1e-5, rtol=1e-4)
+    image, positions = torch.randn(1 if shared else prompts, 64, 32), torch.randn(64, 32)
+    expected = attention(tokens, image + positions, image)
+    expected_image = attention((image + positions).expand(prompts, -1, -1), tokens, values)
+    with torch.set_grad_enabled(grad):
+        to_image = attention.tokens_to_image(tokens, image, positions)
+        from_image = attention.image_to_tokens(image, positions, tokens, values)
+    torch.testing.assert_close(to_image, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(from_image, expected_image, atol=1e-5, rtol=1e-4)
 
 
-def test_the_cheaper_grouping_depends_on_the_numbers(attention: Attention) -> None:
-    tokens, image = torch.zeros(1, 3, 32), torch.zeros(1, 64, 32)
-    assert not attention._projecting_is_cheaper(tokens, image)
-    assert attention._projecting_is_cheaper(tokens.expand(8, -1, -1), image)
-    assert attention._projecting_is_cheaper(torch.zeros(1, 40, 32), image)
+def test_regrouping_is_for_few_tokens(attention: Attention) -> None:
+    assert attention._regrouping_is_cheaper(3)
+    assert not attention._regrouping_is_cheaper(40)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_image_prepared_for_many_prompts_decodes_the_same(count: int, grad: bool) -> None:
+    torch.manual_seed(0)
+    decoder = small_sam().mask_decoder
+    image = ImageTokens((torch.randn(1, 16, 256),), torch.randn(16, 256))
+    prompts = torch.randn(3, count, 256)
+    expected = decoder(image, prompts, multimask=True)
+    with torch.set_grad_enabled(grad):
+        prepared = decoder(decoder.transformer.prepare(image), prompts, multimask=True)
+        alone = decoder(image, prompts[1:2], multimask=True)
+    for got, one, want in zip(prepared, alone, expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(one[0], want[1], atol=1e-4, rtol=1e-4)
 
 
 def test_upscaling_is_the_official_layers_in_order() -> None:

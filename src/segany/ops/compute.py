@@ -17,8 +17,11 @@ Larger intermediates are made in pieces on a CPU. It is not the traffic alone: t
 large blocks back to the system, and faulting them in again costs more than computing them.
 """
 
-_ONEDNN_MIN_ROWS = 32
-"""Below this many rows a matrix product is too small for the choice of kernel to matter."""
+_ONEDNN_MIN_SIZE = 20480
+"""PyTorch gives oneDNN no smaller convolution than this."""
+
+_ONEDNN_BATCH = 16
+"""On a single thread, PyTorch gives oneDNN 1x1 convolutions only of batches of 16 and more."""
 
 
 def fast_cpu(x: Tensor) -> bool:
@@ -39,11 +42,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         bias: [C_out].
     """
     rows = x.numel() // x.shape[-1]
-    # With one thread PyTorch keeps convolutions of one image from oneDNN.
-    has_onednn = x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and torch.get_num_threads() > 1
-    if rows < _ONEDNN_MIN_ROWS or not has_onednn or not fast_cpu(x):
+    batch = 1 if torch.get_num_threads() > 1 else _ONEDNN_BATCH
+    has_onednn = x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and rows % batch == 0
+    if x.numel() <= _ONEDNN_MIN_SIZE or not has_onednn or not fast_cpu(x):
         return F.linear(x, weight, bias)
-    rows_nhwc = x.contiguous().view(1, rows, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    rows_nhwc = x.contiguous().view(batch, rows // batch, 1, x.shape[-1]).permute(0, 3, 1, 2)
     out = F.conv2d(rows_nhwc, weight[:, :, None, None], bias)
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 

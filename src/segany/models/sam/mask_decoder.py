@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,20 @@ from segany.models.sam.two_way_transformer import ImageTokens, TwoWayTransformer
 from segany.nn.layers import LayerNorm2d, Perceptron
 from segany.ops.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
 from segany.types import SizeHW
+
+
+class DecodedTokens(NamedTuple):
+    """What the transformer makes of P prompts.
+
+    Attributes:
+        mask_weights: [P, M, C / 8], the weights that turn upscaled image tokens into masks.
+        parts: the image tokens, one [P, T, C] or P times [1, T, C].
+        iou: [P, M], predicted IoU.
+    """
+
+    mask_weights: Tensor
+    parts: tuple[Tensor, ...]
+    iou: Tensor
 
 
 class MaskDecoder(nn.Module):
@@ -43,22 +57,31 @@ class MaskDecoder(nn.Module):
         """Decode P prompts against one image.
 
         Args:
-            image: tokens [1 or P, T, C] with the dense prompt embedding added.
+            image: tokens with the dense prompt embedding added.
             prompt_tokens: [P, N, C].
             multimask: three candidates a prompt instead of one.
 
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M], M = 3 or 1.
         """
-        prompts = len(prompt_tokens)
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(prompts, -1, -1)
-        tokens, image_tokens = self.transformer(torch.cat([own, prompt_tokens], dim=1), image)
-        chosen = range(1, self.mask_tokens_count) if multimask else range(1)
-        weights = torch.stack([self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in chosen], dim=1)
-        side = int(image.positions.shape[0] ** 0.5)
-        low_res = upscale_and_project(self.output_upscaling, image_tokens, weights, (side, side))
-        iou = self.iou_prediction_head(tokens[:, 0])[:, chosen.start : chosen.stop]
-        return low_res, iou
+        decoded = self.transform(image, prompt_tokens, multimask=multimask)
+        together = len(decoded.mask_weights) // len(decoded.parts)
+        masks = [self.masks(*both) for both in zip(decoded.mask_weights.split(together), decoded.parts, strict=True)]
+        return torch.cat(masks), decoded.iou
+
+    def transform(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
+        """The first half: everything but the masks, at about the same cost as they have."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(prompt_tokens), -1, -1)
+        tokens, parts = self.transformer(torch.cat([own, prompt_tokens], dim=1), image)
+        chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
+        iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
+        weights = [mlp(tokens[:, 1 + index]) for index, mlp in list(enumerate(self.output_hypernetworks_mlps))[chosen]]
+        return DecodedTokens(torch.stack(weights, dim=1), parts, iou)
+
+    def masks(self, mask_weights: Tensor, image_tokens: Tensor) -> Tensor:
+        """The second half: low-res logits [P, M, 4h, 4w] from a part of what `transform` returns."""
+        side = int(image_tokens.shape[1] ** 0.5)
+        return upscale_and_project(self.output_upscaling, image_tokens, mask_weights, (side, side))
 
 
 def upscale_and_project(layers: nn.Sequential, image_tokens: Tensor, mask_weights: Tensor, size_hw: SizeHW) -> Tensor:

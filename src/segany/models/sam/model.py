@@ -97,7 +97,7 @@ class Sam(nn.Module):
         else:
             dense = self.prompt_encoder.encode_masks(mask_logits)
         tokens = (embedding[None] + dense).flatten(2).transpose(1, 2)
-        image = ImageTokens(tokens.contiguous(), self.prompt_encoder.image_positions())
+        image = ImageTokens((tokens.contiguous(),), self.prompt_encoder.image_positions())
         prompt_tokens = self.prompt_encoder.encode_points(points, labels)
         low_res, iou = self.mask_decoder(image, prompt_tokens, multimask=multimask)
         return low_res, iou

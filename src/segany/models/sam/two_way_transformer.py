@@ -10,30 +10,40 @@ from torch import Tensor, nn
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
 from segany.nn.layers import FeedForward, Linear
-from segany.ops.compute import batched_linear
+from segany.ops.compute import batched_linear, fast_cpu
+
+
+class Projections(NamedTuple):
+    """An image projected to the heads of a block's two cross attentions, each [1, heads, T, D]."""
+
+    key: Tensor
+    value: Tensor
+    query: Tensor
 
 
 class ImageTokens(NamedTuple):
     """The image as the decoder sees it.
 
-    `tokens` [1 or P, T, C] start out the same for all prompts without a mask, with a leading 1;
-    `positions` [T, C] are their encodings.
+    Attributes:
+        parts: [1, T, C] that all prompts share, or one [P, T, C], or on a CPU P times [1, T, C]: a few
+            megabytes at a time stay in the cache and are reused, where a batch of them is neither.
+        positions: [T, C], encodings of the positions.
+        first: the image projected for the first block, where that was worth doing ahead; see
+            `TwoWayTransformer.prepare`.
     """
 
-    tokens: Tensor
+    parts: tuple[Tensor, ...]
     positions: Tensor
-
-    def with_positions(self) -> Tensor:
-        return self.tokens + self.positions
+    first: Projections | None = None
 
 
 class Attention(nn.Module):
     """Multi-head attention that may narrow its inner width.
 
-    Between n prompt tokens and T image tokens, T >> n, nearly all work is projecting the image.
-    Products can be grouped otherwise: (x_q W_q) (x_i W_k)' = ((x_q W_q) W_k') x_i', so that weights
-    multiply the few tokens and the image is used as it is. `tokens_to_image` and `image_to_tokens`
-    choose the cheaper grouping; `forward` always projects.
+    `forward` is plain attention. `tokens_to_image` and `image_to_tokens` are the same between n prompt
+    tokens and T image tokens, T >> n, where nearly all work is projecting the image. Products can be
+    grouped otherwise: (x W_q) (y W_k)' = ((x W_q) W_k') y', so that weights multiply the few tokens and
+    the image is used as it is. That is cheaper while the tokens are few.
     """
 
     def __init__(self, width: int, heads: int, inner_width: int | None = None) -> None:
@@ -52,43 +62,61 @@ class Attention(nn.Module):
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
         return self.out_proj(merge_heads(weights @ v))
 
-    def tokens_to_image(self, tokens: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def tokens_to_image(
+        self, tokens: Tensor, image: Tensor, positions: Tensor, projected: Projections | None = None
+    ) -> Tensor:
         """Prompt tokens [P, n, C] attend to image tokens [1 or P, T, C]. Returns [P, n, C]."""
-        if self._projecting_is_cheaper(tokens, keys):
-            return self.forward(tokens, keys, values)
-        q = split_heads(self.q_proj(tokens), self.heads)  # [P, heads, n, D]
+        q = self._scaled_heads(self.q_proj(tokens))  # [P, heads, n, D]
+        if projected is not None:
+            weights = torch.softmax(_shared_product(q, projected.key.transpose(-1, -2)), dim=-1)
+            return self.out_proj(merge_heads(_shared_product(weights, projected.value)))
+        if not self._regrouping_is_cheaper(tokens.shape[1]):
+            return self.forward(tokens, image + positions, image)
         # The bias of the keys adds the same number to all scores of a query: softmax drops it.
-        q = q @ self.k_proj.weight.unflatten(0, (self.heads, -1)) * q.shape[-1] ** -0.5  # [P, heads, n, C]
-        scores = batched_linear(keys, q.flatten(1, 2)).transpose(-1, -2)  # [P, heads * n, T]
-        attended = torch.softmax(scores.contiguous(), dim=-1) @ values  # [P, heads * n, C]
-        v_weight = self.v_proj.weight.unflatten(0, (self.heads, -1))  # [heads, D, C]
-        attended = attended.unflatten(1, (self.heads, -1)) @ v_weight.transpose(-1, -2)
+        q = (q @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
+        scores = batched_linear(image + positions, q).transpose(-1, -2)  # [P, heads * n, T]
+        attended = torch.softmax(scores.contiguous(), dim=-1) @ image  # [P, heads * n, C]
+        v_weight = self._by_head(self.v_proj.weight).transpose(-1, -2)  # [heads, C, D]
+        attended = attended.unflatten(1, (self.heads, -1)) @ v_weight
         return self.out_proj(merge_heads(attended) + self.v_proj.bias)
 
-    def image_to_tokens(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def image_to_tokens(
+        self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor, projected: Projections | None = None
+    ) -> Tensor:
         """Image tokens [1 or P, T, C] attend to prompt tokens [P, n, C]. Returns [P, T, C]."""
-        if self._projecting_is_cheaper(keys, queries):
-            return self.forward(queries, keys, values)
-        k = split_heads(self.k_proj(keys), self.heads)  # [P, heads, n, D]
-        v = split_heads(self.v_proj(values), self.heads)
-        k = k * k.shape[-1] ** -0.5
-        q_weight = self.q_proj.weight.unflatten(0, (self.heads, -1))  # [heads, D, C]
-        q_bias = self.q_proj.bias.unflatten(0, (self.heads, -1))  # [heads, D]
-        scores = batched_linear(queries, (k @ q_weight).flatten(1, 2)).transpose(-1, -2)  # [P, heads * n, T]
+        if projected is None and not self._regrouping_is_cheaper(keys.shape[1]):
+            return self.forward(image + positions, keys, values)
+        k, v = self._scaled_heads(self.k_proj(keys)), split_heads(self.v_proj(values), self.heads)  # [P, heads, n, D]
         # Softmax runs over the few tokens: with the image last, in whole vectors.
-        scores = scores.contiguous().unflatten(1, (self.heads, -1)) + k @ q_bias[..., None]  # [P, heads, n, T]
-        weights = torch.softmax(scores, dim=2).flatten(1, 2)
-        out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).transpose(0, 1)  # [heads, C, D]
-        projected = (v @ out_weight.transpose(-1, -2)).flatten(1, 2)  # [P, heads * n, C]
-        return batched_linear(weights.transpose(-1, -2), projected.transpose(-1, -2), self.out_proj.bias)
+        if projected is not None:
+            scores = _shared_product(k, projected.query.transpose(-1, -2))  # [P, heads, n, T]
+        else:
+            k_weight = (k @ self._by_head(self.q_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
+            scores = batched_linear(image + positions, k_weight).transpose(-1, -2).contiguous()
+            scores = scores.unflatten(1, (self.heads, -1)) + k @ self._by_head(self.q_proj.bias)[..., None]
+        weights = torch.softmax(scores, dim=2).flatten(1, 2).transpose(-1, -2)  # [P, T, heads * n]
+        out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [heads, D, C]
+        projected_values = (v @ out_weight).flatten(1, 2).transpose(-1, -2)  # [P, C, heads * n]
+        return batched_linear(weights, projected_values, self.out_proj.bias)
 
-    def _projecting_is_cheaper(self, tokens: Tensor, image: Tensor) -> bool:
-        """Compare multiplications an image token: projecting it to D channels, against n * heads rows of C."""
-        prompts, count, channels = tokens.shape
-        inner = self.q_proj.out_features
-        project = len(image) * channels * inner + prompts * count * inner
-        regroup = prompts * count * self.heads * channels
-        return project <= regroup
+    def _scaled_heads(self, x: Tensor) -> Tensor:
+        x = split_heads(x, self.heads)
+        return x * x.shape[-1] ** -0.5
+
+    def _by_head(self, parameter: Tensor) -> Tensor:
+        """[heads * D, ...] to [heads, D, ...]."""
+        return parameter.unflatten(0, (self.heads, -1))
+
+    def _regrouping_is_cheaper(self, count: int) -> bool:
+        """Compare multiplications an image token: count * heads rows of C, against projecting it to D channels."""
+        channels, inner = self.q_proj.in_features, self.q_proj.out_features
+        return count * self.heads * channels < channels * inner + count * inner
+
+
+def _shared_product(few: Tensor, image: Tensor) -> Tensor:
+    """[P, heads, n, a] @ [1, heads, a, b]: all prompts as rows of one product a head."""
+    rows = few.transpose(0, 1).flatten(1, 2) @ image[0]  # [heads, P * n, b]
+    return rows.unflatten(1, (len(few), -1)).transpose(0, 1)
 
 
 class TwoWayBlock(nn.Module):
@@ -114,12 +142,39 @@ class TwoWayBlock(nn.Module):
             with_positions = tokens + prompt_tokens
             tokens = tokens + self.self_attn(with_positions, with_positions, tokens)
         tokens = self.norm1(tokens)
-        keys = image.with_positions()
-        attended = self.cross_attn_token_to_image.tokens_to_image(tokens + prompt_tokens, keys, image.tokens)
-        tokens = self.norm2(tokens + attended)
+        tokens = self.norm2(tokens + attend_to_parts(self.cross_attn_token_to_image, tokens + prompt_tokens, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        update = self.cross_attn_image_to_token.image_to_tokens(keys, tokens + prompt_tokens, tokens)
-        return tokens, image._replace(tokens=self.norm4(image.tokens + update))
+        return tokens, ImageTokens(self._update(image, tokens + prompt_tokens, tokens), image.positions)
+
+    def _update(self, image: ImageTokens, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        together, parts = len(keys), image.parts
+        if fast_cpu(keys):
+            together = 1
+            if len(parts) == 1:
+                parts = parts[0].expand(len(keys), -1, -1).split(1)
+        attend = self.cross_attn_image_to_token.image_to_tokens
+        return tuple(
+            self.norm4(part + attend(part, image.positions, some_keys, some_values, image.first))
+            for part, some_keys, some_values in zip(parts, keys.split(together), values.split(together), strict=True)
+        )
+
+    def project(self, image: Tensor, positions: Tensor) -> Projections:
+        """Image tokens [1, T, C], projected once for all prompts."""
+        to_image, from_image = self.cross_attn_token_to_image, self.cross_attn_image_to_token
+        with_positions = image + positions
+        heads = (
+            split_heads(x, to_image.heads)
+            for x in (to_image.k_proj(with_positions), to_image.v_proj(image), from_image.q_proj(with_positions))
+        )
+        return Projections(*(x.contiguous() for x in heads))
+
+
+def attend_to_parts(attention: Attention, tokens: Tensor, image: ImageTokens) -> Tensor:
+    """`Attention.tokens_to_image` for an image in one part or in one a prompt."""
+    if len(image.parts) == 1:
+        return attention.tokens_to_image(tokens, image.parts[0], image.positions, image.first)
+    pairs = zip(tokens.split(1), image.parts, strict=True)
+    return torch.cat([attention.tokens_to_image(token, part, image.positions) for token, part in pairs])
 
 
 class TwoWayTransformer(nn.Module):
@@ -131,13 +186,17 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, Tensor]:
-        """[P, n, C] and the image to the tokens [P, n, C] and image tokens [P, T, C] after both."""
+    def prepare(self, image: ImageTokens) -> ImageTokens:
+        """Project an image [1, T, C] for the first block, for many prompts to share.
+
+        It costs about as much as it saves for one prompt.
+        """
+        return image._replace(first=self.layers[0].project(image.parts[0], image.positions))
+
+    def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """[P, n, C] and the image to the tokens [P, n, C] and the parts of the image after both."""
         tokens = prompt_tokens
         for layer in self.layers:
             tokens, image = layer(tokens, prompt_tokens, image)
-        attended = self.final_attn_token_to_image.tokens_to_image(
-            tokens + prompt_tokens, image.with_positions(), image.tokens
-        )
-        tokens = self.norm_final_attn(tokens + attended)
-        return tokens, image.tokens
+        attended = attend_to_parts(self.final_attn_token_to_image, tokens + prompt_tokens, image)
+        return self.norm_final_attn(tokens + attended), image.parts
