@@ -101,3 +101,11 @@ def test_area_counts_holes_out() -> None:
     (polygon,) = mask_to_polygons(mask_of("###", "#.#", "###"))
     assert polygon.area == 8
     assert len(polygon.rings) == 2
+
+
+def test_a_part_cut_out_of_a_mask_has_the_same_outline() -> None:
+    mask = np.zeros((20, 30), dtype=np.bool_)
+    mask[5:9, 7:20] = mask[12:15, 9:11] = True
+    whole, part = mask_to_polygons(mask), mask_to_polygons(mask[4:18, 6:22], (6, 4))
+    for one, other in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(one.exterior, other.exterior)

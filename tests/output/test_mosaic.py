@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from segany.ops.polygons import mask_to_polygons
 from segany.output.mosaic import MOSAIC_TINT, choose_colours, draw_mosaic
 from segany.output.style import PALETTE
 
@@ -43,7 +44,7 @@ def test_few_masks_use_different_colours() -> None:
 def test_tint_follows_the_label_map_and_nothing_else_changes() -> None:
     labels = np.zeros((120, 160), dtype=np.int32)
     labels[20:60, 20:60], labels[30:40, 30:40] = 1, 2
-    picture = draw_mosaic(GREY, labels, [(1, labels == 1), (2, labels == 2)])
+    picture = draw_mosaic(GREY, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(labels == 2))])
     colours = choose_colours(GREY, labels)
     for (y, x), label in (((25, 25), 1), ((35, 35), 2)):
         expected = 128 * (1 - MOSAIC_TINT) + np.array(colours[label]) * MOSAIC_TINT
@@ -55,8 +56,8 @@ def test_masks_that_others_cover_have_an_outline_too() -> None:
     labels = np.ones((120, 160), dtype=np.int32)
     hidden = np.zeros((120, 160), dtype=np.bool_)
     hidden[40:80, 40:80] = True
-    with_outline = draw_mosaic(GREY, labels, [(1, labels == 1), (2, hidden)])
-    without = draw_mosaic(GREY, labels, [(1, labels == 1)])
+    with_outline = draw_mosaic(GREY, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(hidden))])
+    without = draw_mosaic(GREY, labels, [(1, mask_to_polygons(labels == 1))])
     assert (with_outline != without).any(axis=2)[36:84, 36:84].sum() > 100
 
 
@@ -65,4 +66,7 @@ def test_every_shape_of_image_works(shape: tuple[int, int]) -> None:
     labels = np.ones(shape, dtype=np.int32)
     labels[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = 2
     image = np.zeros((*shape, 3), dtype=np.uint8)
-    assert draw_mosaic(image, labels, [(1, labels == 1), (2, labels == 2)]).shape == image.shape
+    assert (
+        draw_mosaic(image, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(labels == 2))]).shape
+        == image.shape
+    )

@@ -154,10 +154,9 @@ def test_one_image_of_a_coco_dictionary(records: MaskRecords) -> None:
         ({"point_coords": []}, "point_coords"),
         ({"segmentation": [[1, 2, 3, 4, 5, 6]]}, "segmentation"),
         ({"segmentation": {"size": [40, 30], "counts": "0"}}, r"size \[40, 30\], but the image is \[30, 40\]"),
-        ({"segmentation": {"size": [30, 40], "counts": "o" * 6 + "0"}}, "damaged mask"),
-        ({"segmentation": {"size": [30, 40], "counts": ""}}, "segmentation.counts"),
-        ({"segmentation": {"size": [30, 40], "counts": "0o"}}, "segmentation.counts"),
-        ({"segmentation": {"size": [30, 40], "counts": "é"}}, "segmentation.counts"),
+        ({"segmentation": {"size": [30, 40], "counts": "o" * 6 + "0"}}, "damaged mask. .* do not add up to its size"),
+        ({"segmentation": {"size": [30, 40], "counts": "0o"}}, "damaged mask. .* not the compressed run lengths"),
+        ({"segmentation": {"size": [30, 40]}}, "segmentation.counts"),
     ],
 )
 def test_damaged_files_are_refused(records: MaskRecords, change: dict, message: str) -> None:

@@ -14,6 +14,9 @@ LabelArray: TypeAlias = npt.NDArray[np.int32]
 BLOCK_PIXELS = 200_000
 """Rows are done together up to that many pixels, so that the work stays in the cache."""
 
+STRIP_COLUMNS = 256
+"""Columns that are swept together, which bounds the memory beside two maps of the image's size."""
+
 
 def fill_nearest(labels: LabelArray) -> LabelArray:
     """Label every pixel that has none like the nearest one that has, by the distance of their centres.
@@ -32,7 +35,10 @@ def fill_nearest(labels: LabelArray) -> LabelArray:
     filled: LabelArray = labels.copy()
     if not labels.any():
         return filled
-    source_row = _nearest_in_column(labels)
+    source_row = np.empty(labels.shape, dtype=np.int32)
+    for left in range(0, width, STRIP_COLUMNS):
+        strip = slice(left, left + STRIP_COLUMNS)
+        source_row[:, strip] = _nearest_in_column(labels[:, strip])
     columns = np.arange(width)
     for top in range(0, height, max(1, BLOCK_PIXELS // width)):
         rows = np.arange(top, min(height, top + max(1, BLOCK_PIXELS // width)))

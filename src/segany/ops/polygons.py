@@ -53,11 +53,12 @@ def signed_area(ring: RingArray) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
-def mask_to_polygons(mask: BoolArray) -> tuple[Polygon, ...]:
+def mask_to_polygons(mask: BoolArray, origin_xy: tuple[int, int] = (0, 0)) -> tuple[Polygon, ...]:
     """Trace the outlines of a mask.
 
     Args:
         mask: bool [H, W].
+        origin_xy: where its corner is, if it is a part cut out of a larger mask.
 
     Returns:
         A polygon for every part, from the top down; none for an empty mask.
@@ -65,8 +66,8 @@ def mask_to_polygons(mask: BoolArray) -> tuple[Polygon, ...]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not rows.size:
         return ()
-    origin_xy = np.array([columns[0], rows[0]], dtype=np.float64)
-    return _Cracks(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).polygons(origin_xy)
+    corner_xy = np.array([columns[0] + origin_xy[0], rows[0] + origin_xy[1]], dtype=np.float64)
+    return _Cracks(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).polygons(corner_xy)
 
 
 def polygons_to_mask(polygons: Iterable[Polygon], size_hw: SizeHW) -> BoolArray:

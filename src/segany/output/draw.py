@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from segany.ops.polygons import RingArray, mask_to_polygons
+from segany.ops.polygons import Polygon, RingArray, mask_to_polygons
 from segany.output.marks import Labels, Rectangle, draw_box, draw_point
 from segany.output.style import TINT, WHITE, Colour, Sizes, object_colour
 from segany.types import BoolArray, FloatArray, PixelArray, Prompt
@@ -56,7 +56,7 @@ def draw_overlay(
         tinted[masks[index]] = np.rint(pixels * (1 - TINT) + np.array(object_colour(index)) * TINT)
     canvas = Image.fromarray(tinted)
     for index in largest_first:
-        draw_outline(canvas, masks[index], object_colour(index), sizes)
+        draw_outlines(canvas, mask_to_polygons(masks[index]), object_colour(index), sizes)
     occupied = _draw_prompts(canvas, prompts, sizes)
     if scores is not None:
         labels = Labels(canvas, sizes, occupied)
@@ -67,11 +67,15 @@ def draw_overlay(
     return np.array(canvas)
 
 
-def draw_outline(
-    canvas: Image.Image, mask: BoolArray, colour: Colour, sizes: Sizes, supersampling: int = LINE_SUPERSAMPLING
+def draw_outlines(
+    canvas: Image.Image,
+    polygons: Iterable[Polygon],
+    colour: Colour,
+    sizes: Sizes,
+    supersampling: int = LINE_SUPERSAMPLING,
 ) -> None:
-    """Draw the outlines of a mask, bool [H, W], of all its parts and holes, onto a picture of its size."""
-    rings = [_without_stairs(ring) for polygon in mask_to_polygons(mask) for ring in polygon.rings]
+    """Draw lines along all rings of polygons."""
+    rings = [_without_stairs(ring) for polygon in polygons for ring in polygon.rings]
     if not rings:
         return
     margin = math.ceil(sizes.line / 2 + sizes.rim) + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from segany.ops.nearest import LabelArray
-from segany.output.draw import draw_outline
+from segany.ops.polygons import Polygon
+from segany.output.draw import draw_outlines
 from segany.output.style import PALETTE, Colour, Sizes
-from segany.types import BoolArray, PixelArray
+from segany.types import PixelArray
 
 MOSAIC_TINT = 0.5
 """Share of the mask's colour in its pixels: more than for single objects, since the colours have to tell many apart."""
@@ -33,13 +34,13 @@ TINT_ROWS = 256
 """Rows that are tinted together, which bounds the memory for the arithmetic in floats."""
 
 
-def draw_mosaic(image: PixelArray, labels: LabelArray, masks: Iterable[tuple[int, BoolArray]]) -> PixelArray:
+def draw_mosaic(image: PixelArray, labels: LabelArray, outlines: Iterable[tuple[int, Sequence[Polygon]]]) -> PixelArray:
     """Draw many masks over an image: tints by the label map, and the whole outline of every mask.
 
     Args:
         image: uint8 [H, W, 3].
         labels: int32 [H, W], 0 where there is no mask.
-        masks: label and mask, bool [H, W], in the order in which to draw the outlines.
+        outlines: label and polygons of each mask, in the order in which to draw them.
 
     Returns:
         uint8 [H, W, 3], a new array.
@@ -54,10 +55,10 @@ def draw_mosaic(image: PixelArray, labels: LabelArray, masks: Iterable[tuple[int
     canvas = Image.fromarray(tinted)
     sizes = Sizes.fitting((image.shape[0], image.shape[1]))
     thin = replace(sizes, line=max(1.0, sizes.line * LINE_SHARE), rim=sizes.rim * RIM_SHARE)
-    for label, mask in masks:
+    for label, polygons in outlines:
         # A mask that others cover entirely has no pixels of its own to choose a colour by.
         colour = colours[label] if label < len(colours) else PALETTE[label % len(PALETTE)]
-        draw_outline(canvas, mask, colour, thin, SUPERSAMPLING)
+        draw_outlines(canvas, polygons, colour, thin, SUPERSAMPLING)
     return np.array(canvas)
 
 

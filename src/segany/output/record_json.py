@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from segany.errors import RecordsError
-from segany.ops.rle import Rle, coco_bbox_xywh, decode_mask
+from segany.ops.rle import Rle, coco_bbox_xywh, run_lengths
 from segany.output.records import MaskRecord
 from segany.types import SizeHW
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Side = Annotated[int, Field(ge=1)]
 
-# Numbers in base 32, the digits that another follows from P to o, the last ones from 0 to O. What is cut
-# off within a number would make pycocotools read beyond the end of the text.
-_Counts = Annotated[str, Field(pattern="^(?:[P-o]{0,6}[0-O])+$")]
-
 
 class _Segmentation(BaseModel):
     size: tuple[int, int]
-    counts: _Counts
+    counts: str
 
 
 class _Annotation(BaseModel):
@@ -93,14 +88,14 @@ def _record(data: Any, where: str, size_hw: SizeHW) -> MaskRecord:
     if annotation.segmentation.size != size_hw:
         raise RecordsError(f"{where} has a mask of the size {encoding['size']}, but the image is {list(size_hw)}.")
     try:
-        mask = decode_mask(encoding)
+        area = int(run_lengths(encoding)[1::2].sum())
     except ValueError as error:
-        raise RecordsError(f"{where} has a damaged mask: {error}.") from error
+        raise RecordsError(f"{where} has a damaged mask. {error}") from error
     x, y, width, height = coco_bbox_xywh(encoding)
     return MaskRecord(
         size_hw=size_hw,
         rle_counts=annotation.segmentation.counts,
-        area=int(np.count_nonzero(mask)),
+        area=area,
         bbox_xywh=(x, y, max(0.0, width - 1), max(0.0, height - 1)),
         predicted_iou=annotation.predicted_iou,
         stability_score=annotation.stability_score,

@@ -13,7 +13,7 @@ from segany.errors import ConfigError, ImageError, MissingExtraError, RecordsErr
 from segany.images import ImageSource, read_image
 from segany.ops.nearest import LabelArray, fill_nearest
 from segany.ops.polygons import Polygon, mask_to_polygons
-from segany.ops.rle import Rle, coco_bbox_xywh, decode_mask
+from segany.ops.rle import Rle, coco_bbox_xywh, decode_crop
 from segany.output.mosaic import draw_mosaic
 from segany.types import BoolArray, PixelArray, SizeHW
 
@@ -53,7 +53,15 @@ class MaskRecord:
     @property
     def mask(self) -> BoolArray:
         """bool [H, W], decoded each time."""
-        return decode_mask(self.rle)
+        mask = np.zeros(self.size_hw, dtype=np.bool_)
+        part, (x, y) = decode_crop(self.rle)
+        mask[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return mask
+
+    @property
+    def polygons(self) -> tuple[Polygon, ...]:
+        """The parts of the mask with their holes; filling them gives exactly the mask."""
+        return mask_to_polygons(*decode_crop(self.rle))
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,14 +133,12 @@ class MaskRecords(Sequence[MaskRecord]):
         """
         if order not in ("area", "score"):
             raise ConfigError(f"order must be 'area' or 'score', got {order!r}.")
-        labels = np.zeros(self.size_hw, dtype=np.int32)
-        for index in self._bottom_first(order):
-            np.copyto(labels, np.int32(index + 1), where=self[index].mask)
+        labels = self._painted(order)
         return fill_nearest(labels) if fill else labels
 
     def to_polygons(self) -> tuple[tuple[Polygon, ...], ...]:
-        """For each mask its parts as polygons, with holes; filling them gives exactly the mask."""
-        return tuple(mask_to_polygons(record.mask) for record in self)
+        """The polygons of each mask."""
+        return tuple(record.polygons for record in self)
 
     def overlay(self, image: ImageSource) -> PixelArray:
         """A picture of all masks over the image, smaller ones above larger ones.
@@ -153,8 +159,8 @@ class MaskRecords(Sequence[MaskRecord]):
                 f"The image is {image_width} wide and {image_height} high, but the masks are {width} wide and "
                 f"{height} high. Give the image they were made from."
             )
-        masks = ((index + 1, self[index].mask) for index in self._bottom_first("area"))
-        return draw_mosaic(pixels, self.to_label_map(), masks)
+        outlines = ((index + 1, self[index].polygons) for index in self._bottom_first("area"))
+        return draw_mosaic(pixels, self.to_label_map(), outlines)
 
     def to_coco(self, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
         """A COCO dictionary of this image alone.
@@ -250,6 +256,14 @@ class MaskRecords(Sequence[MaskRecord]):
                 "area": np.array([record.area for record in self], dtype=np.int64),
             },
         )
+
+    def _painted(self, order: LabelOrder) -> LabelArray:
+        height, width = self.size_hw
+        columns = np.zeros((width, height), dtype=np.int32)  # the way masks lie in memory
+        for index in self._bottom_first(order):
+            part, (x, y) = decode_crop(self[index].rle)
+            np.copyto(columns[x : x + part.shape[1], y : y + part.shape[0]], np.int32(index + 1), where=part.T)
+        return np.ascontiguousarray(columns.T)
 
     def _bottom_first(self, order: LabelOrder) -> list[int]:
         """Indices in the order in which masks are painted over each other."""
