@@ -8,6 +8,8 @@ import pytest
 import segany
 
 PUBLIC = [
+    "AutomaticConfig",
+    "AutomaticMaskGenerator",
     "CheckpointError",
     "ConfigError",
     "Embedding",

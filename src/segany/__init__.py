@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from segany.hub.load import load
     from segany.models.registry import list_models
     from segany.output.records import MaskRecord, MaskRecords
+    from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
     from segany.predict.image import ImagePredictor
     from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
 
 _HOMES = {
+    "AutomaticConfig": "segany.predict.automatic",
+    "AutomaticMaskGenerator": "segany.predict.automatic",
     "CheckpointError": "segany.errors",
     "ConfigError": "segany.errors",
     "Embedding": "segany.types",
@@ -59,6 +62,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutomaticConfig",
+    "AutomaticMaskGenerator",
     "CheckpointError",
     "ConfigError",
     "Embedding",

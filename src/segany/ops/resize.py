@@ -13,7 +13,7 @@ from torch import Tensor
 from segany.ops.compute import fast_cpu, linear
 from segany.types import MASK_THRESHOLD, PixelArray, Preprocessing, SizeHW
 
-_ROWS_AT_ONCE = 128
+ROWS_AT_ONCE = 128
 """Output rows computed together: enough to amortise a call, few enough to stay in the cache."""
 
 
@@ -46,14 +46,21 @@ def upscale_masks(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW
     """
     if not fast_cpu(low_res):
         return upscale_logits(low_res, preprocessing, size_hw) > MASK_THRESHOLD
-    in_h, in_w = low_res.shape[-2:]
-    resized_h, resized_w = preprocessing.resized_hw(size_hw)
-    rows = _two_step_weights(in_h, preprocessing.input_size, resized_h, size_hw[0])
-    columns = _two_step_weights(in_w, preprocessing.input_size, resized_w, size_hw[1])
+    rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
     masks = torch.zeros(*low_res.shape[:2], *size_hw, dtype=torch.bool)
     for logits, mask in zip(low_res.float().flatten(0, 1), masks.flatten(0, 1), strict=True):
         _threshold_into(mask, logits, rows, columns)
     return masks
+
+
+def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: SizeHW) -> tuple[Tensor, Tensor]:
+    """`upscale_logits` as matrices [H, h] and [W, w]: it is rows @ logits @ columns'."""
+    resized_hw = preprocessing.resized_hw(size_hw)
+    rows, columns = (
+        _two_step_weights(low, preprocessing.input_size, resized, out)
+        for low, resized, out in zip(low_hw, resized_hw, size_hw, strict=True)
+    )
+    return rows, columns
 
 
 def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> None:
@@ -62,17 +69,17 @@ def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor)
     if not above.any():
         return
     # Weights are not negative, so a sample that takes anything from a marked row or column is above zero.
-    top, bottom = _extent(rows @ above.any(dim=1).to(rows.dtype))
-    left, right = _extent(columns @ above.any(dim=0).to(columns.dtype))
+    top, bottom = extent(rows @ above.any(dim=1).to(rows.dtype))
+    left, right = extent(columns @ above.any(dim=0).to(columns.dtype))
     wide = linear(logits, columns[left:right])  # [h, right - left]
-    for first in range(top, bottom, _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, bottom)
-        start, stop = _extent(rows[first:last].any(dim=0))
+    for first in range(top, bottom, ROWS_AT_ONCE):
+        last = min(first + ROWS_AT_ONCE, bottom)
+        start, stop = extent(rows[first:last].any(dim=0))
         values = rows[first:last, start:stop] @ wide[start:stop]
         torch.gt(values, MASK_THRESHOLD, out=mask[first:last, left:right])
 
 
-def _extent(marks: Tensor) -> tuple[int, int]:
+def extent(marks: Tensor) -> tuple[int, int]:
     """First index that is not zero, and one past the last; at least one must be."""
     indices = marks.nonzero()
     return int(indices[0]), int(indices[-1]) + 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
 from segany.models.sam.config import SamConfig
-from segany.models.sam.mask_decoder import MaskDecoder
+from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam.vit import ImageEncoderVit
@@ -28,6 +29,22 @@ def _build_encoder(config: SamConfig) -> nn.Module:
     if isinstance(config.encoder, TinyVitConfig):
         return ImageEncoderTinyVit(config.encoder)
     return ImageEncoderVit(config.encoder)
+
+
+class Proposals(NamedTuple):
+    """Masks that were found good, K in all.
+
+    Attributes:
+        prompts: int64 [K], which prompt made each.
+        scores: float32 [K], predicted IoU.
+        low_res: logits [K, h, w].
+        done: prompts decoded so far.
+    """
+
+    prompts: IntArray
+    scores: FloatArray
+    low_res: Tensor
+    done: int
 
 
 class Sam(nn.Module):
@@ -92,15 +109,18 @@ class Sam(nn.Module):
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
         """
+        image = self._image_tokens(embedding, mask_logits)
+        prompt_tokens = self.prompt_encoder.encode_points(points, labels)
+        low_res, iou = self.mask_decoder(image, prompt_tokens, multimask=multimask)
+        return low_res, iou
+
+    def _image_tokens(self, embedding: Tensor, mask_logits: Tensor | None) -> ImageTokens:
         if mask_logits is None:
             dense = self.prompt_encoder.encode_no_mask()
         else:
             dense = self.prompt_encoder.encode_masks(mask_logits)
         tokens = (embedding[None] + dense).flatten(2).transpose(1, 2)
-        image = ImageTokens((tokens.contiguous(),), self.prompt_encoder.image_positions())
-        prompt_tokens = self.prompt_encoder.encode_points(points, labels)
-        low_res, iou = self.mask_decoder(image, prompt_tokens, multimask=multimask)
-        return low_res, iou
+        return ImageTokens((tokens.contiguous(),), self.prompt_encoder.image_positions())
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """One image [3, S, S] and its prompts to low-res logits and predicted IoU: `encode_image`, then `decode`."""
@@ -162,6 +182,45 @@ class Sam(nn.Module):
                 iou.append(outputs[1].float().cpu())
         return torch.cat(low_res).numpy(), torch.cat(iou).numpy()
 
+    def propose(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        min_score: float,
+        together: int | None = None,
+    ) -> Iterator[Proposals]:
+        """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
+
+        The others are never made. Prompts are as for `predict_low_res`, three candidates each;
+        `together` says how many are decoded at once.
+        """
+        together = together or PROMPTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
+        with torch.inference_mode():
+            image = self.mask_decoder.transformer.prepare(self._image_tokens(self._tensor(features[0]), None))
+            for first in range(0, len(points), together):
+                piece = slice(first, first + together)
+                tokens = self._prompt_tokens(points[piece], labels[piece])
+                yield self._proposals(self.mask_decoder.transform(image, tokens, multimask=True), first, min_score)
+
+    def _proposals(self, decoded: DecodedTokens, first: int, min_score: float) -> Proposals:
+        good = decoded.iou.float() > min_score  # [P, M]
+        together = len(good) // len(decoded.parts)
+        low_res = []
+        for rows, weights, part in zip(
+            good.split(together), decoded.mask_weights.split(together), decoded.parts, strict=True
+        ):
+            wanted = rows.any(dim=1)
+            if wanted.any():
+                low_res.append(self.mask_decoder.masks(weights[wanted], part[wanted])[rows[wanted]].float())
+        side = self.low_res_size
+        return Proposals(
+            prompts=(first + good.nonzero()[:, 0]).cpu().numpy(),
+            scores=decoded.iou[good].float().cpu().numpy(),
+            low_res=torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side),
+            done=first + len(good),
+        )
+
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
         with torch.inference_mode():
@@ -171,6 +230,11 @@ class Sam(nn.Module):
         """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
         with torch.inference_mode():
             return upscale_masks(torch.from_numpy(low_res), self.preprocessing, size_hw).numpy()
+
+    def _prompt_tokens(self, points: FloatArray, labels: IntArray) -> Tensor:
+        return self.prompt_encoder.encode_points(
+            torch.tensor(points, device=self.device), torch.tensor(labels, device=self.device)
+        )
 
     def _tensor(self, array: FloatArray) -> Tensor:
         # A copy, because the arrays of frozen values are read-only and tensors cannot be. It keeps the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -191,7 +191,7 @@ class TwoWayTransformer(nn.Module):
 
         It costs about as much as it saves for one prompt.
         """
-        return image._replace(first=self.layers[0].project(image.parts[0], image.positions))
+        return image._replace(first=cast(TwoWayBlock, self.layers[0]).project(image.parts[0], image.positions))
 
     def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[P, n, C] and the image to the tokens [P, n, C] and the parts of the image after both."""

@@ -1,0 +1,60 @@
+"""Boxes: overlap, suppression, and the edges of crops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from segany.types import BoolArray, FloatArray, IntArray, SizeHW
+
+
+def box_areas(boxes_xyxy: FloatArray) -> FloatArray:
+    """Width times height of boxes [K, 4], as corners apart: [K]."""
+    sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+    return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
+
+
+def suppress_overlaps(boxes_xyxy: FloatArray, scores: FloatArray, iou_thresh: float) -> IntArray:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes_xyxy: [K, 4].
+        scores: [K]; of two boxes that overlap more than `iou_thresh`, the one with the higher score stays,
+            and of equal ones the first.
+        iou_thresh: in 0..1.
+
+    Returns:
+        Indices of what stays, highest score first.
+    """
+    areas = box_areas(boxes_xyxy)
+    waiting = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        top_left = np.maximum(boxes_xyxy[best, :2], boxes_xyxy[waiting, :2])
+        bottom_right = np.minimum(boxes_xyxy[best, 2:], boxes_xyxy[waiting, 2:])
+        shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+        union = areas[best] + areas[waiting] - shared
+        # Boxes without area overlap nothing, not even each other.
+        waiting = waiting[shared <= iou_thresh * union]
+    return np.array(kept, dtype=np.int64)
+
+
+def cut_off_by_crop(
+    boxes_xyxy: FloatArray, crop_xyxy: tuple[int, int, int, int], size_hw: SizeHW, tolerance: float = 20.0
+) -> BoolArray:
+    """Which boxes reach an edge of their crop that is no edge of the image: the object goes on beyond.
+
+    Args:
+        boxes_xyxy: [K, 4], in pixels of the image.
+        crop_xyxy: the crop.
+        size_hw: of the image.
+        tolerance: pixels that count as reaching it.
+
+    Returns:
+        [K].
+    """
+    image = np.array([0, 0, size_hw[1], size_hw[0]], dtype=np.float32)
+    at_crop = np.abs(boxes_xyxy - np.array(crop_xyxy, dtype=np.float32)) <= tolerance
+    at_image = np.abs(boxes_xyxy - image) <= tolerance
+    return np.asarray((at_crop & ~at_image).any(axis=1))

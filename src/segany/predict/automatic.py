@@ -1,0 +1,335 @@
+"""Masks of everything in an image: a grid of points, and what is good and new of their masks (SAM, section B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.errors import ConfigError
+from segany.images import DEFAULT_MAX_PIXELS, ImageSource, read_image
+from segany.ops.boxes import box_areas, cut_off_by_crop, suppress_overlaps
+from segany.ops.components import remove_small_regions
+from segany.ops.crops import Crop, make_crops
+from segany.ops.points import point_grid
+from segany.ops.rle import encode_masks
+from segany.output.records import MaskRecord, MaskRecords
+from segany.predict.image import ImageModel, ImagePredictor
+from segany.types import FOREGROUND, PADDING_LABEL, BoolArray, Embedding, FloatArray, IntArray, PixelArray, SizeHW
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segany.models.sam.model import Proposals
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many points are done."""
+
+
+class ProposingModel(ImageModel, Protocol):
+    """What an `AutomaticMaskGenerator` needs of a model beside what an `ImagePredictor` does."""
+
+    def propose(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        min_score: float,
+        together: int | None = None,
+    ) -> Iterator[Proposals]: ...
+
+
+@dataclass(frozen=True)
+class AutomaticConfig:
+    """Settings of the generator. Names, meanings and defaults are the official ones, but for
+    `points_per_batch`, which decides for itself, and for the last two, which are new.
+
+    Attributes:
+        points_per_side: the grid has this many points along each side of the image.
+        points_per_batch: points decoded together; by default what suits the device. It changes the time
+            and the memory that are needed, not the masks.
+        pred_iou_thresh: masks must have a higher predicted IoU, 0..1.
+        stability_score_thresh: masks must be at least this stable, 0..1.
+        stability_score_offset: by which the threshold of the logits is moved to measure that.
+        box_nms_thresh: of two masks whose boxes overlap more, the one with the higher predicted IoU stays.
+        crop_n_layers: layers of crops that are searched beside the whole image: 2 x 2, 4 x 4, ...
+        crop_nms_thresh: the same as `box_nms_thresh` between crops, where smaller crops win.
+        crop_overlap_ratio: overlap of crops as a share of the image's shorter side.
+        crop_n_points_downscale_factor: the grid of layer i has points_per_side / factor^i points a side.
+        point_grids: grids of your own instead, one a layer: xy in 0..1, [N, 2].
+        min_mask_region_area: holes and islands of masks with fewer pixels are removed. Unlike the
+            official code, a mask that consists of such islands alone is dropped, not reduced to the largest.
+        max_mask_fraction: masks that cover this share of the image or more are dropped (SA-1B: 0.95).
+        min_mask_area: masks of fewer pixels are dropped.
+    """
+
+    points_per_side: int = 32
+    points_per_batch: int | None = None
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: tuple[FloatArray, ...] | None = field(default=None, compare=False)
+    min_mask_region_area: int = 0
+    max_mask_fraction: float | None = None
+    min_mask_area: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
+            _check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0..1, got {getattr(self, name)}.")
+        for name in ("crop_n_layers", "min_mask_region_area", "min_mask_area", "stability_score_offset"):
+            _check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("points_per_side", "crop_n_points_downscale_factor"):
+            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+        batch = self.points_per_batch
+        _check(batch is None or batch >= 1, f"points_per_batch must be at least 1, got {batch}.")
+        _check(0 <= self.crop_overlap_ratio < 1, f"crop_overlap_ratio must lie in 0..1, got {self.crop_overlap_ratio}.")
+        fraction = self.max_mask_fraction
+        _check(fraction is None or 0 < fraction <= 1, f"max_mask_fraction must lie in 0..1, got {fraction}.")
+        if self.point_grids is not None:
+            object.__setattr__(self, "point_grids", _checked_grids(self.point_grids, self.crop_n_layers))
+        else:
+            self.grid(self.crop_n_layers)
+
+    @classmethod
+    def sa1b(cls) -> AutomaticConfig:
+        """What the SA-1B dataset was made with (SAM, section B): 32 x 32 points, 2 x 2 and 4 x 4 crops, cleanup."""
+        return cls(crop_n_layers=2, crop_n_points_downscale_factor=2, min_mask_region_area=100, max_mask_fraction=0.95)
+
+    def grid(self, layer: int) -> FloatArray:
+        """The points of the crops of a layer: xy in 0..1, [N, 2]."""
+        if self.point_grids is not None:
+            return self.point_grids[layer]
+        count = self.points_per_side // self.crop_n_points_downscale_factor**layer
+        _check(
+            count >= 1,
+            f"points_per_side {self.points_per_side} leaves no points for layer {layer}: lower crop_n_layers "
+            f"({self.crop_n_layers}) or crop_n_points_downscale_factor ({self.crop_n_points_downscale_factor}).",
+        )
+        return point_grid(count)
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _checked_grids(grids: Sequence[npt.ArrayLike], layers: int) -> tuple[FloatArray, ...]:
+    _check(len(grids) == layers + 1, f"point_grids must be {layers + 1} grids, one a layer, got {len(grids)}.")
+    checked = tuple(np.array(grid, dtype=np.float32) for grid in grids)
+    for grid in checked:
+        _check(grid.ndim == 2 and grid.shape[1] == 2, f"A point grid must be [N, 2], got {list(grid.shape)}.")
+        _check(len(grid) > 0, "A point grid is empty.")
+        _check(
+            bool(((grid >= 0) & (grid <= 1)).all()), "Points of a grid must lie in 0..1: they are shares of the image."
+        )
+    return checked
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Masks of one crop that passed its filters, K of them; boxes and points in pixels of the image."""
+
+    crop: Crop
+    low_res: tuple[Tensor, ...]  # K logits [h, w]
+    scores: FloatArray
+    stability: FloatArray
+    boxes_xyxy: FloatArray
+    points_xy: FloatArray
+
+
+class AutomaticMaskGenerator:
+    """Finds the masks of everything in an image.
+
+    Example:
+        >>> records = segany.AutomaticMaskGenerator(segany.load("mobile_sam")).generate("photo.jpg")
+        >>> labels = records.to_label_map()  # int32 [H, W]
+    """
+
+    def __init__(
+        self,
+        model: ProposingModel,
+        config: AutomaticConfig | None = None,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: what `segany.load` returns.
+            config: the settings; the official defaults without one.
+            max_pixels: larger images are refused before they are decoded.
+        """
+        self.model = model
+        self.config = config or AutomaticConfig()
+        self.predictor = ImagePredictor(model, max_pixels=max_pixels)
+
+    def generate(self, image: ImageSource | Embedding, *, progress: Progress | None = None) -> MaskRecords:
+        """Find the masks of everything, best first.
+
+        Args:
+            image: as for `ImagePredictor.embed`; or its embedding, unless there are crops, which are
+                embedded one by one.
+            progress: told how many of how many points are done.
+
+        Raises:
+            ImageError: the image is missing, unreadable, too large, empty, or not made of pixels.
+            EmbeddingError: the embedding was made by another model or other weights.
+            ConfigError: an embedding is given although there are crops.
+        """
+        config = self.config
+        if isinstance(image, Embedding):
+            _check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
+            image.check_model(self.model.name, self.model.encoder_id)
+            pixels, size_hw = None, image.size_hw
+        else:
+            pixels = read_image(image, max_pixels=self.predictor.max_pixels)
+            size_hw = (pixels.shape[0], pixels.shape[1])
+        crops = make_crops(size_hw, config.crop_n_layers, config.crop_overlap_ratio)
+        _check(all(min(crop.size_hw) > 0 for crop in crops), "The image is too small for that many layers of crops.")
+        report = _Report(progress, sum(len(config.grid(crop.layer)) for crop in crops))
+        found = []
+        for crop in crops:
+            embedding = image if isinstance(image, Embedding) else self._embed(pixels, crop)
+            found.append(self._search(embedding, crop, size_hw, report))
+        return MaskRecords(tuple(self._records(_best_of_crops(found, config.crop_nms_thresh), size_hw)), size_hw)
+
+    def _embed(self, pixels: PixelArray | None, crop: Crop) -> Embedding:
+        if pixels is None:
+            raise ConfigError("Crops need the image itself.")
+        left, top, right, bottom = crop.box_xyxy
+        return self.predictor.embed(np.ascontiguousarray(pixels[top:bottom, left:right]))
+
+    def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, report: _Report) -> _Found:
+        """What the grid finds in one crop, without overlaps."""
+        from segany.ops.measure import measure_masks
+
+        config, preprocessing = self.config, embedding.preprocessing
+        points_xy = self.config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
+        points, labels = _one_point_prompts(preprocessing.to_input_xy(points_xy, embedding.size_hw))
+        largest = np.inf if config.max_mask_fraction is None else config.max_mask_fraction * size_hw[0] * size_hw[1]
+        low_res: list[Tensor] = []
+        columns: list[tuple[FloatArray, ...]] = []
+        offset_xy = np.array(crop.box_xyxy[:2], dtype=np.float32)
+        for proposals in self.model.propose(
+            embedding.features, points, labels, config.pred_iou_thresh, config.points_per_batch
+        ):
+            measures = measure_masks(proposals.low_res, preprocessing, embedding.size_hw, config.stability_score_offset)
+            boxes = measures.boxes_xyxy + np.tile(offset_xy, 2)
+            good = (measures.stability >= config.stability_score_thresh) & (measures.areas < largest)
+            good &= measures.areas >= max(config.min_mask_area, 1)
+            good &= ~cut_off_by_crop(boxes, crop.box_xyxy, size_hw)
+            low_res += [proposals.low_res[index].clone() for index in np.flatnonzero(good)]
+            points_of = points_xy[proposals.prompts] + offset_xy
+            columns.append((proposals.scores[good], measures.stability[good], boxes[good], points_of[good]))
+            report.advance(len(points), proposals.done)
+        report.finish(len(points))
+        scores, stability, boxes, points_of = (np.concatenate(column) for column in zip(*columns, strict=True))
+        kept = suppress_overlaps(boxes, scores, config.box_nms_thresh)
+        kept_logits = tuple(low_res[index] for index in kept)
+        return _Found(crop, kept_logits, scores[kept], stability[kept], boxes[kept], points_of[kept])
+
+    def _records(self, found: list[_Found], size_hw: SizeHW) -> list[MaskRecord]:
+        """Masks at the size of the image, cleaned if that is wanted, as records."""
+        config = self.config
+        if config.min_mask_region_area:
+            return self._cleaned_records(found, size_hw)
+        return [_record(mask, one, index) for one in found for index, mask in enumerate(self._masks(one, size_hw))]
+
+    def _masks(self, found: _Found, size_hw: SizeHW) -> Iterator[BoolArray]:
+        """Each mask over the whole image, [H, W], column by column in memory: the order of run lengths."""
+        left, top, right, bottom = found.crop.box_xyxy
+        crop_w, crop_h = right - left, bottom - top
+        for logits in found.low_res:
+            low_res = logits.t()[None, None].contiguous().cpu().numpy()
+            mask = self.model.upscale_masks(low_res, (crop_w, crop_h))[0, 0]
+            if (crop_h, crop_w) == size_hw:
+                yield mask.T
+            else:
+                whole = np.zeros(size_hw[::-1], dtype=np.bool_)
+                whole[left:right, top:bottom] = mask
+                yield whole.T
+
+    def _cleaned_records(self, found: list[_Found], size_hw: SizeHW) -> list[MaskRecord]:
+        """The same without small holes and islands. Masks that needed no cleaning are preferred to others."""
+        config, limit = self.config, self.config.min_mask_region_area
+        records: list[MaskRecord] = []
+        changes: list[bool] = []
+        for one in found:
+            for index, found_mask in enumerate(self._masks(one, size_hw)):
+                filled, has_holes = remove_small_regions(found_mask, limit, "holes")
+                mask, has_islands = remove_small_regions(filled, limit, "islands")
+                if mask.any():
+                    records.append(_record(mask, one, index))
+                    changes.append(has_holes or has_islands)
+        boxes = np.array([record.bbox_xywh for record in records], dtype=np.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        untouched = 1 - np.array(changes, dtype=np.float32)
+        thresh = max(config.box_nms_thresh, config.crop_nms_thresh)
+        return [records[index] for index in suppress_overlaps(boxes, untouched, thresh)]
+
+
+def _record(mask: BoolArray, found: _Found, index: int) -> MaskRecord:
+    y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    left, top, right, bottom = found.crop.box_xyxy
+    return MaskRecord(
+        size_hw=(mask.shape[0], mask.shape[1]),
+        rle_counts=encode_masks(mask[None])[0]["counts"],
+        area=int(np.count_nonzero(mask)),
+        bbox_xywh=(float(x[0]), float(y[0]), float(x[-1] - x[0]), float(y[-1] - y[0])),
+        predicted_iou=float(found.scores[index]),
+        stability_score=float(found.stability[index]),
+        point_xy=(float(found.points_xy[index, 0]), float(found.points_xy[index, 1])),
+        crop_box_xywh=(left, top, right - left, bottom - top),
+    )
+
+
+class _Report:
+    """Counts the points of all crops."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.before = progress, total, 0
+
+    def advance(self, of: int, done: int) -> None:
+        if self.progress is not None:
+            self.progress(self.before + min(done, of), self.total)
+
+    def finish(self, of: int) -> None:
+        self.before += of
+
+
+def _one_point_prompts(points_xy: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Points [K, 2] of the model's input as K prompts of one point and padding: [K, 2, 2] and [K, 2]."""
+    points = np.stack([points_xy, np.zeros_like(points_xy)], axis=1)
+    return points, np.tile(np.array([FOREGROUND, PADDING_LABEL], dtype=np.int64), (len(points), 1))
+
+
+def _best_of_crops(found: list[_Found], iou_thresh: float) -> list[_Found]:
+    """Drop what another crop found as well; the smaller crop sees it larger, so that wins."""
+    if len(found) == 1:
+        return found
+    boxes = np.concatenate([one.boxes_xyxy for one in found])
+    crop_areas = box_areas(np.array([one.crop.box_xyxy for one in found], dtype=np.float32))
+    preference = np.repeat(1 / crop_areas, [len(one.scores) for one in found]).astype(np.float32)
+    kept = np.zeros(len(boxes), dtype=np.bool_)
+    kept[suppress_overlaps(boxes, preference, iou_thresh)] = True
+    ends = np.cumsum([len(one.scores) for one in found])[:-1]
+    return [_subset(one, np.flatnonzero(flags)) for one, flags in zip(found, np.split(kept, ends), strict=True)]
+
+
+def _subset(found: _Found, index: npt.NDArray[np.intp]) -> _Found:
+    return _Found(
+        found.crop,
+        tuple(found.low_res[i] for i in index),
+        found.scores[index],
+        found.stability[index],
+        found.boxes_xyxy[index],
+        found.points_xy[index],
+    )
