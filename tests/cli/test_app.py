@@ -22,7 +22,9 @@ def test_version() -> None:
     assert (result.exit_code, result.stdout.strip()) == (0, segany.__version__)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["segment", "--help"], ["models", "-h"], ["weights", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["segment", "--help"], ["auto", "-h"], ["models", "-h"], ["weights", "-h"]]
+)
 def test_help(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
@@ -45,8 +47,9 @@ def test_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["paint"]).exit_code == 2
 
 
-def test_help_does_not_import_torch() -> None:
-    code = "import sys; sys.argv = ['segany', 'segment', '--help']\nfrom segany.cli.app import main\n"
+@pytest.mark.parametrize("verb", ["segment", "auto"])
+def test_help_does_not_import_torch(verb: str) -> None:
+    code = f"import sys; sys.argv = ['segany', '{verb}', '--help']\nfrom segany.cli.app import main\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.output.test_records import SIZE_HW, make_records, rectangle
+from tests.records_for_tests import SIZE_HW, make_records, rectangle
 
 from segany.output.record_formats import DEFAULT_RECORD_FORMATS, RECORD_FORMATS, RecordedImage
 from segany.output.records import MaskRecords

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import segany
 from segany.cli import weights
+from segany.cli.auto import auto
 from segany.cli.models import models
 from segany.cli.segment import EPILOG, segment
 from segany.errors import SeganyError
@@ -38,7 +39,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Segment anything in images, from a click, a box or a rough mask.",
+    help="Segment anything in images: from a click, a box or a rough mask, or everything at once.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -46,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # what is not a SeganyError is a bug, and wants its plain traceback
 )
 app.command(epilog=EPILOG)(segment)
+app.command()(auto)
 app.command()(models)
 app.add_typer(weights.app, name="weights")
 

@@ -1,0 +1,190 @@
+"""`segany auto`: everything in images, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from segany.cli.auto_report import AutoReporter
+from segany.cli.done_notes import DoneNotes
+from segany.cli.inputs import check_folder, find_images, parse_formats
+from segany.cli.pipeline import AutoPlan, Pipeline
+from segany.errors import ConfigError
+from segany.hub.cache import sha256_of
+from segany.images import DEFAULT_MAX_PIXELS
+from segany.models.registry import DEFAULT_MODEL, MODELS
+from segany.output.record_formats import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
+from segany.output.records import LabelOrder
+from segany.output.writing import file_names
+from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
+
+Preset: TypeAlias = Literal["default", "sa1b"]
+
+SOME_FAILED = 1
+"""Exit code when some of the images could not be done."""
+
+
+def _setting(name: str, help_text: str) -> Any:
+    """An option for a field of `AutomaticConfig`, which has the defaults."""
+    default = getattr(AutomaticConfig(), name)
+    shown = "no limit" if default is None else str(default)
+    return typer.Option(help=help_text, show_default=shown, rich_help_panel="Settings of the generator")
+
+
+def auto(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Image files, folders, and patterns in quotes.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(RECORD_FORMATS)}; with commas between.")
+    ] = ",".join(DEFAULT_RECORD_FORMATS),
+    model: Annotated[
+        str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
+    ] = DEFAULT_MODEL,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Settings to start from: the official defaults, or those of SA-1B.")
+    ] = "default",
+    points_per_side: Annotated[int | None, _setting("points_per_side", "Points along each side of the grid.")] = None,
+    pred_iou_thresh: Annotated[
+        float | None, _setting("pred_iou_thresh", "Drop masks of a lower predicted IoU.")
+    ] = None,
+    stability_score_thresh: Annotated[
+        float | None, _setting("stability_score_thresh", "Drop masks that are less stable.")
+    ] = None,
+    crop_n_layers: Annotated[
+        int | None, _setting("crop_n_layers", "Look again at crops of the image: layer i has 2^i x 2^i.")
+    ] = None,
+    crop_n_points_downscale_factor: Annotated[
+        int | None,
+        _setting("crop_n_points_downscale_factor", "Divide the points a side by this for each layer of crops."),
+    ] = None,
+    min_mask_region_area: Annotated[
+        int | None, _setting("min_mask_region_area", "Remove islands and holes of fewer pixels from masks.")
+    ] = None,
+    min_mask_area: Annotated[int | None, _setting("min_mask_area", "Drop masks of fewer pixels.")] = None,
+    max_mask_fraction: Annotated[
+        float | None, _setting("max_mask_fraction", "Drop masks that cover more than this share of the image.")
+    ] = None,
+    label_order: Annotated[
+        LabelOrder, typer.Option(help="In label maps, what lies on top: the smaller mask, or the better one.")
+    ] = "area",
+    label_fill: Annotated[
+        bool, typer.Option("--label-fill", help="In label maps, give pixels without a mask to the nearest one.")
+    ] = False,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Folder to save embeddings in, and to take them from.", show_default=False)
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")] = DEFAULT_MAX_PIXELS,
+    again: Annotated[bool, typer.Option("--again", help="Do images anew that are done already.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
+    ] = False,
+) -> None:
+    """Find the masks of everything in images.
+
+    Images that are done already, with the same settings, are skipped, so that after an interrupt the
+    same command goes on where it stopped. An image that cannot be done does not stop the others: it is
+    listed at the end, and the exit code is 1.
+    """
+    config = _config(
+        preset,
+        points_per_side=points_per_side,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        crop_n_layers=crop_n_layers,
+        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        min_mask_region_area=min_mask_region_area,
+        min_mask_area=min_mask_area,
+        max_mask_fraction=max_mask_fraction,
+    )
+    _check_embeddings(embeddings, config)
+    check_folder(out, "--out")
+    images = find_images(paths, out)
+    settings = {
+        "model": _identity(model),
+        "config": asdict(config),
+        "label_order": label_order,
+        "label_fill": label_fill,
+    }
+    plan = AutoPlan(
+        images=tuple(zip(images, file_names(images), strict=True)),
+        out=out,
+        formats=parse_formats(formats, RECORD_FORMATS),
+        notes=DoneNotes(out, settings),
+        again=again,
+        label_order=label_order,
+        label_fill=label_fill,
+        max_pixels=max_pixels,
+        embeddings=embeddings,
+    )
+    run(plan, lambda: open_generator(model, device, config, max_pixels), as_json=as_json)
+
+
+def open_generator(model: str, device: str | None, config: AutomaticConfig, max_pixels: int) -> AutomaticMaskGenerator:
+    """Load the model."""
+    import segany
+
+    return segany.AutomaticMaskGenerator(segany.load(model, device=device), config, max_pixels=max_pixels)
+
+
+def run(plan: AutoPlan, opener: Callable[[], AutomaticMaskGenerator], *, as_json: bool) -> None:
+    """Run a plan, telling of it.
+
+    Raises:
+        typer.Exit: some images could not be done; all others are.
+    """
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        with AutoReporter(len(plan.images), as_json=as_json) as reporter:
+            Pipeline(plan, opener, reporter).run()
+    except KeyboardInterrupt:
+        errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
+        raise
+    if not as_json:
+        Console(soft_wrap=True, highlight=False).print(_summary(reporter, plan.out))
+    if reporter.failures:
+        errors.print(Text.assemble(("error: ", "bold red"), f"{len(reporter.failures)} of {len(plan.images)} failed:"))
+        for source, error in reporter.failures:
+            message = str(error)
+            errors.print(Text(f"  {message}" if str(source) in message else f"  {source}: {message}"))
+        raise typer.Exit(SOME_FAILED)
+
+
+def _config(preset: Preset, **chosen: Any) -> AutomaticConfig:
+    """The preset, with the options that were given."""
+    base = AutomaticConfig.sa1b() if preset == "sa1b" else AutomaticConfig()
+    return replace(base, **{name: value for name, value in chosen.items() if value is not None})
+
+
+def _check_embeddings(folder: Path | None, config: AutomaticConfig) -> None:
+    if folder is None:
+        return
+    check_folder(folder, "--embeddings")
+    if config.crop_n_layers:
+        raise ConfigError(
+            "--embeddings works without crops only: each crop would have an embedding of its own. "
+            "Leave it out, or give --crop-n-layers 0."
+        )
+
+
+def _identity(model: str) -> str:
+    """What tells a model from others: its name where its weights are published, else the content of the file."""
+    if model not in MODELS and Path(model).is_file():
+        return f"sha256:{sha256_of(Path(model))}"
+    return model
+
+
+def _summary(reporter: AutoReporter, out: Path) -> Text:
+    parts = [f"{reporter.done} done", f"{reporter.skipped_count} done before", f"{len(reporter.failures)} failed"]
+    return Text(f"{', '.join(part for part in parts if not part.startswith('0 ')) or 'nothing to do'}: {out}")
