@@ -37,6 +37,14 @@ def test_masks_of_nothing_of_everything_and_of_unused_places() -> None:
     assert masks.flatten(2).float().mean(-1).tolist() == [[0, 1, 0]]
 
 
+def test_logits_above_zero_in_the_padding_alone_give_an_empty_mask() -> None:
+    low_res = torch.full((1, 1, 64, 64), -1.0)
+    low_res[..., 40:, :] = 9
+    with torch.inference_mode():
+        masks = upscale_masks(low_res, Preprocessing(input_size=256), (30, 90))
+    assert not masks.any()
+
+
 def test_a_single_positive_pixel_is_not_lost() -> None:
     low_res = torch.full((1, 1, 64, 64), -1.0)
     low_res[0, 0, 20, 31] = 50

@@ -45,7 +45,7 @@ def measure_masks(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW
     if fast_cpu(low_res):
         weights = upscaling_weights((low_res.shape[1], low_res.shape[2]), preprocessing, size_hw)
         rows = [_measure_in_strips(logits, *weights, offset) for logits in low_res.float()]
-    else:
+    elif len(low_res):
         together = max(1, _LOGITS_AT_ONCE // (size_hw[0] * size_hw[1]))
         for piece in low_res.split(together):
             rows += [_measure(logits, offset) for logits in upscale_logits(piece[None], preprocessing, size_hw)[0]]
@@ -72,10 +72,10 @@ def _measure(logits: Tensor, offset: float) -> tuple[int, ...]:
 def _measure_in_strips(logits: Tensor, rows: Tensor, columns: Tensor, offset: float) -> tuple[int, ...]:
     """`_measure` of rows @ logits @ columns', where anything can be above the lowered threshold, in strips."""
     above = logits > MASK_THRESHOLD - offset
-    if not above.any():
-        return (0,) * 7
     top, bottom = extent(rows @ above.any(dim=1).to(rows.dtype))
     left, right = extent(columns @ above.any(dim=0).to(columns.dtype))
+    if top == bottom or left == right:  # nothing, or only in the padding around the image
+        return (0,) * 7
     wide = linear(logits, columns[left:right])  # [h, right - left]
     counts = np.zeros(3, dtype=np.int64)
     row_flags = np.zeros(bottom - top, dtype=np.bool_)

@@ -66,11 +66,11 @@ def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: Siz
 def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> None:
     """Set `mask` [H, W], all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
     above = logits > MASK_THRESHOLD
-    if not above.any():
-        return
     # Weights are not negative, so a sample that takes anything from a marked row or column is above zero.
     top, bottom = extent(rows @ above.any(dim=1).to(rows.dtype))
     left, right = extent(columns @ above.any(dim=0).to(columns.dtype))
+    if top == bottom or left == right:  # nothing, or only in the padding around the image
+        return
     wide = linear(logits, columns[left:right])  # [h, right - left]
     for first in range(top, bottom, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, bottom)
@@ -80,9 +80,9 @@ def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor)
 
 
 def extent(marks: Tensor) -> tuple[int, int]:
-    """First index that is not zero, and one past the last; at least one must be."""
+    """First index that is not zero, and one past the last; 0 and 0 where all are."""
     indices = marks.nonzero()
-    return int(indices[0]), int(indices[-1]) + 1
+    return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
 @lru_cache(maxsize=8)
