@@ -203,3 +203,9 @@ def test_other_input_sizes(image: np.ndarray, input_size: int, family: str) -> N
     prediction = predictor.predict(embedding, MIXED[0])
     assert prediction.low_res_logits.shape == (1, 3, input_size // 4, input_size // 4)
     assert prediction.masks.shape == (1, 3, *SIZE_HW)
+
+
+def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding: Embedding) -> None:
+    prediction = predictor.predict(embedding, MIXED[0])
+    masks = predictor.model.upscale_masks(prediction.low_res_logits, SIZE_HW)
+    np.testing.assert_array_equal(masks, prediction.masks)

@@ -224,12 +224,12 @@ class Sam(nn.Module):
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
         with torch.inference_mode():
-            return upscale_logits(torch.from_numpy(low_res), self.preprocessing, size_hw).numpy()
+            return upscale_logits(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
 
     def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
         """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
         with torch.inference_mode():
-            return upscale_masks(torch.from_numpy(low_res), self.preprocessing, size_hw).numpy()
+            return upscale_masks(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
 
     def _prompt_tokens(self, points: FloatArray, labels: IntArray) -> Tensor:
         return self.prompt_encoder.encode_points(
@@ -237,6 +237,12 @@ class Sam(nn.Module):
         )
 
     def _tensor(self, array: FloatArray) -> Tensor:
-        # A copy, because the arrays of frozen values are read-only and tensors cannot be. It keeps the
-        # order in memory: image embeddings leave the encoder with their channels together.
-        return torch.from_numpy(array.copy(order="K")).to(device=self.device, dtype=self.dtype)
+        return _cpu_tensor(array).to(device=self.device, dtype=self.dtype)
+
+
+def _cpu_tensor(array: FloatArray) -> Tensor:
+    """A tensor of the array's numbers: a copy where the array is read-only, which tensors cannot be.
+
+    The copy keeps the order in memory: image embeddings leave the encoder with their channels together.
+    """
+    return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))
