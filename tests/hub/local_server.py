@@ -76,8 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
             page.breaks_left -= 1
             body = body[: page.breaks_after]
         if self.command == "GET":
+            request.sent = len(body)  # before the client can have it all, and look
             self.wfile.write(body)
-            request.sent = len(body)
 
     def log_message(self, *args: object) -> None:
         pass
