@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The newest CPU-sized PyTorch that has been tested; `make TORCH=...` installs another.
+# The newest PyTorch that has been tested; `make TORCH=...` installs another.
 TORCH ?= torch==2.13.0
 
 .PHONY: demo test test-slow check format bench clean

@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# Waiting threads should not keep a busy machine busier; read when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import pytest
 
 from segany.errors import WeightsError

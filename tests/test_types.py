@@ -24,6 +24,10 @@ from segany.types import Embedding
         ({"points_xy": [[1, 2]], "labels": [-1]}, "1 .foreground. or 0 .background., got"),
         ({"points_xy": [[1, 2]], "labels": [0.5]}, "1 .foreground. or 0 .background., got"),
         ({"labels": [1]}, "without points_xy"),
+        ({"points_xy": [[10**400, 1]]}, "numbers"),
+        ({"points_xy": [[1e39, 1]]}, "finite"),
+        ({"points_xy": [[1, 2], [3, 4]], "labels": [[1], [0, 1]]}, "one number a point"),
+        ({"mask_logits": np.zeros((256, 256), dtype=bool)}, "not true and false"),
         ({"box_xyxy": [1, 2, 3]}, "four numbers"),
         ({"box_xyxy": [5, 1, 5, 9]}, "no area"),
         ({"box_xyxy": [9, 1, 5, 9]}, "no area"),
@@ -139,7 +143,7 @@ def test_prediction_of_one_prompt_has_only_its_candidates() -> None:
 
 def test_prediction_is_read_only() -> None:
     prediction = make_prediction()
-    for array in (prediction.masks, prediction.scores, prediction.low_res_logits):
+    for array in (prediction.masks, prediction.scores, prediction.low_res_logits, prediction.candidates):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
 
@@ -157,6 +161,8 @@ def test_refine_keeps_the_box_and_takes_a_candidate() -> None:
     prediction = make_prediction()
     assert prediction.refine(points_xy=[[1, 1]], prompt=1).box_xyxy is not None
     np.testing.assert_array_equal(prediction.refine(candidate=2).mask_logits, prediction.low_res_logits[0, 2])
+    with pytest.raises(PromptError, match="There are 2 prompts, so 7 is none"):
+        prediction.refine(prompt=7)
     with pytest.raises(PromptError, match="has 1 candidates"):
         prediction.refine(prompt=1, candidate=1)
 
@@ -165,8 +171,10 @@ def test_embedding_is_read_only_and_knows_its_model() -> None:
     embedding = Embedding((np.zeros((2, 3, 3), np.float32),), (4, 5), Preprocessing(), "a", "id", "hash")
     with pytest.raises(ValueError, match="read-only"):
         embedding.features[0][0] = 1
-    embedding.check_model("a", "id")
+    embedding.check_model("a", "id", Preprocessing())
     with pytest.raises(EmbeddingError, match="made by 'a' and cannot be used with 'b'"):
-        embedding.check_model("b", "id")
+        embedding.check_model("b", "id", Preprocessing())
     with pytest.raises(EmbeddingError, match="other image-encoder weights"):
-        embedding.check_model("a", "other")
+        embedding.check_model("a", "other", Preprocessing())
+    with pytest.raises(EmbeddingError, match=r"input_size=1024.*but the model takes.*input_size=512"):
+        embedding.check_model("a", "id", Preprocessing(input_size=512))

@@ -43,8 +43,9 @@ def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _float_array(value: Any, what: str) -> FloatArray:
     try:
-        array = np.array(value, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+            array = np.array(value, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
+    except (TypeError, ValueError, OverflowError) as error:
         raise PromptError(f"{what} must be numbers, got {value!r}.") from error
     if not np.isfinite(array).all():
         raise PromptError(f"{what} must be finite numbers, got {value!r}.")
@@ -128,7 +129,10 @@ def _checked_points(
         raise PromptError(f"points_xy must have shape [N, 2], got {list(points.shape)}.")
     if labels is None:
         return points, np.full(len(points), FOREGROUND, dtype=np.int64)
-    given = np.asarray(labels)
+    try:
+        given = np.asarray(labels)
+    except ValueError as error:
+        raise PromptError(f"labels must be one number a point, got {labels!r}.") from error
     if given.ndim != 1 or len(given) != len(points):
         raise PromptError(
             f"There are {len(points)} points but labels of shape {list(given.shape)}. Give one label a point."
@@ -152,6 +156,10 @@ def _checked_box(box_xyxy: npt.ArrayLike) -> FloatArray:
 
 
 def _checked_mask(mask_logits: npt.ArrayLike) -> FloatArray:
+    if np.asarray(mask_logits).dtype == np.bool_:
+        raise PromptError(
+            "mask_logits must be logits, not true and false: the low_res_logits of an earlier prediction."
+        )
     mask = _float_array(mask_logits, "mask_logits")
     if mask.ndim != 2:
         raise PromptError(f"mask_logits must have shape [h, w], got {list(mask.shape)}.")
@@ -237,7 +245,7 @@ class Embedding:
 
         return read_embedding(Path(path))
 
-    def check_model(self, model: str, encoder_id: str) -> None:
+    def check_model(self, model: str, encoder_id: str, preprocessing: Preprocessing) -> None:
         """Raise `EmbeddingError` unless that model, with those image-encoder weights, made this embedding."""
         if self.model != model:
             raise EmbeddingError(
@@ -248,6 +256,11 @@ class Embedding:
             raise EmbeddingError(
                 f"This embedding was made by {self.model!r} with other image-encoder weights "
                 f"({self.encoder_id}, not {encoder_id}). Embed the image again."
+            )
+        if self.preprocessing != preprocessing:
+            raise EmbeddingError(
+                f"This embedding was made with {self.preprocessing}, but the model takes {preprocessing}. "
+                "Embed the image again."
             )
 
 
@@ -327,6 +340,8 @@ class MaskPrediction:
             prompt: which of the P prompts to refine.
             candidate: which mask to start from; the one with the highest score by default.
         """
+        if not 0 <= prompt < len(self):
+            raise PromptError(f"There are {len(self)} prompts, so {prompt} is none of them.")
         earlier = self.prompts[prompt]
         chosen = int(self.best_index[prompt]) if candidate is None else candidate
         if not 0 <= chosen < int(self.candidates[prompt]):

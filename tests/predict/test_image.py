@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 
-from segany import EmbeddingError, ImagePredictor, MaskPrediction, Prompt, PromptError
+from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.models.sam.config import SamConfig, VitConfig
 from segany.types import Embedding
 
@@ -91,12 +91,14 @@ def test_one_prompt_and_a_list_of_one_are_the_same(predictor: ImagePredictor, em
 
 
 def test_logits_on_request_are_those_of_the_masks(predictor: ImagePredictor, embedding: Embedding) -> None:
-    prompts = [MIXED[0], MIXED[2]]
+    prompts = [MIXED[0], MIXED[2]]  # three candidates and one: two places stay unused
     plain = predictor.predict(embedding, prompts)
     with_logits = predictor.predict(embedding, prompts, with_logits=True)
     assert plain.logits is None
     assert with_logits.logits is not None
     assert with_logits.logits.dtype == np.float32
+    assert np.isneginf(with_logits.logits[1, 1:]).all()
+    assert np.isfinite(with_logits.logits[0]).all()
     np.testing.assert_array_equal(with_logits.logits > 0, with_logits.masks)
     assert_same(plain, with_logits)
 
@@ -172,6 +174,7 @@ def test_embedding_of_another_model_is_refused(embedding: Embedding) -> None:
     ("prompts", "message"),
     [
         ([], "no prompts"),
+        ([[1, 2]], "must be `segany.Prompt`s"),
         (Prompt(points_xy=[[141, 5]]), "outside the image"),
         (Prompt(box_xyxy=[0, 0, 10, 91]), "outside the image"),
         (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but small takes \[64, 64\]"),
@@ -187,6 +190,19 @@ def test_prompts_that_do_not_fit(
 def test_unknown_mask_mode(predictor: ImagePredictor, embedding: Embedding) -> None:
     with pytest.raises(PromptError, match="'auto', 'multi' or 'single'"):
         predictor.predict(embedding, MIXED[0], masks="both")  # type: ignore[arg-type]
+
+
+def test_images_beyond_the_pixel_limit_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ImageError, match="pixels"):
+        ImagePredictor(small_sam(), max_pixels=100).embed(image)
+
+
+def test_a_long_list_is_not_decoded_all_at_once(monkeypatch: pytest.MonkeyPatch, image: np.ndarray) -> None:
+    predictor, sizes = ImagePredictor(small_sam()), []
+    embed = predictor.model.embed
+    monkeypatch.setattr(predictor.model, "embed", lambda images: sizes.append(len(images)) or embed(images))
+    assert len(predictor.embed([image[:20]] * 6)) == 6
+    assert max(sizes) <= 4
 
 
 @pytest.mark.parametrize("input_size", [256, 512])

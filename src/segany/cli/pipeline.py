@@ -173,9 +173,8 @@ class Pipeline:
         path = folder / f"{image_id(picture.pixels)}_{model.encoder_id}.safetensors"
         with contextlib.suppress(EmbeddingError):  # none yet, or a damaged one
             embedding = Embedding.load(path)
-            embedding.check_model(model.name, model.encoder_id)
-            if embedding.preprocessing == model.preprocessing:
-                return embedding
+            embedding.check_model(model.name, model.encoder_id, model.preprocessing)
+            return embedding
         embedding = generator.predictor.embed(picture.pixels)
         self._writing.append(self._writer.submit(self._save, embedding, path))
         return embedding

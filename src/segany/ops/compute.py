@@ -26,7 +26,8 @@ _ONEDNN_BATCH = 16
 
 def fast_cpu(x: Tensor) -> bool:
     """Whether to run the forms for CPU inference: on a CPU, without gradients, not being traced."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

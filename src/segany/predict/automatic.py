@@ -187,7 +187,7 @@ class AutomaticMaskGenerator:
         config = self.config
         if isinstance(image, Embedding):
             _check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
-            image.check_model(self.model.name, self.model.encoder_id)
+            image.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
             pixels, size_hw = None, image.size_hw
         else:
             pixels = read_image(image, max_pixels=self.predictor.max_pixels)

@@ -26,6 +26,9 @@ from segany.types import (
     SizeHW,
 )
 
+_IMAGES_AT_ONCE = 4
+"""Images of a list that are held decoded: as many as an accelerator encodes together."""
+
 
 class ImageModel(Protocol):
     """What an `ImagePredictor` needs of a model, whatever runs it: arrays in, arrays out."""
@@ -93,9 +96,16 @@ class ImagePredictor:
         Raises:
             ImageError: an image is missing, unreadable, too large, empty, or not made of pixels.
         """
-        sources = list(image) if isinstance(image, (list, tuple)) else [image]
-        pixels = [read_image(source, max_pixels=self.max_pixels) for source in sources]
-        embeddings = [
+        if not isinstance(image, (list, tuple)):
+            return self._embed([image])[0]
+        embeddings: list[Embedding] = []
+        for first in range(0, len(image), _IMAGES_AT_ONCE):
+            embeddings += self._embed(image[first : first + _IMAGES_AT_ONCE])
+        return embeddings
+
+    def _embed(self, images: Sequence[ImageSource]) -> list[Embedding]:
+        pixels = [read_image(source, max_pixels=self.max_pixels) for source in images]
+        return [
             Embedding(
                 features=features,
                 size_hw=(rgb.shape[0], rgb.shape[1]),
@@ -106,7 +116,6 @@ class ImagePredictor:
             )
             for rgb, features in zip(pixels, self.model.embed(pixels), strict=True)
         ]
-        return embeddings if isinstance(image, (list, tuple)) else embeddings[0]
 
     def predict(
         self,
@@ -129,14 +138,19 @@ class ImagePredictor:
             EmbeddingError: the embedding was made by another model or other weights.
             PromptError: there is no prompt, one lies outside the image, or a mask has the wrong shape.
         """
-        embedding.check_model(self.model.name, self.model.encoder_id)
+        embedding.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
+        if not all(isinstance(prompt, Prompt) for prompt in chosen):
+            raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
         self._check(chosen, embedding.size_hw)
         if masks not in ("auto", "multi", "single"):
             raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
         multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
         low_res, scores, candidates = self._decode(embedding, chosen, multi)
-        logits = self.model.upscale(low_res, embedding.size_hw) if with_logits else None
+        logits = None
+        if with_logits:
+            logits = self.model.upscale(low_res, embedding.size_hw)
+            logits[np.isneginf(scores)] = -np.inf  # unused places, which interpolation would fill with NaN
         if logits is None:
             mask_array = self.model.upscale_masks(low_res, embedding.size_hw)
         else:

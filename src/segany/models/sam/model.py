@@ -147,7 +147,10 @@ class Sam(nn.Module):
         with torch.inference_mode():
             for first in range(0, len(images), together):
                 batch = self.encode_image(self.preprocess(images[first : first + together]))
-                embeddings.extend((embedding,) for embedding in batch.float().cpu().numpy())
+                # On an accelerator a row is copied, so that it does not keep the whole batch.
+                embeddings.extend(
+                    (row.copy(order="K") if together > 1 else row,) for row in batch.float().cpu().numpy()
+                )
         return embeddings
 
     def predict_low_res(
