@@ -1,15 +1,18 @@
 """read_image: every kind of source becomes RGB bytes, every bad one an error that says what to do."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from segany import images as images_module
 from segany.errors import ImageError
 from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image, readable_suffixes
 
@@ -187,6 +190,8 @@ def test_refuses_other_sources() -> None:
         read_image(b"...")  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"web address.*Download"):
         read_image("https://example.org/a.png")
+    with pytest.raises(ImageError, match=r"web address.*not fetched"):
+        read_image(Path("https://example.org/a.png"))
     with pytest.raises(ImageError, match=r"empty"):
         read_image(Image.new("RGB", (0, 4)))
 
@@ -213,7 +218,8 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    (tmp_path / "secret.png").touch()
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError, match=r"secret\.png may not be read: Permission denied"):
         read_image(tmp_path / "secret.png")
 
@@ -228,6 +234,72 @@ def test_truncated_file(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     with pytest.raises(ImageError, match=rf"cut\.{suffix}"):
         read_image(path)
+
+
+@pytest.mark.parametrize("name", ["GIF", "JPEG2000", "AVIF", "WEBP", "PNG"])
+def test_damaged_files_give_image_errors_only(tmp_path: Path, name: str) -> None:
+    Image.init()
+    if name not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {name}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, format=name)
+    whole = buffer.getvalue()
+    rng = np.random.default_rng(2)
+    damaged = [whole[: len(whole) * part // 12] for part in range(12)]
+    for _ in range(60):
+        flipped = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 400), 3):
+            flipped[place] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(flipped))
+    path = tmp_path / "damaged"
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            read_image(path, max_pixels=10_000)
+        except ImageError:
+            refused += 1
+    assert refused >= 6
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, SyntaxError, struct.error])
+def test_any_error_while_opening_is_an_image_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure("Failed to decode image")
+
+    (tmp_path / "broken.avif").touch()
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ImageError, match=r"broken\.avif.*cannot be read: Failed to decode"):
+        read_image(tmp_path / "broken.avif")
+
+
+def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png is not a file but a pipe"):
+        read_image(tmp_path / "pipe.png")
+
+
+def test_slow_opening_holds_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / "image.png")
+    original = Path.open
+    locked = []
+
+    def watch(self: Path, mode: str = "r") -> IO[Any]:
+        locked.append(images_module._pillow_limit.locked())
+        return original(self, mode)
+
+    monkeypatch.setattr(Path, "open", watch)
+    read_image(tmp_path / "image.png")
+    assert locked == [False]
+
+
+def test_32_bit_integers_of_8_bit_range_are_ambiguous() -> None:
+    assert read_image(Image.fromarray(np.full((2, 2), 65535, np.int32)))[0, 0].tolist() == [255] * 3
+    assert not read_image(Image.fromarray(np.zeros((2, 2), np.int32))).any()
+    with pytest.raises(ImageError, match=r"integers up to 200.*Convert it"):
+        read_image(Image.fromarray(np.full((2, 2), 200, np.int32)))
 
 
 def test_bomb_is_refused_before_decoding(tmp_path: Path) -> None:

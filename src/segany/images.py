@@ -2,13 +2,15 @@
 
 One rule for every source: EXIF orientation is applied, alpha is dropped (the colours beneath it stay,
 as with the official code's `convert("RGB")`), grey is repeated over the three channels, 16 bits are
-scaled to 8, and of an animation or a stack only the first picture is read.
+scaled to 8, and of an animation or a stack only the first picture is read. Integers of 32 bits are taken
+for 16 bits, which is how Pillow reads some files; where none is above 255 they are refused as ambiguous.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,18 +91,23 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
+def missing_image(path: Path) -> ImageError:
+    """The error for an image that is not there."""
+    if str(path).startswith(("http:/", "https:/")):  # a Path keeps only one of the slashes
+        return ImageError(f"{path} is a web address, and those are not fetched. Download the image and give its path.")
+    return ImageError(f"There is no file {path}. Check the path.")
+
+
 def _from_file(source: str | Path, max_pixels: int) -> PixelArray:
     path = Path(source)
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
-        raise ImageError(f"{source} is a web address. Download the image first and give the path of the file.")
     try:
         with _opened(path) as image:
             _check_size((image.height, image.width), max_pixels, str(path))
             return _from_pillow(image, str(path))
+    except (ImageError, MemoryError):
+        raise
     except FileNotFoundError:
-        raise ImageError(f"There is no file {path}. Check the path.") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder. Give the image files in it instead.") from None
+        raise missing_image(path) from None
     except PermissionError as error:
         raise ImageError(f"{path} may not be read: {error.strerror}. Check the permissions.") from error
     except UnidentifiedImageError as error:
@@ -108,10 +115,8 @@ def _from_file(source: str | Path, max_pixels: int) -> PixelArray:
         raise ImageError(f"{path} is {what}. segany reads {', '.join(_formats())}.") from error
     except OSError as error:  # the file system, or a name no file can have
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{source!r} cannot be read: {error}.") from error
+    except Exception as error:  # Pillow's openers raise as many types for broken files as its decoders
+        raise ImageError(f"{str(path)!r} cannot be read: {error}.") from error
 
 
 def _formats() -> list[str]:
@@ -125,15 +130,21 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
     Pillow's limit is one for the whole process and half of it is only a warning; ours is an argument.
     """
-    with _pillow_limit:
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            image = Image.open(path, formats=_formats())
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    with image:
-        yield image
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path} is a folder. Give the image files in it instead.")
+    if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
+        raise ImageError(f"{path} is not a file but a pipe, socket or device. Save the image to a file first.")
+    with path.open("rb") as file:
+        with _pillow_limit:
+            limit = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = None
+            try:
+                image = Image.open(file, formats=_formats())
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+        with image:
+            yield image
 
 
 def _check_size(size_hw: tuple[int, ...], max_pixels: int, what: str) -> None:
@@ -169,6 +180,11 @@ def _from_pillow(image: Image.Image, what: str) -> PixelArray:
         raise ImageError(
             f"{what} holds 32-bit integers from {values.min()} to {values.max()}. Only 8 and 16 bits can be "
             "pixels; scale them to 0..255 first."
+        )
+    if values.dtype.kind == "i" and 0 < values.max() <= np.iinfo(np.uint8).max:
+        raise ImageError(
+            f"{what} holds 32-bit integers up to {values.max()}, which may be 8-bit pixels or very dark 16-bit ones. "
+            'Convert it first: to 8 bits with `Image.fromarray(np.asarray(image).astype("uint8"))`.'
         )
     return _from_array(values if values.dtype.kind == "f" else values.astype(np.uint16), what)
 
