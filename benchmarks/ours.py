@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import segany
 from benchmarks.protocol import Arrays, Call, Job, serve
 
@@ -25,6 +27,17 @@ def whole(job: Job) -> Call:
     def call() -> Arrays:
         predictor = _predictor(job)
         return _masks(predictor, predictor.embed(job.pixels()), job)
+
+    return call
+
+
+def automatic(job: Job) -> Call:
+    """Masks of everything, in an order of their own: the smallest first."""
+    generator, image = segany.AutomaticMaskGenerator(segany.load(job.weights, device=job.device)), job.pixels()
+
+    def call() -> Arrays:
+        records = sorted(generator.generate(image), key=lambda record: (record.area, record.bbox_xywh))
+        return {"masks": np.stack([record.mask for record in records])}
 
     return call
 
@@ -59,4 +72,7 @@ def _masks(predictor: segany.ImagePredictor, embedding: segany.Embedding, job: J
 
 
 if __name__ == "__main__":
-    serve({"embed": embed, "predict": predict, "whole": whole, "encoder": encoder}, modules=("segany",))
+    serve(
+        {"embed": embed, "predict": predict, "whole": whole, "encoder": encoder, "automatic": automatic},
+        modules=("segany",),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from mobile_sam import SamPredictor, sam_model_registry
+from mobile_sam import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry
 
 from benchmarks.protocol import Arrays, Call, Job, serve
 
@@ -37,6 +37,17 @@ def whole(job: Job) -> Call:
     return call
 
 
+def automatic(job: Job) -> Call:
+    """Masks of everything, in an order of their own: the smallest first."""
+    generator, image = SamAutomaticMaskGenerator(_predictor(job).model), job.pixels()
+
+    def call() -> Arrays:
+        records = sorted(generator.generate(image), key=lambda record: (record["area"], tuple(record["bbox"])))
+        return {"masks": np.stack([record["segmentation"] for record in records])}
+
+    return call
+
+
 def _predictor(job: Job) -> SamPredictor:
     return SamPredictor(sam_model_registry["vit_t"](checkpoint=job.weights).to(job.device).eval())
 
@@ -49,4 +60,7 @@ def _masks(predictor: SamPredictor, job: Job) -> Arrays:
 
 
 if __name__ == "__main__":
-    serve({"embed": embed, "predict": predict, "whole": whole}, modules=("mobile_sam", "torchvision", "timm"))
+    serve(
+        {"embed": embed, "predict": predict, "whole": whole, "automatic": automatic},
+        modules=("mobile_sam", "torchvision", "timm"),
+    )
