@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models_for_tests import seed_weights, small_sam
+from tests.models_for_tests import SMALL_VIT, seed_weights, small_sam
+from tests.parity.seeded import seeded_state
 
 import segany
 from segany import CheckpointError, ConfigError, UnknownModelError
 from segany.models.convert import encoder_id, read_checkpoint, rename_keys
 from segany.models.registry import MODELS, find_spec
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
+from segany.models.sam.model import Sam
+
+TRANSFORMERS_SHAPES = Path(__file__).parents[1] / "parity" / "golden" / "small_transformers.json"
 
 OFFICIAL_KEYS = {
     "sam_vit_b": (314, "d0f5fb73"),
@@ -72,6 +79,27 @@ def test_the_official_classification_head_is_left_out(mobile_sam_state: dict[str
     assert rename_keys(mobile_sam_state | extra).keys() == mobile_sam_state.keys()
 
 
+def test_a_transformers_file_gives_our_names(tmp_path: Path) -> None:
+    shapes = json.loads(TRANSFORMERS_SHAPES.read_text())
+    theirs = seeded_state({key: tuple(shape) for key, shape in shapes.items()})
+    save_file({key: torch.from_numpy(value) for key, value in theirs.items()}, tmp_path / "theirs.safetensors")
+    ours = read_checkpoint(tmp_path / "theirs.safetensors")
+    expected = Sam(SMALL_VIT, name="small").state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in expected.items()}
+    np.testing.assert_array_equal(
+        ours["image_encoder.blocks.1.norm2.weight"], theirs["vision_encoder.layers.1.layer_norm2.weight"]
+    )
+
+
+def test_a_checkpoint_in_half_precision_loads_in_single(
+    mobile_sam_state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    half = {key: value.half() if value.is_floating_point() else value for key, value in mobile_sam_state.items()}
+    torch.save(half, tmp_path / "half.pt")
+    state = segany.load(tmp_path / "half.pt").state_dict()
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+
+
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
 def test_a_wrapped_state_dict_is_found(mobile_sam_state: dict[str, torch.Tensor], wrapper: str, tmp_path: Path) -> None:
     torch.save({wrapper: mobile_sam_state, "epoch": 3}, tmp_path / "wrapped.pt")
@@ -119,6 +147,40 @@ def test_a_truncated_safetensors_file(tmp_path: Path) -> None:
         segany.load(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_damage_of_every_kind_is_a_checkpoint_error(tmp_path: Path, suffix: str) -> None:
+    whole = tmp_path / "whole.pt"
+    torch.save({"a": torch.zeros(4), "b": torch.zeros(2)}, whole, _use_new_zipfile_serialization=False)
+    content = whole.read_bytes()
+    damaged = tmp_path / f"damaged{suffix}"
+    for at in range(0, len(content), 3):
+        for change in (b"\x80", b"(", b"R", b"\xff"):
+            damaged.write_bytes(content[:at] + change + content[at + 1 :])
+            with contextlib.suppress(CheckpointError):  # some changes do no harm
+                read_checkpoint(damaged)
+    damaged.write_bytes(b"\x80")
+    with pytest.raises(CheckpointError, match="is no readable"):
+        read_checkpoint(damaged)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("method", ["open", "is_file"])
+def test_a_file_that_may_not_be_read(tmp_path: Path, suffix: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(self: Path, *args: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    path = tmp_path / f"secret{suffix}"
+    path.write_bytes(b"")
+    monkeypatch.setattr(Path, method, deny)
+    with pytest.raises(CheckpointError, match=r"secret\..* cannot be read: Permission denied"):
+        read_checkpoint(path)
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(CheckpointError):
+        segany.load("x" * 5000 + ".pt")
+
+
 class Code:
     """Anything that is no tensor: unpickling it would run code."""
 
@@ -129,7 +191,7 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path: Path) -> None:
         segany.load(tmp_path / "code.pt")
 
 
-@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(2)], torch.zeros(2)])
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(2)], torch.zeros(2), {0: torch.zeros(2)}])
 def test_a_file_without_a_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="no state dict"):
