@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -36,8 +37,10 @@ def load(
         UnknownModelError: there is no model of that name.
         CheckpointError: the file is damaged or holds the weights of something else.
         WeightsError: the official weights could not be fetched.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or `dtype` is no floating-point `torch.dtype`.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ConfigError(f"dtype is a floating-point torch.dtype such as torch.float16, not {dtype!r}.")
     target = _device(device)
     if checkpoint is not None:
         spec, path = find_spec(str(model)), Path(checkpoint)
@@ -65,7 +68,10 @@ def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> Sam:
 def _is_path(model: str | Path) -> bool:
     if isinstance(model, Path):
         return True
-    return model not in MODELS and (model.endswith(CHECKPOINT_SUFFIXES) or "/" in model or "\\" in model)
+    if model in MODELS:
+        return False
+    looks_like_one = model.endswith(CHECKPOINT_SUFFIXES) or "/" in model or "\\" in model
+    return looks_like_one or os.path.isfile(model)  # noqa: PTH113 - Path.is_file raises where a name is too long
 
 
 def _recognise(state: StateDict, path: Path) -> ModelSpec:

@@ -1,0 +1,55 @@
+"""What `segany.load` takes for a name, a path and a dtype, and whom it tells of a download."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+
+import segany
+from segany import CheckpointError, ConfigError, UnknownModelError
+from segany.models.convert import encoder_id
+
+
+@pytest.mark.weights
+def test_a_model_by_name(mobile_sam_path, monkeypatch):
+    monkeypatch.setenv("SEGANY_CACHE", str(mobile_sam_path.parents[2]))
+    monkeypatch.setenv("SEGANY_OFFLINE", "1")
+    model = segany.load("mobile_sam")
+    assert model.name == "mobile_sam"
+    assert model.encoder_id == encoder_id(model.image_encoder) == segany.load(mobile_sam_path).encoder_id
+    assert model.encoder_id == "8fa697eca86e298e"
+
+
+def test_a_download_is_shown(tmp_path, monkeypatch):
+    shown = []
+
+    @contextlib.contextmanager
+    def bars():
+        yield shown.append
+
+    def fetch(spec, *, progress=None):
+        progress(spec.name)
+        return tmp_path / "missing.pt"
+
+    monkeypatch.setattr("segany.hub.load.terminal_progress", bars)
+    monkeypatch.setattr("segany.hub.load.fetch_weights", fetch)
+    with pytest.raises(CheckpointError, match="There is no checkpoint file"):
+        segany.load("mobile_sam")
+    assert shown == ["mobile_sam"]
+
+
+def test_a_file_is_a_path_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.jpg is"):
+        segany.load("text.jpg")
+    with pytest.raises(UnknownModelError):
+        segany.load("x" * 5000)
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.int64, None])
+def test_a_dtype_that_is_none(dtype):
+    with pytest.raises(ConfigError, match="dtype is a floating-point"):
+        segany.load("missing.pt", dtype=dtype)
