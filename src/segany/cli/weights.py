@@ -16,22 +16,18 @@ app = typer.Typer(help="Fetch, find and remove the weights of the models.", no_a
 
 
 @app.command("list")
-def list_models() -> None:
-    """Show every model, whether its weights are in the cache, and where they come from."""
-    table = Table("name", "size", "cached", "path", "sources", "licence")
-    for column in table.columns:
-        column.overflow = "fold"  # a path that ends in an ellipsis is of no use
-    for status in weights_status():
-        spec = status.spec
-        table.add_row(
-            spec.name,
-            f"{spec.megabytes} MB",
-            _state(status),
-            str(status.path or ""),
-            "\n".join(str(source) for source in spec.sources),
-            spec.licence,
-        )
+def list_models(
+    sources: Annotated[bool, typer.Option("--sources", help="Say too where the files are and come from.")] = False,
+) -> None:
+    """Show every model and whether its weights are in the cache."""
+    table = Table("name", "size", "cached", "licence")
+    statuses = weights_status()
+    for status in statuses:
+        table.add_row(status.spec.name, f"{status.spec.megabytes} MB", _state(status), status.spec.licence)
     Console().print(table)
+    if sources:
+        for status in statuses:
+            typer.echo(_places(status))
 
 
 @app.command()
@@ -64,3 +60,10 @@ def _state(status: WeightsStatus) -> str:
     if status.path is not None:
         return "yes"
     return "damaged" if status.damage else "no"
+
+
+def _places(status: WeightsStatus) -> str:
+    """The model's file and its sources, a line each: a terminal may wrap them, but nothing cuts them."""
+    lines = [f"cached at {status.path}"] if status.path else list(status.damage)
+    lines += [f"from {source}" for source in status.spec.sources]
+    return "\n  ".join([f"{status.spec.name}:", *lines])
