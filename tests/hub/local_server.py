@@ -27,6 +27,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    encoding: str | None  # that the client accepts
     sent: int = 0
 
 
@@ -54,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        request = Request(self.command, self.path, self.headers.get("Range"))
+        request = Request(self.command, self.path, self.headers.get("Range"), self.headers.get("Accept-Encoding"))
         self.server.requests.append(request)
         page = self.server.pages.get(self.path, Page(status=404))
         if page.waits_for is not None:

@@ -30,6 +30,11 @@ def test_download_arrives_whole_and_reports_its_progress(server, url_spec, body)
     assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.pt", "tiny.pt.sha256.json"]
 
 
+def test_no_compression_is_asked_for(server, url_spec):
+    fetch_weights(url_spec)  # a compressed answer would be written as it comes
+    assert [request.encoding for request in server.requests] == ["identity"]
+
+
 def test_truncated_transfer_is_resumed_at_once(server, url_spec, body):
     server.pages["/tiny.pt"].breaks_after = 300_000
     server.pages["/tiny.pt"].breaks_left = 2

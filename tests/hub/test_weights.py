@@ -188,6 +188,26 @@ def test_cache_is_the_users_own_by_default(url_spec, monkeypatch):
     assert cache.weights_directory(url_spec) == Path("/caches/segany/weights/tiny").absolute()
 
 
+def test_cache_may_be_named_from_home(url_spec, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("SEGANY_CACHE", "~/segany")
+    assert cache.weights_directory(url_spec) == tmp_path / "segany" / "weights" / "tiny"
+
+
+def test_checked_file_takes_its_place_in_one_step(url_spec, body):
+    path = place(url_spec, b"the old one")
+    arrived = path.with_name("arrived.part")
+    arrived.write_bytes(body)
+    inode = arrived.stat().st_ino
+    with path.open("rb") as reader:
+        cache.install(arrived, path, url_spec.sources[0].sha256)
+        assert reader.read() == b"the old one"  # whoever reads it meanwhile is not disturbed
+    assert path.stat().st_ino == inode
+    assert not arrived.exists()
+    assert cached_path(url_spec) == path
+
+
 def test_every_model_has_a_source_whose_digest_is_known():
     for spec in MODELS.values():
         assert spec.sources
