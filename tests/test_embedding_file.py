@@ -107,3 +107,10 @@ def test_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"e\.safetensors could not be written"):
         embedding().save(tmp_path / "file" / "e.safetensors")
+
+
+def test_names_too_long_and_circles_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("x" * 300), tmp_path / "loop"):
+        with pytest.raises(EmbeddingError):
+            Embedding.load(path)

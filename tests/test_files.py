@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segany.errors import OutputError
-from segany.files import write_file
+from segany.errors import ImageError, OutputError
+from segany.files import path_errors, write_file
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -75,3 +75,24 @@ def test_impossible_places(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match=message):
             write_file(path, b"data")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_pipes_and_devices_stay(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OutputError, match=r"could not be written: it is a device, pipe"):
+            write_file(path, b"data")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), RuntimeError("Symlink loop")])
+def test_path_errors(failure: Exception) -> None:
+    with (
+        pytest.raises(ImageError, match=r"a\.png cannot be used: (Permission denied|Symlink loop)\. Check"),
+        path_errors(Path("a.png"), ImageError),
+    ):
+        raise failure

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from segany.errors import ConfigError, EmbeddingError
-from segany.files import write_file
+from segany.files import path_errors, write_file
 from segany.types import Embedding, Preprocessing
 
 FORMAT_VERSION = 1
@@ -51,8 +51,9 @@ def read_embedding(path: Path) -> Embedding:
         EmbeddingError: the file is missing, unreadable, damaged, no embedding of segany's, or written
             by a newer version of segany.
     """
-    if path.is_dir():  # safetensors would call it "no such device"
-        raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
+    with path_errors(path, EmbeddingError):
+        if path.is_dir():  # safetensors would call it "no such device"
+            raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)

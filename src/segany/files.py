@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-from segany.errors import OutputError
+from segany.errors import OutputError, SeganyError
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "there is no space left on the device. Free some, or choose another folder.",
@@ -18,8 +20,24 @@ _WHAT_TO_DO = {
     errno.ENOTDIR: "a part of the path is a file and not a folder. Choose another folder.",
     errno.EEXIST: "a file is where the folder should be. Choose another folder.",
     errno.EISDIR: "there is a folder of that name. Move it away, or choose another folder.",
+    errno.ENODEV: "it is a device, pipe or socket. Choose another name.",
     errno.ENAMETOOLONG: "the name is too long.",
 }
+
+
+@contextlib.contextmanager
+def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
+    """Raise `kind`, naming the path, where it cannot even be looked at.
+
+    The name is too long, a folder in it may not be entered, or its symbolic links go round in a circle.
+    """
+    try:
+        yield
+    except SeganyError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for circles
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise kind(f"{path} cannot be used: {reason}. Check the path.") from error
 
 
 def write_file(path: Path, data: bytes) -> Path:
@@ -29,10 +47,13 @@ def write_file(path: Path, data: bytes) -> Path:
     what it held before, and no temporary file is left.
 
     Raises:
-        OutputError: there is no space, no permission, or no such place; the message names the path.
+        OutputError: there is no space, no permission, or no such place, or a device or pipe is there; the
+            message names the path.
     """
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"  # short, so that long names still fit
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.ENODEV, "it is a device")  # noqa: TRY301
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:

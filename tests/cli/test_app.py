@@ -1,7 +1,9 @@
 """The command itself: what it costs to start, and how it ends."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -70,3 +72,26 @@ def test_closed_pipe_is_quiet() -> None:
     _, stderr = pipe.communicate()
     assert "Traceback" not in stderr
     assert "BrokenPipe" not in stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["models"], ["--version"], ["--help"]])
+def test_standard_output_is_full(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", START, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "standard output could not be written: No space left" in result.stderr
+
+
+def test_terminals_that_show_only_ascii() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", START, "segment", "café.png", "--point", "1,1"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )
+    assert result.returncode == 2
+    assert rb"There is no file caf\xe9.png" in result.stderr

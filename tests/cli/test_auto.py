@@ -365,7 +365,7 @@ def test_images_are_not_overwritten(run: Callable[..., Result]) -> None:
     before = Path("1_auto_overlay.png").read_bytes()
     result = run("photos/1.png", "1_auto_overlay.png", "--out", ".", "--format", "overlay")
     assert result.exit_code == 2
-    assert "is one of the images" in result.stderr
+    assert "is one of the inputs" in result.stderr
     assert Path("1_auto_overlay.png").read_bytes() == before
 
 

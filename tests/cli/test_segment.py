@@ -366,7 +366,7 @@ def test_images_are_not_overwritten(run: Callable[..., Result], folder: Path) ->
     before = (folder / "photo_overlay.png").read_bytes()
     result = run("photo.png", "photo_overlay.png", "--point", "2,2", "--out", ".")
     assert result.exit_code == 2
-    assert "photo_overlay.png is one of the images" in result.stderr
+    assert "photo_overlay.png is one of the inputs" in result.stderr
     assert (folder / "photo_overlay.png").read_bytes() == before
 
 
@@ -406,3 +406,44 @@ def test_model_gets_the_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     arguments = ["segment", "photo.png", "photo.png", "--point", "2,2", "--model", "m.pt", "--device", "cpu"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert asked == [("m.pt", "cpu", 100_000_000)]
+
+
+def test_names_too_long_and_circles_of_links(run: Callable[..., Result]) -> None:
+    Path("loop").symlink_to("loop")
+    for path in ("x" * 300, "loop"):
+        check_refused(run(path, "--point", "1,1"), path)
+        check_refused(run("photo.png", "--mask", path), path)
+        check_refused(run("photo.png", "--prompts", path), path)
+        result = run("photo.png", "--point", "1,1", "--out", path)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: ")
+
+
+def test_masks_and_prompts_are_not_overwritten(run: Callable[..., Result]) -> None:
+    mask, prompts = Path("photo_mask_1.png"), Path("photo_coco.json")
+    save_image(mask)
+    before = mask.read_bytes()
+    result = run("photo.png", "--mask", str(mask), "--out", ".", "--format", "png")
+    assert (result.exit_code, mask.read_bytes()) == (2, before)
+    prompts.write_text('[{"mask": "photo_mask_1.png"}]')
+    result = run("photo.png", "--prompts", str(prompts), "--out", ".", "--format", "png")
+    assert (result.exit_code, mask.read_bytes()) == (2, before)
+    result = run("photo.png", "--prompts", str(prompts), "--out", ".", "--format", "coco")
+    assert result.exit_code == 2
+    assert "photo_coco.json is one of the inputs" in result.stderr
+
+
+def test_pixel_limit_holds_for_masks(run: Callable[..., Result]) -> None:
+    save_image(Path("mask.png"), (WIDTH + 1, HEIGHT))
+    limit = str(WIDTH * HEIGHT)
+    check_refused(run("photo.png", "--mask", "mask.png", "--max-pixels", limit), "mask.png", "more than the limit")
+
+
+def test_prompts_file_nested_too_deeply(run: Callable[..., Result]) -> None:
+    Path("deep.json").write_text("[" * 200_000)
+    check_refused(run("photo.png", "--prompts", "deep.json"), "deep.json", "nested too deeply")
+
+
+def test_prompts_file_with_a_byte_order_mark(run: Callable[..., Result]) -> None:
+    Path("marked.json").write_text('[{"points_xy": [[1, 2]]}]', encoding="utf-8-sig")
+    assert run("photo.png", "--prompts", "marked.json").exit_code == 0

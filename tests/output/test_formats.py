@@ -136,7 +136,7 @@ def test_write_result(tmp_path: Path) -> None:
 def test_images_are_not_overwritten(tmp_path: Path) -> None:
     precious = tmp_path / "ring_overlay.png"
     precious.write_bytes(b"photo")
-    with pytest.raises(OutputError, match=r"ring_overlay\.png is one of the images"):
+    with pytest.raises(OutputError, match=r"ring_overlay\.png is one of the inputs"):
         write_result(result(), ["overlay"], tmp_path, "ring", keep={precious.resolve()})
     assert precious.read_bytes() == b"photo"
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +26,9 @@ USER_ERROR = 2
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF, errno.EPIPE}
+"""What a full disk or a closed pipe does to standard output. Errors of other files name them, or are typed."""
 
 
 class _Group(TyperGroup):
@@ -69,4 +77,18 @@ def options(
 
 def main() -> None:
     """Run the command line: the entry point of the installed `segany`."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files hold more than some terminals can show
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in STDOUT_ERRORS:
+            raise
+        print(f"error: standard output could not be written: {error.strerror}.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # or Python would try to write the rest at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(USER_ERROR)

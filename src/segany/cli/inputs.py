@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from segany.errors import ImageError, OutputError
-from segany.images import readable_suffixes
+from segany.files import path_errors
+from segany.images import missing_image, readable_suffixes
 
 
 def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:
@@ -26,9 +27,11 @@ def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:
 
 def check_folder(folder: Path, option: str) -> None:
     """Raise `OutputError` where a file is in the way of a folder for results."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not existing.is_dir():
-        raise OutputError(f"{folder} cannot hold the results: {existing} is not a folder. Choose another {option}.")
+    with path_errors(folder, OutputError):
+        folder.resolve()
+        existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not existing.is_dir():
+            raise OutputError(f"{folder} cannot hold the results: {existing} is not a folder. Choose another {option}.")
 
 
 def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
@@ -47,9 +50,12 @@ def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
         OutputError: images would be taken from `out`.
     """
     found: dict[Path, Path] = {}
+    with path_errors(out, OutputError):
+        out = out.resolve()
     for path in paths:
-        for image in _images_at(path, out.resolve()):
-            found.setdefault(image.resolve(), image)
+        with path_errors(path, ImageError):
+            for image in _images_at(path, out):
+                found.setdefault(image.resolve(), image)
     return list(found.values())
 
 
@@ -64,7 +70,7 @@ def _images_at(path: Path, out: Path) -> list[Path]:
         candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
         advice = f"No images match {path}. Check the pattern; in quotes, it works the same in every shell."
     else:
-        raise ImageError(f"There is no file {path}. Check the path.")
+        raise missing_image(path)
     suffixes = readable_suffixes()
     named_like_images = (file for file in candidates if file.suffix.lower() in suffixes)
     images = sorted(file for file in named_like_images if not file.name.startswith(".") and file.is_file())

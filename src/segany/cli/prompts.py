@@ -49,9 +49,9 @@ class ObjectPrompt(BaseModel):
             return None
         return Prompt(self.points_xy, self.labels, self.box_xyxy)
 
-    def read_mask(self, size_hw: SizeHW) -> MaskInput | None:
+    def read_mask(self, size_hw: SizeHW, max_pixels: int) -> MaskInput | None:
         """Read the mask for an image of that size; None where there is none."""
-        return None if self.mask is None else read_mask(self.mask, size_hw)
+        return None if self.mask is None else read_mask(self.mask, size_hw, max_pixels)
 
     def to_prompt(self, mask: MaskInput | None, preprocessing: Preprocessing, low_res_size: int) -> Prompt:
         """The prompt, with the mask that `read_mask` gave, for a model of that preprocessing."""
@@ -72,6 +72,12 @@ class PromptPlan:
 
     everywhere: tuple[ObjectPrompt, ...] = ()
     by_image: Mapping[str, tuple[ObjectPrompt, ...]] | None = None
+
+    @property
+    def mask_files(self) -> list[Path]:
+        """The files of all masks."""
+        plans = (self.everywhere, *(self.by_image or {}).values())
+        return [item.mask for plan in plans for item in plan if item.mask is not None]
 
     def objects_in(self, image: Path) -> tuple[ObjectPrompt, ...]:
         """The objects to look for in an image.
@@ -137,13 +143,15 @@ def read_prompts_file(path: Path) -> PromptPlan:
         PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
     except FileNotFoundError:
         raise PromptError(f"There is no prompts file {path}. Check the path.") from None
     except OSError as error:
         raise PromptError(f"The prompts file {path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise PromptError(f"The prompts file {path} is not JSON: {error}.") from error
+    except RecursionError:
+        raise PromptError(f"The prompts file {path} is nested too deeply. It looks like {PROMPTS_EXAMPLE}") from None
     folder = path.parent
     if isinstance(content, dict):
         by_image = {name: _objects(value, f"{path}, image {name!r}", folder) for name, value in content.items()}
@@ -151,13 +159,14 @@ def read_prompts_file(path: Path) -> PromptPlan:
     return PromptPlan(_objects(content, str(path), folder))
 
 
-def read_mask(path: Path, size_hw: SizeHW) -> MaskInput:
+def read_mask(path: Path, size_hw: SizeHW, max_pixels: int) -> MaskInput:
     """Read the file of a mask prompt.
 
     Args:
         path: a picture of the image's size, where everything that is not black is the object; or low-res
             logits as .npy, or as .npz that holds one array or the prediction `--format npz` wrote.
         size_hw: size of the image.
+        max_pixels: refuse pictures of more pixels.
 
     Raises:
         PromptError: the mask is of another size, empty, or its file is damaged.
@@ -165,7 +174,7 @@ def read_mask(path: Path, size_hw: SizeHW) -> MaskInput:
     """
     if path.suffix.lower() in MASK_ARRAY_SUFFIXES:
         return _read_logits(path)
-    mask = np.asarray(read_image(path).any(axis=2), dtype=np.bool_)
+    mask = np.asarray(read_image(path, max_pixels).any(axis=2), dtype=np.bool_)
     if mask.shape != size_hw:
         raise PromptError(
             f"The mask {path} is {mask.shape[1]} wide and {mask.shape[0]} high, but the image is {size_hw[1]} wide "

@@ -16,7 +16,8 @@ from rich.text import Text
 from segany.cli.inputs import check_folder, parse_formats
 from segany.cli.prompts import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
 from segany.errors import ImageError, PromptError
-from segany.images import DEFAULT_MAX_PIXELS, image_id, read_image
+from segany.files import path_errors
+from segany.images import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
 from segany.models.registry import DEFAULT_MODEL
 from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
 from segany.output.writing import file_names
@@ -82,7 +83,7 @@ def segment(
     chosen_formats = parse_formats(formats, FORMATS)
     _check_paths(images, plan, out)
     predictor: ImagePredictor | None = None
-    protected = {image.resolve() for image in images}
+    protected = {path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))}
     for image, name in zip(images, file_names(images), strict=True):
         request = ImageRequest.read(image, plan.objects_in(image), max_pixels)
         predictor = predictor or open_predictor(model, device, max_pixels)  # slow: not before an image is good
@@ -133,7 +134,7 @@ class ImageRequest:
                 prompt = item.without_mask()
                 if prompt is not None:
                     prompt.check_fits(size_hw)
-            return cls(pixels, objects, tuple(item.read_mask(size_hw) for item in objects))
+            return cls(pixels, objects, tuple(item.read_mask(size_hw, max_pixels) for item in objects))
         except PromptError as error:
             raise PromptError(f"{image}: {error}") from error
 
@@ -150,9 +151,14 @@ class ImageRequest:
 def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
     """Find what is sure to fail before any work is done for the images before it."""
     for image in images:
-        if not image.exists():
-            raise ImageError(f"There is no file {image}. Check the path.")
+        with path_errors(image, ImageError):
+            image.resolve()
+            if not image.exists():
+                raise missing_image(image)
         plan.objects_in(image)
+    for mask in plan.mask_files:
+        with path_errors(mask, PromptError):
+            mask.resolve()
     check_folder(out, "--out")
 
 

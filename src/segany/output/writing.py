@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segany.errors import OutputError
-from segany.files import write_file
+from segany.files import path_errors, write_file
 
 PNG_COMPRESSION = 3
 """Of 9. More takes several times as long for files a few per cent smaller."""
@@ -37,7 +37,7 @@ def write_files(files: Iterable[tuple[str, bytes]], folder: Path, name: str, kee
         files: what each is called after `name`, and what it holds.
         folder: where to; made when it is missing.
         name: what the files' names begin with.
-        keep: resolved paths that must not be overwritten, such as the images themselves.
+        keep: resolved paths that must not be overwritten, such as the images and masks read.
 
     Raises:
         OutputError: a file could not be written; earlier ones are kept.
@@ -45,8 +45,9 @@ def write_files(files: Iterable[tuple[str, bytes]], folder: Path, name: str, kee
     written = []
     for suffix, data in files:
         path = folder / f"{name}{suffix}"
-        if path.resolve() in keep:
-            raise OutputError(f"{path} is one of the images and is not overwritten. Choose another folder.")
+        with path_errors(path, OutputError):
+            if path.resolve() in keep:
+                raise OutputError(f"{path} is one of the inputs and is not overwritten. Choose another folder.")
         written.append(write_file(path, data))
     return written
 
