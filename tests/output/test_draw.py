@@ -1,14 +1,25 @@
 """Overlays: what is where, in images of every shape. How they look is for people to judge."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segany.output.draw import draw_overlay
+from segany.output import draw as draw_module
+from segany.output.draw import _tint, draw_overlay
 from segany.output.marks import Labels
-from segany.output.style import BACKGROUND_COLOUR, FOREGROUND_COLOUR, PALETTE, WHITE, Sizes, object_colour, text_colour
+from segany.output.style import (
+    BACKGROUND_COLOUR,
+    FOREGROUND_COLOUR,
+    PALETTE,
+    TINT,
+    WHITE,
+    Sizes,
+    object_colour,
+    text_colour,
+)
 from segany.types import Prompt
 
 GREY = np.full((300, 400, 3), 128, dtype=np.uint8)
@@ -35,6 +46,29 @@ def test_mask_is_tinted_and_outlined_and_the_rest_is_untouched() -> None:
     ring = disc((300, 400), 200, 150, 82) & ~disc((300, 400), 200, 150, 78)
     assert near(overlay[ring], PALETTE[0]).mean() > 0.2
     assert near(overlay, WHITE).sum() > 100
+
+
+def test_tint_is_exact_and_needs_little_memory() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    mask = disc((1000, 1000), 480, 510, 400)
+    tinted = image.copy()
+    tracemalloc.start()
+    _tint(tinted, image, mask, PALETTE[1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    expected = np.where(mask[..., None], np.rint(image * (1 - TINT) + np.array(PALETTE[1]) * TINT), image)
+    np.testing.assert_array_equal(tinted, expected)
+    assert peak < 15 * mask.size
+
+
+def test_noise_gets_no_outlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).random((300, 400)) > 0.5
+    monkeypatch.setattr(draw_module, "MAX_RINGS", 100)
+    overlay = draw_overlay(GREY, noise[None])
+    assert (overlay[~noise] == 128).all()
+    assert not (overlay[noise] == 128).all(axis=-1).any()
+    monkeypatch.setattr(draw_module, "MAX_RINGS", 1_000_000)
+    assert not (draw_overlay(GREY, noise[None])[~noise] == 128).all()
 
 
 def test_small_objects_stay_visible_inside_large_ones() -> None:

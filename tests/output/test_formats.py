@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from segany.errors import OutputError
+from segany.files import write_file
 from segany.ops.polygons import Polygon, polygons_to_mask
+from segany.output import formats as formats_module
 from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
 from segany.output.writing import file_names
 from segany.types import MaskPrediction, Prompt
@@ -131,6 +134,36 @@ def test_write_result(tmp_path: Path) -> None:
     assert sorted(paths) == sorted((tmp_path / "new" / "out").iterdir())
     assert all(path.name.startswith("ring_") for path in paths)
     assert set(DEFAULT_FORMATS) <= set(FORMATS)
+
+
+@pytest.mark.parametrize("failure", [OutputError, KeyboardInterrupt])
+def test_write_result_leaves_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
+) -> None:
+    def fail_at_json(path: Path, data: bytes) -> Path:
+        if path.suffix == ".json":
+            raise failure("no space")
+        return write_file(path, data)
+
+    monkeypatch.setattr(formats_module, "write_file", fail_at_json)
+    with pytest.raises(failure):
+        write_result(result(), ["overlay", "png", "coco"], tmp_path, "ring")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_result_encodes_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: SegmentedImage) -> Iterator[tuple[str, bytes]]:
+        raise MemoryError
+
+    earlier = tmp_path / "ring_overlay.png"
+    earlier.write_bytes(b"earlier")
+    monkeypatch.setitem(FORMATS, "coco", fail)
+    with pytest.raises(MemoryError):
+        write_result(result(), ["overlay", "coco"], tmp_path, "ring")
+    monkeypatch.undo()
+    with pytest.raises(OutputError):
+        write_result(result(), ["overlay", "coco"], tmp_path, "ring", keep={(tmp_path / "ring_coco.json").resolve()})
+    assert earlier.read_bytes() == b"earlier"
 
 
 def test_images_are_not_overwritten(tmp_path: Path) -> None:

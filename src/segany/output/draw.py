@@ -27,6 +27,10 @@ CORNER_CUT = 1.0
 """Pixels cut off a corner of an outline along both sides, which turns the stairs of pixels into slopes."""
 
 
+MAX_RINGS = 10_000
+"""A mask of more parts and holes is noise, and gets no outline: it would take long and hide everything."""
+
+
 def draw_overlay(
     image: PixelArray,
     masks: BoolArray,
@@ -35,7 +39,8 @@ def draw_overlay(
 ) -> PixelArray:
     """Draw masks over an image, one colour an object.
 
-    A mask is a tint with an outline of its colour within white. Foreground points are green discs with
+    A mask is a tint with an outline of its colour within white (noise of more than
+    `MAX_RINGS` rings has none). Foreground points are green discs with
     a plus, background points red ones with a minus, boxes dashed rectangles in the object's colour. A
     chip tells the score, the object's number where there are several, and of a mask in the prompt.
 
@@ -52,8 +57,7 @@ def draw_overlay(
     largest_first = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()  # or it would cover the others
     tinted = image.copy()
     for index in largest_first:
-        pixels = image[masks[index]]  # not of what is tinted already: a mixture would be nobody's colour
-        tinted[masks[index]] = np.rint(pixels * (1 - TINT) + np.array(object_colour(index)) * TINT)
+        _tint(tinted, image, masks[index], object_colour(index))
     canvas = Image.fromarray(tinted)
     for index in largest_first:
         draw_outlines(canvas, mask_to_polygons(masks[index]), object_colour(index), sizes)
@@ -74,10 +78,11 @@ def draw_outlines(
     sizes: Sizes,
     supersampling: int = LINE_SUPERSAMPLING,
 ) -> None:
-    """Draw lines along all rings of polygons."""
-    rings = [_without_stairs(ring) for polygon in polygons for ring in polygon.rings]
-    if not rings:
+    """Draw lines along all rings of polygons, unless there are more than `MAX_RINGS`."""
+    traced = [ring for polygon in polygons for ring in polygon.rings]
+    if not traced or len(traced) > MAX_RINGS:
         return
+    rings = [_without_stairs(ring) for ring in traced]
     margin = math.ceil(sizes.line / 2 + sizes.rim) + 1
     corners = np.concatenate(rings)
     left, top = (np.floor(corners.min(axis=0)).astype(int) - margin).tolist()
@@ -96,6 +101,20 @@ def draw_outlines(
             rims.line(closed, fill=255, width=max(1, round((line + 2 * sizes.rim) * factor)), joint="curve")
     for layer, fill in zip(layers, (WHITE, colour), strict=True):
         canvas.paste(fill, (left, top), layer.reduce(factor))
+
+
+def _tint(tinted: PixelArray, image: PixelArray, mask: BoolArray, colour: Colour) -> None:
+    """Mix the colour into the pixels of a mask, with tables: floats of a large image would fill the memory.
+
+    Mixes with `image` and not with what is tinted already: a mixture of mixtures would be nobody's colour.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    tables = np.rint(np.arange(256) * (1 - TINT) + np.array(colour)[:, None] * TINT).astype(int)  # [3, 256]
+    mixed = Image.fromarray(np.ascontiguousarray(image[box])).point(tables.ravel().tolist())
+    np.copyto(tinted[box], np.asarray(mixed), where=mask[box][..., None])
 
 
 def _without_stairs(ring: RingArray) -> RingArray:

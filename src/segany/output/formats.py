@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from segany.files import write_file
 from segany.ops.polygons import Polygon, RingArray, mask_to_polygons
 from segany.ops.rle import encode_masks
 from segany.output.draw import draw_overlay
-from segany.output.writing import json_bytes, png_bytes, write_files
+from segany.output.writing import check_not_kept, json_bytes, png_bytes
 from segany.types import BoolArray, MaskPrediction, PixelArray
 
 JPEG_QUALITY = 92
@@ -216,7 +217,7 @@ DEFAULT_FORMATS = ("overlay", "png", "coco")
 def write_result(
     result: SegmentedImage, formats: Sequence[str], folder: Path, name: str, keep: Collection[Path] = ()
 ) -> dict[str, list[Path]]:
-    """Write a result in some formats.
+    """Write a result in some formats: all files, or none.
 
     Args:
         result: an image and its masks.
@@ -229,9 +230,21 @@ def write_result(
         For every format the files that were written, each whole.
 
     Raises:
-        OutputError: a file could not be written; earlier ones are kept.
+        OutputError: a file could not be written; those written before it are removed again.
     """
-    return {item: write_files(FORMATS[item](result), folder, name, keep) for item in formats}
+    encoded = {item: [(folder / f"{name}{suffix}", data) for suffix, data in FORMATS[item](result)] for item in formats}
+    files = [file for group in encoded.values() for file in group]
+    for path, _ in files:
+        check_not_kept(path, keep)
+    written: list[Path] = []
+    try:
+        for path, data in files:
+            written.append(write_file(path, data))
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
+    return {item: [path for path, _ in group] for item, group in encoded.items()}
 
 
 def _overlays(result: SegmentedImage) -> Iterator[tuple[str, PixelArray]]:

@@ -45,11 +45,16 @@ def write_files(files: Iterable[tuple[str, bytes]], folder: Path, name: str, kee
     written = []
     for suffix, data in files:
         path = folder / f"{name}{suffix}"
-        with path_errors(path, OutputError):
-            if path.resolve() in keep:
-                raise OutputError(f"{path} is one of the inputs and is not overwritten. Choose another folder.")
+        check_not_kept(path, keep)
         written.append(write_file(path, data))
     return written
+
+
+def check_not_kept(path: Path, keep: Collection[Path]) -> None:
+    """Raise `OutputError` where a file to be written is one of these resolved paths."""
+    with path_errors(path, OutputError):
+        if path.resolve() in keep:
+            raise OutputError(f"{path} is one of the inputs and is not overwritten. Choose another folder.")
 
 
 def file_names(sources: Sequence[Path]) -> list[str]:
