@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segany.cli.inputs import find_images
+from segany.cli.inputs import check_folder, find_images
 from segany.errors import ImageError, OutputError
 
 OUT = Path("out")
@@ -71,3 +71,19 @@ def test_results_are_not_taken_for_images() -> None:
             found(path, out=Path("photos"))
     assert found("photos/a.png", out=Path("photos")) == ["photos/a.png"]
     assert found("photos", out=Path("photos/out"))
+
+
+def test_names_too_long_and_circles_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("x" * 300), tmp_path / "loop"):
+        with pytest.raises(ImageError):
+            find_images([path], tmp_path / "out")
+        with pytest.raises(OutputError):
+            check_folder(path / "out", "--out")
+    with pytest.raises(OutputError, match="cannot be used"):
+        find_images([], tmp_path / "loop")
+
+
+def test_web_addresses_are_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="web address"):
+        find_images([Path("https://example.org/a.png")], tmp_path / "out")
