@@ -472,3 +472,7 @@ def test_reading_and_writing_go_on_while_the_model_works(
     monkeypatch.setattr(pipeline_module, "write_files", write)
     generator.on_generate = wait
     assert run("photos").exit_code == 0
+
+
+def test_name_of_a_model_too_long(run: Callable[..., Result]) -> None:
+    check_refused(run("photos", "--model", "x" * 300), "cannot be used: File name too long")

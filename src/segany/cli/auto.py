@@ -15,7 +15,8 @@ from segany.cli.auto_report import AutoReporter
 from segany.cli.done_notes import DoneNotes
 from segany.cli.inputs import check_folder, find_images, parse_formats
 from segany.cli.pipeline import AutoPlan, Pipeline
-from segany.errors import ConfigError
+from segany.errors import CheckpointError, ConfigError
+from segany.files import path_errors
 from segany.hub.cache import sha256_of
 from segany.images import DEFAULT_MAX_PIXELS
 from segany.models.registry import DEFAULT_MODEL, MODELS
@@ -180,8 +181,9 @@ def _check_embeddings(folder: Path | None, config: AutomaticConfig) -> None:
 
 def _identity(model: str) -> str:
     """What tells a model from others: its name where its weights are published, else the content of the file."""
-    if model not in MODELS and Path(model).is_file():
-        return f"sha256:{sha256_of(Path(model))}"
+    with path_errors(Path(model), CheckpointError):
+        if model not in MODELS and Path(model).is_file():
+            return f"sha256:{sha256_of(Path(model))}"
     return model
 
 
