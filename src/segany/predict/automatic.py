@@ -312,7 +312,11 @@ def _one_point_prompts(points_xy: FloatArray) -> tuple[FloatArray, IntArray]:
 
 
 def _best_of_crops(found: list[_Found], iou_thresh: float) -> list[_Found]:
-    """Drop what another crop found as well; the smaller crop sees it larger, so that wins."""
+    """Drop what another crop found as well; the smaller crop sees it larger, so that wins.
+
+    The smaller crops come first in what is returned, so that they also win where only cleaning makes two
+    masks alike.
+    """
     if len(found) == 1:
         return found
     boxes = np.concatenate([one.boxes_xyxy for one in found])
@@ -321,7 +325,8 @@ def _best_of_crops(found: list[_Found], iou_thresh: float) -> list[_Found]:
     kept = np.zeros(len(boxes), dtype=np.bool_)
     kept[suppress_overlaps(boxes, preference, iou_thresh)] = True
     ends = np.cumsum([len(one.scores) for one in found])[:-1]
-    return [_subset(one, np.flatnonzero(flags)) for one, flags in zip(found, np.split(kept, ends), strict=True)]
+    left = [_subset(one, np.flatnonzero(flags)) for one, flags in zip(found, np.split(kept, ends), strict=True)]
+    return [left[index] for index in np.argsort(crop_areas, kind="stable")]
 
 
 def _subset(found: _Found, index: npt.NDArray[np.intp]) -> _Found:
