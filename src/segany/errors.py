@@ -52,3 +52,9 @@ class RecordsError(SeganyError, ValueError):
 
 class MissingExtraError(SeganyError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise `ConfigError` with `message` unless `condition` holds: for configurations when they are built."""
+    if not condition:
+        raise ConfigError(message)

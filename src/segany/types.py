@@ -30,6 +30,12 @@ BACKGROUND, FOREGROUND = 0, 1
 PADDING_LABEL, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL = -1, 2, 3
 """Labels that only the prompt encoder sees: no point at all, and the two corners of a box."""
 
+IMAGES_AT_ONCE = 4
+"""Images of a list that are held decoded, and that an accelerator encodes together.
+
+On a CPU they are encoded one by one: one image already keeps all cores busy.
+"""
+
 MASK_THRESHOLD = 0.0
 """Mask logits above this are foreground."""
 

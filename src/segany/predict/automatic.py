@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError
+from segany.errors import check
 from segany.images import DEFAULT_MAX_PIXELS, ImageSource, read_image
 from segany.ops.boxes import box_areas, cut_off_by_crop, suppress_overlaps
 from segany.ops.components import remove_small_regions
@@ -83,16 +83,16 @@ class AutomaticConfig:
 
     def __post_init__(self) -> None:
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
-            _check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0..1, got {getattr(self, name)}.")
+            check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0..1, got {getattr(self, name)}.")
         for name in ("crop_n_layers", "min_mask_region_area", "min_mask_area", "stability_score_offset"):
-            _check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
+            check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("points_per_side", "crop_n_points_downscale_factor"):
-            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
         batch = self.points_per_batch
-        _check(batch is None or batch >= 1, f"points_per_batch must be at least 1, got {batch}.")
-        _check(0 <= self.crop_overlap_ratio < 1, f"crop_overlap_ratio must lie in 0..1, got {self.crop_overlap_ratio}.")
+        check(batch is None or batch >= 1, f"points_per_batch must be at least 1, got {batch}.")
+        check(0 <= self.crop_overlap_ratio < 1, f"crop_overlap_ratio must lie in 0..1, got {self.crop_overlap_ratio}.")
         fraction = self.max_mask_fraction
-        _check(fraction is None or 0 < fraction <= 1, f"max_mask_fraction must lie in 0..1, got {fraction}.")
+        check(fraction is None or 0 < fraction <= 1, f"max_mask_fraction must lie in 0..1, got {fraction}.")
         if self.point_grids is not None:
             object.__setattr__(self, "point_grids", _checked_grids(self.point_grids, self.crop_n_layers))
         else:
@@ -108,7 +108,7 @@ class AutomaticConfig:
         if self.point_grids is not None:
             return self.point_grids[layer]
         count = self.points_per_side // self.crop_n_points_downscale_factor**layer
-        _check(
+        check(
             count >= 1,
             f"points_per_side {self.points_per_side} leaves no points for layer {layer}: lower crop_n_layers "
             f"({self.crop_n_layers}) or crop_n_points_downscale_factor ({self.crop_n_points_downscale_factor}).",
@@ -116,18 +116,13 @@ class AutomaticConfig:
         return point_grid(count)
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
 def _checked_grids(grids: Sequence[npt.ArrayLike], layers: int) -> tuple[FloatArray, ...]:
-    _check(len(grids) == layers + 1, f"point_grids must be {layers + 1} grids, one a layer, got {len(grids)}.")
+    check(len(grids) == layers + 1, f"point_grids must be {layers + 1} grids, one a layer, got {len(grids)}.")
     checked = tuple(np.array(grid, dtype=np.float32) for grid in grids)
     for grid in checked:
-        _check(grid.ndim == 2 and grid.shape[1] == 2, f"A point grid must be [N, 2], got {list(grid.shape)}.")
-        _check(len(grid) > 0, "A point grid is empty.")
-        _check(
+        check(grid.ndim == 2 and grid.shape[1] == 2, f"A point grid must be [N, 2], got {list(grid.shape)}.")
+        check(len(grid) > 0, "A point grid is empty.")
+        check(
             bool(((grid >= 0) & (grid <= 1)).all()), "Points of a grid must lie in 0..1: they are shares of the image."
         )
     return checked
@@ -186,24 +181,27 @@ class AutomaticMaskGenerator:
         """
         config = self.config
         if isinstance(image, Embedding):
-            _check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
+            check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
             image.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
-            pixels, size_hw = None, image.size_hw
+            size_hw = image.size_hw
+            crops = self._crops(size_hw)
+            embeddings: Iterable[Embedding] = (image,)
         else:
             pixels = read_image(image, max_pixels=self.predictor.max_pixels)
             size_hw = (pixels.shape[0], pixels.shape[1])
-        crops = make_crops(size_hw, config.crop_n_layers, config.crop_overlap_ratio)
-        _check(all(min(crop.size_hw) > 0 for crop in crops), "The image is too small for that many layers of crops.")
+            crops = self._crops(size_hw)
+            embeddings = (self._embed(pixels, crop) for crop in crops)  # one at a time
         report = _Report(progress, sum(len(config.grid(crop.layer)) for crop in crops))
-        found = []
-        for crop in crops:
-            embedding = image if isinstance(image, Embedding) else self._embed(pixels, crop)
-            found.append(self._search(embedding, crop, size_hw, report))
+        pairs = zip(embeddings, crops, strict=True)
+        found = [self._search(embedding, crop, size_hw, report) for embedding, crop in pairs]
         return MaskRecords(tuple(self._records(_best_of_crops(found, config.crop_nms_thresh), size_hw)), size_hw)
 
-    def _embed(self, pixels: PixelArray | None, crop: Crop) -> Embedding:
-        if pixels is None:
-            raise ConfigError("Crops need the image itself.")
+    def _crops(self, size_hw: SizeHW) -> list[Crop]:
+        crops = make_crops(size_hw, self.config.crop_n_layers, self.config.crop_overlap_ratio)
+        check(all(min(crop.size_hw) > 0 for crop in crops), "The image is too small for that many layers of crops.")
+        return crops
+
+    def _embed(self, pixels: PixelArray, crop: Crop) -> Embedding:
         left, top, right, bottom = crop.box_xyxy
         return self.predictor.embed(np.ascontiguousarray(pixels[top:bottom, left:right]))
 

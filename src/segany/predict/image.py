@@ -12,6 +12,7 @@ from segany.images import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
 from segany.types import (
     BOX_BOTTOM_RIGHT_LABEL,
     BOX_TOP_LEFT_LABEL,
+    IMAGES_AT_ONCE,
     MASK_THRESHOLD,
     PADDING_LABEL,
     BoolArray,
@@ -25,9 +26,6 @@ from segany.types import (
     Prompt,
     SizeHW,
 )
-
-_IMAGES_AT_ONCE = 4
-"""Images of a list that are held decoded: as many as an accelerator encodes together."""
 
 
 class ImageModel(Protocol):
@@ -99,8 +97,8 @@ class ImagePredictor:
         if not isinstance(image, (list, tuple)):
             return self._embed([image])[0]
         embeddings: list[Embedding] = []
-        for first in range(0, len(image), _IMAGES_AT_ONCE):
-            embeddings += self._embed(image[first : first + _IMAGES_AT_ONCE])
+        for first in range(0, len(image), IMAGES_AT_ONCE):
+            embeddings += self._embed(image[first : first + IMAGES_AT_ONCE])
         return embeddings
 
     def _embed(self, images: Sequence[ImageSource]) -> list[Embedding]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segany.models.sam.config import EMBEDDING_STRIDE, SamConfig, check
+from segany.errors import check
+from segany.models.sam.config import EMBEDDING_STRIDE, SamConfig
 
 
 @dataclass(frozen=True)

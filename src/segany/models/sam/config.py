@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from segany.errors import ConfigError
+from segany.errors import check
 from segany.types import Preprocessing
 
 if TYPE_CHECKING:
@@ -15,12 +15,6 @@ EMBEDDING_STRIDE = 16
 """Pixels of the input per position of the image embedding."""
 
 EncoderConfig: TypeAlias = "VitConfig | TinyVitConfig"
-
-
-def check(condition: bool, message: str) -> None:
-    """Raise `ConfigError` with `message` unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,7 @@ from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam.vit import ImageEncoderVit
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
-from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
-
-IMAGES_AT_ONCE = 4
-"""Images encoded together on an accelerator. On a CPU one image already keeps all cores busy."""
+from segany.types import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
 PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
 """Prompts decoded together. On a CPU eight share the image and still fit the cache."""
