@@ -5,7 +5,7 @@ import pytest
 import torch
 from tests.ops.test_resize import SIZES, smooth_logits
 
-from segany.ops.measure import measure_masks
+from segany.ops.measure import bound_boxes, cut_out, measure_masks
 from segany.ops.resize import upscale_logits
 from segany.types import Preprocessing
 
@@ -43,3 +43,58 @@ def test_no_masks_at_all() -> None:
     measures = measure_masks(torch.zeros(0, 64, 64), PREPROCESSING, (30, 90), 1.0)
     assert measures.areas.shape == (0,)
     assert measures.boxes_xyxy.shape == (0, 4)
+
+
+def blobs(count: int, low_hw: tuple[int, int] = (64, 64)) -> torch.Tensor:
+    """Logits of blobs of all sizes, specks and threads among them."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 1, *low_hw, generator=generator)
+    for index in range(count):
+        kernel = 1 + 2 * (index % 6)
+        noise[index] = torch.nn.functional.avg_pool2d(noise[index], kernel, 1, kernel // 2) * kernel
+    return noise[:, 0] * 4 - torch.linspace(0, 10, count)[:, None, None]
+
+
+def disc(y: float, x: float, radius: float, steepness: float = 1.0) -> torch.Tensor:
+    """Logits of a disc, [64, 64]."""
+    rows, columns = torch.meshgrid(torch.arange(64.0) - y, torch.arange(64.0) - x, indexing="ij")
+    return steepness * (radius - torch.hypot(rows, columns))
+
+
+@pytest.mark.parametrize("size_hw", [*SIZES, (20, 20), (1, 300), (300, 1), (64, 64)])
+def test_boxes_lie_within_their_bounds(size_hw: tuple[int, int]) -> None:
+    low_res = blobs(60)
+    bounds = bound_boxes(low_res, PREPROCESSING, size_hw)
+    for index, logits in enumerate(upscale_logits(low_res[None], PREPROCESSING, size_hw)[0].numpy()):
+        outer, inner = bounds.outer_xyxy[index], bounds.inner_xyxy[index]
+        y, x = np.nonzero(logits > 0)
+        if len(x):
+            box = np.array([x.min(), y.min(), x.max(), y.max()])
+            assert (outer[:2] <= box[:2]).all()
+            assert (outer[2:] >= box[2:]).all()
+        if inner.any():
+            assert (inner[:2] >= box[:2]).all()
+            assert (inner[2:] <= box[2:]).all()
+
+
+def test_bounds_are_close() -> None:
+    round_mask = disc(30, 30, 20)[None]
+    bounds = bound_boxes(round_mask, PREPROCESSING, (256, 256))
+    box = measure_masks(round_mask, PREPROCESSING, (256, 256), 1.0).boxes_xyxy
+    assert bounds.inner_xyxy.any()
+    np.testing.assert_allclose(bounds.inner_xyxy, box, atol=12)  # three samples of four pixels
+    np.testing.assert_allclose(bounds.outer_xyxy, box, atol=8)
+
+
+@pytest.mark.parametrize("size_hw", SIZES)
+def test_the_part_that_is_cut_out_measures_the_same(size_hw: tuple[int, int]) -> None:
+    low_res = torch.cat([blobs(30), torch.full((1, 64, 64), -9.0), torch.full((1, 64, 64), 9.0)])
+    parts = cut_out(low_res, 1.0)
+    assert parts[-2].values.numel() == 0
+    assert sum(part.values.numel() for part in parts) < low_res.numel()
+    with torch.inference_mode():
+        whole = measure_masks(low_res, PREPROCESSING, size_hw, 1.0)
+        restored = measure_masks(torch.stack([part.restored() for part in parts]), PREPROCESSING, size_hw, 1.0)
+    np.testing.assert_array_equal(whole.areas, restored.areas)
+    np.testing.assert_array_equal(whole.stability, restored.stability)
+    np.testing.assert_array_equal(whole.boxes_xyxy, restored.boxes_xyxy)

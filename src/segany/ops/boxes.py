@@ -25,19 +25,35 @@ def suppress_overlaps(boxes_xyxy: FloatArray, scores: FloatArray, iou_thresh: fl
     Returns:
         Indices of what stays, highest score first.
     """
-    areas = box_areas(boxes_xyxy)
     waiting = np.argsort(-scores, kind="stable")
     kept = []
     while len(waiting):
         best, waiting = waiting[0], waiting[1:]
         kept.append(best)
-        top_left = np.maximum(boxes_xyxy[best, :2], boxes_xyxy[waiting, :2])
-        bottom_right = np.minimum(boxes_xyxy[best, 2:], boxes_xyxy[waiting, 2:])
-        shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
-        union = areas[best] + areas[waiting] - shared
-        # Boxes without area overlap nothing, not even each other.
-        waiting = waiting[shared <= iou_thresh * union]
+        waiting = waiting[~overlap(boxes_xyxy[best], boxes_xyxy[waiting], iou_thresh)]
     return np.array(kept, dtype=np.int64)
+
+
+def overlap(
+    box_xyxy: FloatArray, boxes_xyxy: FloatArray, iou_thresh: float, outer_xyxy: FloatArray | None = None
+) -> BoolArray:
+    """Which boxes overlap a box by more than an IoU.
+
+    Args:
+        box_xyxy: [4].
+        boxes_xyxy: [K, 4].
+        iou_thresh: in 0..1.
+        outer_xyxy: [K, 4] where the boxes are known only to lie between `boxes_xyxy` and these: then which
+            do for certain.
+
+    Returns:
+        [K]. Boxes without area overlap nothing, not even each other.
+    """
+    top_left = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
+    bottom_right = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
+    shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+    union = box_areas(box_xyxy[None]) + box_areas(boxes_xyxy if outer_xyxy is None else outer_xyxy) - shared
+    return np.asarray(shared > iou_thresh * union)
 
 
 def cut_off_by_crop(

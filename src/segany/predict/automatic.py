@@ -17,6 +17,7 @@ from segany.ops.crops import Crop, make_crops
 from segany.ops.points import point_grid
 from segany.ops.rle import encode_masks
 from segany.output.records import MaskRecord, MaskRecords
+from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
 from segany.types import FOREGROUND, PADDING_LABEL, BoolArray, Embedding, FloatArray, IntArray, PixelArray, SizeHW
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segany.models.sam.model import Proposals
+    from segany.ops.measure import MaskMeasures
 
 Progress = Callable[[int, int], None]
 """Told how many of how many points are done."""
@@ -207,32 +209,38 @@ class AutomaticMaskGenerator:
 
     def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, report: _Report) -> _Found:
         """What the grid finds in one crop, without overlaps."""
-        from segany.ops.measure import measure_masks
-
         config, preprocessing = self.config, embedding.preprocessing
-        points_xy = self.config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
+        points_xy = config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
         points, labels = _one_point_prompts(preprocessing.to_input_xy(points_xy, embedding.size_hw))
-        largest = np.inf if config.max_mask_fraction is None else config.max_mask_fraction * size_hw[0] * size_hw[1]
-        low_res: list[Tensor] = []
-        columns: list[tuple[FloatArray, ...]] = []
-        offset_xy = np.array(crop.box_xyxy[:2], dtype=np.float32)
+        candidates = Candidates(preprocessing, embedding.size_hw, config.stability_score_offset)
+        prompts: list[IntArray] = []
+        scores: list[FloatArray] = []
         for proposals in self.model.propose(
             embedding.features, points, labels, config.pred_iou_thresh, config.points_per_batch
         ):
-            measures = measure_masks(proposals.low_res, preprocessing, embedding.size_hw, config.stability_score_offset)
+            candidates.add(proposals.low_res, proposals.scores)
+            prompts.append(proposals.prompts)
+            scores.append(proposals.scores)
+            report.advance(len(points), proposals.done)
+        report.finish(len(points))
+        offset_xy = np.array(crop.box_xyxy[:2], dtype=np.float32)
+
+        def accept(measures: MaskMeasures) -> BoolArray:
+            largest = np.inf if config.max_mask_fraction is None else config.max_mask_fraction * size_hw[0] * size_hw[1]
             boxes = measures.boxes_xyxy + np.tile(offset_xy, 2)
             good = (measures.stability >= config.stability_score_thresh) & (measures.areas < largest)
             good &= measures.areas >= max(config.min_mask_area, 1)
-            good &= ~cut_off_by_crop(boxes, crop.box_xyxy, size_hw)
-            low_res += [proposals.low_res[index].clone() for index in np.flatnonzero(good)]
-            points_of = points_xy[proposals.prompts] + offset_xy
-            columns.append((proposals.scores[good], measures.stability[good], boxes[good], points_of[good]))
-            report.advance(len(points), proposals.done)
-        report.finish(len(points))
-        scores, stability, boxes, points_of = (np.concatenate(column) for column in zip(*columns, strict=True))
-        kept = suppress_overlaps(boxes, scores, config.box_nms_thresh)
-        kept_logits = tuple(low_res[index] for index in kept)
-        return _Found(crop, kept_logits, scores[kept], stability[kept], boxes[kept], points_of[kept])
+            return np.asarray(good & ~cut_off_by_crop(boxes, crop.box_xyxy, size_hw))
+
+        chosen = candidates.choose(accept, config.box_nms_thresh)
+        return _Found(
+            crop,
+            chosen.low_res,
+            np.concatenate(scores)[chosen.index],
+            chosen.stability,
+            chosen.boxes_xyxy + np.tile(offset_xy, 2),
+            points_xy[np.concatenate(prompts)[chosen.index]] + offset_xy,
+        )
 
     def _records(self, found: list[_Found], size_hw: SizeHW) -> list[MaskRecord]:
         """Masks at the size of the image, cleaned if that is wanted, as records."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segany.models.sam.config import SamConfig
+from segany.models.sam.shared_image import FinishedImage, SharedImage
 from segany.models.sam.two_way_transformer import ImageTokens, TwoWayTransformer
 from segany.nn.layers import LayerNorm2d, Perceptron
 from segany.ops.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
-from segany.types import SizeHW
 
 
 class DecodedTokens(NamedTuple):
@@ -20,12 +21,12 @@ class DecodedTokens(NamedTuple):
 
     Attributes:
         mask_weights: [P, M, C / 8], the weights that turn upscaled image tokens into masks.
-        parts: the image tokens, one [P, T, C] or P times [1, T, C].
+        image: the image tokens, one [P, T, C], or P times [1, T, C], or a `SharedImage`'s.
         iou: [P, M], predicted IoU.
     """
 
     mask_weights: Tensor
-    parts: tuple[Tensor, ...]
+    image: tuple[Tensor, ...] | FinishedImage
     iou: Tensor
 
 
@@ -65,26 +66,59 @@ class MaskDecoder(nn.Module):
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M], M = 3 or 1.
         """
         decoded = self.transform(image, prompt_tokens, multimask=multimask)
-        together = len(decoded.mask_weights) // len(decoded.parts)
-        masks = [self.masks(*both) for both in zip(decoded.mask_weights.split(together), decoded.parts, strict=True)]
-        return torch.cat(masks), decoded.iou
+        return torch.cat(list(self.masks(decoded))).unflatten(0, decoded.iou.shape), decoded.iou
 
-    def transform(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
+    def prepare(self, image: ImageTokens) -> SharedImage:
+        """An image [1, T, C] for many prompts, on a CPU. It costs as much as three prompts save."""
+        return SharedImage(self.transformer, image, *_as_linear(self.output_upscaling[0]))
+
+    def transform(self, image: ImageTokens | SharedImage, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
         """The first half: everything but the masks, at about the same cost as they have."""
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(prompt_tokens), -1, -1)
-        tokens, parts = self.transformer(torch.cat([own, prompt_tokens], dim=1), image)
+        tokens = torch.cat([own, prompt_tokens], dim=1)
+        finished: tuple[Tensor, ...] | FinishedImage
+        if isinstance(image, SharedImage):
+            tokens, finished = image.transform(tokens)
+        else:
+            tokens, finished = self.transformer(tokens, image)
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
         weights = [mlp(tokens[:, 1 + index]) for index, mlp in list(enumerate(self.output_hypernetworks_mlps))[chosen]]
-        return DecodedTokens(torch.stack(weights, dim=1), parts, iou)
+        return DecodedTokens(torch.stack(weights, dim=1), finished, iou)
 
-    def masks(self, mask_weights: Tensor, image_tokens: Tensor) -> Tensor:
-        """The second half: low-res logits [P, M, 4h, 4w] from a part of what `transform` returns."""
-        side = int(image_tokens.shape[1] ** 0.5)
-        return upscale_and_project(self.output_upscaling, image_tokens, mask_weights, (side, side))
+    def masks(self, decoded: DecodedTokens, wanted: Tensor | None = None) -> Iterator[Tensor]:
+        """The second half: low-res logits [K, 4h, 4w] of some prompts after the other.
+
+        Args:
+            decoded: what `transform` returned.
+            wanted: bool [P, M], which masks to make; all without it.
+        """
+        if wanted is None:
+            wanted = torch.ones_like(decoded.iou, dtype=torch.bool)
+        if isinstance(decoded.image, FinishedImage):
+            for prompt, (weights, rows) in enumerate(zip(decoded.mask_weights, wanted, strict=True)):
+                if rows.any():
+                    yield upscale_and_project(self.output_upscaling, decoded.image.rows(prompt), weights[rows][None])[0]
+            return
+        together = len(wanted) // len(decoded.image)
+        for part, weights, rows in zip(
+            decoded.image, decoded.mask_weights.split(together), wanted.split(together), strict=True
+        ):
+            prompts = rows.any(dim=1)
+            if prompts.any():
+                first = first_rows(self.output_upscaling, part[prompts])
+                yield upscale_and_project(self.output_upscaling, first, weights[prompts])[rows[prompts]]
 
 
-def upscale_and_project(layers: nn.Sequential, image_tokens: Tensor, mask_weights: Tensor, size_hw: SizeHW) -> Tensor:
+def first_rows(layers: nn.Sequential, image_tokens: Tensor) -> Iterator[Tensor]:
+    """The first transposed convolution of `upscale_and_project`, of some of the tokens [P, T, C] after the other."""
+    prompts, count, channels = image_tokens.shape
+    together = max(1, CACHE_BUDGET // (prompts * 2 * channels)) if fast_cpu(image_tokens) else count
+    for tokens in image_tokens.split(together, dim=1):
+        yield _two_by_two(tokens, layers[0])
+
+
+def upscale_and_project(layers: nn.Sequential, rows: Iterable[Tensor], mask_weights: Tensor) -> Tensor:
     """Image tokens to masks at four times their resolution.
 
     The two transposed convolutions never overlap: each is a linear layer from one position to the
@@ -92,31 +126,32 @@ def upscale_and_project(layers: nn.Sequential, image_tokens: Tensor, mask_weight
 
     Args:
         layers: transposed convolution, norm, GELU, transposed convolution, GELU.
-        image_tokens: [P, h * w, C].
+        rows: what the first of them makes of a square image of T tokens, in pieces [P, t, 4, C / 4].
         mask_weights: [P, M, C / 8], from the hypernetworks.
-        size_hw: h, w.
 
     Returns:
         [P, M, 4h, 4w].
     """
-    height, width = size_hw
-    conv1, norm, conv2 = (cast(Any, layers[index]) for index in (0, 1, 3))
-
-    def project(tokens: Tensor) -> Tensor:
-        x = F.gelu(norm.over_last_axis(_two_by_two(tokens, conv1)))  # [P, t, 4, C / 4]
-        x = F.gelu(_two_by_two(x, conv2))  # [P, t, 4, 4, C / 8]
-        return batched_linear(x.flatten(1, 3), mask_weights)  # [P, t * 16, M]
-
-    prompts, _, channels = image_tokens.shape
-    together = max(1, CACHE_BUDGET // (prompts * 2 * channels)) if fast_cpu(image_tokens) else height * width
-    masks = torch.cat([project(tokens) for tokens in image_tokens.split(together, dim=1)], dim=1)  # [P, T * 16, M]
+    norm = cast(LayerNorm2d, layers[1])
+    pieces = []
+    for piece in rows:
+        x = F.gelu(norm.over_last_axis(piece))
+        x = F.gelu(_two_by_two(x, layers[3]))  # [P, t, 4, 4, C / 8]
+        pieces.append(batched_linear(x.flatten(1, 3), mask_weights))  # [P, t * 16, M]
+    masks = torch.cat(pieces, dim=1)
+    count = masks.shape[2]
+    side = int((masks.shape[1] // 16) ** 0.5)
     # Rows are h, two rows in each, two in each of those; columns alike.
-    masks = masks.reshape(-1, height, width, 2, 2, 2, 2, mask_weights.shape[1])
-    return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, mask_weights.shape[1], 4 * height, 4 * width)
+    masks = masks.reshape(-1, side, side, 2, 2, 2, 2, count)
+    return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, count, 4 * side, 4 * side)
 
 
-def _two_by_two(x: Tensor, conv: nn.ConvTranspose2d) -> Tensor:
+def _two_by_two(x: Tensor, conv: nn.Module) -> Tensor:
     """A transposed convolution of size and stride 2 on rows: [..., C] to [..., 4, C'], 2 x 2 in reading order."""
-    weight, bias = conv.weight, cast(Tensor, conv.bias)  # weight: [C, C', 2, 2]
-    rows = linear(x, weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4))
-    return rows.unflatten(-1, (4, -1))
+    return linear(x, *_as_linear(conv)).unflatten(-1, (4, -1))
+
+
+def _as_linear(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight [4 * C', C] and bias [4 * C'] of the linear layer that a transposed convolution of size 2 is."""
+    weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)  # weight: [C, C', 2, 2]
+    return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)

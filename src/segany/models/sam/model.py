@@ -15,6 +15,7 @@ from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam.vit import ImageEncoderVit
+from segany.ops.compute import fast_cpu
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
 from segany.types import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
@@ -197,22 +198,17 @@ class Sam(nn.Module):
         """
         together = together or PROMPTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
         with torch.inference_mode():
-            image = self.mask_decoder.transformer.prepare(self._image_tokens(self._tensor(features[0]), None))
+            tokens = self._image_tokens(self._tensor(features[0]), None)
+            share = fast_cpu(tokens.positions) and self.dtype == torch.float32
+            image = self.mask_decoder.prepare(tokens) if share else tokens
             for first in range(0, len(points), together):
                 piece = slice(first, first + together)
-                tokens = self._prompt_tokens(points[piece], labels[piece])
-                yield self._proposals(self.mask_decoder.transform(image, tokens, multimask=True), first, min_score)
+                prompts = self._prompt_tokens(points[piece], labels[piece])
+                yield self._proposals(self.mask_decoder.transform(image, prompts, multimask=True), first, min_score)
 
     def _proposals(self, decoded: DecodedTokens, first: int, min_score: float) -> Proposals:
         good = decoded.iou.float() > min_score  # [P, M]
-        together = len(good) // len(decoded.parts)
-        low_res = []
-        for rows, weights, part in zip(
-            good.split(together), decoded.mask_weights.split(together), decoded.parts, strict=True
-        ):
-            wanted = rows.any(dim=1)
-            if wanted.any():
-                low_res.append(self.mask_decoder.masks(weights[wanted], part[wanted])[rows[wanted]].float())
+        low_res = [some.float() for some in self.mask_decoder.masks(decoded, good)]
         side = self.low_res_size
         return Proposals(
             prompts=(first + good.nonzero()[:, 0]).cpu().numpy(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,6 @@ from segany.nn.layers import FeedForward, Linear
 from segany.ops.compute import batched_linear, fast_cpu
 
 
-class Projections(NamedTuple):
-    """An image projected to the heads of a block's two cross attentions, each [1, heads, T, D]."""
-
-    key: Tensor
-    value: Tensor
-    query: Tensor
-
-
 class ImageTokens(NamedTuple):
     """The image as the decoder sees it.
 
@@ -28,13 +20,10 @@ class ImageTokens(NamedTuple):
         parts: [1, T, C] that all prompts share, or one [P, T, C], or on a CPU P times [1, T, C]: a few
             megabytes at a time stay in the cache and are reused, where a batch of them is neither.
         positions: [T, C], encodings of the positions.
-        first: the image projected for the first block, where that was worth doing ahead; see
-            `TwoWayTransformer.prepare`.
     """
 
     parts: tuple[Tensor, ...]
     positions: Tensor
-    first: Projections | None = None
 
 
 class Attention(nn.Module):
@@ -62,16 +51,11 @@ class Attention(nn.Module):
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
         return self.out_proj(merge_heads(weights @ v))
 
-    def tokens_to_image(
-        self, tokens: Tensor, image: Tensor, positions: Tensor, projected: Projections | None = None
-    ) -> Tensor:
+    def tokens_to_image(self, tokens: Tensor, image: Tensor, positions: Tensor) -> Tensor:
         """Prompt tokens [P, n, C] attend to image tokens [1 or P, T, C]. Returns [P, n, C]."""
-        q = self._scaled_heads(self.q_proj(tokens))  # [P, heads, n, D]
-        if projected is not None:
-            weights = torch.softmax(_shared_product(q, projected.key.transpose(-1, -2)), dim=-1)
-            return self.out_proj(merge_heads(_shared_product(weights, projected.value)))
         if not self._regrouping_is_cheaper(tokens.shape[1]):
             return self.forward(tokens, image + positions, image)
+        q = self._scaled_heads(self.q_proj(tokens))  # [P, heads, n, D]
         # The bias of the keys adds the same number to all scores of a query: softmax drops it.
         q = (q @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
         scores = batched_linear(image + positions, q).transpose(-1, -2)  # [P, heads * n, T]
@@ -80,20 +64,15 @@ class Attention(nn.Module):
         attended = attended.unflatten(1, (self.heads, -1)) @ v_weight
         return self.out_proj(merge_heads(attended) + self.v_proj.bias)
 
-    def image_to_tokens(
-        self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor, projected: Projections | None = None
-    ) -> Tensor:
+    def image_to_tokens(self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Image tokens [1 or P, T, C] attend to prompt tokens [P, n, C]. Returns [P, T, C]."""
-        if projected is None and not self._regrouping_is_cheaper(keys.shape[1]):
+        if not self._regrouping_is_cheaper(keys.shape[1]):
             return self.forward(image + positions, keys, values)
         k, v = self._scaled_heads(self.k_proj(keys)), split_heads(self.v_proj(values), self.heads)  # [P, heads, n, D]
         # Softmax runs over the few tokens: with the image last, in whole vectors.
-        if projected is not None:
-            scores = _shared_product(k, projected.query.transpose(-1, -2))  # [P, heads, n, T]
-        else:
-            k_weight = (k @ self._by_head(self.q_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
-            scores = batched_linear(image + positions, k_weight).transpose(-1, -2).contiguous()
-            scores = scores.unflatten(1, (self.heads, -1)) + k @ self._by_head(self.q_proj.bias)[..., None]
+        k_weight = (k @ self._by_head(self.q_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
+        scores = batched_linear(image + positions, k_weight).transpose(-1, -2).contiguous()
+        scores = scores.unflatten(1, (self.heads, -1)) + k @ self._by_head(self.q_proj.bias)[..., None]
         weights = torch.softmax(scores, dim=2).flatten(1, 2).transpose(-1, -2)  # [P, T, heads * n]
         out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [heads, D, C]
         projected_values = (v @ out_weight).flatten(1, 2).transpose(-1, -2)  # [P, C, heads * n]
@@ -113,12 +92,6 @@ class Attention(nn.Module):
         return count * self.heads * channels < channels * inner + count * inner
 
 
-def _shared_product(few: Tensor, image: Tensor) -> Tensor:
-    """[P, heads, n, a] @ [1, heads, a, b]: all prompts as rows of one product a head."""
-    rows = few.transpose(0, 1).flatten(1, 2) @ image[0]  # [heads, P * n, b]
-    return rows.unflatten(1, (len(few), -1)).transpose(0, 1)
-
-
 class TwoWayBlock(nn.Module):
     """Tokens attend to themselves, tokens to the image, an MLP on the tokens, the image to the tokens."""
 
@@ -135,16 +108,17 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = Attention(width, config.heads, config.cross_attention_width)
 
     def forward(self, tokens: Tensor, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, ImageTokens]:
-        # The prompt tokens are their own positions; the first block starts from them alone.
-        if self.is_first:
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            with_positions = tokens + prompt_tokens
-            tokens = tokens + self.self_attn(with_positions, with_positions, tokens)
-        tokens = self.norm1(tokens)
+        tokens = self.attend_to_prompt(tokens, prompt_tokens)
         tokens = self.norm2(tokens + attend_to_parts(self.cross_attn_token_to_image, tokens + prompt_tokens, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
         return tokens, ImageTokens(self._update(image, tokens + prompt_tokens, tokens), image.positions)
+
+    def attend_to_prompt(self, tokens: Tensor, prompt_tokens: Tensor) -> Tensor:
+        """The tokens attend to themselves. The prompt tokens are their own positions."""
+        if self.is_first:  # it starts from them alone
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        with_positions = tokens + prompt_tokens
+        return self.norm1(tokens + self.self_attn(with_positions, with_positions, tokens))
 
     def _update(self, image: ImageTokens, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         together, parts = len(keys), image.parts
@@ -154,25 +128,15 @@ class TwoWayBlock(nn.Module):
                 parts = parts[0].expand(len(keys), -1, -1).split(1)
         attend = self.cross_attn_image_to_token.image_to_tokens
         return tuple(
-            self.norm4(part + attend(part, image.positions, some_keys, some_values, image.first))
+            self.norm4(part + attend(part, image.positions, some_keys, some_values))
             for part, some_keys, some_values in zip(parts, keys.split(together), values.split(together), strict=True)
         )
-
-    def project(self, image: Tensor, positions: Tensor) -> Projections:
-        """Image tokens [1, T, C], projected once for all prompts."""
-        to_image, from_image = self.cross_attn_token_to_image, self.cross_attn_image_to_token
-        with_positions = image + positions
-        heads = (
-            split_heads(x, to_image.heads)
-            for x in (to_image.k_proj(with_positions), to_image.v_proj(image), from_image.q_proj(with_positions))
-        )
-        return Projections(*(x.contiguous() for x in heads))
 
 
 def attend_to_parts(attention: Attention, tokens: Tensor, image: ImageTokens) -> Tensor:
     """`Attention.tokens_to_image` for an image in one part or in one a prompt."""
     if len(image.parts) == 1:
-        return attention.tokens_to_image(tokens, image.parts[0], image.positions, image.first)
+        return attention.tokens_to_image(tokens, image.parts[0], image.positions)
     pairs = zip(tokens.split(1), image.parts, strict=True)
     return torch.cat([attention.tokens_to_image(token, part, image.positions) for token, part in pairs])
 
@@ -185,13 +149,6 @@ class TwoWayTransformer(nn.Module):
         self.layers = nn.ModuleList(TwoWayBlock(config, width, is_first=index == 0) for index in range(config.depth))
         self.final_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm_final_attn = nn.LayerNorm(width)
-
-    def prepare(self, image: ImageTokens) -> ImageTokens:
-        """Project an image [1, T, C] for the first block, for many prompts to share.
-
-        It costs about as much as it saves for one prompt.
-        """
-        return image._replace(first=cast(TwoWayBlock, self.layers[0]).project(image.parts[0], image.positions))
 
     def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, tuple[Tensor, ...]]:
         """[P, n, C] and the image to the tokens [P, n, C] and the parts of the image after both."""

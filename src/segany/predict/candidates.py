@@ -1,0 +1,109 @@
+"""Masks that many prompts found, and the choice among them: the good ones, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segany.ops.boxes import overlap
+from segany.types import BoolArray, FloatArray, IntArray, Preprocessing, SizeHW
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segany.ops.measure import BoxBounds, CutOut, MaskMeasures
+
+_MEASURED_AT_ONCE = {"cpu": 1, "gpu": 64}
+"""Masks measured together: on a CPU there is nothing to gain, elsewhere a launch costs more than a mask."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, best first.
+
+    Attributes:
+        index: int64 [K], which of the candidates, in the order in which they came.
+        low_res: K logits [h, w].
+        stability: float32 [K].
+        boxes_xyxy: float32 [K, 4].
+    """
+
+    index: IntArray
+    low_res: tuple[Tensor, ...]
+    stability: FloatArray
+    boxes_xyxy: FloatArray
+
+
+class Candidates:
+    """Masks on one image, of which most are other views of the same objects.
+
+    Only what is not surely suppressed by a better mask is measured at the size of the image, and of the
+    logits only what the mask is made of is kept. The choice is the same as if all were measured first.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, size_hw: SizeHW, stability_offset: float) -> None:
+        self.preprocessing, self.size_hw, self.stability_offset = preprocessing, size_hw, stability_offset
+        self._logits: list[CutOut] = []
+        self._scores: list[FloatArray] = []
+        self._bounds: list[BoxBounds] = []
+
+    def add(self, low_res: Tensor, scores: FloatArray) -> None:
+        """Logits [K, h, w] and their predicted IoU [K]."""
+        from segany.ops.measure import bound_boxes, cut_out
+
+        self._logits += cut_out(low_res, self.stability_offset)
+        self._scores.append(scores)
+        self._bounds.append(bound_boxes(low_res, self.preprocessing, self.size_hw))
+
+    def choose(self, accept: Callable[[MaskMeasures], BoolArray], iou_thresh: float) -> Chosen:
+        """Greedy non-maximum suppression by box, among what is accepted.
+
+        Args:
+            accept: which of some measured masks are good.
+            iou_thresh: of two good masks whose boxes overlap more, the one with the higher score stays.
+        """
+        inner, outer = (np.concatenate(boxes) for boxes in zip(*self._bounds, strict=True))
+        kept: list[int] = []
+        stability: list[float] = []
+        boxes: list[FloatArray] = []
+        alive = np.ones(len(inner), dtype=np.bool_)
+        for some in self._best_first(alive):
+            measures = self._measure(some)
+            good = accept(measures)
+            for row in np.flatnonzero(good):
+                box = measures.boxes_xyxy[row]
+                if boxes and overlap(box, np.array(boxes), iou_thresh).any():
+                    continue
+                kept.append(some[row])
+                stability.append(float(measures.stability[row]))
+                boxes.append(box)
+                alive &= ~overlap(box, inner, iou_thresh, outer)
+        return Chosen(
+            np.array(kept, dtype=np.int64),
+            tuple(self._logits[index].restored() for index in kept),
+            np.array(stability, dtype=np.float32),
+            np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        )
+
+    def _best_first(self, alive: BoolArray) -> Iterator[list[int]]:
+        """Candidates in falling order of score, some at a time, without those that are no longer alive."""
+        order = np.argsort(-np.concatenate(self._scores), kind="stable")
+        on_cpu = all(logits.values.device.type == "cpu" for logits in self._logits[:1])
+        together = _MEASURED_AT_ONCE["cpu" if on_cpu else "gpu"]
+        while len(order):
+            order = order[alive[order]]
+            some, order = order[:together], order[together:]
+            if len(some):
+                yield some.tolist()
+
+    def _measure(self, some: list[int]) -> MaskMeasures:
+        import torch
+
+        from segany.ops.measure import measure_masks
+
+        with torch.inference_mode():
+            low_res = torch.stack([self._logits[index].restored() for index in some])
+            return measure_masks(low_res, self.preprocessing, self.size_hw, self.stability_offset)
