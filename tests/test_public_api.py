@@ -15,6 +15,7 @@ PUBLIC = [
     "Embedding",
     "EmbeddingError",
     "EndOfVideoError",
+    "FrameResult",
     "ImageError",
     "ImagePredictor",
     "MaskPrediction",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VideoError,
         WeightsError,
     )
+    from segany.frame_result import FrameResult
     from segany.hub.load import load
     from segany.models.registry import list_models
     from segany.output.records import MaskRecord, MaskRecords
@@ -46,6 +47,7 @@ _HOMES = {
     "Embedding": "segany.types",
     "EmbeddingError": "segany.errors",
     "EndOfVideoError": "segany.errors",
+    "FrameResult": "segany.frame_result",
     "ImageError": "segany.errors",
     "ImagePredictor": "segany.predict.image",
     "MaskPrediction": "segany.types",
@@ -73,6 +75,7 @@ __all__ = [
     "Embedding",
     "EmbeddingError",
     "EndOfVideoError",
+    "FrameResult",
     "ImageError",
     "ImagePredictor",
     "MaskPrediction",

@@ -110,7 +110,6 @@ class VideoFile(FrameSource):
                 f"The frames of {self._path} have {context.width * context.height:,} pixels ({context.width} x "
                 f"{context.height}), more than the limit of {self._max_pixels:,}. Raise max_pixels if you trust it."
             )
-        stream.thread_type = "AUTO"
         return stream
 
     def _rate(self) -> float | None:
