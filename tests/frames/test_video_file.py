@@ -18,6 +18,16 @@ KINDS = {
     "h264_open_gop": ("v.mp4", {"b_frames": 3, "codec_options": {"x264-params": "open-gop=1:keyint=10:min-keyint=10"}}),
     "h264_faststart": ("v.mp4", {"options": {"movflags": "faststart"}}),
     "h264_no_edit_list": ("v.mp4", {"options": {"use_editlist": "0"}}),  # begins at a time that is not zero
+    "h264_intra_refresh": ("v.mp4", {"b_frames": 0, "codec_options": {"x264-params": "intra-refresh=1:keyint=12"}}),
+    "h264_fragmented": ("v.mp4", {"options": {"movflags": "frag_keyframe+empty_moov"}}),
+    "h265_open_gop": (
+        "v.mp4",
+        {"codec": "libx265", "codec_options": {"x265-params": "keyint=12:min-keyint=12:open-gop=1:log-level=none"}},
+    ),
+    "vp9_hidden_frames": (
+        "v.webm",
+        {"codec": "libvpx-vp9", "b_frames": 0, "codec_options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    ),
     "matroska": ("v.mkv", {}),
     "transport_stream": ("v.ts", {}),
     "mpeg4_avi": ("v.avi", {"codec": "mpeg4"}),
@@ -38,6 +48,8 @@ KINDS = {
 @pytest.fixture(params=KINDS)
 def video(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     name, options = KINDS[request.param]
+    if options.get("codec", "libx264") not in av.codecs_available:
+        pytest.skip("this FFmpeg does not encode it")
     return write_video(tmp_path / name, **options)
 
 

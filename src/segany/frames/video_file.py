@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,7 +144,7 @@ class VideoFile(FrameSource):
         keyframe = self._index.keyframe_before(index)
         is_back = index < self._next
         if is_back or keyframe - self._next > SKIP_FRAMES:
-            self._start_at(keyframe)
+            self._start_at(index)
         while self._next <= index:
             number, frame = next(self._frames, (None, None))
             if number is None:
@@ -175,36 +177,32 @@ class VideoFile(FrameSource):
         if message not in self.warnings:
             self.warnings.append(message)
 
-    def _start_at(self, keyframe: int) -> None:
-        """Go on decoding from a keyframe, or from one before it where seeking does not hit it."""
+    def _start_at(self, index: int) -> None:
+        """Go on decoding from the last keyframe that gives that frame, or one before it, as the first."""
         self._window.clear()
-        self._next = keyframe
-        starts = self._index.keyframes[self._index.keyframes <= keyframe][
-            :0:-1
-        ].tolist()  # all but the first, backwards
-        for start in starts:
-            packets, landed = self._seek(start)
-            if landed is not None and landed <= keyframe:
-                self._next = landed
-                self._frames = self._decoded(packets, landed)
+        keyframes = self._index.keyframes
+        for keyframe in keyframes[(keyframes > 0) & (keyframes <= index)][::-1].tolist():
+            frames = self._frames_from(keyframe)
+            first = next(frames, None)
+            # Seeking may land too late, and after some keyframes it takes a while until frames are whole.
+            if first is not None and first[0] <= index:
+                self._next, self._frames = first[0], itertools.chain([first], frames)
                 return
         self._container.close()
         self._container = self._opened()
         self._stream = self._video_stream()
-        self._next = 0
-        self._frames = self._decoded(self._container.demux(self._stream), 0)
+        self._next, self._frames = 0, self._decoded(self._container.demux(self._stream), 0)
 
-    def _seek(self, keyframe: int) -> tuple[Iterator[Any], int | None]:
-        """Seek, and take the packets from the first keyframe on: others could not be decoded without it."""
-        try:
+    def _frames_from(self, keyframe: int) -> Iterator[tuple[int, Any]]:
+        """Seek to a keyframe, and decode. Nothing where the file cannot be searched."""
+        with contextlib.suppress(self._av.error.FFmpegError):
             self._container.seek(int(self._index.times[keyframe]), stream=self._stream)
             packets = self._container.demux(self._stream)
-            for packet in packets:
-                if packet.is_keyframe and packet.size:
-                    return _chain(packet, packets), self._index.find(packet.pts)
-        except self._av.error.FFmpegError:
-            pass  # not every format can seek
-        return iter(()), None
+            for packet in packets:  # those before a keyframe could not be decoded without one
+                landed = self._index.find(packet.pts) if packet.is_keyframe and packet.size else None
+                if landed is not None:
+                    return self._decoded(itertools.chain([packet], packets), landed)
+        return iter(())
 
     def _decoded(self, packets: Iterator[Any], first: int) -> Iterator[tuple[int, Any]]:
         """Decode packets: pairs of a frame's number, from `first` on and ascending, and the frame."""
@@ -232,11 +230,6 @@ class VideoFile(FrameSource):
 
     def _size_of(self, frame: Any) -> SizeHW:
         return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
-
-
-def _chain(packet: Any, packets: Iterator[Any]) -> Iterator[Any]:
-    yield packet
-    yield from packets
 
 
 def _is_cover(stream: Any) -> bool:
