@@ -40,6 +40,7 @@ def write_video(
     times: Sequence[int] | None = None,
     rate: int = 30,
     rotation: int = 0,
+    is_mirrored: bool = False,
     size_hw: tuple[int, int] = SIZE_HW,
     options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
@@ -51,8 +52,8 @@ def write_video(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.gop_size = gop
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or is_mirrored:
+            stream.set_display_rotation(rotation, hflip=is_mirrored)
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(numbered_frame(number, size_hw))
             frame.pts = number if times is None else times[number]

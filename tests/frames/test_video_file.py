@@ -82,12 +82,23 @@ def test_pixels_are_red_green_blue(tmp_path: Path) -> None:
         assert np.abs(pixels.astype(int) - numbered_frame(5)).mean() < 12
 
 
-@pytest.mark.parametrize("rotation", [90, -90, 180])
-def test_rotation_is_applied(tmp_path: Path, rotation: int) -> None:
-    with open_frames(write_video(tmp_path / "v.mp4", rotation=rotation)) as source:
+@pytest.mark.parametrize("is_mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, -90, 180])
+def test_rotation_and_mirroring_are_applied(tmp_path: Path, rotation: int, is_mirrored: bool) -> None:
+    with open_frames(write_video(tmp_path / "v.mp4", rotation=rotation, is_mirrored=is_mirrored)) as source:
         pixels = source.read(6)
-        assert pixels.shape[:2] == source.size_hw == (SIZE_HW if rotation == 180 else SIZE_HW[::-1])
-        assert number_in(np.rot90(pixels, -rotation // 90)) == 6
+        assert pixels.shape[:2] == source.size_hw == (SIZE_HW[::-1] if rotation % 180 else SIZE_HW)
+        assert source.warnings == []
+        straight = pixels[:, ::-1] if is_mirrored else pixels  # mirrored last, counterclockwise first
+        assert number_in(np.rot90(straight, -rotation // 90)) == 6
+
+
+def test_the_frame_rate_is_that_of_the_frames(tmp_path: Path) -> None:
+    with open_frames(write_video(tmp_path / "v.mkv", rate=25)) as source:
+        assert source.frame_rate == 25
+    times = [0, 1, 2, 3, *range(13, 373, 10)]  # begins ten times as fast as it goes on
+    with open_frames(write_video(tmp_path / "v.mkv", times=times)) as source:
+        assert source.frame_rate == pytest.approx(39 / (363 / 30), rel=0.01)
 
 
 class Counted(VideoFile):

@@ -17,6 +17,10 @@ CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 """FFmpeg's name for the cameras of a platform."""
 
 
+CAMERA_OPTIONS = {"avfoundation": {"framerate": "30"}}
+"""The rate it asks for of its own accord, 29.97, is one that most cameras do not have."""
+
+
 class StreamFrames(FrameSource):
     """The frames of an iterator. The latest frame may be read again, earlier ones are gone."""
 
@@ -75,7 +79,7 @@ def open_camera(index: int, max_pixels: int) -> StreamFrames:
     name = f"Camera {index}"
     device, device_format = _camera_device(av, index, name)
     try:
-        container = av.open(device, format=device_format)
+        container = av.open(device, format=device_format, options=CAMERA_OPTIONS.get(device_format, {}))
         stream = container.streams.video[0]
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise VideoError(

@@ -14,7 +14,7 @@ from segany.errors import VideoError
 from segany.frames.pyav import import_av
 from segany.frames.source import FrameSource
 from segany.frames.video_index import VideoIndex, index_video
-from segany.types import PixelArray, SizeHW
+from segany.types import IntArray, PixelArray, SizeHW
 
 WINDOW_BYTES = 128 * 2**20
 """Memory for the decoded frames that going back keeps."""
@@ -27,6 +27,9 @@ FORWARD_FRAMES = 2
 
 SKIP_FRAMES = 16
 """Going forward, jumping to a keyframe must save decoding more frames than this to be worth it."""
+
+RATE_TOLERANCE = 0.02
+"""How far the rate that a file tells of may be from that of its frames, as a share of it: times are rounded."""
 
 TEXT_FORMATS = frozenset({"tty", "hls", "concat", "dash"})
 """What FFmpeg takes for videos although it is text, or a list of addresses of others."""
@@ -51,8 +54,9 @@ class VideoFile(FrameSource):
         self._next = 0
         try:
             self._stream = self._video_stream()
-            super().__init__(str(path), (1, 1), self._rate(), can_seek=True)
+            super().__init__(str(path), (1, 1), None, can_seek=True)
             self._index = index_video(self._av, self._container, self._stream)
+            self.frame_rate = self._rate()
             self.size_hw = self._size_of(self._first_frame())
             if self._index.is_cut:
                 self._find_end()
@@ -115,8 +119,12 @@ class VideoFile(FrameSource):
         return stream
 
     def _rate(self) -> float | None:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        return float(rate) if rate else None
+        """Frames a second, as the file tells where that is about right: some tell a rate that no frame has."""
+        told = float(self._stream.average_rate or self._stream.guessed_rate or 0) or None
+        measured = self._index.frame_rate(float(self._stream.time_base or 0))
+        if told and measured and abs(told - measured) > RATE_TOLERANCE * measured:
+            return measured
+        return told or measured
 
     def _first_frame(self) -> Any:
         """The first frame that can be decoded. Those before it are no frames: they refer to some that are missing."""
@@ -229,7 +237,8 @@ class VideoFile(FrameSource):
                 continue  # a damaged packet; the frames of the others can be had
 
     def _size_of(self, frame: Any) -> SizeHW:
-        return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+        is_turned = _is_turned(_display_matrix(frame))
+        return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -244,9 +253,27 @@ def _window_length(frame: Any) -> int:
     return min(most, max(least, WINDOW_BYTES // max(1, size)))
 
 
+def _display_matrix(frame: Any) -> IntArray:
+    """How stored pixels are shown, int64 [2, 2]: the row of x times it, and of y, in units of 1 / 65536."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return np.eye(2, dtype=np.int64)
+    return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+
+
+def _is_turned(matrix: IntArray) -> bool:
+    """Whether stored rows are shown as columns."""
+    return bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
+
+
 def _upright(frame: Any) -> PixelArray:
-    """The pixels of a frame, rotated as the file says."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4  # counterclockwise, as NumPy turns too
-    upright: PixelArray = np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-    return upright
+    """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
+    pixels: PixelArray = frame.to_ndarray(format="rgb24")
+    matrix = _display_matrix(frame)
+    if _is_turned(matrix):
+        pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
+    if matrix[0, 0] < 0:
+        pixels = pixels[:, ::-1]
+    if matrix[1, 1] < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -47,6 +47,12 @@ class VideoIndex:
         """The last frame up to `index` that decoding can start from."""
         return int(self.keyframes[np.searchsorted(self.keyframes, index, side="right") - 1])
 
+    def frame_rate(self, time_base: float) -> float | None:
+        """Frames a second on average, given the seconds of a unit of `times`; None where that is unknown."""
+        if not self.has_times or not time_base or len(self) < 2:
+            return None
+        return (len(self) - 1) / (float(self.times[-1] - self.times[0]) * time_base)
+
     def without_first(self, count: int) -> VideoIndex:
         """The index without its first frames, which cannot be decoded."""
         later = self.keyframes[self.keyframes > count] - count
