@@ -1,17 +1,15 @@
 """Folders, lists, arrays, iterators and cameras as sources of frames."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 from tests.videos_for_tests import number_in, numbered_frame
 
 from segany.errors import EndOfVideoError, ImageError, VideoError
-from segany.frames import FrameSource, open_frames, stream
+from segany.frames import open_frames
 from segany.types import PixelArray
 
 
@@ -137,34 +135,3 @@ def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(VideoError, match="holds no images"):
         open_frames(tmp_path)
-
-
-def test_no_such_camera() -> None:
-    with pytest.raises(VideoError, match=r"Camera 97 .*cannot be used"):
-        open_frames(97)
-
-
-def test_no_cameras_on_this_platform(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "plan9")
-    with pytest.raises(VideoError, match="not supported on plan9"):
-        open_frames(0)
-
-
-def test_windows_cameras_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(av, "enumerate_input_devices", lambda device_format: [])
-    with pytest.raises(VideoError, match=r"Camera 0 does not exist\. There are these: none"):
-        open_frames(0)
-
-
-def test_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With FFmpeg's test picture in place of a camera: the same kind of device to PyAV."""
-    monkeypatch.setattr(stream, "_camera_device", lambda *args: ("testsrc=size=64x48:rate=10", "lavfi"))
-    with open_frames(0) as source:
-        assert isinstance(source, FrameSource)
-        assert (source.size_hw, source.frame_rate, source.count, source.can_seek) == ((48, 64), 10, None, False)
-        first, later = source.read(0), source.read(30)
-        assert first.shape == (48, 64, 3)
-        assert (first != later).any()
-        with pytest.raises(VideoError, match="cannot go back"):
-            source.read(0)

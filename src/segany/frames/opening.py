@@ -12,9 +12,10 @@ from PIL import Image
 
 from segany.errors import VideoError
 from segany.files import path_errors
+from segany.frames.camera import open_camera
 from segany.frames.images import ImageFrames, images_in
 from segany.frames.source import FrameSource
-from segany.frames.stream import StreamFrames, open_camera
+from segany.frames.stream import StreamFrames
 from segany.frames.video_file import VideoFile
 from segany.images import DEFAULT_MAX_PIXELS, ImageSource
 from segany.types import PixelArray
