@@ -16,7 +16,7 @@ from segany.cli import track as track_module
 from segany.cli.app import app
 from segany.errors import EndOfVideoError, VideoError
 from segany.frame_result import FrameResult
-from segany.frames import FrameSource, open_frames
+from segany.frames import FrameSource, open_frames, pyav
 
 FRAMES = 8
 
@@ -280,6 +280,17 @@ def test_bad_requests(run, session: FakeSession, arguments: list[str], part: str
 def test_a_file_that_is_no_video(run) -> None:
     Path("notes.mp4").write_text("no video\n" * 100)
     check_refused(run("notes.mp4", "--point", "0:1,1"), "notes.mp4 is not a video")
+
+
+def test_without_pyav_folders_can_be_tracked_without_an_overlay(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    Path("shots").mkdir()
+    Image.fromarray(numbered_frame(1)).save("shots/1.png")
+    monkeypatch.setattr(pyav.importlib, "import_module", missing)
+    check_refused(run("shots", "--point", "0:1,1"), 'pip install "segany[video]"')
+    assert run("shots", "--point", "0:1,1", "--format", "masks-png,sav").exit_code == 0
 
 
 def test_large_ids_with_other_formats(run) -> None:

@@ -17,6 +17,7 @@ from segany.errors import OutputError, VideoError
 from segany.files import path_errors
 from segany.frame_result import FrameResult
 from segany.frames import FrameSource, open_frames
+from segany.frames.pyav import import_av
 from segany.images import DEFAULT_MAX_PIXELS
 from segany.output.track_formats import check_labels
 from segany.output.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
@@ -88,6 +89,8 @@ def track(
     """
     plan = plan_tracking(point or (), box or (), mask or (), prompts)
     target = _Target.chosen(video, out, formats)
+    if "overlay" in target.formats:
+        import_av()
     if "masks-png" in target.formats:
         check_labels(plan.object_ids)
     keep = _inputs(video, plan, prompts)

@@ -12,6 +12,7 @@ from segany.errors import OutputError, SeganyError
 from segany.files import replacing, write_file
 from segany.frame_result import FrameResult
 from segany.frames import FrameSource
+from segany.frames.pyav import import_av
 from segany.output.draw import draw_tracked
 from segany.output.track_formats import frame_rate_of, label_png, to_coco_video, to_sav, write_npz
 from segany.output.tracks import Tracks
@@ -73,6 +74,7 @@ class TrackWriter:
 
         Raises:
             OutputError: there is no such format, or a file would replace one of `keep`.
+            MissingExtraError: an overlay is wanted, and PyAV is not installed.
         """
         unknown = [item for item in formats if item not in TRACK_FORMATS]
         if unknown:
@@ -205,6 +207,7 @@ class _OverlaySink:
     """The video with its masks drawn over it."""
 
     def __init__(self, path: Path, source: FrameSource, progress: RenderProgress | None) -> None:
+        import_av()  # to know now, and not after the first frame was tracked
         self._path, self._source, self._progress = path, source, progress
         self._open = contextlib.ExitStack()
         self._writer: VideoWriter | None = None
