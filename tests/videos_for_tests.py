@@ -46,7 +46,7 @@ def write_video(
     codec_options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video of numbered frames, shown at multiples of 1 / rate s, or at these multiples of it."""
-    with av.open(str(path), "w", options=options or {}) as container:
+    with av.open(str(path), "w", container_options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=codec_options or {})
         stream.height, stream.width = size_hw
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

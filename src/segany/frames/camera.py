@@ -39,7 +39,7 @@ def open_camera(index: int, max_pixels: int) -> StreamFrames:
     name = f"Camera {index}"
     device, device_format = _camera_device(av, index, name)
     try:
-        container = av.open(device, format=device_format, options=CAMERA_OPTIONS.get(device_format, {}))
+        container = av.open(device, format=device_format, container_options=CAMERA_OPTIONS.get(device_format, {}))
         stream = container.streams.video[0]
     except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise VideoError(
@@ -64,6 +64,8 @@ def _camera_device(av: Any, index: int, name: str) -> tuple[str, str]:
         return f"/dev/video{index}", device_format
     if device_format == "avfoundation":
         return str(index), device_format
+    if not hasattr(av, "enumerate_input_devices"):  # where cameras have no numbers, only names
+        raise VideoError(f"{name} cannot be used: this release of PyAV cannot list cameras. Install a newer one.")
     cameras = [item for item in av.enumerate_input_devices(device_format) if "video" in item.media_types]
     if index >= len(cameras):
         known = ", ".join(f"{number}: {item.description}" for number, item in enumerate(cameras))

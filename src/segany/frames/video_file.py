@@ -87,8 +87,10 @@ class VideoFile(FrameSource):
 
     def _opened(self) -> Any:
         try:
-            # With the protocol, a colon in the name of the file is no protocol.
-            return self._av.open(f"file:{self._path}", options={"protocol_whitelist": "file", "fflags": "+genpts"})
+            # With the protocol, a colon in the name of the file is no protocol. The options are the container's
+            # alone: some releases of PyAV crash where those of streams are given for an MPEG program stream.
+            options = {"protocol_whitelist": "file", "fflags": "+genpts"}
+            return self._av.open(f"file:{self._path}", container_options=options)
         except self._av.error.InvalidDataError as error:
             raise VideoError(f"{self._path} is not a video, or it is damaged where it begins.") from error
         except self._av.error.EOFError as error:
