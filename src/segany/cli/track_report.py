@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -92,7 +93,7 @@ class TrackReporter:
                 "warnings": self._source.warnings,
                 "files": {name: [str(path) for path in paths] for name, paths in files.items()},
             }
-            print(json.dumps(facts))
+            typer.echo(json.dumps(facts))
             return
         console = Console(highlight=False, soft_wrap=True)
         speed = f"{width} x {height}, {_counted(len(self._frames), 'frame')}, {self._rate:.1f} frames/s"
