@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CheckpointError,
         ConfigError,
         EmbeddingError,
+        EndOfVideoError,
         ImageError,
         MissingExtraError,
         OutputError,
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
         RecordsError,
         SeganyError,
         UnknownModelError,
+        VideoError,
         WeightsError,
     )
+    from segany.frame_result import FrameResult
     from segany.hub.load import load
     from segany.models.registry import list_models
     from segany.output.records import MaskRecord, MaskRecords
@@ -43,6 +46,8 @@ _HOMES = {
     "ConfigError": "segany.errors",
     "Embedding": "segany.types",
     "EmbeddingError": "segany.errors",
+    "EndOfVideoError": "segany.errors",
+    "FrameResult": "segany.frame_result",
     "ImageError": "segany.errors",
     "ImagePredictor": "segany.predict.image",
     "MaskPrediction": "segany.types",
@@ -56,6 +61,7 @@ _HOMES = {
     "RecordsError": "segany.errors",
     "SeganyError": "segany.errors",
     "UnknownModelError": "segany.errors",
+    "VideoError": "segany.errors",
     "WeightsError": "segany.errors",
     "list_models": "segany.models.registry",
     "load": "segany.hub.load",
@@ -68,6 +74,8 @@ __all__ = [
     "ConfigError",
     "Embedding",
     "EmbeddingError",
+    "EndOfVideoError",
+    "FrameResult",
     "ImageError",
     "ImagePredictor",
     "MaskPrediction",
@@ -81,6 +89,7 @@ __all__ = [
     "RecordsError",
     "SeganyError",
     "UnknownModelError",
+    "VideoError",
     "WeightsError",
     "__version__",
     "list_models",

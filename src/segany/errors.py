@@ -15,6 +15,14 @@ class ImageError(SeganyError, ValueError):
     """An image is missing, unreadable, too large, empty, or holds values that cannot be pixels."""
 
 
+class VideoError(SeganyError, ValueError):
+    """A video is missing, unreadable, no video, has no frames or frames of several sizes, or a camera is not there."""
+
+
+class EndOfVideoError(VideoError):
+    """A frame past the last one of a video was asked for."""
+
+
 class PromptError(SeganyError, ValueError):
     """A prompt is empty, contradicts itself, or does not fit the image it is used with."""
 

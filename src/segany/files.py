@@ -50,21 +50,40 @@ def write_file(path: Path, data: bytes) -> Path:
         OutputError: there is no space, no permission, or no such place, or a device or pipe is there; the
             message names the path.
     """
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file to that takes the place of `path` at the end of the `with` block.
+
+    Where the block raises, an interrupt included, `path` stays as it was, and the temporary file is removed.
+
+    Raises:
+        OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
+    """
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"  # short, so that long names still fit
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise OSError(errno.ENODEV, "it is a device")  # noqa: TRY301
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
+            yield temporary
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())  # some file systems report a full disk only here
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    except SeganyError:
+        raise
     except OSError as error:
-        reason = _WHAT_TO_DO.get(error.errno or 0, f"{error.strerror or error}.")
-        raise OutputError(f"{path} could not be written: {reason}") from error
-    return path
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: Exception) -> OutputError:
+    """What to tell of an error of the file system while a file was written."""
+    reason = _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, f"{getattr(error, 'strerror', None) or error}.")
+    return OutputError(f"{path} could not be written: {reason}")

@@ -40,7 +40,7 @@ MASK_THRESHOLD = 0.0
 """Mask logits above this are foreground."""
 
 
-def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def frozen_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A read-only view, so that the arrays of frozen values cannot be changed either."""
     view: npt.NDArray[Any] = array.view()
     view.flags.writeable = False
@@ -96,7 +96,7 @@ class Prompt:
         if all(value is None for value in values.values()):
             raise PromptError("The prompt is empty. Give at least one of points_xy, box_xyxy and mask_logits.")
         for name, value in values.items():
-            object.__setattr__(self, name, None if value is None else _frozen(value))
+            object.__setattr__(self, name, None if value is None else frozen_view(value))
 
     @property
     def is_ambiguous(self) -> bool:
@@ -232,7 +232,7 @@ class Embedding:
     image_id: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(_frozen(feature) for feature in self.features))
+        object.__setattr__(self, "features", tuple(frozen_view(feature) for feature in self.features))
 
     def save(self, path: str | Path) -> Path:
         """Write the embedding to a safetensors file, whole or not at all. Returns the path."""
@@ -299,7 +299,7 @@ class MaskPrediction:
         for name in ("masks", "scores", "low_res_logits", "candidates", "logits"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _frozen(value))
+                object.__setattr__(self, name, frozen_view(value))
 
     def __len__(self) -> int:
         return len(self.prompts)

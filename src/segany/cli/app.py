@@ -19,6 +19,8 @@ from segany.cli import weights
 from segany.cli.auto import auto
 from segany.cli.models import models
 from segany.cli.segment import EPILOG, segment
+from segany.cli.track import EPILOG as TRACK_EPILOG
+from segany.cli.track import track
 from segany.errors import SeganyError
 
 USER_ERROR = 2
@@ -47,7 +49,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Segment anything in images: from a click, a box or a rough mask, or everything at once.",
+    help="Segment anything in images and video: from a click, a box or a rough mask, or everything at once.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -56,6 +58,7 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(segment)
 app.command()(auto)
+app.command(epilog=TRACK_EPILOG)(track)
 app.command()(models)
 app.add_typer(weights.app, name="weights")
 

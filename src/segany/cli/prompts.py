@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -59,6 +59,9 @@ class ObjectPrompt(BaseModel):
         if mask is not None and mask.dtype == np.bool_:
             logits = mask_to_logits(np.asarray(mask, dtype=np.bool_), preprocessing, low_res_size)
         return Prompt(self.points_xy, self.labels, self.box_xyxy, logits)
+
+
+AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,10 @@ def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None,
             f"It is unclear which of the {len(boxes)} boxes the {'points' if points else 'mask'} belong to. "
             "Give one --box, or describe the objects in a file: --prompts prompts.json."
         )
-    boxes_xyxy = [_numbers("--box", text, "x0,y0,x1,y1", (4,)) for text in boxes]
+    boxes_xyxy = [parse_numbers(f"--box {text}", text, "x0,y0,x1,y1", (4,)) for text in boxes]
     if len(boxes_xyxy) > 1:
         return PromptPlan(tuple(_checked(ObjectPrompt(box_xyxy=box)) for box in boxes_xyxy))
-    triples = [_numbers("--point", text, "x,y or x,y,label", (2, 3)) for text in points]
+    triples = [parse_numbers(f"--point {text}", text, "x,y or x,y,label", (2, 3)) for text in points]
     for triple, text in zip(triples, points, strict=True):
         if len(triple) == 3 and triple[2] not in (0, 1):
             raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
@@ -142,8 +145,22 @@ def read_prompts_file(path: Path) -> PromptPlan:
     Raises:
         PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
     """
+    content = load_json(path, PROMPTS_EXAMPLE)
+    folder = path.parent
+    if isinstance(content, dict):
+        by_image = {name: _objects(value, f"{path}, image {name!r}", folder) for name, value in content.items()}
+        return PromptPlan(by_image=by_image)
+    return PromptPlan(_objects(content, str(path), folder))
+
+
+def load_json(path: Path, example: str) -> Any:
+    """The content of a prompts file.
+
+    Raises:
+        PromptError: the file is missing or not JSON.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
     except FileNotFoundError:
         raise PromptError(f"There is no prompts file {path}. Check the path.") from None
     except OSError as error:
@@ -151,12 +168,7 @@ def read_prompts_file(path: Path) -> PromptPlan:
     except ValueError as error:
         raise PromptError(f"The prompts file {path} is not JSON: {error}.") from error
     except RecursionError:
-        raise PromptError(f"The prompts file {path} is nested too deeply. It looks like {PROMPTS_EXAMPLE}") from None
-    folder = path.parent
-    if isinstance(content, dict):
-        by_image = {name: _objects(value, f"{path}, image {name!r}", folder) for name, value in content.items()}
-        return PromptPlan(by_image=by_image)
-    return PromptPlan(_objects(content, str(path), folder))
+        raise PromptError(f"The prompts file {path} is nested too deeply. It looks like {example}") from None
 
 
 def read_mask(path: Path, size_hw: SizeHW, max_pixels: int) -> MaskInput:
@@ -217,13 +229,24 @@ def _load_arrays(path: Path) -> dict[str, Any]:
         return dict(loaded)
 
 
-def _numbers(option: str, text: str, form: str, counts: tuple[int, ...]) -> Any:
+def parse_numbers(option: str, text: str, form: str, counts: tuple[int, ...]) -> Any:
+    """Numbers with commas between.
+
+    Args:
+        option: the option and all it was given, for the error.
+        text: the numbers.
+        form: what it should look like, for the error.
+        counts: how many there may be.
+
+    Raises:
+        PromptError: they are no numbers, or not one of these counts.
+    """
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if len(numbers) not in counts:
-        raise PromptError(f"{option} {text}: it must be {form}, numbers with commas and no spaces between.")
+        raise PromptError(f"{option}: it must be {form}, numbers with commas and no spaces between.")
     return numbers
 
 
@@ -233,11 +256,31 @@ def _checked(prompt: ObjectPrompt) -> ObjectPrompt:
 
 
 def _objects(content: Any, where: str, folder: Path) -> tuple[ObjectPrompt, ...]:
+    forms = "a list of objects, or a dictionary from image names to such lists"
+    return parse_objects(content, ObjectPrompt, where, folder, forms, PROMPTS_EXAMPLE)
+
+
+def parse_objects(
+    content: Any, kind: type[AnyObjectPrompt], where: str, folder: Path, forms: str, example: str
+) -> tuple[AnyObjectPrompt, ...]:
+    """The objects of a list in a prompts file.
+
+    Args:
+        content: the list.
+        kind: what each of its items is.
+        where: what errors call the list.
+        folder: of the prompts file.
+        forms: what the file may be, for the error when it is something else.
+        example: of a prompts file.
+
+    Raises:
+        PromptError: it is no such list, or an object is wrong; the message tells the place.
+    """
     try:
-        prompts = TypeAdapter(list[ObjectPrompt]).validate_python(content)
+        prompts: list[AnyObjectPrompt] = TypeAdapter(list[kind]).validate_python(content)  # type: ignore[valid-type]
     except ValidationError as error:
-        problems = "; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())
-        raise PromptError(f"{where}: {problems}. A prompts file looks like {PROMPTS_EXAMPLE}") from error
+        problems = "; ".join(_problem(problem["loc"], problem["msg"], forms) for problem in error.errors())
+        raise PromptError(f"{where}: {problems}. A prompts file looks like {example}") from error
     if not prompts:
         raise PromptError(f"{where}: the list is empty. Describe at least one object.")
     for number, prompt in enumerate(prompts, start=1):
@@ -249,9 +292,9 @@ def _objects(content: Any, where: str, folder: Path) -> tuple[ObjectPrompt, ...]
     return tuple(p if p.mask is None else p.model_copy(update={"mask": folder / p.mask}) for p in prompts)
 
 
-def _problem(location: Sequence[int | str], message: str) -> str:
+def _problem(location: Sequence[int | str], message: str, forms: str) -> str:
     if not location:
-        return "it must be a list of objects, or a dictionary from image names to such lists"
+        return f"it must be {forms}"
     first, *rest = location
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest).lstrip(".")
     return f"object {int(first) + 1}{', ' + path if path else ''}: {message[0].lower()}{message[1:]}"

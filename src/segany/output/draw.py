@@ -17,6 +17,9 @@ from segany.types import BoolArray, FloatArray, PixelArray, Prompt
 LINE_SUPERSAMPLING = 4
 """Outlines are drawn up to that many times larger, which smooths their edges."""
 
+VIDEO_SUPERSAMPLING = 2
+"""The same for frames of videos: they are many, and lossy compression hides the rest of the difference."""
+
 LINE_PIXELS = 40_000_000
 """A large picture's outlines are drawn with less supersampling, to need no more pixels than this."""
 
@@ -54,13 +57,7 @@ def draw_overlay(
         uint8 [H, W, 3], a new array of the same size.
     """
     sizes = Sizes.fitting((image.shape[0], image.shape[1]))
-    largest_first = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()  # or it would cover the others
-    tinted = image.copy()
-    for index in largest_first:
-        _tint(tinted, image, masks[index], object_colour(index))
-    canvas = Image.fromarray(tinted)
-    for index in largest_first:
-        draw_outlines(canvas, mask_to_polygons(masks[index]), object_colour(index), sizes)
+    canvas = _draw_masks(image, masks, [object_colour(index) for index in range(len(masks))], sizes)
     occupied = _draw_prompts(canvas, prompts, sizes)
     if scores is not None:
         labels = Labels(canvas, sizes, occupied)
@@ -69,6 +66,49 @@ def draw_overlay(
             box, top_x = _extent(mask, prompts[index] if prompts else None)
             labels.draw(text, box, top_x, object_colour(index))
     return np.array(canvas)
+
+
+def draw_tracked(image: PixelArray, masks: BoolArray, object_ids: Sequence[int]) -> PixelArray:
+    """Draw the masks of tracked objects over a frame. An object's colour depends on its id alone.
+
+    A mask is drawn as in `draw_overlay`; where there are several objects, a chip tells the id of each that
+    is visible.
+
+    Args:
+        image: uint8 [H, W, 3].
+        masks: bool [O, H, W].
+        object_ids: the O objects.
+
+    Returns:
+        uint8 [H, W, 3], a new array of the same size.
+    """
+    sizes = Sizes.fitting((image.shape[0], image.shape[1]))
+    colours = [object_colour(object_id - 1) for object_id in object_ids]  # people count objects from 1
+    canvas = _draw_masks(image, masks, colours, sizes, VIDEO_SUPERSAMPLING)
+    if len(object_ids) > 1:
+        labels = Labels(canvas, sizes)
+        for mask, object_id, colour in zip(masks, object_ids, colours, strict=True):
+            if mask.any():
+                labels.draw(str(object_id), *_extent(mask, None), colour)
+    return np.array(canvas)
+
+
+def _draw_masks(
+    image: PixelArray,
+    masks: BoolArray,
+    colours: Sequence[Colour],
+    sizes: Sizes,
+    supersampling: int = LINE_SUPERSAMPLING,
+) -> Image.Image:
+    """Tints and outlines of masks, bool [K, H, W], each in its colour, over an image."""
+    largest_first = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()  # or it would cover the others
+    tinted = image.copy()
+    for index in largest_first:
+        _tint(tinted, image, masks[index], colours[index])
+    canvas = Image.fromarray(tinted)
+    for index in largest_first:
+        draw_outlines(canvas, mask_to_polygons(masks[index]), colours[index], sizes, supersampling)
+    return canvas
 
 
 def draw_outlines(

@@ -1,0 +1,194 @@
+"""`segany track`: objects followed through a video, from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+
+from segany.cli.inputs import check_folder, parse_formats
+from segany.cli.stop_signal import StopSignal
+from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, FramePrompt, TrackPlan, plan_tracking
+from segany.cli.track_report import TrackReporter
+from segany.errors import OutputError, VideoError
+from segany.files import path_errors
+from segany.frame_result import FrameResult
+from segany.frames import FrameSource, open_frames
+from segany.frames.pyav import import_av
+from segany.images import DEFAULT_MAX_PIXELS
+from segany.output.track_formats import check_labels
+from segany.output.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
+
+Direction: TypeAlias = Literal["forward", "backward", "both"]
+
+DEFAULT_VIDEO_MODEL = "sam2.1_hiera_tiny"
+
+EPILOG = f"""
+A prompts file describes several objects at once: `{TRACK_PROMPTS_EXAMPLE}`. A mask goes in as
+`{{"frame": 0, "mask": "rough.png"}}`, its path beginning at the folder of the prompts file.
+"""
+
+
+def track(
+    video: Annotated[
+        str, typer.Argument(help="A video file, a folder of images, or the number of a camera.", show_default=False)
+    ],
+    point: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FRAME:X,Y[,LABEL][@ID]", help="A point on an object (label 1) or beside it. Repeatable."),
+    ] = None,
+    box: Annotated[
+        list[str] | None, typer.Option(metavar="FRAME:X0,Y0,X1,Y1[@ID]", help="A box around an object. Repeatable.")
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FRAME:FILE[@ID]", help="A picture of the video's size with an object. Repeatable."),
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A JSON file with prompts on frames instead; see below.")] = None,
+    direction: Annotated[
+        Direction, typer.Option(help="Where to go from the frame that tracking starts at.")
+    ] = "forward",
+    start: Annotated[
+        int | None, typer.Option(min=0, help="Frame to start at.", show_default="the first one with a prompt")
+    ] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
+    ] = DEFAULT_VIDEO_MODEL,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+    ] = None,
+    motion_aware: Annotated[
+        bool, typer.Option("--motion-aware", help="Choose memories by how the object moves, as SAMURAI does.")
+    ] = False,
+    clean_area: Annotated[int, typer.Option(min=0, help="Fill holes and remove specks of up to so many pixels.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results, made when it is missing; or an .mp4 file for the overlay.")
+    ] = Path("out"),
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help=f"Any of {', '.join(TRACK_FORMATS)}; with commas between, or repeated.",
+            show_default=",".join(DEFAULT_TRACK_FORMATS),
+        ),
+    ] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse frames of more pixels.")] = DEFAULT_MAX_PIXELS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON at the end, and nothing else.")
+    ] = False,
+) -> None:
+    """Track objects through a video: from points, boxes and masks on any of its frames.
+
+    Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID are
+    one object, 1 where there is none. After Ctrl-C the files hold what was tracked until then.
+    """
+    plan = plan_tracking(point or (), box or (), mask or (), prompts)
+    target = _Target.chosen(video, out, formats)
+    if "overlay" in target.formats:
+        import_av()
+    if "masks-png" in target.formats:
+        check_labels(plan.object_ids)
+    keep = _inputs(video, plan, prompts)
+    with open_frames(_source(video), max_pixels=max_pixels) as source:
+        wanted = plan.read(source, max_pixels)
+        if start is not None and source.count is not None and start >= source.count:
+            raise VideoError(f"--start {start}: there is no such frame. {source.name} has {source.count}, from 0.")
+        session = open_session(source, model, device, motion_aware=motion_aware, clean_area=clean_area)
+        first = plan.first_frame if start is None else start
+        reporter = TrackReporter(video, source, _expected(source, first, direction, max_frames), as_json=as_json)
+        # The writer inside: it may need the frames once more after the last result.
+        with session as running, reporter, StopSignal() as stop:
+            writer = TrackWriter(
+                source, target.folder, target.name, target.formats,
+                overlay=target.overlay, keep=keep, prompted=plan.prompted, progress=reporter.drawing,
+            )  # fmt: skip
+            with writer:
+                for result in _results(running, wanted, start, direction, max_frames):
+                    writer.add(result)
+                    reporter.tracked(result)
+                    if stop.is_set:
+                        break
+        reporter.summarise(writer.files, is_stopped=stop.is_set)
+        if stop.is_set:
+            raise KeyboardInterrupt
+
+
+def open_session(source: FrameSource, model: str, device: str | None, *, motion_aware: bool, clean_area: int) -> Any:
+    """Load the model and open the video with it: a session, to be used in a `with` block."""
+    import segany
+
+    predictor = segany.VideoPredictor(segany.load(model, device=device))
+    return predictor.open(source, motion_aware=motion_aware, clean_area=clean_area)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where results go, and in which formats."""
+
+    folder: Path
+    name: str
+    overlay: Path | None
+    formats: tuple[str, ...]
+
+    @classmethod
+    def chosen(cls, video: str, out: Path, formats: list[str] | None) -> _Target:
+        """Make sense of --out and --format."""
+        is_file = out.suffix.lower() == ".mp4" and not out.is_dir()
+        default = ("overlay",) if is_file else DEFAULT_TRACK_FORMATS
+        chosen = default if formats is None else parse_formats(",".join(formats), TRACK_FORMATS)
+        if is_file and "overlay" not in chosen:
+            raise OutputError(f"--out {out} is a video, but --format has no overlay. Give a folder, or add overlay.")
+        folder = out.parent if is_file else out
+        check_folder(folder, "--out")
+        name = out.stem if is_file else _name_of(video)
+        return cls(folder, name, out if is_file else None, chosen)
+
+
+def _source(video: str) -> str | int:
+    """The path, or the number of a camera: digits that are no file."""
+    return int(video) if video.isascii() and video.isdigit() and not Path(video).exists() else video
+
+
+def _name_of(video: str) -> str:
+    """What files are named after."""
+    source = _source(video)
+    if isinstance(source, int):
+        return f"camera{source}"
+    with path_errors(Path(video), VideoError):
+        path = Path(video).resolve()  # of `.` and `..` too
+        return path.name if path.is_dir() else path.stem
+
+
+def _inputs(video: str, plan: TrackPlan, prompts: Path | None) -> set[Path]:
+    """What must not be overwritten."""
+    paths = [Path(video), *plan.mask_files, *([prompts] if prompts else [])]
+    with path_errors(Path(video), VideoError):
+        return {path.resolve() for path in paths}
+
+
+def _expected(source: FrameSource, first: int, direction: Direction, max_frames: int | None) -> int | None:
+    """How many frames will have results, if that can be known."""
+    count = source.count
+    if count is None:
+        return max_frames
+    frames = {"forward": count - first, "backward": first + 1, "both": count}[direction]
+    return frames if max_frames is None else min(frames, max_frames)
+
+
+def _results(
+    session: Any, prompts: Iterable[FramePrompt], start: int | None, direction: Direction, max_frames: int | None
+) -> Iterator[FrameResult]:
+    """Prompt and track. Ends after `max_frames` different frames."""
+    for item in prompts:
+        session.prompt(frame=item.frame, object_id=item.object_id, prompt=item.prompt)
+    seen = set()
+    for result in session.propagate(start=start, direction=direction):
+        yield result
+        seen.add(result.frame)
+        if len(seen) == max_frames:
+            return
