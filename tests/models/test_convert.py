@@ -28,6 +28,14 @@ OFFICIAL_KEYS = {
     "sam_vit_b": (314, "d0f5fb73"),
     "sam_vit_l": (482, "a1e56ebc"),
     "sam_vit_h": (594, "3ac638b9"),
+    "sam2_hiera_tiny": (468, "e263242f"),
+    "sam2_hiera_small": (516, "9e278314"),
+    "sam2_hiera_base_plus": (612, "73e04f10"),
+    "sam2_hiera_large": (900, "155d509e"),
+    "sam2.1_hiera_tiny": (471, "d7602d3f"),
+    "sam2.1_hiera_small": (519, "a7d829d1"),
+    "sam2.1_hiera_base_plus": (615, "be86e269"),
+    "sam2.1_hiera_large": (903, "b3a32da4"),
 }
 """Number of tensors of the official checkpoints, and the start of the sha256 of their names and shapes."""
 
@@ -252,7 +260,10 @@ def test_configurations_refuse_nonsense(build: object) -> None:
 
 
 def test_every_size_is_in_one_table() -> None:
-    assert segany.list_models() == ["mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h"]
+    sam2 = [
+        f"sam{version}_hiera_{size}" for version in ("2", "2.1") for size in ("tiny", "small", "base_plus", "large")
+    ]
+    assert segany.list_models() == ["mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h", *sam2]
     for spec in MODELS.values():
         assert isinstance(spec.config, SamConfig)
         assert spec.config.input_size == 1024

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from segany.errors import UnknownModelError
 from segany.models.mobile_sam.config import MOBILE_SAM
 from segany.models.sam.config import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SamConfig
+from segany.models.sam2.config import (
+    HIERA_BASE_PLUS,
+    HIERA_LARGE,
+    HIERA_SMALL,
+    HIERA_TINY,
+    MEMORY_2,
+    HieraConfig,
+    MemoryConfig,
+    Sam2Config,
+)
 
 if TYPE_CHECKING:
-    from segany.models.sam.model import Sam
+    from segany.models.promptable import PromptableModel
 
 
 @dataclass(frozen=True)
@@ -85,18 +95,57 @@ class ModelSpec:
     megabytes: int
     licence: str = "Apache-2.0"
 
-    def build(self) -> Sam:
+    def build(self) -> PromptableModel:
         """The model with random weights, on the CPU, in float32."""
+        if isinstance(self.config, Sam2Config):
+            from segany.models.sam2.model import Sam2
+
+            return Sam2(self.config, name=self.name)
         from segany.models.sam.model import Sam
 
         return Sam(self.config, name=self.name)
 
-    def build_empty(self) -> Sam:
+    def build_empty(self) -> PromptableModel:
         """The model with names and shapes but no values or memory, to be given weights by assignment."""
         from segany.nn.empty import without_values
 
         with without_values():
             return self.build()
+
+
+def _sam2_specs(version: str, folder: str, memory: MemoryConfig) -> tuple[ModelSpec, ...]:
+    """The four sizes of a version of SAM 2. The official repositories on Hugging Face hold both formats."""
+    sizes: tuple[tuple[str, HieraConfig, int], ...] = (
+        ("tiny", HIERA_TINY, 156),
+        ("small", HIERA_SMALL, 184),
+        ("base_plus", HIERA_BASE_PLUS, 323),
+        ("large", HIERA_LARGE, 898),
+    )
+    return tuple(
+        ModelSpec(
+            name=f"sam{version}_hiera_{size}",
+            title=f"SAM {version} Hiera {size.replace('_', ' ')}",
+            config=Sam2Config(encoder, memory=memory),
+            megabytes=megabytes,
+            sources=(
+                UrlFile(
+                    url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/sam{version}_hiera_{size}.pt",
+                    sha256=None,
+                ),
+                HubFile(
+                    repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}",
+                    filename=f"sam{version}_hiera_{size}.pt",
+                    sha256=None,
+                ),
+                HubFile(
+                    repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}",
+                    filename="model.safetensors",
+                    sha256=None,
+                ),
+            ),
+        )
+        for size, encoder, megabytes in sizes
+    )
 
 
 # The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
@@ -179,6 +228,8 @@ MODELS: dict[str, ModelSpec] = {
                 ),
             ),
         ),
+        *_sam2_specs("2", "072824", MEMORY_2),
+        *_sam2_specs("2.1", "092824", MemoryConfig()),
     )
 }
 

@@ -78,3 +78,29 @@ def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor,
             torch.softmax(scores, -1, out=scores)
             out[batch, piece] = linear(scores[0], value_t)[None] if together == 1 else scores @ value[batch]
     return out
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Plain attention: [B, heads, T, D] to [B, heads, S, D] gives [B, heads, T, D']; D' is that of the values."""
+    if not fast_cpu(query):
+        return F.scaled_dot_product_attention(query, key, value)
+    heads = query.shape[:2]
+    query, key, value = (x.flatten(0, 1) for x in (query, key, value))
+    count, tokens, keys = len(query), query.shape[1], key.shape[1]
+    query = query * query.shape[-1] ** -0.5
+    together = CACHE_BUDGET // (tokens * keys)
+    out = query.new_empty(count, tokens, value.shape[-1])
+    if together > 1:
+        for n in range(0, count, together):
+            batch = slice(n, n + together)
+            weights = torch.softmax(query[batch] @ key[batch].transpose(1, 2), -1)
+            torch.matmul(weights, value[batch], out=out[batch])
+        return out.unflatten(0, heads)
+    rows = max(1, CACHE_BUDGET // keys)
+    for n in range(count):
+        key_rows, value_t = key[n].contiguous(), value[n].t().contiguous()
+        for row in range(0, tokens, rows):
+            scores = linear(query[n, row : row + rows], key_rows)
+            torch.softmax(scores, -1, out=scores)
+            out[n, row : row + rows] = linear(scores, value_t)
+    return out.unflatten(0, heads)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.layers import FeedForward, Linear
+from segany.nn.layers import FeedForward, Linear, Perceptron
 from segany.ops.compute import batched_linear, fast_cpu
 
 
@@ -21,6 +21,18 @@ class Projections(NamedTuple):
     query: Tensor
 
 
+class Detail(NamedTuple):
+    """High-resolution features of an image in the order of its tokens, shared by all prompts.
+
+    Attributes:
+        half: [1, T, 4, C / 4], for the 2 x 2 below each token.
+        quarter: [1, T, 4, 4, C / 8], for the 2 x 2 below each of those.
+    """
+
+    half: Tensor
+    quarter: Tensor
+
+
 class ImageTokens(NamedTuple):
     """The image as the decoder sees it.
 
@@ -30,11 +42,14 @@ class ImageTokens(NamedTuple):
         positions: [T, C], encodings of the positions.
         first: the image projected for the first block, where that was worth doing ahead; see
             `TwoWayTransformer.prepare`.
+        detail: what the image adds to its upscaled tokens, where the model has that; see
+            `upscale_and_project`.
     """
 
     parts: tuple[Tensor, ...]
     positions: Tensor
     first: Projections | None = None
+    detail: Detail | None = None
 
 
 class Attention(nn.Module):
@@ -129,7 +144,11 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = FeedForward(width, config.mlp_width, "relu")
+        self.mlp: nn.Module = (
+            Perceptron(width, config.mlp_width, width, 2)
+            if config.numbered_mlps
+            else FeedForward(width, config.mlp_width, "relu")
+        )
         self.norm3 = nn.LayerNorm(width)
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, config.heads, config.cross_attention_width)

@@ -1,0 +1,142 @@
+"""SAM 2's image encoder: Hiera, which attends within windows and halves the resolution stage by stage."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
+from segany.nn.attention import attend, merge_heads, split_heads
+from segany.nn.layers import Linear, Perceptron
+from segany.nn.windows import partition, unpartition
+from segany.ops.compute import CACHE_BUDGET, fast_cpu
+from segany.types import SizeHW
+
+_MIN_ROWS = 1024
+"""Fewest positions that go through a block together: each strip has the weights put in the kernel's order anew."""
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches to tokens: [B, 3, S, S] to [B, S / 4, S / 4, C]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, 7, stride=PATCH_STRIDE, padding=3)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x: Tensor = self.proj(pixels)
+        return x.permute(0, 2, 3, 1)
+
+
+def pool(x: Tensor) -> Tensor:
+    """The largest of each 2 x 2 of [B, H, W, C]: [B, H / 2, W / 2, C]."""
+    top = torch.maximum(x[:, ::2, ::2], x[:, ::2, 1::2])
+    return torch.maximum(top, torch.maximum(x[:, 1::2, ::2], x[:, 1::2, 1::2]))
+
+
+class PooledAttention(nn.Module):
+    """Self-attention over a map, whole or in windows, whose queries may be pooled to half the resolution."""
+
+    def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, *, pooled: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window_size = window_size
+        self.pooled = pooled
+        self.qkv = Linear(channels_in, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C'], or half of H and W."""
+        qkv = self.qkv(x)
+        width = self.proj.in_features
+        query, rest = qkv[..., :width], qkv[..., width:]
+        if self.pooled:
+            query = pool(query)
+        size_hw = (query.shape[1], query.shape[2])
+        if self.window_size is None:
+            return self.proj(self._attend(query.flatten(1, 2), rest.flatten(1, 2)).unflatten(1, size_hw))
+        # Windows at the border reach over zeros, whose projection is the bias, pooled or not.
+        query_size = self.window_size // 2 if self.pooled else self.window_size
+        query = partition(query, query_size, fill=self.qkv.bias[:width])
+        rest = partition(rest, self.window_size, fill=self.qkv.bias[width:])
+        return self.proj(unpartition(self._attend(query, rest), query_size, size_hw))
+
+    def _attend(self, query: Tensor, key_and_value: Tensor) -> Tensor:
+        key, value = key_and_value.chunk(2, dim=-1)
+        return merge_heads(attend(*(split_heads(part, self.heads) for part in (query, key, value))))
+
+
+class Block(nn.Module):
+    """One transformer block over a map. The first of a stage doubles the channels and halves the resolution."""
+
+    def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels_in, eps=1e-6)
+        self.starts_stage = channels_in != width
+        self.attn = PooledAttention(channels_in, width, heads, window_size, pooled=self.starts_stage)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Perceptron(width, mlp_ratio * width, width, 2, "gelu")
+        if self.starts_stage:
+            self.proj = Linear(channels_in, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C]."""
+        window_size = self.attn.window_size
+        if window_size is None or not fast_cpu(x):
+            return self._forward(x)
+        # Nothing leaves a window, so a few rows of windows at a time keep the intermediates in the cache.
+        positions = window_size * x.shape[2]
+        rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.mlp.hidden))
+        return torch.cat([self._forward(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        shortcut = pool(self.proj(normed)) if self.starts_stage else x
+        x = shortcut + self.attn(normed)
+        return x + self.mlp(self.norm2(x))
+
+
+class Hiera(nn.Module):
+    """Pixels [B, 3, S, S] to the maps of the four stages, [B, H, W, C] each, the finest first."""
+
+    def __init__(self, config: HieraConfig) -> None:
+        super().__init__()
+        self.stage_ends = [start - 1 for start in (*config.stage_starts[1:], sum(config.depths))]
+        self.patch_embed = PatchEmbedding(config.width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.width, config.position_size, config.position_size))
+        window = config.window_sizes[0]
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, config.width, window, window))
+        self.blocks = nn.ModuleList(_make_blocks(config))
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        x = self.patch_embed(pixels)
+        x = x + self.positions((x.shape[1], x.shape[2]))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.stage_ends:
+                maps.append(x)
+        return maps
+
+    def positions(self, size_hw: SizeHW) -> Tensor:
+        """A coarse table stretched over the map, and a fine one repeated in every window, [1, H, W, C]."""
+        height, width = size_hw
+        coarse = F.interpolate(self.pos_embed, size_hw, mode="bicubic")
+        window = self.pos_embed_window.shape[-1]
+        fine = self.pos_embed_window.tile(1, 1, height // window, width // window)
+        return (coarse + fine).permute(0, 2, 3, 1)
+
+
+def _make_blocks(config: HieraConfig) -> list[Block]:
+    blocks: list[Block] = []
+    for stage in range(STAGES):
+        for index in range(config.depths[stage]):
+            halves = index == 0 and stage > 0
+            width = config.stage_widths[stage]
+            window: int | None = config.window_sizes[stage - 1 if halves else stage]
+            if len(blocks) in config.global_blocks:
+                window = None
+            channels_in = width // 2 if halves else width
+            blocks.append(Block(channels_in, width, config.heads * 2**stage, window, config.mlp_ratio))
+    return blocks
