@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import Linear, Perceptron
+from segany.nn.layers import Linear, Perceptron, by_rows
 from segany.nn.windows import partition, unpartition
 from segany.ops.compute import CACHE_BUDGET, fast_cpu
-from segany.types import SizeHW
 
 _MIN_ROWS = 1024
 """Fewest positions that go through a block together: each strip has the weights put in the kernel's order anew."""
@@ -82,18 +81,23 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C]."""
+        return by_rows(self._feed_forward, self._attend(x), self.mlp.hidden)
+
+    def _attend(self, x: Tensor) -> Tensor:
         window_size = self.attn.window_size
         if window_size is None or not fast_cpu(x):
-            return self._forward(x)
+            return self._attend_all(x)
         # Nothing leaves a window, so a few rows of windows at a time keep the intermediates in the cache.
         positions = window_size * x.shape[2]
-        rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.mlp.hidden))
-        return torch.cat([self._forward(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
+        rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.attn.qkv.out_features))
+        return torch.cat([self._attend_all(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _attend_all(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if self.starts_stage else x
-        x = shortcut + self.attn(normed)
+        return shortcut + self.attn(normed)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.mlp(self.norm2(x))
 
 
@@ -110,8 +114,7 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList(_make_blocks(config))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        x = self.patch_embed(pixels)
-        x = x + self.positions((x.shape[1], x.shape[2]))
+        x = self.add_positions(self.patch_embed(pixels))
         maps = []
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -119,13 +122,22 @@ class Hiera(nn.Module):
                 maps.append(x)
         return maps
 
-    def positions(self, size_hw: SizeHW) -> Tensor:
-        """A coarse table stretched over the map, and a fine one repeated in every window, [1, H, W, C]."""
-        height, width = size_hw
-        coarse = F.interpolate(self.pos_embed, size_hw, mode="bicubic")
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Add a coarse table stretched over the map and a fine one repeated in every window, to [B, H, W, C]."""
+        rows, columns = (_stretching_weights(self.pos_embed, side) for side in (x.shape[1], x.shape[2]))
+        table = self.pos_embed[0].permute(1, 2, 0)  # [h, w, C]
+        by_row = (rows @ table.flatten(1)).unflatten(1, table.shape[1:])  # [H, w, C]
+        x = x + columns @ by_row
         window = self.pos_embed_window.shape[-1]
-        fine = self.pos_embed_window.tile(1, 1, height // window, width // window)
-        return (coarse + fine).permute(0, 2, 3, 1)
+        by_window = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [B, rows, window, columns, window, C]
+        by_window += self.pos_embed_window[0].permute(1, 2, 0)[:, None]
+        return x
+
+
+def _stretching_weights(table: Tensor, side: int) -> Tensor:
+    """[side, n]: bicubic interpolation of a table of n rows, as what it makes of the identity."""
+    identity = torch.eye(table.shape[-1], device=table.device, dtype=table.dtype)[None, None]
+    return F.interpolate(identity, (side, table.shape[-1]), mode="bicubic")[0, 0]
 
 
 def _make_blocks(config: HieraConfig) -> list[Block]:
