@@ -6,13 +6,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models_for_tests import SMALL_VIT, seed_weights, small_sam
+from tests.models_for_tests import SMALL_HIERA, SMALL_VIT, seed_weights, small_sam
 from tests.parity.seeded import seeded_state
 
 import segany
@@ -21,6 +22,7 @@ from segany.models.convert import encoder_id, read_checkpoint, rename_keys
 from segany.models.registry import MODELS, find_spec
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
+from segany.models.sam2.config import MemoryConfig, Sam2Config
 
 TRANSFORMERS_SHAPES = Path(__file__).parents[1] / "parity" / "golden" / "small_transformers.json"
 
@@ -251,6 +253,14 @@ def test_encoder_id_tells_trainings_apart() -> None:
         lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(2,)),
         lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(), window_size=0),
         lambda: DecoderConfig(depth=0),
+        lambda: replace(SMALL_HIERA, input_size=100),
+        lambda: replace(SMALL_HIERA, width=33, heads=2),
+        lambda: replace(SMALL_HIERA, depths=(1, 0, 1, 1)),
+        lambda: replace(SMALL_HIERA, window_sizes=(8, 3, 14, 7)),
+        lambda: replace(SMALL_HIERA, global_blocks=(7,)),
+        lambda: MemoryConfig(slots=0),
+        lambda: MemoryConfig(max_conditioning=1),
+        lambda: Sam2Config(SMALL_HIERA, memory=MemoryConfig(channels=100)),
         lambda: type(MODELS["mobile_sam"].config.encoder)(input_size=0),
     ],
 )

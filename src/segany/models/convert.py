@@ -64,8 +64,8 @@ _TRANSFORMERS_SAM2_RULES: tuple[tuple[str, str], ...] = (
     (r"vision_encoder\.backbone\.(pos_embed\w*)", r"image_encoder.trunk.\1"),
     (r"vision_encoder\.backbone\.patch_embed\.projection\.(\w+)", r"image_encoder.trunk.patch_embed.proj.\1"),
     (r"vision_encoder\.backbone\.blocks\.(\d+)\.layer_norm([12])\.(\w+)", r"image_encoder.trunk.blocks.\1.norm\2.\3"),
-    (r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_in\.(\w+)", r"image_encoder.trunk.blocks.\1.mlp.layers.0.\2"),
-    (r"vision_encoder\.backbone\.blocks\.(\d+)\.mlp\.proj_out\.(\w+)", r"image_encoder.trunk.blocks.\1.mlp.layers.1.\2"),
+    (r"vision_encoder\.backbone\.(blocks\.\d+\.mlp)\.proj_in\.(\w+)", r"image_encoder.trunk.\1.layers.0.\2"),
+    (r"vision_encoder\.backbone\.(blocks\.\d+\.mlp)\.proj_out\.(\w+)", r"image_encoder.trunk.\1.layers.1.\2"),
     (r"vision_encoder\.backbone\.blocks\.(.+)", r"image_encoder.trunk.blocks.\1"),
     (r"vision_encoder\.neck\.convs\.(\d)\.(\w+)", r"image_encoder.neck.convs.\1.conv.\2"),
     (r"(mask_decoder\.transformer\.layers\.\d)\.mlp\.proj_in\.(\w+)", r"\1.mlp.layers.0.\2"),
@@ -102,7 +102,7 @@ _TRANSFORMERS_SAM2_RULES: tuple[tuple[str, str], ...] = (
     (r"memory_encoder\.memory_fuser\.layers\.(\d)\.scale", r"memory_encoder.fuser.layers.\1.gamma"),
     (r"memory_encoder\.memory_fuser\.layers\.(\d)\.depthwise_conv\.(\w+)", r"memory_encoder.fuser.layers.\1.dwconv.\2"),
     (r"memory_encoder\.memory_fuser\.layers\.(\d)\.layer_norm\.(\w+)", r"memory_encoder.fuser.layers.\1.norm.\2"),
-    (r"memory_encoder\.memory_fuser\.layers\.(\d)\.pointwise_conv([12])\.(\w+)", r"memory_encoder.fuser.layers.\1.pwconv\2.\3"),
+    (r"memory_encoder\.memory_fuser\.(layers\.\d)\.pointwise_conv(\d)\.(\w+)", r"memory_encoder.fuser.\1.pwconv\2.\3"),
 )  # fmt: skip
 
 _SAM2_POINT_KINDS = "prompt_encoder.point_embed.weight"
