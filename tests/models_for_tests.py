@@ -11,7 +11,7 @@ from segany.models.convert import encoder_id
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.config import SamConfig, VitConfig
 from segany.models.sam.model import Sam
-from segany.models.sam2.config import MEMORY_2, HieraConfig, MemoryConfig, Sam2Config
+from segany.models.sam2.config import MEMORY_2, MEMORY_2_1, HieraConfig, Sam2Config
 from segany.models.sam2.model import Sam2
 
 SMALL_VIT = SamConfig(VitConfig(width=64, depth=3, heads=2, global_blocks=(1,), input_size=256))
@@ -20,7 +20,7 @@ SMALL_TINY_VIT = SamConfig(TinyVitConfig(input_size=256))
 SMALL_HIERA = HieraConfig(heads=1, input_size=SMALL["input_size"], **SMALL_SAM2)
 SMALL_SAM2_CONFIGS = {
     "sam2": Sam2Config(SMALL_HIERA, memory=MEMORY_2),
-    "sam2.1": Sam2Config(SMALL_HIERA, memory=MemoryConfig()),
+    "sam2.1": Sam2Config(SMALL_HIERA, memory=MEMORY_2_1),
 }
 
 

@@ -116,6 +116,13 @@ def test_a_wrapped_state_dict_is_found(mobile_sam_state: dict[str, torch.Tensor]
     assert read_checkpoint(tmp_path / "wrapped.pt").keys() == mobile_sam_state.keys()
 
 
+@pytest.mark.parametrize("name", ["sam2_hiera_tiny", "sam2.1_hiera_tiny"])
+def test_a_checkpoint_of_sam2_says_which_version_it_is(name: str, tmp_path: Path) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()}
+    torch.save({"model": state}, tmp_path / "official.pt")
+    assert segany.load(tmp_path / "official.pt").name == name
+
+
 def test_own_weights_for_a_named_model(checkpoint: Path) -> None:
     assert segany.load("mobile_sam", checkpoint=checkpoint).name == "mobile_sam"
 

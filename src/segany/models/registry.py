@@ -15,6 +15,7 @@ from segany.models.sam2.config import (
     HIERA_SMALL,
     HIERA_TINY,
     MEMORY_2,
+    MEMORY_2_1,
     HieraConfig,
     MemoryConfig,
     Sam2Config,
@@ -113,39 +114,45 @@ class ModelSpec:
             return self.build()
 
 
-def _sam2_specs(version: str, folder: str, memory: MemoryConfig) -> tuple[ModelSpec, ...]:
-    """The four sizes of a version of SAM 2. The official repositories on Hugging Face hold both formats."""
-    sizes: tuple[tuple[str, HieraConfig, int], ...] = (
-        ("tiny", HIERA_TINY, 156),
-        ("small", HIERA_SMALL, 184),
-        ("base_plus", HIERA_BASE_PLUS, 323),
-        ("large", HIERA_LARGE, 898),
+def _sam2_spec(
+    version: str, folder: str, size: str, encoder: HieraConfig, memory: MemoryConfig, megabytes: int, sha256: str
+) -> ModelSpec:
+    """A row for SAM 2. The authors' repository on Hugging Face holds the same file as their server."""
+    filename = f"sam{version}_hiera_{size}.pt"
+    return ModelSpec(
+        name=f"sam{version}_hiera_{size}",
+        title=f"SAM {version} Hiera {size.replace('_', ' ')}",
+        config=Sam2Config(encoder, memory=memory),
+        megabytes=megabytes,
+        sources=(
+            UrlFile(url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{filename}", sha256=sha256),
+            HubFile(repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}", filename=filename, sha256=sha256),
+        ),
     )
-    return tuple(
-        ModelSpec(
-            name=f"sam{version}_hiera_{size}",
-            title=f"SAM {version} Hiera {size.replace('_', ' ')}",
-            config=Sam2Config(encoder, memory=memory),
-            megabytes=megabytes,
-            sources=(
-                UrlFile(
-                    url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/sam{version}_hiera_{size}.pt",
-                    sha256=None,
-                ),
-                HubFile(
-                    repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}",
-                    filename=f"sam{version}_hiera_{size}.pt",
-                    sha256=None,
-                ),
-                HubFile(
-                    repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}",
-                    filename="model.safetensors",
-                    sha256=None,
-                ),
-            ),
-        )
-        for size, encoder, megabytes in sizes
-    )
+
+
+_SAM2_ROWS: tuple[tuple[str, HieraConfig, int, str, str], ...] = (  # size, encoder, megabytes, sha256 of 2 and of 2.1
+    (
+        "tiny", HIERA_TINY, 156,
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    (
+        "small", HIERA_SMALL, 184,
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    (
+        "base_plus", HIERA_BASE_PLUS, 324,
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    (
+        "large", HIERA_LARGE, 898,
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    ),
+)  # fmt: skip
 
 
 # The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
@@ -228,8 +235,8 @@ MODELS: dict[str, ModelSpec] = {
                 ),
             ),
         ),
-        *_sam2_specs("2", "072824", MEMORY_2),
-        *_sam2_specs("2.1", "092824", MemoryConfig()),
+        *(_sam2_spec("2", "072824", size, encoder, MEMORY_2, mb, sha) for size, encoder, mb, sha, _ in _SAM2_ROWS),
+        *(_sam2_spec("2.1", "092824", size, encoder, MEMORY_2_1, mb, sha) for size, encoder, mb, _, sha in _SAM2_ROWS),
     )
 }
 

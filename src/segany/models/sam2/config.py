@@ -146,4 +146,4 @@ HIERA_LARGE = HieraConfig(
 )
 
 MEMORY_2 = MemoryConfig(pointer_times=False, occlusion_embedding=False)
-"""SAM 2 as it was released first; `MemoryConfig()` is that of 2.1."""
+MEMORY_2_1 = MemoryConfig()
