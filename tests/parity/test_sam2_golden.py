@@ -73,7 +73,6 @@ def test_transformers_checkpoint_gives_what_transformers_gives() -> None:
     memory = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 256 + 4, 64), dtype=np.float32))
     with torch.inference_mode():
         image = model.eval().encode_frame(small_pixels()).image
-        tokens = image.flatten(2).transpose(1, 2)
-        attended = model.memory_attention(tokens, memory, memory, (16, 16), 4)
+        attended = model.memory_attention(model.memory_attention.look(image), memory, memory, 4)
     np.testing.assert_allclose(image[0, ::8], expected["embedding_every8"], atol=2e-4)
     np.testing.assert_allclose(attended[0, :, ::8], expected["attended_every8"], atol=1e-3)

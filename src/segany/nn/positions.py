@@ -100,9 +100,8 @@ class Rotations(NamedTuple):
     def rotate(self, x: Tensor) -> Tensor:
         """Rotate the channel pairs (i, i + C / 2) of [..., T, C]."""
         first, second = x.chunk(2, dim=-1)
-        return torch.cat(
-            [first * self.cosines - second * self.sines, first * self.sines + second * self.cosines], dim=-1
-        )
+        turned = torch.addcmul(first * self.cosines, second, self.sines, value=-1)
+        return torch.cat([turned, torch.addcmul(first * self.sines, second, self.cosines)], dim=-1)
 
 
 def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:

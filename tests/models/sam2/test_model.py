@@ -11,7 +11,7 @@ from tests.parity.cases import small_frames
 
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ImagePredictor, Prompt
-from segany.models.sam2.model import LOGIT_LIMIT, NO_OBJECT_LOGIT, Sam2
+from segany.models.sam2.model import LOGIT_LIMIT, NO_OBJECT_LOGIT, OBJECTS_AT_ONCE, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 
 SIZE_HW = (90, 140)
@@ -120,8 +120,12 @@ def random_memory(masks: int, pointers: int, seed: int) -> ObjectMemory:
     )
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 16])
 @pytest.mark.parametrize("version", ["sam2", "sam2.1"])
-def test_objects_together_are_as_each_alone(version: str, frame: FrameFeatures) -> None:
+def test_objects_together_are_as_each_alone(
+    version: str, at_once: int, frame: FrameFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OBJECTS_AT_ONCE, "cpu", at_once)
     model = small_sam2(version)
     memories = [random_memory(*lengths, seed) for seed, lengths in enumerate([(1, 2), (3, 0), (1, 2), (7, 16)])]
     with torch.inference_mode():

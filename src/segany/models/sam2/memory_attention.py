@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,6 @@ from segany.nn.attention import attend
 from segany.nn.layers import Linear, by_rows
 from segany.nn.positions import Rotations, axial_rotations, halves_first, sine_grid
 from segany.ops.compute import fast_cpu, linear
-from segany.types import SizeHW
 
 _POSITION_WEIGHT = 0.1
 """Weight of the frame's own positions where it enters."""
@@ -51,6 +52,8 @@ class RotaryAttention(nn.Module):
 
     def _rotated_keys(self, keys: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
         key = _project(keys, self.k_proj)
+        if key.shape[1] == len(rotations.cosines):
+            return rotations.rotate(key)
         positions = len(rotations.cosines)
         spatial, rest = key.split([key.shape[1] - unrotated, unrotated], dim=1)
         by_frame = rotations.rotate(spatial.unflatten(1, (-1, positions)))
@@ -75,13 +78,32 @@ class MemoryAttentionLayer(nn.Module):
         self.norm3 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+        return self.recall(self.look(x, rotations), keys, values, rotations, unrotated)
+
+    def look(self, x: Tensor, rotations: Rotations) -> Tensor:
+        """The frame attends to itself."""
         normed = self.norm1(x)
-        x = x + self.self_attn(normed, normed, normed, rotations)
+        return x + self.self_attn(normed, normed, normed, rotations)
+
+    def recall(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+        """The frame attends to the memory, and the MLP follows."""
         x = x + self.cross_attn_image(self.norm2(x), keys, values, rotations, unrotated)
         return x + by_rows(self._mlp, self.norm3(x), self.linear1.out_features)
 
     def _mlp(self, x: Tensor) -> Tensor:
         return self.linear2(F.relu(self.linear1(x)))
+
+
+class Look(NamedTuple):
+    """A frame before it remembers anything, the same for all objects.
+
+    Attributes:
+        features: [1, T, C], after the first layer's attention of the frame to itself.
+        rotations: of the frame's positions.
+    """
+
+    features: Tensor
+    rotations: Rotations
 
 
 class MemoryAttention(nn.Module):
@@ -92,22 +114,29 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory) for _ in range(memory.depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, image: Tensor, keys: Tensor, values: Tensor, size_hw: SizeHW, unrotated: int) -> Tensor:
+    def look(self, image: Tensor) -> Look:
+        """What is done once for all objects of a frame, whose stride-16 features are [1, C, h, w]."""
+        size_hw = (image.shape[2], image.shape[3])
+        tokens = image.flatten(2).transpose(1, 2)
+        rotations = axial_rotations(size_hw, image.shape[1], image)
+        x = tokens + _POSITION_WEIGHT * sine_grid(size_hw, image.shape[1], image)
+        return Look(cast(MemoryAttentionLayer, self.layers[0]).look(x, rotations), rotations)
+
+    def forward(self, look: Look, keys: Tensor, values: Tensor, unrotated: int) -> Tensor:
         """Condition a frame on the memories of O objects.
 
         Args:
-            image: [O or 1, T, C], the frame's stride-16 features, row by row.
+            look: of that frame.
             keys: [O, S, C_memory], memories with their positions in space and time: whole frames, and
                 then `unrotated` tokens of object pointers.
             values: [O, S, C_memory], memories without positions.
-            size_hw: height and width of the frame in positions, T in all.
 
         Returns:
             [O, T, C].
         """
-        x = image + _POSITION_WEIGHT * sine_grid(size_hw, image.shape[-1], image)
-        x = x.expand(len(keys), -1, -1)
-        rotations = axial_rotations(size_hw, image.shape[-1], image)
-        for layer in self.layers:
-            x = layer(x, keys, values, rotations, unrotated)
+        first, *others = (cast(MemoryAttentionLayer, layer) for layer in self.layers)
+        x = look.features.expand(len(keys), -1, -1)
+        x = first.recall(x, keys, values, look.rotations, unrotated)
+        for layer in others:
+            x = layer(x, keys, values, look.rotations, unrotated)
         return self.norm(x)

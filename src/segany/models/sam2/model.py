@@ -35,6 +35,9 @@ MASK_LOGIT = 10.0
 MASK_STRIDE = 4
 """Pixels of the input per pixel of low-res logits."""
 
+OBJECTS_AT_ONCE = {"cpu": 1, "gpu": 16}
+"""Objects that are conditioned on their memories together. On a CPU one keeps all cores busy, and fits the cache."""
+
 
 class Sam2(PromptableModel):
     """A model of the SAM 2 family: prompted on images as SAM is, and in video with a memory.
@@ -219,20 +222,22 @@ class Sam2(PromptableModel):
     def attend_memory(self, frame: FrameFeatures, memories: Sequence[ObjectMemory]) -> Tensor:
         """Condition one frame on the memories of O objects, [O, C, h, w].
 
-        Objects that remember equally much are computed together.
+        Objects that remember equally much can be computed together, some at a time.
         """
+        look = self.memory_attention.look(frame.image)
         groups: dict[tuple[int, int], list[int]] = {}
         for index, memory in enumerate(memories):
             groups.setdefault((len(memory.masks), len(memory.pointers)), []).append(index)
-        _, channels, height, width = frame.image.shape
-        out = frame.image.new_empty(len(memories), height * width, channels)
-        image = frame.image.flatten(2).transpose(1, 2)
+        out = frame.image.new_empty(len(memories), *look.features.shape[1:])
+        together = OBJECTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
         for (_, pointers), members in groups.items():
-            pairs = [self._memory_tokens(memories[index]) for index in members]
-            keys, values = (torch.stack(tokens) for tokens in zip(*pairs, strict=True))
-            unrotated = pointers * (channels // self.config.memory.channels)
-            out[members] = self.memory_attention(image, keys, values, (height, width), unrotated)
-        return out.transpose(1, 2).unflatten(2, (height, width))
+            unrotated = pointers * (frame.image.shape[1] // self.config.memory.channels)
+            for first in range(0, len(members), together):
+                some = members[first : first + together]
+                pairs = [self._memory_tokens(memories[index]) for index in some]
+                keys, values = (torch.stack(tokens) for tokens in zip(*pairs, strict=True))
+                out[some] = self.memory_attention(look, keys, values, unrotated)
+        return out.transpose(1, 2).unflatten(2, frame.image.shape[2:])
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:
         """One object's memory as tokens with and without their positions, [S, C_memory] each."""
