@@ -1,7 +1,7 @@
 """The steps of tracking, driven by hand, against the official video predictor (see `test_shared.py` for the files).
 
 Object 1 has two points on frame 0 and another on frame 3, object 2 a box on frame 0; all prompts come before
-the video is tracked forward.
+the video is tracked forward, and then backward from frame 5.
 """
 
 from __future__ import annotations
@@ -57,15 +57,29 @@ class Bank:
         masks = model.decode_frame(image, points=to_input(points_xy), labels=torch.tensor([labels]))
         self.remember(model, frame, image, masks.best())
 
-    def recall(self, model: Sam2, frame: int) -> ObjectMemory:
+    def recall(self, model: Sam2, frame: int, *, reverse: bool) -> ObjectMemory:
         tracked = self.memories.keys() - set(self.conditioning)
-        plan = plan_memory(frame, self.conditioning, tracked, model.config.memory, frames_count=FRAMES_COUNT)
+        plan = plan_memory(
+            frame, self.conditioning, tracked, model.config.memory, reverse=reverse, frames_count=FRAMES_COUNT
+        )
         return ObjectMemory(
             tuple(self.memories[index][0] for index, _ in plan.masks),
             tuple(slot for _, slot in plan.masks),
             tuple(self.memories[index][1] for index, _ in plan.pointers),
             tuple(time for _, time in plan.pointers),
         )
+
+
+def track(model: Sam2, banks: list[Bank], frame: int, *, reverse: bool) -> None:
+    """Follow the objects to a frame; those that were prompted there keep that answer."""
+    followed = [bank for bank in banks if frame not in bank.conditioning]
+    if not followed:
+        return
+    image = features(model, frame)
+    conditioned = model.attend_memory(image, [bank.recall(model, frame, reverse=reverse) for bank in followed])
+    masks = model.decode_frame(image, conditioned).best()
+    for index, bank in enumerate(followed):
+        bank.remember(model, frame, image, ObjectMasks(*(part[index : index + 1] for part in masks)))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +90,7 @@ class Bank:
         pytest.param("sam2.1_hiera_tiny", 8, marks=pytest.mark.slow),
     ],
 )
-def test_tracking_forward(name: str, frames: int) -> None:
+def test_tracking(name: str, frames: int) -> None:
     model, banks = seeded_sam2(name), [Bank(), Bank()]
     expected = np.load(SHARED / f"golden/video/{name}.npz")
     with torch.inference_mode():
@@ -84,15 +98,13 @@ def test_tracking_forward(name: str, frames: int) -> None:
         banks[1].prompt(model, 0, [[300, 0], [500, 400]], [2, 3])
         banks[0].prompt(model, 3, [[400, 300]], [0])
         check(banks[0].answers[3], expected["prompt3"][0])
-        for frame in range(1, frames):
-            image = features(model, frame)
-            followed = [bank for bank in banks if frame not in bank.memories]
-            conditioned = model.attend_memory(image, [bank.recall(model, frame) for bank in followed])
-            masks = model.decode_frame(image, conditioned).best()
-            for index, bank in enumerate(followed):
-                bank.remember(model, frame, image, ObjectMasks(*(part[index : index + 1] for part in masks)))
         for frame in range(frames):
+            track(model, banks, frame, reverse=False)
             for bank, logits in zip(banks, expected[f"fwd{frame}"], strict=True):
+                check(bank.answers[frame], logits)
+        for frame in range(5, -1, -1) if frames == FRAMES_COUNT else ():
+            track(model, banks, frame, reverse=True)
+            for bank, logits in zip(banks, expected[f"rev{frame}"], strict=True):
                 check(bank.answers[frame], logits)
 
 

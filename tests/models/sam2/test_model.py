@@ -193,3 +193,38 @@ def test_gradients_reach_the_encoder_and_the_memory() -> None:
     assert {
         name for name in without if not (any(part in name for part in expected) or name.endswith("k_proj.bias"))
     } == set()
+
+
+def test_half_precision_still_tracks() -> None:
+    model = small_sam2().to(torch.bfloat16)
+    frames = small_frames().to(torch.bfloat16)
+    with torch.inference_mode():
+        frame = model.encode_frame(frames[0])
+        masks = model.decode_frame(frame).best()
+        memory = model.encode_memory(frame, masks.low_res[:, 0], masks.object_scores)
+        recalled = ObjectMemory((memory[0],), (6,), (masks.pointers[0, 0],), (0.1,))
+        conditioned = model.attend_memory(frame, [recalled])
+    assert {x.dtype for x in (masks.low_res, memory, conditioned)} == {torch.bfloat16}
+    assert conditioned.isfinite().all()
+
+
+class Step(torch.nn.Module):
+    """A step of tracking as a function of tensors alone."""
+
+    def __init__(self, model: Sam2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: torch.Tensor, memory: torch.Tensor, pointer: torch.Tensor) -> torch.Tensor:
+        frame = self.model.encode_frame(pixels)
+        conditioned = self.model.attend_memory(frame, [ObjectMemory((memory,), (6,), (pointer,), (0.1,))])
+        return self.model.decode_frame(frame, conditioned).low_res
+
+
+def test_a_step_of_tracking_exports(model: Sam2) -> None:
+    torch.manual_seed(0)
+    inputs = (small_frames()[0], torch.randn(64, 16, 16), torch.randn(256))
+    exported = torch.export.export(Step(model), inputs)
+    assert not any("complex" in str(node.target) for node in exported.graph.nodes)
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(*inputs), Step(model)(*inputs), atol=1e-3, rtol=1e-3)
