@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from tests.parity.cases import SMALL, SMALL_SAM2
 from tests.parity.seeded import seeded_state
 from torch import nn
 
@@ -10,9 +11,17 @@ from segany.models.convert import encoder_id
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.config import SamConfig, VitConfig
 from segany.models.sam.model import Sam
+from segany.models.sam2.config import MEMORY_2, MEMORY_2_1, HieraConfig, Sam2Config
+from segany.models.sam2.model import Sam2
 
 SMALL_VIT = SamConfig(VitConfig(width=64, depth=3, heads=2, global_blocks=(1,), input_size=256))
 SMALL_TINY_VIT = SamConfig(TinyVitConfig(input_size=256))
+
+SMALL_HIERA = HieraConfig(heads=1, input_size=SMALL["input_size"], **SMALL_SAM2)
+SMALL_SAM2_CONFIGS = {
+    "sam2": Sam2Config(SMALL_HIERA, memory=MEMORY_2),
+    "sam2.1": Sam2Config(SMALL_HIERA, memory=MEMORY_2_1),
+}
 
 
 def seed_weights(module: nn.Module) -> None:
@@ -24,6 +33,13 @@ def seed_weights(module: nn.Module) -> None:
 
 def small_sam(config: SamConfig = SMALL_VIT) -> Sam:
     model = Sam(config, name="small")
+    seed_weights(model)
+    model.encoder_id = encoder_id(model.image_encoder)
+    return model
+
+
+def small_sam2(version: str = "sam2.1") -> Sam2:
+    model = Sam2(SMALL_SAM2_CONFIGS[version], name="small")
     seed_weights(model)
     model.encoder_id = encoder_id(model.image_encoder)
     return model

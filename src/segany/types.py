@@ -66,8 +66,8 @@ class Prompt:
         points_xy: float32 [N, 2], pixels of the original image.
         labels: int64 [N], 1 for foreground and 0 for background; all foreground when left out.
         box_xyxy: float32 [4], left, top, right, bottom in pixels of the original image.
-        mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the model's padded
-            frame (256 x 256 for an input size of 1024).
+        mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the square frame of the
+            model's input (256 x 256 for an input size of 1024).
 
     Raises:
         PromptError: nothing is given, a label is not 0 or 1, labels and points differ in number, the
@@ -281,7 +281,7 @@ class MaskPrediction:
         masks: bool [P, M, H, W] at the size of the original image.
         scores: float32 [P, M], the model's own estimate of each mask's IoU. It is the raw output of
             the IoU head, which may slightly exceed 1.
-        low_res_logits: float32 [P, M, h, w] in the model's padded frame; feed one back as the
+        low_res_logits: float32 [P, M, h, w] in the square frame of the model's input; feed one back as the
             `mask_logits` of the next prompt.
         candidates: int64 [P], how many of the M places each prompt uses.
         prompts: the P prompts, in order.

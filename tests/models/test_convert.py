@@ -6,13 +6,14 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models_for_tests import SMALL_VIT, seed_weights, small_sam
+from tests.models_for_tests import SMALL_HIERA, SMALL_VIT, seed_weights, small_sam
 from tests.parity.seeded import seeded_state
 
 import segany
@@ -21,6 +22,7 @@ from segany.models.convert import encoder_id, read_checkpoint, rename_keys
 from segany.models.registry import MODELS, find_spec
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
+from segany.models.sam2.config import MemoryConfig, Sam2Config
 
 TRANSFORMERS_SHAPES = Path(__file__).parents[1] / "parity" / "golden" / "small_transformers.json"
 
@@ -28,6 +30,14 @@ OFFICIAL_KEYS = {
     "sam_vit_b": (314, "d0f5fb73"),
     "sam_vit_l": (482, "a1e56ebc"),
     "sam_vit_h": (594, "3ac638b9"),
+    "sam2_hiera_tiny": (468, "e263242f"),
+    "sam2_hiera_small": (516, "9e278314"),
+    "sam2_hiera_base_plus": (612, "73e04f10"),
+    "sam2_hiera_large": (900, "155d509e"),
+    "sam2.1_hiera_tiny": (471, "d7602d3f"),
+    "sam2.1_hiera_small": (519, "a7d829d1"),
+    "sam2.1_hiera_base_plus": (615, "be86e269"),
+    "sam2.1_hiera_large": (903, "b3a32da4"),
 }
 """Number of tensors of the official checkpoints, and the start of the sha256 of their names and shapes."""
 
@@ -104,6 +114,13 @@ def test_a_checkpoint_in_half_precision_loads_in_single(
 def test_a_wrapped_state_dict_is_found(mobile_sam_state: dict[str, torch.Tensor], wrapper: str, tmp_path: Path) -> None:
     torch.save({wrapper: mobile_sam_state, "epoch": 3}, tmp_path / "wrapped.pt")
     assert read_checkpoint(tmp_path / "wrapped.pt").keys() == mobile_sam_state.keys()
+
+
+@pytest.mark.parametrize("name", ["sam2_hiera_tiny", "sam2.1_hiera_tiny"])
+def test_a_checkpoint_of_sam2_says_which_version_it_is(name: str, tmp_path: Path) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()}
+    torch.save({"model": state}, tmp_path / "official.pt")
+    assert segany.load(tmp_path / "official.pt").name == name
 
 
 def test_own_weights_for_a_named_model(checkpoint: Path) -> None:
@@ -243,6 +260,14 @@ def test_encoder_id_tells_trainings_apart() -> None:
         lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(2,)),
         lambda: VitConfig(width=64, depth=2, heads=2, global_blocks=(), window_size=0),
         lambda: DecoderConfig(depth=0),
+        lambda: replace(SMALL_HIERA, input_size=100),
+        lambda: replace(SMALL_HIERA, width=33, heads=2),
+        lambda: replace(SMALL_HIERA, depths=(1, 0, 1, 1)),
+        lambda: replace(SMALL_HIERA, window_sizes=(8, 3, 14, 7)),
+        lambda: replace(SMALL_HIERA, global_blocks=(7,)),
+        lambda: MemoryConfig(slots=0),
+        lambda: MemoryConfig(max_conditioning=1),
+        lambda: Sam2Config(SMALL_HIERA, memory=MemoryConfig(channels=100)),
         lambda: type(MODELS["mobile_sam"].config.encoder)(input_size=0),
     ],
 )
@@ -252,7 +277,10 @@ def test_configurations_refuse_nonsense(build: object) -> None:
 
 
 def test_every_size_is_in_one_table() -> None:
-    assert segany.list_models() == ["mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h"]
+    sam2 = [
+        f"sam{version}_hiera_{size}" for version in ("2", "2.1") for size in ("tiny", "small", "base_plus", "large")
+    ]
+    assert segany.list_models() == ["mobile_sam", "sam_vit_b", "sam_vit_l", "sam_vit_h", *sam2]
     for spec in MODELS.values():
         assert isinstance(spec.config, SamConfig)
         assert spec.config.input_size == 1024

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segany.nn.attention import relative_position_attention
+from segany.nn.attention import attend, relative_position_attention
 from segany.ops import compute
 
 
@@ -83,3 +83,22 @@ def test_batched_linear_shares_leading_axes(shared: int, prompts: int) -> None:
     x, weight = torch.randn(shared, 64, 8), torch.randn(prompts, 5, 8)
     with torch.inference_mode():
         torch.testing.assert_close(compute.batched_linear(x, weight), x @ weight.transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "keys", "value_channels"),
+    [(16, 16, 8), (9, 5, 8), (300, 700, 8), (300, 700, 3)],
+)
+@pytest.mark.parametrize("budget", [None, 5000])
+def test_attending_in_pieces_is_plain_attention(
+    tokens: int, keys: int, value_channels: int, budget: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if budget:
+        monkeypatch.setattr("segany.nn.attention.CACHE_BUDGET", budget)
+    torch.manual_seed(0)
+    query, key = torch.randn(2, 3, tokens, 8) * 9, torch.randn(2, 3, keys, 8)  # some scores are far above others
+    value = torch.randn(2, 3, keys, value_channels)
+    expected = torch.softmax(query @ key.transpose(-1, -2) * 8**-0.5, -1) @ value
+    torch.testing.assert_close(attend(query, key, value), expected, atol=1e-5, rtol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(attend(query, key, value), expected, atol=1e-5, rtol=1e-4)

@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from segany.nn.layers import FeedForward, LayerNorm2d, by_rows
-from segany.nn.positions import RandomFourierPositions, relative_position_rows
+from segany.nn.positions import (
+    RandomFourierPositions,
+    axial_rotations,
+    halves_first,
+    relative_position_rows,
+    sine_grid,
+)
 from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
 
@@ -87,3 +93,24 @@ def test_position_grid_encodes_the_centres_x_first() -> None:
     grid = positions.grid((2, 4))
     assert grid.shape == (2, 4, 8)
     torch.testing.assert_close(grid[1, 2], positions(torch.tensor([2.5 / 4, 1.5 / 2])))
+
+
+def test_rotations_are_complex_products() -> None:
+    """Neighbouring channels are a complex number, which turns with the column in the first half, then the row."""
+    torch.manual_seed(0)
+    x = torch.randn(2 * 3, 16)
+    frequencies = 10000.0 ** -(torch.arange(0, 16, 4) / 16)
+    index = torch.arange(6)
+    angles = torch.cat([(index % 3)[:, None] * frequencies, (index // 3)[:, None] * frequencies], dim=1)
+    turned = torch.view_as_complex(x.unflatten(1, (8, 2))) * torch.polar(torch.ones(6, 8), angles)
+    expected = torch.view_as_real(turned).flatten(1)
+    ours = axial_rotations((2, 3), 16, x).rotate(halves_first(x.T).T)
+    torch.testing.assert_close(ours, halves_first(expected.T).T)
+
+
+def test_sines_tell_positions_apart() -> None:
+    grid = sine_grid((3, 4), 32, torch.zeros(1))
+    assert grid.shape == (12, 32)
+    assert len({tuple(row.tolist()) for row in grid}) == 12
+    torch.testing.assert_close(grid[0, :16], grid[3, :16])  # the first half is for the row alone
+    torch.testing.assert_close(grid[1, 16:], grid[9, 16:])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.ops.resize import resize_frame, resize_mask, resize_pixels, upscale_logits, upscale_masks, upscaling_weights
 from segany.types import Preprocessing
 
 SIZES = [(1200, 1800), (427, 640), (300, 451), (512, 512), (1024, 1024), (1, 700), (700, 1), (3, 5)]
@@ -61,3 +61,34 @@ def test_pixels_are_resized_as_pillow_does() -> None:
     expected = np.array(Image.fromarray(image).resize((100, 60), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(resized, expected)
     assert resize_pixels(image, Preprocessing(input_size=50)) is image
+
+
+def test_pixels_are_stretched_to_a_square_without_rounding() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    resized = resize_pixels(image, Preprocessing(input_size=20, resize="square"))
+    assert resized.shape == (20, 20, 3)
+    assert resized.dtype == np.float32
+    assert (resized != resized.round()).any()
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    expected = F.interpolate(pixels, (20, 20), mode="bilinear", align_corners=False, antialias=True)
+    np.testing.assert_allclose(resized, expected[0].permute(1, 2, 0))
+    frame = resize_frame(image, 20)
+    np.testing.assert_array_equal(frame, np.array(Image.fromarray(image).resize((20, 20), Image.Resampling.BICUBIC)))
+
+
+def test_logits_of_a_stretched_image_are_upscaled_in_one_step() -> None:
+    low_res = smooth_logits()
+    preprocessing = Preprocessing(input_size=256, resize="square")
+    logits = upscale_logits(low_res, preprocessing, (100, 70))
+    torch.testing.assert_close(logits, F.interpolate(low_res, (100, 70), mode="bilinear", align_corners=False))
+    rows, columns = upscaling_weights((64, 64), preprocessing, (100, 70))
+    torch.testing.assert_close(rows @ low_res @ columns.T, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_stretched_mask_covers_half_of_each_pixel() -> None:
+    mask = np.zeros((8, 16), dtype=np.bool_)
+    mask[:, :9] = True
+    stretched = resize_mask(mask, 4)
+    np.testing.assert_array_equal(stretched.any(axis=0), [True, True, False, False])
+    np.testing.assert_array_equal(stretched.all(axis=0), [True, True, False, False])
+    np.testing.assert_array_equal(resize_mask(mask[:, 4:12], 8), mask[:, 4:12])

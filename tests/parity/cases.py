@@ -28,3 +28,25 @@ def small_pixels() -> torch.Tensor:
 
 def small_masks() -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(1).standard_normal((1, 1, 64, 64), dtype=np.float32)) * 4
+
+
+SMALL_SAM2: dict[str, Any] = {"width": 32, "depths": (1, 2, 3, 1), "global_blocks": (4,)}
+"""A SAM 2 of SMALL's input size, whose maps its windows do not divide."""
+
+SAM2_POINTS: dict[str, Any] = {"points": [[[60.0, 80.0], [99.0, 7.0]]], "labels": [[1, 0]]}
+
+SAM2_STEPS = 3
+"""Frames that are tracked after the prompted one."""
+
+
+def small_frames() -> torch.Tensor:
+    size = SMALL["input_size"]
+    frames = np.random.default_rng(2).standard_normal((1 + SAM2_STEPS, 1, 3, size, size), dtype=np.float32)
+    return torch.from_numpy(frames)
+
+
+def small_object_mask() -> torch.Tensor:
+    """[1, S, S], 0 and 1."""
+    mask = torch.zeros(1, SMALL["input_size"], SMALL["input_size"])
+    mask[:, 40:130, 60:190] = 1
+    return mask

@@ -6,6 +6,10 @@ transformers, from the root of the repository:
     PYTHON -m tests.parity.make_golden --mobile-sam mobile_sam.pt
     PYTHON -m tests.parity.make_golden --transformers
 
+and with one that has the official sam2:
+
+    PYTHON -m tests.parity.make_golden --sam2
+
 segany itself is not imported. Logits are stored in float16, which costs up to 8e-3 where they reach tens.
 """
 
@@ -19,7 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from tests.parity.cases import SMALL, SMALL_PROMPTS, small_masks, small_pixels
+from tests.parity.cases import (
+    SAM2_POINTS,
+    SMALL,
+    SMALL_PROMPTS,
+    SMALL_SAM2,
+    small_frames,
+    small_masks,
+    small_object_mask,
+    small_pixels,
+)
 from tests.parity.seeded import seeded_array, seeded_state
 
 HERE = Path(__file__).parent
@@ -115,6 +128,98 @@ def make_small_transformers() -> None:
     )
 
 
+def make_small_sam2_transformers() -> None:
+    from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+
+    size, width = SMALL["input_size"], SMALL_SAM2["width"]
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    backbone = Sam2HieraDetConfig(
+        hidden_size=width, image_size=[size, size], blocks_per_stage=list(SMALL_SAM2["depths"]),
+        embed_dim_per_stage=widths, global_attention_blocks=list(SMALL_SAM2["global_blocks"]),
+    )  # fmt: skip
+    vision = Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=widths[::-1],
+        backbone_feature_sizes=[[size // 4] * 2, [size // 8] * 2, [size // 16] * 2],
+    )  # fmt: skip
+    config = Sam2VideoConfig(
+        vision_config=vision, prompt_encoder_config={"image_size": size}, image_size=size,
+        memory_attention_rope_feat_sizes=[size // 16] * 2,
+    )  # fmt: skip
+    model = Sam2VideoModel(config)
+    load_seeded(model)
+    key = "shared_image_embedding.positional_embedding"
+    model.shared_image_embedding.positional_embedding.copy_(torch.from_numpy(seeded_array(key, (2, 128))))
+    model.prompt_encoder.shared_embedding.positional_embedding = model.shared_image_embedding.positional_embedding
+    features = model.get_image_features(small_pixels())
+    image = features.fpn_hidden_states[-1].permute(1, 2, 0).unflatten(2, (size // 16, size // 16))
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    (GOLDEN / "small_sam2_transformers.json").write_text(json.dumps(shapes, indent=0) + "\n")
+    memory = torch.from_numpy(np.random.default_rng(3).standard_normal((256 + 4, 1, 64), dtype=np.float32))
+    attended = model.memory_attention(
+        current_vision_features=features.fpn_hidden_states[-1],
+        current_vision_position_embeddings=features.fpn_position_encoding[-1],
+        memory=memory, memory_posision_embeddings=torch.zeros_like(memory), num_object_pointer_tokens=4,
+    )  # fmt: skip
+    np.savez_compressed(
+        GOLDEN / "small_sam2_transformers.npz",
+        embedding_every8=image[0, ::8].numpy(),
+        attended_every8=attended.reshape(256, 256)[:, ::8].numpy(),
+    )
+
+
+def make_small_sam2(version: str) -> None:
+    """The official model with what its builder switches on by default, but for the filling of holes."""
+    from sam2.build_sam import build_sam2_video_predictor
+
+    size, width = SMALL["input_size"], SMALL_SAM2["width"]
+    trunk, attention = "++model.image_encoder.trunk", "++model.memory_attention.layer"
+    overrides = [
+        f"++model.image_size={size}",
+        f"{trunk}.embed_dim={width}",
+        f"{trunk}.stages={list(SMALL_SAM2['depths'])}",
+        f"{trunk}.global_att_blocks={list(SMALL_SAM2['global_blocks'])}",
+        f"++model.image_encoder.neck.backbone_channel_list={[8 * width, 4 * width, 2 * width, width]}",
+        f"{attention}.self_attention.feat_sizes={[size // 16] * 2}",
+        f"{attention}.cross_attention.feat_sizes={[size // 16] * 2}",
+    ]
+    model = build_sam2_video_predictor(
+        f"configs/sam{version}/sam{version}_hiera_t.yaml", device="cpu", hydra_overrides_extra=overrides
+    )
+    load_seeded(model)
+    arrays = {}
+    for name in ("points", "mask", "hidden"):
+        if name == "hidden":  # the object is nowhere
+            model.sam_mask_decoder.pred_obj_score_head.layers[2].bias.fill_(-100)
+        for step, out in enumerate(track_official(model, with_mask=name == "mask")):
+            arrays[f"{name}{step}_low"] = out["pred_masks"][0, 0].numpy()
+            arrays[f"{name}{step}_pointer"] = out["obj_ptr"][0].numpy()
+            arrays[f"{name}{step}_score"] = out["object_score_logits"][0].numpy()
+            arrays[f"{name}{step}_memory_every4"] = out["maskmem_features"][0, ::4].numpy()
+    np.savez_compressed(GOLDEN / f"small_sam{version}.npz", **arrays)
+
+
+def track_official(model: Any, *, with_mask: bool) -> list[dict[str, torch.Tensor]]:
+    outputs: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+    points = {"point_coords": torch.tensor(SAM2_POINTS["points"]), "point_labels": torch.tensor(SAM2_POINTS["labels"])}
+    for frame, pixels in enumerate(small_frames()):
+        _, features, positions, sizes = model._prepare_backbone_features(model.forward_image(pixels))
+        first = frame == 0
+        out = model.track_step(
+            frame_idx=frame, is_init_cond_frame=first, current_vision_feats=features,
+            current_vision_pos_embeds=positions, feat_sizes=sizes,
+            point_inputs=None if with_mask or not first else points,
+            mask_inputs=small_object_mask()[None] if with_mask and first else None,
+            output_dict=outputs, num_frames=100, run_mem_encoder=not first,
+        )  # fmt: skip
+        if first:  # the predictor encodes prompted frames later, from low-res logits
+            high_res = torch.nn.functional.interpolate(out["pred_masks"], pixels.shape[-2:], mode="bilinear")
+            out["maskmem_features"], out["maskmem_pos_enc"] = model._encode_new_memory(
+                features, sizes, high_res, out["object_score_logits"], is_mask_from_pts=True
+            )
+        outputs["cond_frame_outputs" if first else "non_cond_frame_outputs"][frame] = out
+    return [*outputs["cond_frame_outputs"].values(), *outputs["non_cond_frame_outputs"].values()]
+
+
 def make_vit(size: str) -> None:
     from segment_anything import SamPredictor, sam_model_registry
 
@@ -185,11 +290,16 @@ if __name__ == "__main__":
         "--mobile-sam", type=Path, help="the official mobile_sam.pt; without it, the real cases are kept"
     )
     parser.add_argument("--transformers", action="store_true", help="make only the transformers case")
+    parser.add_argument("--sam2", action="store_true", help="make only the cases of SAM 2")
     arguments = parser.parse_args()
     GOLDEN.mkdir(exist_ok=True)
     with torch.no_grad():
         if arguments.transformers:
             make_small_transformers()
+            make_small_sam2_transformers()
+        elif arguments.sam2:
+            make_small_sam2("2")
+            make_small_sam2("2.1")
         else:
             make_small_vit()
             make_small_tiny_vit()

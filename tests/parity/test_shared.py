@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from pycocotools import mask as coco_mask
 from tests.parity.test_golden import SCORE_TOLERANCE, mask_iou
 
 import segany
+from segany.models.promptable import PromptableModel
+from segany.models.registry import MODELS
+from segany.models.sam2.config import Sam2Config
+from segany.models.sam2.model import Sam2
 
 SHARED = Path(__file__).parents[3] / "shared"
 REAL_LOGIT_TOLERANCE = 5e-2
@@ -81,12 +86,54 @@ def seeded_checkpoint(name: str) -> dict[str, torch.Tensor]:
 def test_seeded_vit(name: str, tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(seeded_checkpoint(name), path)
-    predictor = segany.ImagePredictor(segany.load(path))
-    assert predictor.model.name == name
-    expected = np.load(SHARED / f"golden/seeded/{name}.npz")
+    model = segany.load(path)
+    assert model.name == name
+    check_truck(model)
+
+
+SAM2_NAMES = [name for name, spec in MODELS.items() if isinstance(spec.config, Sam2Config)]
+
+
+@pytest.mark.parametrize("name", SAM2_NAMES)
+def test_sam2_has_the_official_names_and_shapes(name: str) -> None:
+    shapes = json.loads((SHARED / f"golden/seeded/{name}.shapes.json").read_text())
+    assert {key: list(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()} == shapes
+
+
+def seeded_sam2(name: str) -> Sam2:
+    """As the golden files were made: without what the official builders switch on as post-processing."""
+    spec = MODELS[name]
+    assert isinstance(spec.config, Sam2Config)
+    decoder = replace(spec.config.decoder, stability_thresh=None)
+    model = replace(spec, config=replace(spec.config, decoder=decoder)).build_empty()
+    assert isinstance(model, Sam2)
+    model.load_state_dict(seeded_checkpoint(name), assign=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sam2.1_hiera_tiny",
+        pytest.param("sam2.1_hiera_small", marks=pytest.mark.slow),
+        pytest.param("sam2.1_hiera_base_plus", marks=pytest.mark.slow),
+        pytest.param("sam2.1_hiera_large", marks=pytest.mark.slow),
+    ],
+)
+def test_seeded_sam2(name: str) -> None:
+    check_truck(seeded_sam2(name))
+
+
+def check_truck(model: PromptableModel) -> None:
+    predictor = segany.ImagePredictor(model)
+    expected = np.load(SHARED / f"golden/seeded/{model.name}.npz")
     embedding = predictor.embed(SHARED / "images/truck.jpg")
     every8 = expected["embedding_every8"].reshape(32, 64, 64)
     np.testing.assert_allclose(embedding.features[0][::8], every8, atol=SEEDED_LOGIT_TOLERANCE)
+    for level, feature in enumerate(embedding.features[1:]):
+        np.testing.assert_allclose(
+            feature[::8, ::4, ::4], expected[f"high_res{level}_every8"], atol=SEEDED_LOGIT_TOLERANCE
+        )
     prompts = [
         segany.Prompt(points_xy=[[500, 375]]),
         segany.Prompt(box_xyxy=[425, 600, 700, 875]),

@@ -9,6 +9,7 @@ from tests.models_for_tests import small_sam
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, EmbeddingError, ImagePredictor
 from segany.models.sam.model import Sam
+from segany.models.sam2.model import Sam2
 
 # Seeded weights make poor masks, so nearly everything is let through.
 LENIENT = AutomaticConfig(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
@@ -51,7 +52,8 @@ def test_settings_that_make_no_sense(arguments: dict[str, object], message: str)
 
 def test_defaults_are_the_official_ones() -> None:
     config = AutomaticConfig()
-    assert (config.points_per_side, config.pred_iou_thresh, config.stability_score_thresh) == (32, 0.88, 0.95)
+    assert (config.points_per_side, config.pred_iou_thresh, config.stability_score_thresh) == (32, None, 0.95)
+    assert (Sam.pred_iou_thresh, Sam2.pred_iou_thresh) == (0.88, 0.8)
     assert (config.box_nms_thresh, config.crop_n_layers, config.crop_nms_thresh) == (0.7, 0, 0.7)
     assert config.crop_overlap_ratio == 512 / 1500
     assert len(config.grid(0)) == 1024

@@ -31,10 +31,10 @@ SOME_FAILED = 1
 """Exit code when some of the images could not be done."""
 
 
-def _setting(name: str, help_text: str) -> Any:
-    """An option for a field of `AutomaticConfig`, which has the defaults."""
+def _setting(name: str, help_text: str, unset: str = "no limit") -> Any:
+    """An option for a field of `AutomaticConfig`, which has the defaults; `unset` says what None is."""
     default = getattr(AutomaticConfig(), name)
-    shown = "no limit" if default is None else str(default)
+    shown = unset if default is None else str(default)
     return typer.Option(help=help_text, show_default=shown, rich_help_panel="Settings of the generator")
 
 
@@ -58,7 +58,7 @@ def auto(
     ] = "default",
     points_per_side: Annotated[int | None, _setting("points_per_side", "Points along each side of the grid.")] = None,
     pred_iou_thresh: Annotated[
-        float | None, _setting("pred_iou_thresh", "Drop masks of a lower predicted IoU.")
+        float | None, _setting("pred_iou_thresh", "Drop masks of a lower predicted IoU.", "0.88; SAM 2: 0.8")
     ] = None,
     stability_score_thresh: Annotated[
         float | None, _setting("stability_score_thresh", "Drop masks that are less stable.")

@@ -6,8 +6,12 @@ from rich.console import Console
 from rich.table import Table
 
 from segany.hub import weights_status
+from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.registry import DEFAULT_MODEL
 from segany.models.sam.config import VitConfig
+from segany.models.sam2.config import HieraConfig
+
+_ENCODERS: dict[type, str] = {VitConfig: "ViT", TinyVitConfig: "TinyViT", HieraConfig: "Hiera"}
 
 
 def models() -> None:
@@ -21,7 +25,7 @@ def models() -> None:
         table.add_row(
             spec.name,
             spec.title,
-            "ViT" if isinstance(spec.config.encoder, VitConfig) else "TinyViT",
+            _ENCODERS[type(spec.config.encoder)],
             f"{side} x {side}",
             f"{spec.megabytes} MB",
             spec.licence,

@@ -11,8 +11,8 @@ from segany.errors import CheckpointError, ConfigError
 from segany.hub.progress import terminal_progress
 from segany.hub.weights import fetch_weights
 from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
+from segany.models.promptable import PromptableModel
 from segany.models.registry import DEFAULT_MODEL, MODELS, ModelSpec, find_spec
-from segany.models.sam.model import Sam
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -23,7 +23,7 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
-) -> Sam:
+) -> PromptableModel:
     """Load a model with its weights.
 
     Args:
@@ -57,7 +57,7 @@ def load(
     return _assemble(spec, state, path).to(device=target, dtype=dtype)
 
 
-def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> Sam:
+def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:
     check_state(state, spec, path)
     model = spec.build_empty()
     model.load_state_dict(state, assign=True)

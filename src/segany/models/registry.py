@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, TypeAlias
 from segany.errors import UnknownModelError
 from segany.models.mobile_sam.config import MOBILE_SAM
 from segany.models.sam.config import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SamConfig
+from segany.models.sam2.config import (
+    HIERA_BASE_PLUS,
+    HIERA_LARGE,
+    HIERA_SMALL,
+    HIERA_TINY,
+    MEMORY_2,
+    MEMORY_2_1,
+    HieraConfig,
+    MemoryConfig,
+    Sam2Config,
+)
 
 if TYPE_CHECKING:
-    from segany.models.sam.model import Sam
+    from segany.models.promptable import PromptableModel
 
 
 @dataclass(frozen=True)
@@ -85,18 +96,63 @@ class ModelSpec:
     megabytes: int
     licence: str = "Apache-2.0"
 
-    def build(self) -> Sam:
+    def build(self) -> PromptableModel:
         """The model with random weights, on the CPU, in float32."""
+        if isinstance(self.config, Sam2Config):
+            from segany.models.sam2.model import Sam2
+
+            return Sam2(self.config, name=self.name)
         from segany.models.sam.model import Sam
 
         return Sam(self.config, name=self.name)
 
-    def build_empty(self) -> Sam:
+    def build_empty(self) -> PromptableModel:
         """The model with names and shapes but no values or memory, to be given weights by assignment."""
         from segany.nn.empty import without_values
 
         with without_values():
             return self.build()
+
+
+def _sam2_spec(
+    version: str, folder: str, size: str, encoder: HieraConfig, memory: MemoryConfig, megabytes: int, sha256: str
+) -> ModelSpec:
+    """A row for SAM 2. The authors' repository on Hugging Face holds the same file as their server."""
+    filename = f"sam{version}_hiera_{size}.pt"
+    return ModelSpec(
+        name=f"sam{version}_hiera_{size}",
+        title=f"SAM {version} Hiera {size.replace('_', ' ')}",
+        config=Sam2Config(encoder, memory=memory),
+        megabytes=megabytes,
+        sources=(
+            UrlFile(url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{filename}", sha256=sha256),
+            HubFile(repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}", filename=filename, sha256=sha256),
+        ),
+    )
+
+
+_SAM2_ROWS: tuple[tuple[str, HieraConfig, int, str, str], ...] = (  # size, encoder, megabytes, sha256 of 2 and of 2.1
+    (
+        "tiny", HIERA_TINY, 156,
+        "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
+        "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
+    ),
+    (
+        "small", HIERA_SMALL, 184,
+        "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
+        "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
+    ),
+    (
+        "base_plus", HIERA_BASE_PLUS, 324,
+        "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
+        "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
+    ),
+    (
+        "large", HIERA_LARGE, 898,
+        "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
+        "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
+    ),
+)  # fmt: skip
 
 
 # The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
@@ -179,6 +235,8 @@ MODELS: dict[str, ModelSpec] = {
                 ),
             ),
         ),
+        *(_sam2_spec("2", "072824", size, encoder, MEMORY_2, mb, sha) for size, encoder, mb, sha, _ in _SAM2_ROWS),
+        *(_sam2_spec("2.1", "092824", size, encoder, MEMORY_2_1, mb, sha) for size, encoder, mb, _, sha in _SAM2_ROWS),
     )
 }
 

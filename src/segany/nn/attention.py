@@ -10,6 +10,9 @@ from segany.nn.positions import relative_position_rows
 from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
 from segany.types import SizeHW
 
+_KEYS_AT_ONCE = 256
+"""Keys whose scores are held together: as weights of a product they are put in the kernel's order anew."""
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, T, heads * D] to [B, heads, T, D]."""
@@ -78,3 +81,50 @@ def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor,
             torch.softmax(scores, -1, out=scores)
             out[batch, piece] = linear(scores[0], value_t)[None] if together == 1 else scores @ value[batch]
     return out
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Plain attention: [B, heads, T, D] to [B, heads, S, D] gives [B, heads, T, D']; D' is that of the values."""
+    if not fast_cpu(query):
+        return F.scaled_dot_product_attention(query, key, value)
+    heads = query.shape[:2]
+    query, key, value = (x.flatten(0, 1) for x in (query, key, value))
+    count, tokens, keys = len(query), query.shape[1], key.shape[1]
+    query = query * query.shape[-1] ** -0.5
+    together = CACHE_BUDGET // (tokens * keys)
+    out = query.new_empty(count, tokens, value.shape[-1])
+    if together > 1:
+        for n in range(0, count, together):
+            batch = slice(n, n + together)
+            weights = torch.softmax(query[batch] @ key[batch].transpose(1, 2), -1)
+            torch.matmul(weights, value[batch], out=out[batch])
+        return out.unflatten(0, heads)
+    for n in range(count):
+        _attend_by_keys(query[n], key[n], value[n], out[n])
+    return out.unflatten(0, heads)
+
+
+def _attend_by_keys(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
+    """One head's attention with the scores of some keys at a time, which never leave the cache.
+
+    Softmax goes on from one piece to the next (Dao et al., FlashAttention, 2022): what was summed so far
+    is scaled down wherever a higher score is met.
+
+    Args:
+        query: [T, D], scaled.
+        key, value: [S, D] and [S, D'].
+        out: [T, D'], written to.
+    """
+    together = max(1, CACHE_BUDGET // _KEYS_AT_ONCE)
+    for rows, target in zip(query.split(together), out.split(together), strict=True):
+        highest = rows.new_full((len(rows), 1), -torch.inf)
+        total = torch.zeros_like(highest)
+        target.zero_()
+        for keys, values in zip(key.split(_KEYS_AT_ONCE), value.split(_KEYS_AT_ONCE), strict=True):
+            scores = linear(rows, keys)
+            before, highest = highest, torch.maximum(highest, scores.amax(dim=1, keepdim=True))
+            scores.sub_(highest).exp_()
+            shrink = before.sub_(highest).exp_()
+            total.mul_(shrink).add_(scores.sum(dim=1, keepdim=True))
+            target.mul_(shrink).add_(linear(scores, values.t()))
+        target.div_(total)

@@ -76,15 +76,22 @@ def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor
 
 
 class Perceptron(nn.Module):
-    """A stack of linear layers with ReLU between them (hypernetworks and IoU head)."""
+    """A stack of linear layers with an activation between them (heads, and all MLPs of SAM 2)."""
 
-    def __init__(self, channels_in: int, hidden: int, channels_out: int, depth: int) -> None:
+    def __init__(
+        self, channels_in: int, hidden: int, channels_out: int, depth: int, activation: Activation = "relu"
+    ) -> None:
         super().__init__()
         widths = [channels_in, *[hidden] * (depth - 1), channels_out]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.hidden = hidden
+        self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
+        return by_rows(self._forward, x, self.hidden)
+
+    def _forward(self, x: Tensor) -> Tensor:
         *inner, last = self.layers
         for layer in inner:
-            x = F.relu(layer(x))
+            x = self.activation(layer(x))
         return last(x)

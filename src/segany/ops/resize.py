@@ -11,26 +11,54 @@ from PIL import Image
 from torch import Tensor
 
 from segany.ops.compute import fast_cpu, linear
-from segany.types import MASK_THRESHOLD, PixelArray, Preprocessing, SizeHW
+from segany.types import MASK_THRESHOLD, BoolArray, FloatArray, PixelArray, Preprocessing, SizeHW
 
 ROWS_AT_ONCE = 128
 """Output rows computed together: enough to amortise a call, few enough to stay in the cache."""
 
 
-def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray:
-    """Resize [H, W, 3] to its place in the model's input, as the official code does: PIL, bilinear."""
+def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray | FloatArray:
+    """Resize [H, W, 3] to its place in the model's input, in units of 0..255, as the official code does.
+
+    SAM resizes whole numbers, by PIL; SAM 2 floating-point numbers, by PyTorch. Both are bilinear and
+    take the average of what becomes one pixel.
+    """
     height, width = preprocessing.resized_hw((image.shape[0], image.shape[1]))
     if image.shape[:2] == (height, width):
         return image
+    if preprocessing.resize == "square":
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
+        return resize_smoothly(pixels, (height, width))[0].permute(1, 2, 0).numpy()
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized)
+
+
+def resize_frame(frame: PixelArray, side: int) -> PixelArray:
+    """Stretch a video frame [H, W, 3] to a square: PIL, bicubic."""
+    return np.array(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def resize_mask(mask: BoolArray, side: int) -> BoolArray:
+    """Stretch a mask [H, W] to a square: what covers half of a pixel or more."""
+    if mask.shape == (side, side):
+        return mask
+    covered = resize_smoothly(torch.from_numpy(mask.astype(np.float32))[None, None], (side, side))[0, 0].numpy()
+    return np.asarray(covered >= 0.5)
+
+
+def resize_smoothly(x: Tensor, size_hw: SizeHW) -> Tensor:
+    """Resize floating-point [B, C, H, W]: bilinear, averaging what becomes one pixel where it shrinks."""
+    return F.interpolate(x, size_hw, mode="bilinear", align_corners=False, antialias=True)
 
 
 def upscale_logits(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
     """Low-res logits [P, M, h, w] at the size of the image, [P, M, H, W].
 
-    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image.
+    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image. Where the
+    image fills the input, bilinear in one step, as SAM 2 has it.
     """
+    if preprocessing.resize == "square":
+        return F.interpolate(low_res.float(), size_hw, mode="bilinear", align_corners=False)
     size = (preprocessing.input_size, preprocessing.input_size)
     logits = F.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
     height, width = preprocessing.resized_hw(size_hw)
@@ -55,6 +83,9 @@ def upscale_masks(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW
 
 def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: SizeHW) -> tuple[Tensor, Tensor]:
     """`upscale_logits` as matrices [H, h] and [W, w]: it is rows @ logits @ columns'."""
+    if preprocessing.resize == "square":
+        rows, columns = (_one_step_weights(low, out) for low, out in zip(low_hw, size_hw, strict=True))
+        return rows, columns
     resized_hw = preprocessing.resized_hw(size_hw)
     rows, columns = (
         _two_step_weights(low, preprocessing.input_size, resized, out)
@@ -89,6 +120,11 @@ def extent(marks: Tensor) -> tuple[int, int]:
 def _two_step_weights(side: int, size: int, resized: int, out: int) -> Tensor:
     """[out, side]: bilinear from `side` to `size`, cut to `resized`, bilinear to `out`."""
     return _bilinear_weights(resized, out) @ _bilinear_weights(side, size)[:resized]
+
+
+@lru_cache(maxsize=8)
+def _one_step_weights(side: int, out: int) -> Tensor:
+    return _bilinear_weights(side, out)
 
 
 def _bilinear_weights(side: int, out: int) -> Tensor:

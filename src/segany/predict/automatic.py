@@ -24,7 +24,7 @@ from segany.types import FOREGROUND, PADDING_LABEL, BoolArray, Embedding, FloatA
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segany.models.sam.model import Proposals
+    from segany.models.promptable import Proposals
     from segany.ops.measure import MaskMeasures
 
 Progress = Callable[[int, int], None]
@@ -33,6 +33,8 @@ Progress = Callable[[int, int], None]
 
 class ProposingModel(ImageModel, Protocol):
     """What an `AutomaticMaskGenerator` needs of a model beside what an `ImagePredictor` does."""
+
+    pred_iou_thresh: float
 
     def propose(
         self,
@@ -53,7 +55,8 @@ class AutomaticConfig:
         points_per_side: the grid has this many points along each side of the image.
         points_per_batch: points decoded together; by default what suits the device. It changes the time
             and the memory that are needed, not the masks.
-        pred_iou_thresh: masks must have a higher predicted IoU, 0..1.
+        pred_iou_thresh: masks must have a higher predicted IoU, 0..1; by default what the model's authors
+            ask for, 0.88 of SAM and 0.8 of SAM 2.
         stability_score_thresh: masks must be at least this stable, 0..1.
         stability_score_offset: by which the threshold of the logits is moved to measure that.
         box_nms_thresh: of two masks whose boxes overlap more, the one with the higher predicted IoU stays.
@@ -70,7 +73,7 @@ class AutomaticConfig:
 
     points_per_side: int = 32
     points_per_batch: int | None = None
-    pred_iou_thresh: float = 0.88
+    pred_iou_thresh: float | None = None
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
@@ -85,7 +88,8 @@ class AutomaticConfig:
 
     def __post_init__(self) -> None:
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
-            check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0..1, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            check(value is None or 0 <= value <= 1, f"{name} must lie in 0..1, got {value}.")
         for name in ("crop_n_layers", "min_mask_region_area", "min_mask_area", "stability_score_offset"):
             check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("points_per_side", "crop_n_points_downscale_factor"):
@@ -103,7 +107,13 @@ class AutomaticConfig:
     @classmethod
     def sa1b(cls) -> AutomaticConfig:
         """What the SA-1B dataset was made with (SAM, section B): 32 x 32 points, 2 x 2 and 4 x 4 crops, cleanup."""
-        return cls(crop_n_layers=2, crop_n_points_downscale_factor=2, min_mask_region_area=100, max_mask_fraction=0.95)
+        return cls(
+            pred_iou_thresh=0.88,
+            crop_n_layers=2,
+            crop_n_points_downscale_factor=2,
+            min_mask_region_area=100,
+            max_mask_fraction=0.95,
+        )
 
     def grid(self, layer: int) -> FloatArray:
         """The points of the crops of a layer: xy in 0..1, [N, 2]."""
@@ -166,6 +176,8 @@ class AutomaticMaskGenerator:
         """
         self.model = model
         self.config = config or AutomaticConfig()
+        chosen = self.config.pred_iou_thresh
+        self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
         self.predictor = ImagePredictor(model, max_pixels=max_pixels)
 
     def generate(self, image: ImageSource | Embedding, *, progress: Progress | None = None) -> MaskRecords:
@@ -216,7 +228,7 @@ class AutomaticMaskGenerator:
         prompts: list[IntArray] = []
         scores: list[FloatArray] = []
         for proposals in self.model.propose(
-            embedding.features, points, labels, config.pred_iou_thresh, config.points_per_batch
+            embedding.features, points, labels, self._pred_iou_thresh, config.points_per_batch
         ):
             candidates.add(proposals.low_res, proposals.scores)
             prompts.append(proposals.prompts)

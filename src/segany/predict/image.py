@@ -33,6 +33,7 @@ class ImageModel(Protocol):
 
     name: str
     encoder_id: str
+    pads_boxes: bool
 
     @property
     def preprocessing(self) -> Preprocessing: ...
@@ -181,7 +182,7 @@ class ImagePredictor:
 
         Only prompts with equally many points can share a batch: to attention, padding is a point.
         """
-        points = [labelled_points(prompt, embedding) for prompt in prompts]
+        points = [labelled_points(prompt, embedding, pads_boxes=self.model.pads_boxes) for prompt in prompts]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
             form = (len(points[index][1]), prompt.mask_logits is not None, multi[index])
@@ -214,7 +215,7 @@ def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray
     return low_res, scores, candidates
 
 
-def labelled_points(prompt: Prompt, embedding: Embedding) -> tuple[FloatArray, IntArray]:
+def labelled_points(prompt: Prompt, embedding: Embedding, *, pads_boxes: bool) -> tuple[FloatArray, IntArray]:
     """A prompt as the points [N, 2] in pixels of the model's input, and labels [N], that the model takes."""
     points: list[FloatArray] = []
     labels: list[int] = []
@@ -224,7 +225,7 @@ def labelled_points(prompt: Prompt, embedding: Embedding) -> tuple[FloatArray, I
     if prompt.box_xyxy is not None:
         points.append(prompt.box_xyxy.reshape(2, 2))
         labels.extend((BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL))
-    elif points:  # the models were trained with a padding point wherever there is no box
+    if points and (pads_boxes or prompt.box_xyxy is None):  # the models were trained with a padding point there
         points.append(np.zeros((1, 2), dtype=np.float32))
         labels.append(PADDING_LABEL)
     xy = np.concatenate(points) if points else np.zeros((0, 2), dtype=np.float32)

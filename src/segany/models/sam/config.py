@@ -10,11 +10,12 @@ from segany.types import Preprocessing
 
 if TYPE_CHECKING:
     from segany.models.mobile_sam.config import TinyVitConfig
+    from segany.models.sam2.config import HieraConfig
 
 EMBEDDING_STRIDE = 16
 """Pixels of the input per position of the image embedding."""
 
-EncoderConfig: TypeAlias = "VitConfig | TinyVitConfig"
+EncoderConfig: TypeAlias = "VitConfig | TinyVitConfig | HieraConfig"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,11 @@ class VitConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The two-way-transformer mask decoder (SAM, section A)."""
+    """The two-way-transformer mask decoder (SAM, section A).
+
+    Attributes:
+        numbered_mlps: whether checkpoints number the layers of the blocks' MLPs (SAM 2) or name them (SAM).
+    """
 
     depth: int = 2
     heads: int = 8
@@ -64,6 +69,7 @@ class DecoderConfig:
     iou_head_width: int = 256
     iou_head_depth: int = 3
     cross_attention_width: int = 128
+    numbered_mlps: bool = False
 
     def __post_init__(self) -> None:
         check(self.depth > 0 and self.multimask_outputs > 0, "depth and multimask_outputs must be positive.")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segany.models.sam.config import SamConfig
 from segany.models.sam.shared_image import FinishedImage, SharedImage
-from segany.models.sam.two_way_transformer import ImageTokens, TwoWayTransformer
+from segany.models.sam.two_way_transformer import Detail, ImageTokens, TwoWayTransformer
 from segany.nn.layers import LayerNorm2d, Perceptron
 from segany.ops.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
 
@@ -23,11 +23,13 @@ class DecodedTokens(NamedTuple):
         mask_weights: [P, M, C / 8], the weights that turn upscaled image tokens into masks.
         image: the image tokens, one [P, T, C], or P times [1, T, C], or a `SharedImage`'s.
         iou: [P, M], predicted IoU.
+        tokens: [P, n, C], the decoder's own tokens and the prompt's.
     """
 
     mask_weights: Tensor
     image: tuple[Tensor, ...] | FinishedImage
     iou: Tensor
+    tokens: Tensor
 
 
 class MaskDecoder(nn.Module):
@@ -66,7 +68,7 @@ class MaskDecoder(nn.Module):
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M], M = 3 or 1.
         """
         decoded = self.transform(image, prompt_tokens, multimask=multimask)
-        return torch.cat(list(self.masks(decoded))).unflatten(0, decoded.iou.shape), decoded.iou
+        return self.all_masks(decoded, image.detail), decoded.iou
 
     def prepare(self, image: ImageTokens) -> SharedImage:
         """An image [1, T, C] for many prompts, on a CPU. It costs as much as three prompts save."""
@@ -74,40 +76,61 @@ class MaskDecoder(nn.Module):
 
     def transform(self, image: ImageTokens | SharedImage, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
         """The first half: everything but the masks, at about the same cost as they have."""
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(len(prompt_tokens), -1, -1)
-        tokens = torch.cat([own, prompt_tokens], dim=1)
-        finished: tuple[Tensor, ...] | FinishedImage
-        if isinstance(image, SharedImage):
-            tokens, finished = image.transform(tokens)
-        else:
-            tokens, finished = self.transformer(tokens, image)
+        tokens, finished = self.run_transformer(image, prompt_tokens)
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
-        weights = [mlp(tokens[:, 1 + index]) for index, mlp in list(enumerate(self.output_hypernetworks_mlps))[chosen]]
-        return DecodedTokens(torch.stack(weights, dim=1), finished, iou)
+        return DecodedTokens(self.mask_weights(tokens[:, 1:], chosen), finished, iou, tokens)
 
-    def masks(self, decoded: DecodedTokens, wanted: Tensor | None = None) -> Iterator[Tensor]:
-        """The second half: low-res logits [K, 4h, 4w] of some prompts after the other.
+    def run_transformer(
+        self, image: ImageTokens | SharedImage, prompt_tokens: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...] | FinishedImage]:
+        """The decoder's own tokens before those of the prompts, [P, n, C], and the image, after the transformer."""
+        own = self.own_tokens().expand(len(prompt_tokens), -1, -1)
+        tokens = torch.cat([own, prompt_tokens], dim=1)
+        if isinstance(image, SharedImage):
+            return image.transform(tokens)
+        updated, parts = self.transformer(tokens, image)
+        return updated, parts
 
-        Args:
-            decoded: what `transform` returned.
-            wanted: bool [P, M], which masks to make; all without it.
-        """
-        if wanted is None:
-            wanted = torch.ones_like(decoded.iou, dtype=torch.bool)
+    def own_tokens(self) -> Tensor:
+        """What is learned and the same for all prompts, [n, C]."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def mask_weights(self, mask_tokens: Tensor, chosen: slice) -> Tensor:
+        """[P, M, C / 8] from the mask tokens [P, n, C], of which the first are those of the masks in order."""
+        mlps = list(enumerate(self.output_hypernetworks_mlps))[chosen]
+        return torch.stack([mlp(mask_tokens[:, index]) for index, mlp in mlps], dim=1)
+
+    def all_masks(self, decoded: DecodedTokens, detail: Detail | None) -> Tensor:
+        """The second half: low-res logits [P, M, 4h, 4w]."""
+        layers = self.output_upscaling
+        pairs = self._by_part(decoded)
+        return torch.cat([upscale_and_project(layers, rows, weights, detail) for rows, weights in pairs])
+
+    def wanted_masks(self, decoded: DecodedTokens, detail: Detail | None, wanted: Tensor) -> Iterator[Tensor]:
+        """The second half for some of the masks, bool [P, M]: low-res logits [K, 4h, 4w] of some prompts in turn."""
+        layers = self.output_upscaling
         if isinstance(decoded.image, FinishedImage):
-            for prompt, (weights, rows) in enumerate(zip(decoded.mask_weights, wanted, strict=True)):
-                if rows.any():
-                    yield upscale_and_project(self.output_upscaling, decoded.image.rows(prompt), weights[rows][None])[0]
+            for prompt, (weights, chosen) in enumerate(zip(decoded.mask_weights, wanted, strict=True)):
+                if chosen.any():
+                    yield upscale_and_project(layers, decoded.image.rows(prompt), weights[chosen][None], detail)[0]
             return
         together = len(wanted) // len(decoded.image)
-        for part, weights, rows in zip(
-            decoded.image, decoded.mask_weights.split(together), wanted.split(together), strict=True
-        ):
-            prompts = rows.any(dim=1)
+        parts = zip(decoded.image, decoded.mask_weights.split(together), wanted.split(together), strict=True)
+        for part, weights, chosen in parts:
+            prompts = chosen.any(dim=1)
             if prompts.any():
-                first = first_rows(self.output_upscaling, part[prompts])
-                yield upscale_and_project(self.output_upscaling, first, weights[prompts])[rows[prompts]]
+                rows = first_rows(layers, part[prompts])
+                yield upscale_and_project(layers, rows, weights[prompts], detail)[chosen[prompts]]
+
+    def _by_part(self, decoded: DecodedTokens) -> Iterator[tuple[Iterator[Tensor], Tensor]]:
+        """Rows for `upscale_and_project`, and the weights of the masks that are to be made of them."""
+        image, weights = decoded.image, decoded.mask_weights
+        if isinstance(image, FinishedImage):
+            yield from ((image.rows(prompt), some) for prompt, some in enumerate(weights.split(1)))
+        else:
+            some_weights = weights.split(len(weights) // len(image))
+            yield from zip((first_rows(self.output_upscaling, part) for part in image), some_weights, strict=True)
 
 
 def first_rows(layers: nn.Sequential, image_tokens: Tensor) -> Iterator[Tensor]:
@@ -118,7 +141,9 @@ def first_rows(layers: nn.Sequential, image_tokens: Tensor) -> Iterator[Tensor]:
         yield _two_by_two(tokens, layers[0])
 
 
-def upscale_and_project(layers: nn.Sequential, rows: Iterable[Tensor], mask_weights: Tensor) -> Tensor:
+def upscale_and_project(
+    layers: nn.Sequential, rows: Iterable[Tensor], mask_weights: Tensor, detail: Detail | None = None
+) -> Tensor:
     """Image tokens to masks at four times their resolution.
 
     The two transposed convolutions never overlap: each is a linear layer from one position to the
@@ -128,22 +153,41 @@ def upscale_and_project(layers: nn.Sequential, rows: Iterable[Tensor], mask_weig
         layers: transposed convolution, norm, GELU, transposed convolution, GELU.
         rows: what the first of them makes of a square image of T tokens, in pieces [P, t, 4, C / 4].
         mask_weights: [P, M, C / 8], from the hypernetworks.
+        detail: added to what each of the two convolutions returns (SAM 2, section 4).
 
     Returns:
         [P, M, 4h, 4w].
     """
     norm = cast(LayerNorm2d, layers[1])
-    pieces = []
-    for piece in rows:
-        x = F.gelu(norm.over_last_axis(piece))
-        x = F.gelu(_two_by_two(x, layers[3]))  # [P, t, 4, 4, C / 8]
-        pieces.append(batched_linear(x.flatten(1, 3), mask_weights))  # [P, t * 16, M]
+    pieces: list[Tensor] = []
+    done = 0
+    for first in rows:
+        piece = slice(done, done + first.shape[1])
+        done += first.shape[1]
+        half = first if detail is None else first + detail.half[:, piece]
+        quarter = _two_by_two(F.gelu(norm.over_last_axis(half)), layers[3])  # [P, t, 4, 4, C / 8]
+        if detail is not None:
+            quarter += detail.quarter[:, piece]
+        pieces.append(batched_linear(F.gelu(quarter).flatten(1, 3), mask_weights))  # [P, t * 16, M]
     masks = torch.cat(pieces, dim=1)
     count = masks.shape[2]
     side = int((masks.shape[1] // 16) ** 0.5)
     # Rows are h, two rows in each, two in each of those; columns alike.
     masks = masks.reshape(-1, side, side, 2, 2, 2, 2, count)
     return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, count, 4 * side, 4 * side)
+
+
+def arrange_detail(fine: Tensor, half: Tensor) -> Detail:
+    """High-resolution features in the order of the image's tokens.
+
+    Args:
+        fine: [C / 8, 4h, 4w].
+        half: [C / 4, 2h, 2w].
+    """
+    height, width = half.shape[1] // 2, half.shape[2] // 2
+    fine = fine.reshape(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
+    half = half.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
+    return Detail(half.flatten(2, 3).flatten(0, 1)[None], fine.flatten(4, 5).flatten(2, 3).flatten(0, 1)[None])
 
 
 def _two_by_two(x: Tensor, conv: nn.Module) -> Tensor:

@@ -2,89 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
-import torch
 from torch import Tensor, nn
 
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
-from segany.models.sam.config import SamConfig
-from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder
+from segany.models.promptable import PromptableModel
+from segany.models.sam.config import SamConfig, VitConfig
+from segany.models.sam.mask_decoder import MaskDecoder
 from segany.models.sam.prompt_encoder import PromptEncoder
-from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam.vit import ImageEncoderVit
-from segany.ops.compute import fast_cpu
-from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
-from segany.types import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
-
-PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
-"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
 
 
 def _build_encoder(config: SamConfig) -> nn.Module:
     if isinstance(config.encoder, TinyVitConfig):
         return ImageEncoderTinyVit(config.encoder)
+    assert isinstance(config.encoder, VitConfig)
     return ImageEncoderVit(config.encoder)
 
 
-class Proposals(NamedTuple):
-    """Masks that were found good, K in all.
+class Sam(PromptableModel):
+    """A promptable segmentation model of the SAM family."""
 
-    Attributes:
-        prompts: int64 [K], which prompt made each.
-        scores: float32 [K], predicted IoU.
-        low_res: logits [K, h, w].
-        done: prompts decoded so far.
-    """
-
-    prompts: IntArray
-    scores: FloatArray
-    low_res: Tensor
-    done: int
-
-
-class Sam(nn.Module):
-    """A promptable segmentation model of the SAM family.
-
-    The parameters have the names of the official checkpoints. Nothing here keeps state between
-    calls, so threads may share a model.
-
-    Attributes:
-        config: the architecture.
-        name: the registry's name, written into embeddings.
-        encoder_id: digest of the image encoder's weights; empty until weights are loaded.
-    """
+    pads_boxes = False
+    pred_iou_thresh = 0.88
 
     def __init__(self, config: SamConfig, name: str) -> None:
-        super().__init__()
-        self.config = config
-        self.name = name
-        self.encoder_id = ""
+        super().__init__(config, name)
         self.image_encoder = _build_encoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return self.config.preprocessing
-
-    @property
-    def low_res_size(self) -> int:
-        return self.config.low_res_size
-
-    @property
-    def device(self) -> torch.device:
-        return self.prompt_encoder.no_mask_embed.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.prompt_encoder.no_mask_embed.weight.dtype
+    def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
+        return self.prompt_encoder, self.mask_decoder
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S], normalised and padded, to image embeddings [B, C, S / 16, S / 16]."""
         return self.image_encoder(pixels)
+
+    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return (self.encode_image(pixels),)
 
     def decode(
         self,
@@ -95,150 +51,9 @@ class Sam(nn.Module):
         *,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Masks for P prompts on one image.
-
-        Args:
-            embedding: [C, h, w], of that image.
-            points: [P, N, 2], pixels of the model's input; boxes are two points.
-            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
-            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
-            multimask: three candidates a prompt instead of one.
-
-        Returns:
-            Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
-        """
-        image = self._image_tokens(embedding, mask_logits)
-        prompt_tokens = self.prompt_encoder.encode_points(points, labels)
-        low_res, iou = self.mask_decoder(image, prompt_tokens, multimask=multimask)
-        return low_res, iou
-
-    def _image_tokens(self, embedding: Tensor, mask_logits: Tensor | None) -> ImageTokens:
-        if mask_logits is None:
-            dense = self.prompt_encoder.encode_no_mask()
-        else:
-            dense = self.prompt_encoder.encode_masks(mask_logits)
-        tokens = (embedding[None] + dense).flatten(2).transpose(1, 2)
-        return ImageTokens((tokens.contiguous(),), self.prompt_encoder.image_positions())
+        """`decode_features` for an image embedding [C, h, w]."""
+        return self.decode_features((embedding,), points, labels, mask_logits, multimask=multimask)
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """One image [3, S, S] and its prompts to low-res logits and predicted IoU: `encode_image`, then `decode`."""
         return self.decode(self.encode_image(pixels[None])[0], points, labels, multimask=multimask)
-
-    # What predictors call: arrays in, arrays out, no gradients.
-
-    def preprocess(self, images: Sequence[PixelArray]) -> Tensor:
-        """uint8 images [H, W, 3] of any sizes to the encoder's input [B, 3, S, S]: resize, normalise, pad."""
-        preprocessing = self.preprocessing
-        size = preprocessing.input_size
-        mean = torch.tensor(preprocessing.mean_rgb, device=self.device)
-        std = torch.tensor(preprocessing.std_rgb, device=self.device)
-        batch = torch.zeros(len(images), size, size, 3, device=self.device, dtype=self.dtype)
-        for row, image in zip(batch, images, strict=True):
-            resized = torch.from_numpy(resize_pixels(image, preprocessing)).to(self.device)
-            row[: resized.shape[0], : resized.shape[1]].copy_(resized).sub_(mean).div_(std)
-        return batch.permute(0, 3, 1, 2)  # channels last, which the first convolution likes best
-
-    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
-        """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: ([C, h, w],)."""
-        together = 1 if self.device.type == "cpu" else IMAGES_AT_ONCE
-        embeddings: list[tuple[FloatArray, ...]] = []
-        with torch.inference_mode():
-            for first in range(0, len(images), together):
-                batch = self.encode_image(self.preprocess(images[first : first + together]))
-                # On an accelerator a row is copied, so that it does not keep the whole batch.
-                embeddings.extend(
-                    (row.copy(order="K") if together > 1 else row,) for row in batch.float().cpu().numpy()
-                )
-        return embeddings
-
-    def predict_low_res(
-        self,
-        features: Sequence[FloatArray],
-        points: FloatArray,
-        labels: IntArray,
-        mask_logits: FloatArray | None,
-        *,
-        multimask: bool,
-    ) -> tuple[FloatArray, FloatArray]:
-        """`decode` for any number of prompts, some at a time.
-
-        Args:
-            features: of an `Embedding`.
-            points, labels, mask_logits, multimask: as for `decode`.
-
-        Returns:
-            Low-res logits float32 [P, M, 4h, 4w] and predicted IoU float32 [P, M].
-        """
-        together = PROMPTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
-        low_res, iou = [], []
-        with torch.inference_mode():
-            embedding = self._tensor(features[0])
-            for first in range(0, len(points), together):
-                piece = slice(first, first + together)
-                masks = None if mask_logits is None else self._tensor(mask_logits[piece])
-                piece_points = torch.tensor(points[piece], device=self.device)
-                piece_labels = torch.tensor(labels[piece], device=self.device)
-                outputs = self.decode(embedding, piece_points, piece_labels, masks, multimask=multimask)
-                low_res.append(outputs[0].float().cpu())
-                iou.append(outputs[1].float().cpu())
-        return torch.cat(low_res).numpy(), torch.cat(iou).numpy()
-
-    def propose(
-        self,
-        features: Sequence[FloatArray],
-        points: FloatArray,
-        labels: IntArray,
-        min_score: float,
-        together: int | None = None,
-    ) -> Iterator[Proposals]:
-        """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
-
-        The others are never made. Prompts are as for `predict_low_res`, three candidates each;
-        `together` says how many are decoded at once.
-        """
-        together = together or PROMPTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
-        with torch.inference_mode():
-            tokens = self._image_tokens(self._tensor(features[0]), None)
-            share = fast_cpu(tokens.positions) and self.dtype == torch.float32
-            image = self.mask_decoder.prepare(tokens) if share else tokens
-            for first in range(0, len(points), together):
-                piece = slice(first, first + together)
-                prompts = self._prompt_tokens(points[piece], labels[piece])
-                yield self._proposals(self.mask_decoder.transform(image, prompts, multimask=True), first, min_score)
-
-    def _proposals(self, decoded: DecodedTokens, first: int, min_score: float) -> Proposals:
-        good = decoded.iou.float() > min_score  # [P, M]
-        low_res = [some.float() for some in self.mask_decoder.masks(decoded, good)]
-        side = self.low_res_size
-        return Proposals(
-            prompts=(first + good.nonzero()[:, 0]).cpu().numpy(),
-            scores=decoded.iou[good].float().cpu().numpy(),
-            low_res=torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side),
-            done=first + len(good),
-        )
-
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
-        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
-        with torch.inference_mode():
-            return upscale_logits(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
-        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
-        with torch.inference_mode():
-            return upscale_masks(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
-
-    def _prompt_tokens(self, points: FloatArray, labels: IntArray) -> Tensor:
-        return self.prompt_encoder.encode_points(
-            torch.tensor(points, device=self.device), torch.tensor(labels, device=self.device)
-        )
-
-    def _tensor(self, array: FloatArray) -> Tensor:
-        return _cpu_tensor(array).to(device=self.device, dtype=self.dtype)
-
-
-def _cpu_tensor(array: FloatArray) -> Tensor:
-    """A tensor of the array's numbers: a copy where the array is read-only, which tensors cannot be.
-
-    The copy keeps the order in memory: image embeddings leave the encoder with their channels together.
-    """
-    return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))

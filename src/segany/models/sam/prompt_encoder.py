@@ -64,6 +64,10 @@ class PromptEncoder(nn.Module):
         """Low-res logits [P, h, w] to dense embeddings [P, C, h / 4, w / 4]."""
         return self.mask_downscaling(mask_logits[:, None])
 
+    def encode_dense(self, mask_logits: Tensor | None) -> Tensor:
+        """What prompts add to the image embedding: `encode_masks`, or `encode_no_mask` without masks."""
+        return self.encode_no_mask() if mask_logits is None else self.encode_masks(mask_logits)
+
     def encode_no_mask(self) -> Tensor:
         """The dense embedding of a prompt without a mask, [1, C, 1, 1]."""
         return self.no_mask_embed.weight[:, :, None, None]

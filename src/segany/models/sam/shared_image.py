@@ -218,6 +218,7 @@ class SharedImage:
             weight, bias: [D, C] and [D] of the linear layer that follows the transformer.
         """
         self.transformer = transformer
+        self.detail = image.detail
         tokens, positions = image.parts[0][0], image.positions
         offset = tokens.new_zeros(tokens.shape[1])
         self.blocks = [cast(TwoWayBlock, layer) for layer in transformer.layers]

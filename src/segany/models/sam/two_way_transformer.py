@@ -9,8 +9,20 @@ from torch import Tensor, nn
 
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.layers import FeedForward, Linear
+from segany.nn.layers import FeedForward, Linear, Perceptron
 from segany.ops.compute import batched_linear, fast_cpu
+
+
+class Detail(NamedTuple):
+    """High-resolution features of an image in the order of its tokens, shared by all prompts.
+
+    Attributes:
+        half: [1, T, 4, C / 4], for the 2 x 2 below each token.
+        quarter: [1, T, 4, 4, C / 8], for the 2 x 2 below each of those.
+    """
+
+    half: Tensor
+    quarter: Tensor
 
 
 class ImageTokens(NamedTuple):
@@ -20,10 +32,13 @@ class ImageTokens(NamedTuple):
         parts: [1, T, C] that all prompts share, or one [P, T, C], or on a CPU P times [1, T, C]: a few
             megabytes at a time stay in the cache and are reused, where a batch of them is neither.
         positions: [T, C], encodings of the positions.
+        detail: what the image adds to its upscaled tokens, where the model has that; see
+            `upscale_and_project`.
     """
 
     parts: tuple[Tensor, ...]
     positions: Tensor
+    detail: Detail | None = None
 
 
 class Attention(nn.Module):
@@ -102,7 +117,11 @@ class TwoWayBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.cross_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = FeedForward(width, config.mlp_width, "relu")
+        self.mlp: nn.Module = (
+            Perceptron(width, config.mlp_width, width, 2)
+            if config.numbered_mlps
+            else FeedForward(width, config.mlp_width, "relu")
+        )
         self.norm3 = nn.LayerNorm(width)
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, config.heads, config.cross_attention_width)

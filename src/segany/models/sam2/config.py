@@ -1,0 +1,149 @@
+"""Architecture of SAM 2 and 2.1 as values (SAM 2, sections 4 and D)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from segany.errors import check
+from segany.models.sam.config import DecoderConfig, SamConfig
+from segany.types import Preprocessing
+
+PATCH_STRIDE = 4
+"""Pixels of the input per position of the first stage; each further stage doubles it."""
+
+STAGES = 4
+
+
+@dataclass(frozen=True)
+class HieraConfig:
+    """The hierarchical image encoder (Hiera; SAM 2, section D.1). Widths and heads double at each stage.
+
+    Attributes:
+        width: channels of the first stage.
+        heads: attention heads of the first stage.
+        depths: blocks of the four stages.
+        global_blocks: the blocks that attend over the whole image; the others attend within windows.
+        window_sizes: side of a window in positions in each stage. The first block of a stage, which
+            halves the resolution, still has the windows of the stage before.
+        position_size: side of the coarse table of positions that is stretched over the image.
+        input_size: side of the square input in pixels.
+        out_channels: channels of the image embedding.
+    """
+
+    width: int
+    heads: int
+    depths: tuple[int, int, int, int]
+    global_blocks: tuple[int, ...]
+    window_sizes: tuple[int, int, int, int] = (8, 4, 14, 7)
+    position_size: int = 7
+    input_size: int = 1024
+    mlp_ratio: int = 4
+    out_channels: int = 256
+
+    def __post_init__(self) -> None:
+        multiple = PATCH_STRIDE * max(2 ** (STAGES - 1), self.window_sizes[0])
+        check(
+            self.input_size > 0 and self.input_size % multiple == 0,
+            f"input_size must be a positive multiple of {multiple}, got {self.input_size}.",
+        )
+        check(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.")
+        check(min(self.depths) > 0, f"depths must be positive, got {self.depths}.")
+        check(min(self.window_sizes) > 0, f"window_sizes must be positive, got {self.window_sizes}.")
+        check(
+            all(size % 2 == 0 for size in self.window_sizes[:-1]),
+            f"Windows that are halved must be even, got {self.window_sizes}.",
+        )
+        check(
+            all(0 <= block < sum(self.depths) for block in self.global_blocks),
+            f"global_blocks {self.global_blocks} must lie in 0..{sum(self.depths) - 1}.",
+        )
+
+    @property
+    def stage_starts(self) -> tuple[int, ...]:
+        """Index of the first block of each stage."""
+        return (0, *accumulate(self.depths[:-1]))
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.width * 2**stage for stage in range(STAGES))
+
+
+@dataclass(frozen=True)
+class Sam2DecoderConfig(DecoderConfig):
+    """The mask decoder of SAM 2.
+
+    Attributes:
+        stability_delta: by which the threshold of the logits is moved to see whether a single mask is stable.
+        stability_thresh: a single mask less stable than this gives way to the best of the three; None
+            keeps it always.
+    """
+
+    numbered_mlps: bool = True
+    stability_delta: float = 0.05
+    stability_thresh: float | None = 0.98
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What SAM 2 remembers of a video, and how it attends to that (SAM 2, section 4).
+
+    Attributes:
+        slots: places in time of memories: one for prompted frames, the others for the frames just before.
+        channels: of a memory.
+        depth: layers of memory attention.
+        mlp_width: channels inside the MLPs of those layers.
+        max_conditioning: prompted frames that a frame attends to at most, the nearest; None for all.
+        max_pointers: object pointers that a frame attends to.
+        stride: frames from one remembered frame to the one before, but for the last frame itself.
+        pointer_times: whether object pointers carry how far away their frames are (2.1).
+        occlusion_embedding: whether memories say that the object was not visible (2.1).
+        mask_scale, mask_bias: map the mask's probabilities to the range in which they are remembered.
+    """
+
+    slots: int = 7
+    channels: int = 64
+    depth: int = 4
+    mlp_width: int = 2048
+    max_conditioning: int | None = None
+    max_pointers: int = 16
+    stride: int = 1
+    pointer_times: bool = True
+    occlusion_embedding: bool = True
+    mask_scale: float = 20.0
+    mask_bias: float = -10.0
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "depth", "max_pointers", "stride"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+        most = self.max_conditioning
+        check(most is None or most >= 2, f"max_conditioning must be at least 2, got {most}.")
+
+
+@dataclass(frozen=True)
+class Sam2Config(SamConfig):
+    """A whole SAM 2: what SAM has, with a memory."""
+
+    encoder: HieraConfig
+    decoder: Sam2DecoderConfig = field(default_factory=Sam2DecoderConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def __post_init__(self) -> None:
+        channels, memory = self.encoder.out_channels, self.memory.channels
+        check(channels % memory == 0, f"Memory channels {memory} must divide those of the image, {channels}.")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(input_size=self.input_size, resize="square")
+
+
+HIERA_TINY = HieraConfig(width=96, heads=1, depths=(1, 2, 7, 2), global_blocks=(5, 7, 9))
+HIERA_SMALL = HieraConfig(width=96, heads=1, depths=(1, 2, 11, 2), global_blocks=(7, 10, 13))
+HIERA_BASE_PLUS = HieraConfig(width=112, heads=2, depths=(2, 3, 16, 3), global_blocks=(12, 16, 20), position_size=14)
+HIERA_LARGE = HieraConfig(
+    width=144, heads=2, depths=(2, 6, 36, 4), global_blocks=(23, 33, 43), window_sizes=(8, 4, 16, 8)
+)
+
+MEMORY_2 = MemoryConfig(pointer_times=False, occlusion_embedding=False)
+MEMORY_2_1 = MemoryConfig()

@@ -1,0 +1,154 @@
+"""SAM 2's image encoder: Hiera, which attends within windows and halves the resolution stage by stage."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
+from segany.nn.attention import attend, merge_heads, split_heads
+from segany.nn.layers import Linear, Perceptron, by_rows
+from segany.nn.windows import partition, unpartition
+from segany.ops.compute import CACHE_BUDGET, fast_cpu
+
+_MIN_ROWS = 1024
+"""Fewest positions that go through a block together: each strip has the weights put in the kernel's order anew."""
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches to tokens: [B, 3, S, S] to [B, S / 4, S / 4, C]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, 7, stride=PATCH_STRIDE, padding=3)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x: Tensor = self.proj(pixels)
+        return x.permute(0, 2, 3, 1)
+
+
+def pool(x: Tensor) -> Tensor:
+    """The largest of each 2 x 2 of [B, H, W, C]: [B, H / 2, W / 2, C]."""
+    top = torch.maximum(x[:, ::2, ::2], x[:, ::2, 1::2])
+    return torch.maximum(top, torch.maximum(x[:, 1::2, ::2], x[:, 1::2, 1::2]))
+
+
+class PooledAttention(nn.Module):
+    """Self-attention over a map, whole or in windows, whose queries may be pooled to half the resolution."""
+
+    def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, *, pooled: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window_size = window_size
+        self.pooled = pooled
+        self.qkv = Linear(channels_in, 3 * width)
+        self.proj = Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C'], or half of H and W."""
+        qkv = self.qkv(x)
+        width = self.proj.in_features
+        query, rest = qkv[..., :width], qkv[..., width:]
+        if self.pooled:
+            query = pool(query)
+        size_hw = (query.shape[1], query.shape[2])
+        if self.window_size is None:
+            return self.proj(self._attend(query.flatten(1, 2), rest.flatten(1, 2)).unflatten(1, size_hw))
+        # Windows at the border reach over zeros, whose projection is the bias, pooled or not.
+        query_size = self.window_size // 2 if self.pooled else self.window_size
+        query = partition(query, query_size, fill=self.qkv.bias[:width])
+        rest = partition(rest, self.window_size, fill=self.qkv.bias[width:])
+        return self.proj(unpartition(self._attend(query, rest), query_size, size_hw))
+
+    def _attend(self, query: Tensor, key_and_value: Tensor) -> Tensor:
+        key, value = key_and_value.chunk(2, dim=-1)
+        return merge_heads(attend(*(split_heads(part, self.heads) for part in (query, key, value))))
+
+
+class Block(nn.Module):
+    """One transformer block over a map. The first of a stage doubles the channels and halves the resolution."""
+
+    def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels_in, eps=1e-6)
+        self.starts_stage = channels_in != width
+        self.attn = PooledAttention(channels_in, width, heads, window_size, pooled=self.starts_stage)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Perceptron(width, mlp_ratio * width, width, 2, "gelu")
+        if self.starts_stage:
+            self.proj = Linear(channels_in, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C]."""
+        return by_rows(self._feed_forward, self._attend(x), self.mlp.hidden)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        window_size = self.attn.window_size
+        if window_size is None or not fast_cpu(x):
+            return self._attend_all(x)
+        # Nothing leaves a window, so a few rows of windows at a time keep the intermediates in the cache.
+        positions = window_size * x.shape[2]
+        rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.attn.qkv.out_features))
+        return torch.cat([self._attend_all(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
+
+    def _attend_all(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        shortcut = pool(self.proj(normed)) if self.starts_stage else x
+        return shortcut + self.attn(normed)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm2(x))
+
+
+class Hiera(nn.Module):
+    """Pixels [B, 3, S, S] to the maps of the four stages, [B, H, W, C] each, the finest first."""
+
+    def __init__(self, config: HieraConfig) -> None:
+        super().__init__()
+        self.stage_ends = [start - 1 for start in (*config.stage_starts[1:], sum(config.depths))]
+        self.patch_embed = PatchEmbedding(config.width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.width, config.position_size, config.position_size))
+        window = config.window_sizes[0]
+        self.pos_embed_window = nn.Parameter(torch.zeros(1, config.width, window, window))
+        self.blocks = nn.ModuleList(_make_blocks(config))
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        x = self.add_positions(self.patch_embed(pixels))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.stage_ends:
+                maps.append(x)
+        return maps
+
+    def add_positions(self, x: Tensor) -> Tensor:
+        """Add a coarse table stretched over the map and a fine one repeated in every window, to [B, H, W, C]."""
+        rows, columns = (_stretching_weights(self.pos_embed, side) for side in (x.shape[1], x.shape[2]))
+        table = self.pos_embed[0].permute(1, 2, 0)  # [h, w, C]
+        by_row = (rows @ table.flatten(1)).unflatten(1, table.shape[1:])  # [H, w, C]
+        x = x + columns @ by_row
+        window = self.pos_embed_window.shape[-1]
+        by_window = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [B, rows, window, columns, window, C]
+        by_window += self.pos_embed_window[0].permute(1, 2, 0)[:, None]
+        return x
+
+
+def _stretching_weights(table: Tensor, side: int) -> Tensor:
+    """[side, n]: bicubic interpolation of a table of n rows, as what it makes of the identity."""
+    identity = torch.eye(table.shape[-1], device=table.device, dtype=table.dtype)[None, None]
+    return F.interpolate(identity, (side, table.shape[-1]), mode="bicubic")[0, 0]
+
+
+def _make_blocks(config: HieraConfig) -> list[Block]:
+    blocks: list[Block] = []
+    for stage in range(STAGES):
+        for index in range(config.depths[stage]):
+            halves = index == 0 and stage > 0
+            width = config.stage_widths[stage]
+            window: int | None = config.window_sizes[stage - 1 if halves else stage]
+            if len(blocks) in config.global_blocks:
+                window = None
+            channels_in = width // 2 if halves else width
+            blocks.append(Block(channels_in, width, config.heads * 2**stage, window, config.mlp_ratio))
+    return blocks

@@ -1,0 +1,142 @@
+"""A frame conditioned on what is remembered of an object (SAM 2, section 4, "Memory attention")."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.sam2.config import MemoryConfig
+from segany.nn.attention import attend
+from segany.nn.layers import Linear, by_rows
+from segany.nn.positions import Rotations, axial_rotations, halves_first, sine_grid
+from segany.ops.compute import fast_cpu, linear
+
+_POSITION_WEIGHT = 0.1
+"""Weight of the frame's own positions where it enters."""
+
+
+class RotaryAttention(nn.Module):
+    """Attention of one head with rotary positions, in real arithmetic."""
+
+    def __init__(self, width: int, source_width: int) -> None:
+        super().__init__()
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(source_width, width)
+        self.v_proj = Linear(source_width, width)
+        self.out_proj = Linear(width, width)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int = 0) -> Tensor:
+        """Attend from a frame to positions of frames.
+
+        Args:
+            x: [O, T, C].
+            keys, values: [O, S, C'], whole frames of T positions, and then `unrotated` tokens that
+                lie nowhere.
+            rotations: of the T positions.
+
+        Returns:
+            [O, T, C].
+        """
+        query = rotations.rotate(_project(x, self.q_proj))
+        key = self._rotated_keys(keys, rotations, unrotated)
+        narrow = values.shape[-1] < self.v_proj.out_features
+        if narrow and fast_cpu(x):
+            # Weights sum to one, so values may as well be projected after they are averaged: fewer channels.
+            averaged = attend(query[:, None], key[:, None], values[:, None])[:, 0]
+            return self.out_proj(self.v_proj(averaged))
+        attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
+        return self.out_proj(attended)
+
+    def _rotated_keys(self, keys: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+        key = _project(keys, self.k_proj)
+        if key.shape[1] == len(rotations.cosines):
+            return rotations.rotate(key)
+        positions = len(rotations.cosines)
+        spatial, rest = key.split([key.shape[1] - unrotated, unrotated], dim=1)
+        by_frame = rotations.rotate(spatial.unflatten(1, (-1, positions)))
+        return torch.cat([by_frame.flatten(1, 2), rest], dim=1)
+
+
+def _project(x: Tensor, layer: nn.Linear) -> Tensor:
+    return linear(x, halves_first(layer.weight), halves_first(layer.bias))
+
+
+class MemoryAttentionLayer(nn.Module):
+    """The frame attends to itself, then to the memory, then an MLP."""
+
+    def __init__(self, width: int, memory: MemoryConfig) -> None:
+        super().__init__()
+        self.self_attn = RotaryAttention(width, width)
+        self.cross_attn_image = RotaryAttention(width, memory.channels)
+        self.linear1 = Linear(width, memory.mlp_width)
+        self.linear2 = Linear(memory.mlp_width, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.norm3 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+        return self.recall(self.look(x, rotations), keys, values, rotations, unrotated)
+
+    def look(self, x: Tensor, rotations: Rotations) -> Tensor:
+        """The frame attends to itself."""
+        normed = self.norm1(x)
+        return x + self.self_attn(normed, normed, normed, rotations)
+
+    def recall(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+        """The frame attends to the memory, and the MLP follows."""
+        x = x + self.cross_attn_image(self.norm2(x), keys, values, rotations, unrotated)
+        return x + by_rows(self._mlp, self.norm3(x), self.linear1.out_features)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.linear2(F.relu(self.linear1(x)))
+
+
+class Look(NamedTuple):
+    """A frame before it remembers anything, the same for all objects.
+
+    Attributes:
+        features: [1, T, C], after the first layer's attention of the frame to itself.
+        rotations: of the frame's positions.
+    """
+
+    features: Tensor
+    rotations: Rotations
+
+
+class MemoryAttention(nn.Module):
+    """Layers that bring memories into the features of a frame."""
+
+    def __init__(self, width: int, memory: MemoryConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(width, memory) for _ in range(memory.depth))
+        self.norm = nn.LayerNorm(width)
+
+    def look(self, image: Tensor) -> Look:
+        """What is done once for all objects of a frame, whose stride-16 features are [1, C, h, w]."""
+        size_hw = (image.shape[2], image.shape[3])
+        tokens = image.flatten(2).transpose(1, 2)
+        rotations = axial_rotations(size_hw, image.shape[1], image)
+        x = tokens + _POSITION_WEIGHT * sine_grid(size_hw, image.shape[1], image)
+        return Look(cast(MemoryAttentionLayer, self.layers[0]).look(x, rotations), rotations)
+
+    def forward(self, look: Look, keys: Tensor, values: Tensor, unrotated: int) -> Tensor:
+        """Condition a frame on the memories of O objects.
+
+        Args:
+            look: of that frame.
+            keys: [O, S, C_memory], memories with their positions in space and time: whole frames, and
+                then `unrotated` tokens of object pointers.
+            values: [O, S, C_memory], memories without positions.
+
+        Returns:
+            [O, T, C].
+        """
+        first, *others = (cast(MemoryAttentionLayer, layer) for layer in self.layers)
+        x = look.features.expand(len(keys), -1, -1)
+        x = first.recall(x, keys, values, look.rotations, unrotated)
+        for layer in others:
+            x = layer(x, keys, values, look.rotations, unrotated)
+        return self.norm(x)

@@ -1,0 +1,266 @@
+"""SAM 2 as one module: an image model like SAM, and the steps of tracking objects through video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.promptable import PromptableModel
+from segany.models.sam.mask_decoder import MaskDecoder, arrange_detail
+from segany.models.sam.prompt_encoder import PromptEncoder
+from segany.models.sam.two_way_transformer import ImageTokens
+from segany.models.sam2.config import Sam2Config
+from segany.models.sam2.fpn import ImageEncoder
+from segany.models.sam2.mask_decoder import Sam2MaskDecoder
+from segany.models.sam2.memory_attention import MemoryAttention
+from segany.models.sam2.memory_encoder import MemoryEncoder
+from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
+from segany.nn.layers import Perceptron
+from segany.nn.positions import sine_grid, sine_times
+from segany.ops.resize import resize_frame, resize_smoothly
+from segany.types import MASK_THRESHOLD, PADDING_LABEL, PixelArray
+
+NO_OBJECT_LOGIT = -1024.0
+"""Logit of every pixel of an object that is not visible."""
+
+LOGIT_LIMIT = 32.0
+"""Logits that are fed back as a prompt are clamped to this and its negative."""
+
+MASK_LOGIT = 10.0
+"""Logit of the pixels of a mask that was given, and its negative of those outside."""
+
+MASK_STRIDE = 4
+"""Pixels of the input per pixel of low-res logits."""
+
+OBJECTS_AT_ONCE = {"cpu": 1, "gpu": 16}
+"""Objects that are conditioned on their memories together. On a CPU one keeps all cores busy, and fits the cache."""
+
+
+class Sam2(PromptableModel):
+    """A model of the SAM 2 family: prompted on images as SAM is, and in video with a memory.
+
+    The methods for video are steps without state, for O objects of one frame together. Who calls them
+    keeps the memories and says which are attended to.
+    """
+
+    pads_boxes = True
+    pred_iou_thresh = 0.8
+    config: Sam2Config
+
+    def __init__(self, config: Sam2Config, name: str) -> None:
+        super().__init__(config, name)
+        width, memory = config.encoder.out_channels, config.memory
+        self.image_encoder = ImageEncoder(config.encoder)
+        self.mask_downsample = nn.Conv2d(1, 1, MASK_STRIDE, stride=MASK_STRIDE)
+        self.memory_attention = MemoryAttention(width, memory)
+        self.memory_encoder = MemoryEncoder(width, memory.channels)
+        self.sam_prompt_encoder = PromptEncoder(config)
+        self.sam_mask_decoder = Sam2MaskDecoder(config)
+        self.obj_ptr_proj = Perceptron(width, width, width, 3)
+        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(memory.slots, 1, 1, memory.channels))
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in checkpoints, and never used
+        self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
+        if memory.pointer_times:
+            self.obj_ptr_tpos_proj = nn.Linear(width, memory.channels)
+        if memory.occlusion_embedding:
+            self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory.channels))
+
+    def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
+        return self.sam_prompt_encoder, self.sam_mask_decoder
+
+    # Images.
+
+    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The image embedding [B, C, h, w] of an image without any memory; `fine` and `half` as in `FrameFeatures`."""
+        frame = self.encode_frame(pixels)
+        return self._without_memory(frame), frame.fine, frame.half
+
+    def decode_features(
+        self,
+        features: Sequence[Tensor],
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None = None,
+        *,
+        multimask: bool,
+    ) -> tuple[Tensor, Tensor]:
+        if mask_logits is not None:
+            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return super().decode_features(features, points, labels, mask_logits, multimask=multimask)
+
+    def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
+        """One image [3, S, S] and its prompts to low-res logits and predicted IoU."""
+        features = [feature[0] for feature in self.encode_features(pixels[None])]
+        return self.decode_features(features, points, labels, multimask=multimask)
+
+    # Video.
+
+    def preprocess_frame(self, frame: PixelArray) -> Tensor:
+        """A frame of a video, uint8 [H, W, 3], to [1, 3, S, S].
+
+        The official code resizes frames otherwise than images: whole numbers, by PIL, bicubic.
+        """
+        return self._normalise([resize_frame(frame, self.config.input_size)])
+
+    def encode_frame(self, pixels: Tensor) -> FrameFeatures:
+        """[1, 3, S, S], normalised, to the features of a frame. More frames at once are possible."""
+        decoder = self.sam_mask_decoder
+        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1)))
+
+    def decode_frame(
+        self,
+        frame: FrameFeatures,
+        conditioned: Tensor | None = None,
+        points: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask_logits: Tensor | None = None,
+        *,
+        multimask: bool | None = None,
+    ) -> ObjectMasks:
+        """Masks of O objects in one frame.
+
+        Args:
+            frame: of `encode_frame`.
+            conditioned: [O, C, h, w], of `attend_memory`; None for a frame that remembers nothing.
+            points: [O, N, 2], pixels of the model's input, boxes as two points before the others; None
+                where the object is only followed.
+            labels: [O, N], as for `decode_features`; padding is added here.
+            mask_logits: [O, 4h, 4w], of an earlier answer for this frame.
+            multimask: three candidates instead of one; by default where there is at most one point.
+        """
+        image = self._without_memory(frame) if conditioned is None else conditioned
+        count = next((len(x) for x in (points, mask_logits, conditioned) if x is not None), 1)
+        if points is None or labels is None:
+            points = image.new_zeros(count, 1, 2)
+            labels = torch.full((count, 1), PADDING_LABEL, device=image.device)
+            clicks = 0
+        else:
+            clicks = labels.shape[1]
+        if mask_logits is not None:
+            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        return self._decode_objects(
+            image, frame, points, labels, mask_logits, multimask=clicks <= 1 if multimask is None else multimask
+        )
+
+    def _decode_objects(
+        self,
+        image: Tensor,
+        frame: FrameFeatures,
+        points: Tensor,
+        labels: Tensor,
+        mask_logits: Tensor | None,
+        *,
+        multimask: bool,
+    ) -> ObjectMasks:
+        points = F.pad(points, (0, 0, 0, 1))
+        labels = F.pad(labels, (0, 1), value=PADDING_LABEL)
+        dense = self.sam_prompt_encoder.encode_dense(mask_logits)
+        tokens = (image + dense).flatten(2).transpose(1, 2).contiguous()
+        detail = arrange_detail(frame.fine[0], frame.half[0])
+        scene = ImageTokens((tokens,), self.sam_prompt_encoder.image_positions(), detail=detail)
+        prompt_tokens = self.sam_prompt_encoder.encode_points(points, labels)
+        decoded = self.sam_mask_decoder.decode(scene, prompt_tokens, multimask=multimask)
+        visible = decoded.object_scores > 0
+        low_res = torch.where(visible[:, None, None, None], decoded.low_res, NO_OBJECT_LOGIT)
+        pointers = self._hide_pointers(self.obj_ptr_proj(decoded.mask_tokens), visible)
+        return ObjectMasks(low_res, decoded.iou, pointers, decoded.object_scores)
+
+    def use_masks(self, frame: FrameFeatures, masks: Tensor) -> ObjectMasks:
+        """Masks that were given, as if the model had found them: only their object pointers are new.
+
+        Args:
+            frame: of `encode_frame`.
+            masks: [O, S, S], 0 and 1, at the size of the model's input.
+        """
+        masks = masks.to(frame.image.dtype)[:, None]
+        points = frame.image.new_zeros(len(masks), 1, 2)
+        labels = torch.full((len(masks), 1), PADDING_LABEL, device=masks.device)
+        prompts = self.mask_downsample(masks)[:, 0]
+        found = self._decode_objects(frame.image, frame, points, labels, prompts, multimask=False)
+        visible = (masks > 0).flatten(1).any(dim=1)
+        size = self.low_res_size
+        return ObjectMasks(
+            low_res=resize_smoothly((2 * masks - 1) * MASK_LOGIT, (size, size)),
+            iou=torch.ones_like(found.iou),
+            pointers=self._hide_pointers(found.pointers, visible),
+            object_scores=(2 * visible.to(masks.dtype) - 1) * MASK_LOGIT,
+        )
+
+    def _hide_pointers(self, pointers: Tensor, visible: Tensor) -> Tensor:
+        """Pointers [O, M, C], replaced where the object is not visible [O]."""
+        return torch.where(visible[:, None, None], pointers, self.no_obj_ptr)
+
+    def encode_memory(
+        self, frame: FrameFeatures, low_res: Tensor, object_scores: Tensor, *, binarise: bool = False
+    ) -> Tensor:
+        """What is remembered of O objects in one frame.
+
+        Args:
+            frame: of `encode_frame`.
+            low_res: logits [O, 4h, 4w], of the chosen candidates.
+            object_scores: [O], logits.
+            binarise: whether masks are remembered as what lies above the threshold, without probabilities:
+                officially so in frames that were prompted.
+
+        Returns:
+            [O, C_memory, h, w].
+        """
+        size = self.config.input_size
+        logits = F.interpolate(low_res[:, None].float(), (size, size), mode="bilinear", align_corners=False)
+        masks = (logits > MASK_THRESHOLD).float() if binarise else logits.sigmoid()
+        masks = masks * self.config.memory.mask_scale + self.config.memory.mask_bias
+        memory: Tensor = self.memory_encoder(frame.image, masks.to(frame.image.dtype))
+        if self.config.memory.occlusion_embedding:
+            hidden = (object_scores <= 0).to(memory.dtype)[:, None, None, None]
+            memory = memory + hidden * self.no_obj_embed_spatial[..., None, None]
+        return memory
+
+    def attend_memory(self, frame: FrameFeatures, memories: Sequence[ObjectMemory]) -> Tensor:
+        """Condition one frame on the memories of O objects, [O, C, h, w].
+
+        Objects that remember equally much can be computed together, some at a time.
+        """
+        look = self.memory_attention.look(frame.image)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, memory in enumerate(memories):
+            groups.setdefault((len(memory.masks), len(memory.pointers)), []).append(index)
+        out = frame.image.new_empty(len(memories), *look.features.shape[1:])
+        together = OBJECTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
+        for (_, pointers), members in groups.items():
+            unrotated = pointers * (frame.image.shape[1] // self.config.memory.channels)
+            for first in range(0, len(members), together):
+                some = members[first : first + together]
+                pairs = [self._memory_tokens(memories[index]) for index in some]
+                keys, values = (torch.stack(tokens) for tokens in zip(*pairs, strict=True))
+                out[some] = self.memory_attention(look, keys, values, unrotated)
+        return out.transpose(1, 2).unflatten(2, frame.image.shape[2:])
+
+    def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:
+        """One object's memory as tokens with and without their positions, [S, C_memory] each."""
+        channels = self.config.memory.channels
+        masks = torch.stack(memory.masks).to(device=self.device, dtype=self.dtype)  # [K, C_memory, h, w]
+        values = masks.flatten(2).transpose(1, 2)  # [K, T, C_memory]
+        positions = sine_grid((masks.shape[2], masks.shape[3]), channels, values)
+        keys = values + positions + self.maskmem_tpos_enc[list(memory.slots), 0]
+        tokens = values.flatten(0, 1)
+        if not memory.pointers:
+            return keys.flatten(0, 1), tokens
+        # A pointer is as many tokens as its channels are those of memories.
+        pointers = torch.stack(memory.pointers).to(values).unflatten(1, (-1, channels))  # [L, C / C_memory, C_memory]
+        keyed = pointers + self._time_positions(memory.times)[:, None]
+        return torch.cat([keys.flatten(0, 1), keyed.flatten(0, 1)]), torch.cat([tokens, pointers.flatten(0, 1)])
+
+    def _time_positions(self, times: Sequence[float]) -> Tensor:
+        """[L, C_memory] for the times of L object pointers; zeros where the model does not encode them."""
+        memory = self.config.memory
+        if not memory.pointer_times:
+            return self.no_obj_ptr.new_zeros(len(times), memory.channels)
+        encoded = sine_times(torch.tensor(times, device=self.device), self.config.encoder.out_channels)
+        return self.obj_ptr_tpos_proj(encoded.to(self.dtype))
+
+    def _without_memory(self, frame: FrameFeatures) -> Tensor:
+        return frame.image + self.no_mem_embed.transpose(1, 2)[..., None]
