@@ -49,11 +49,22 @@ def overlap(
     Returns:
         [K]. Boxes without area overlap nothing, not even each other.
     """
-    top_left = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
-    bottom_right = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
-    shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+    shared = _shared_areas(box_xyxy, boxes_xyxy)
     union = box_areas(box_xyxy[None]) + box_areas(boxes_xyxy if outer_xyxy is None else outer_xyxy) - shared
     return np.asarray(shared > iou_thresh * union)
+
+
+def box_iou(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:
+    """IoU of a box [4] with others [K, 4]: [K], 0 where none of both has any area."""
+    shared = _shared_areas(box_xyxy, boxes_xyxy)
+    union = box_areas(box_xyxy[None]) + box_areas(boxes_xyxy) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _shared_areas(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:
+    top_left = np.maximum(box_xyxy[:2], boxes_xyxy[:, :2])
+    bottom_right = np.minimum(box_xyxy[2:], boxes_xyxy[:, 2:])
+    return np.asarray(np.prod(np.clip(bottom_right - top_left, 0, None), axis=1))
 
 
 def cut_off_by_crop(
