@@ -112,10 +112,13 @@ def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:
     """
     height, width = size_hw
     frequencies = _LONGEST ** -(torch.arange(0, channels, 4, device=like.device, dtype=torch.float32) / channels)
-    index = torch.arange(height * width, device=like.device)
-    column, row = (index % width).float(), (index // width).float()
-    angles = torch.cat([column[:, None] * frequencies, row[:, None] * frequencies], dim=-1)
-    return Rotations(angles.cos().to(like.dtype), angles.sin().to(like.dtype))
+    rows, columns = (torch.arange(side, device=like.device)[:, None] * frequencies for side in size_hw)
+
+    def over_grid(of_rows: Tensor, of_columns: Tensor) -> Tensor:
+        parts = (of_columns[None].expand(height, -1, -1), of_rows[:, None].expand(-1, width, -1))
+        return torch.cat(parts, dim=-1).flatten(0, 1).to(like.dtype)
+
+    return Rotations(over_grid(rows.cos(), columns.cos()), over_grid(rows.sin(), columns.sin()))
 
 
 def halves_first(weight: Tensor) -> Tensor:

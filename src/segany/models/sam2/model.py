@@ -27,7 +27,11 @@ NO_OBJECT_LOGIT = -1024.0
 """Logit of every pixel of an object that is not visible."""
 
 LOGIT_LIMIT = 32.0
-"""Logits that are fed back as a prompt are clamped to this and its negative."""
+"""Logits that are fed back as a prompt are clamped to this and its negative.
+
+The official code clamps the logits that it returns, after it has made masks of them: here it is done
+where they come back, so that masks need no second copy.
+"""
 
 MASK_LOGIT = 10.0
 """Logit of the pixels of a mask that was given, and its negative of those outside."""
@@ -207,7 +211,7 @@ class Sam2(PromptableModel):
                 officially so in frames that were prompted.
 
         Returns:
-            [O, C_memory, h, w].
+            [O, C_memory, h, w]. The official predictor keeps them in bfloat16; `attend_memory` takes any dtype.
         """
         size = self.config.input_size
         logits = F.interpolate(low_res[:, None].float(), (size, size), mode="bilinear", align_corners=False)
