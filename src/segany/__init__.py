@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from segany.output.records import MaskRecord, MaskRecords
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
     from segany.predict.image import ImagePredictor
+    from segany.predict.video import VideoConfig, VideoPredictor
+    from segany.predict.video_session import VideoSession
     from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
 
 _HOMES = {
@@ -61,7 +63,10 @@ _HOMES = {
     "RecordsError": "segany.errors",
     "SeganyError": "segany.errors",
     "UnknownModelError": "segany.errors",
+    "VideoConfig": "segany.predict.video",
     "VideoError": "segany.errors",
+    "VideoPredictor": "segany.predict.video",
+    "VideoSession": "segany.predict.video_session",
     "WeightsError": "segany.errors",
     "list_models": "segany.models.registry",
     "load": "segany.hub.load",
@@ -89,7 +94,10 @@ __all__ = [
     "RecordsError",
     "SeganyError",
     "UnknownModelError",
+    "VideoConfig",
     "VideoError",
+    "VideoPredictor",
+    "VideoSession",
     "WeightsError",
     "__version__",
     "list_models",

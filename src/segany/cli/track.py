@@ -122,8 +122,8 @@ def open_session(source: FrameSource, model: str, device: str | None, *, motion_
     """Load the model and open the video with it: a session, to be used in a `with` block."""
     import segany
 
-    predictor = segany.VideoPredictor(segany.load(model, device=device))
-    return predictor.open(source, motion_aware=motion_aware, clean_area=clean_area)
+    config = segany.VideoConfig(motion_aware=motion_aware, clean_area=clean_area)
+    return segany.VideoPredictor(segany.load(model, device=device), config).open(source)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def box_iou(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:
     """IoU of a box [4] with others [K, 4]: [K], 0 where none of both has any area."""
     shared = _shared_areas(box_xyxy, boxes_xyxy)
     union = box_areas(box_xyxy[None]) + box_areas(boxes_xyxy) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def _shared_areas(box_xyxy: FloatArray, boxes_xyxy: FloatArray) -> FloatArray:

@@ -1,0 +1,59 @@
+"""What a session knows of an object as arrays, to be saved, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segany.predict.object_track import ObjectTrack, Remembered
+from segany.types import Prompt
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+_PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits")
+
+
+def saved_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int, str, Arrays]]:
+    """Object, frame, kind and arrays of all that tracking goes on from; how it moves begins anew."""
+    for frame, prompt in track.prompts.items():
+        if isinstance(prompt, Prompt):
+            values = {name: getattr(prompt, name) for name in _PROMPT_FIELDS}
+            yield object_id, frame, "prompt", {name: value for name, value in values.items() if value is not None}
+        else:
+            yield object_id, frame, "mask", {"mask": prompt}
+    for kind, entries in (("conditioning", track.conditioning), ("tracked", track.tracked)):
+        for frame, one in entries.items():
+            yield (
+                object_id,
+                frame,
+                kind,
+                {
+                    "memory": one.memory.cpu().view(torch.int16).numpy(),  # NumPy has no bfloat16
+                    "pointer": one.pointer.float().cpu().numpy(),
+                    "low_res": one.low_res.cpu().numpy(),
+                    "facts": np.array([one.score, one.iou, one.reverse]),
+                },
+            )
+
+
+def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays, device: torch.device) -> None:
+    """Put back what `saved_arrays` gave."""
+    if kind == "prompt":
+        track.prompts[frame] = Prompt(**values)
+    elif kind == "mask":
+        track.prompts[frame] = values["mask"]
+    else:
+        score, iou, reverse = values["facts"].tolist()
+        entries = track.conditioning if kind == "conditioning" else track.tracked
+        entries[frame] = Remembered(
+            memory=torch.from_numpy(values["memory"]).view(torch.bfloat16).to(device),
+            pointer=torch.from_numpy(values["pointer"]).to(device),
+            low_res=torch.from_numpy(values["low_res"]).to(device),
+            score=score,
+            iou=iou,
+            reverse=bool(reverse),
+        )
