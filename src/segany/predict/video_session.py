@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 Direction: TypeAlias = Literal["forward", "backward", "both"]
 
-FRAMES_CACHED = 3
-"""Encoded frames that are kept: clicking on one again, or tracking on from it, need not encode it again."""
-
 Progress = Callable[[int, int | None], None]
 """Told how many of how many frames are done; None where it is not known how many there are."""
 
@@ -52,7 +48,7 @@ class VideoSession:
         self._tracker = Tracker(model, config)
         self._owns_frames = owns_frames
         self._tracks: dict[int, ObjectTrack] = {}
-        self._encoded: OrderedDict[int, FrameFeatures] = OrderedDict()
+        self._encoded: tuple[int, FrameFeatures] | None = None  # the latest frame, to be clicked on again
         self._store = SessionStore()
 
     @property
@@ -76,7 +72,7 @@ class VideoSession:
     def close(self) -> None:
         """Let go of the video and of the results. Doing it again does nothing."""
         self._store.close()
-        self._encoded.clear()
+        self._encoded = None
         if self._owns_frames:
             self.frames.close()
 
@@ -238,7 +234,7 @@ class VideoSession:
         if not isinstance(self.frames, LiveFrames):
             raise VideoError("Only a live session takes frames: use VideoPredictor.live() instead of open().")
         position = self.frames.push(frame)
-        self._encoded.clear()
+        self._encoded = None
         return self._follow(position, position, reverse=False, logits=logits)
 
     def _follow(self, frame: int, start: int, *, reverse: bool, logits: bool) -> FrameResult:
@@ -262,12 +258,11 @@ class VideoSession:
         return self._result(frame, ids, known, logits=logits)
 
     def _features(self, frame: int) -> FrameFeatures:
-        if frame not in self._encoded:
-            self._encoded[frame] = self._tracker.encode(self.frames.read(frame))
-            while len(self._encoded) > FRAMES_CACHED:
-                self._encoded.popitem(last=False)
-        self._encoded.move_to_end(frame)
-        return self._encoded[frame]
+        if self._encoded is None or self._encoded[0] != frame:
+            pixels = self.frames.read(frame)
+            self._encoded = None  # let go of the old one before there is a new one
+            self._encoded = (frame, self._tracker.encode(pixels))
+        return self._encoded[1]
 
     def _check_exists(self, frame: int, name: str) -> None:
         count = self.frames.count
