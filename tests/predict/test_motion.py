@@ -101,3 +101,18 @@ def test_what_is_seen_well_is_kept_however_long_ago() -> None:
     assert len(track.tracked) < 30
     track.forget([79], MemoryConfig(), reverse=False, reliable_only=False)
     assert min(track.tracked) >= 79 - 16
+
+
+def test_far_frames_keep_only_their_pointers() -> None:
+    track = ObjectTrack(conditioning={0: remembered(0)}, prompts={0: np.zeros((2, 2), dtype=bool)})
+    for frame in range(1, 80):
+        track.tracked[frame] = remembered(frame)
+        track.forget([0, frame], MemoryConfig(), reverse=False, reliable_only=False)
+    whole = [frame for frame, one in track.tracked.items() if one.memory is not None]
+    assert whole == [*range(1, 8), *range(72, 80)]
+    assert sorted(track.tracked) == [*range(1, 17), *range(63, 80)]
+    memory = track.recall(80, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False)
+    assert len(memory.masks) == 7
+    assert len(memory.pointers) == 16
+    # A gap of memories where tracking begins anew between them.
+    assert len(track.recall(70, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False).masks) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,8 +10,19 @@ import pytest
 import torch
 from tests.models_for_tests import small_sam, small_sam2
 
-from segany import ConfigError, FrameResult, Prompt, PromptError, VideoConfig, VideoError, VideoPredictor, VideoSession
+from segany import (
+    ConfigError,
+    FrameResult,
+    OutputError,
+    Prompt,
+    PromptError,
+    VideoConfig,
+    VideoError,
+    VideoPredictor,
+    VideoSession,
+)
 from segany.models.sam2.model import Sam2
+from segany.predict.motion import Motion
 
 SIZE_HW = (72, 128)
 COUNT = 12
@@ -142,6 +155,14 @@ def test_directions(session: VideoSession) -> None:
     assert [result.frame for result in session.propagate(5, "backward", 3)] == [5, 4, 3]
 
 
+def test_progress_of_what_has_no_known_end(predictor: VideoPredictor) -> None:
+    with predictor.open(iter(moving_frames(5))) as session:
+        session.prompt(0, 1, CLICK)
+        seen: list[tuple[int, int | None]] = []
+        list(session.propagate(progress=lambda *counts: seen.append(counts)))
+        assert seen == [(done, None) for done in range(1, 6)]
+
+
 def test_progress_counts_frames(session: VideoSession) -> None:
     session.prompt(8, 1, CLICK)
     for direction, total in (("forward", 4), ("backward", 9), ("both", 12)):
@@ -184,6 +205,58 @@ def test_a_correction_far_from_where_tracking_is_knows_the_old_mask(predictor: V
     assert (answers[0].masks != answers[1].masks).any()
 
 
+def test_every_click_of_a_correction_remembers_the_video(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+    attend = Sam2.attend_memory
+    with VideoPredictor(model).open(moving_frames()) as session:
+        session.prompt(0, 1, CLICK)
+        list(session.propagate())
+        monkeypatch.setattr(
+            Sam2, "attend_memory", lambda self, *args: asked.append(args[1][0].slots) or attend(self, *args)
+        )
+        for _ in range(3):
+            session.prompt(6, 1, Prompt(points_xy=[[90, 40]]))
+        session.prompt(0, 1, Prompt(points_xy=[[45, 30]]))  # where it was never followed to
+    assert len(asked) == 3
+    assert asked[0] == asked[1] == asked[2]
+    assert len(asked[0]) == 6  # frame 0 and frames 1 to 5, and not frame 6 itself
+
+
+def test_numbers_may_be_of_numpy(predictor: VideoPredictor, tmp_path: Path) -> None:
+    with predictor.open(moving_frames()) as session:
+        session.prompt(np.int64(0), np.int32(1), CLICK)  # type: ignore[arg-type]
+        found = list(session.propagate(np.int64(0), end=np.int64(4)))  # type: ignore[arg-type]
+        kept = session.result(np.int64(2))  # type: ignore[arg-type]
+        assert kept is not None
+        np.testing.assert_array_equal(kept.masks, found[2].masks)
+        saved = session.save(tmp_path / "clip.session")
+    with predictor.open(moving_frames(), resume=saved) as session:
+        assert session.object_ids == (1,)
+        session.clear(np.int64(0), np.int64(1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [1.0, "1", None, True, 2**40, (1,)])
+def test_other_numbers_are_refused_and_change_nothing(session: VideoSession, number: object) -> None:
+    for call in (
+        lambda: session.prompt(0, number, CLICK),  # type: ignore[arg-type]
+        lambda: session.prompt(number, 1, CLICK),  # type: ignore[arg-type]
+        lambda: session.remove(number),  # type: ignore[arg-type]
+        lambda: session.result(number),  # type: ignore[arg-type]
+    ):
+        with pytest.raises((PromptError, VideoError), match="whole number"):
+            call()
+    assert session.object_ids == ()
+
+
+def test_only_the_latest_way_through_the_video_goes_on(session: VideoSession) -> None:
+    session.prompt(0, 1, CLICK)
+    first = session.propagate()
+    next(first)
+    next(session.propagate(5, "backward"))
+    with pytest.raises(VideoError, match="called once more"):
+        next(first)
+
+
 def test_a_mask_is_a_prompt(session: VideoSession) -> None:
     mask = np.zeros(SIZE_HW, dtype=bool)
     mask[16:45, 16:45] = True
@@ -206,6 +279,18 @@ def test_clearing_and_removing(session: VideoSession) -> None:
     session.clear(0, 1)
     assert session.object_ids == ()
     assert session.result(3) is None
+
+
+def test_clearing_a_first_prompt_leaves_the_corrections(model: Sam2) -> None:
+    with VideoPredictor(model, VideoConfig(remember_corrections=False)).open(moving_frames()) as session:
+        session.prompt(0, 1, CLICK)
+        list(session.propagate())
+        session.prompt(5, 1, Prompt(points_xy=[[90, 40]]))
+        session.clear(0, 1)
+        assert session.object_ids == (1,)
+        assert next(session.propagate()).frame == 5
+        session.clear(5, 1)
+        assert session.object_ids == ()
 
 
 def test_memory_is_bounded_and_results_are_kept(predictor: VideoPredictor) -> None:
@@ -241,6 +326,10 @@ def test_live_frames_give_what_a_video_gives(predictor: VideoPredictor) -> None:
             live.prompt(3, 1, CLICK)
         with pytest.raises(VideoError, match="one size"):
             live.step(frames[0][:50])
+        with pytest.raises(VideoError, match="step"):
+            live.propagate()
+        with pytest.raises(VideoError, match="cannot be saved"):
+            live.save("x")
 
 
 def test_frames_of_an_iterator_are_tracked_as_they_come(predictor: VideoPredictor) -> None:
@@ -282,11 +371,12 @@ def test_a_session_of_something_else_is_refused(predictor: VideoPredictor, tmp_p
     with predictor.open(moving_frames()) as session:
         session.prompt(0, 1, CLICK)
         saved = session.save(tmp_path / "clip.session")
-    with pytest.raises(VideoError, match="128 wide and 72 high"):
-        predictor.open([frame[:50] for frame in moving_frames()], resume=saved)
+    for frames in ([frame[:50] for frame in moving_frames()], moving_frames(4)):
+        with pytest.raises(VideoError, match="width 128, height 72, frames 12, which is not"):
+            predictor.open(frames, resume=saved)
     other = small_sam2("sam2")
     other.name = "other"
-    with pytest.raises(VideoError, match="saved with small"):
+    with pytest.raises(VideoError, match="made with model small"):
         VideoPredictor(other).open(moving_frames(), resume=saved)
     with pytest.raises(VideoError, match="does not exist"):
         predictor.open(moving_frames(), resume=tmp_path / "none")
@@ -294,6 +384,11 @@ def test_a_session_of_something_else_is_refused(predictor: VideoPredictor, tmp_p
         (tmp_path / "bad").write_bytes(damage)
         with pytest.raises(VideoError, match="no session"):
             predictor.open(moving_frames(), resume=tmp_path / "bad")
+    whole = saved.read_bytes()
+    for place in range(3000, len(whole) - 200, len(whole) // 9):
+        (tmp_path / "bad").write_bytes(whole[:place] + bytes(200) + whole[place + 200 :])
+        with contextlib.suppress(VideoError):  # some places hold nothing; no other error may come out
+            predictor.open(moving_frames(), resume=tmp_path / "bad").close()
 
 
 def test_scratch_files_are_removed(predictor: VideoPredictor) -> None:
@@ -303,6 +398,37 @@ def test_scratch_files_are_removed(predictor: VideoPredictor) -> None:
     session.close()
     session.close()
     assert not path.exists()
+
+
+def test_scratch_files_of_forgotten_sessions_are_removed(predictor: VideoPredictor) -> None:
+    session = predictor.open(moving_frames(2))
+    path = session._store._path
+    del session
+    gc.collect()
+    assert not path.exists()
+
+
+def test_a_closed_session_says_so(predictor: VideoPredictor, tmp_path: Path) -> None:
+    session = predictor.open(moving_frames(2))
+    session.prompt(0, 1, CLICK)
+    session.close()
+    for call in (lambda: session.result(0), lambda: session.save(tmp_path / "x"), lambda: session.remove(1)):
+        with pytest.raises(VideoError, match="closed"):
+            call()
+    assert session.object_ids == (1,)
+
+
+def test_a_full_disk_is_an_error_of_its_own(session: VideoSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.prompt(0, 1, CLICK)
+    session._store._open.execute("pragma max_page_count = 1")
+
+    def fill() -> None:
+        for _ in range(50):
+            list(session.propagate())
+            session.prompt(0, session.object_ids[-1] + 1, CLICK)
+
+    with pytest.raises(OutputError, match="could not be written"):
+        fill()
 
 
 def test_small_regions_of_results_are_cleaned(model: Sam2) -> None:
@@ -318,17 +444,37 @@ def test_small_regions_of_results_are_cleaned(model: Sam2) -> None:
     assert (cleaned != plain).any()
 
 
-def test_motion_aware_tracking_chooses_for_itself(model: Sam2) -> None:
+def test_motion_aware_tracking_starts_anew_from_every_prompt(model: Sam2) -> None:
+    with VideoPredictor(model, VideoConfig(motion_aware=True)).open(moving_frames(24)) as session:
+        session.prompt(8, 1, CLICK)
+        for result in session.propagate(direction="both"):
+            motion = session._tracks[1].motion
+            if result.frame == 8:
+                box = motion._filter.state[:2].copy()  # type: ignore[union-attr]
+            if result.frame == 14:
+                mask = np.zeros(SIZE_HW, dtype=bool)
+                mask[60:70, 100:120] = True
+                session.prompt(14, 1, mask)
+                side = model.low_res_size
+                expected = np.array([110 / SIZE_HW[1], 65 / SIZE_HW[0]]) * side
+                np.testing.assert_allclose(motion._filter.state[:2], expected, atol=1.5)  # type: ignore[union-attr]
+                assert np.abs(box - expected).max() > 5
+        assert len(session._tracks[1].tracked) < 60
+
+
+def test_motion_decides_among_candidates(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    choose = Motion.choose
+    monkeypatch.setattr(
+        Motion, "choose", lambda self, *args: calls.append(len(args[1])) or (choose(self, *args) + 1) % 3
+    )
     found = []
     for motion_aware in (False, True):
-        with VideoPredictor(model, VideoConfig(motion_aware=motion_aware)).open(moving_frames(24)) as session:
-            session.prompt(12, 1, CLICK)
-            session.prompt(12, 2, BOX)
-            results = list(session.propagate(direction="both", logits=True))
-            found.append(tracked(results, 1))
-            assert len(results) == 24
-            assert len(session._tracks[1].tracked) < 60
-    assert found[0].shape == found[1].shape
+        with VideoPredictor(model, VideoConfig(motion_aware=motion_aware)).open(moving_frames(5)) as session:
+            session.prompt(0, 1, CLICK)
+            found.append(logits_of(session, 1))
+    assert calls == [3] * 4
+    assert np.abs(found[0][1:] - found[1][1:]).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -346,6 +492,7 @@ def test_motion_aware_tracking_chooses_for_itself(model: Sam2) -> None:
         (lambda s: (s.prompt(0, 1, CLICK), s.propagate(4, end=2)), PromptError, "never reaches frame 2"),
         (lambda s: (s.prompt(0, 1, CLICK), s.propagate(direction="up")), PromptError, "forward, backward or both"),
         (lambda s: s.step(moving_frames(1)[0]), VideoError, "live"),
+        (lambda s: s.prompt(0, 1, Prompt(mask_logits=np.zeros((16, 16)))), PromptError, r"must be \[64, 64\]"),
     ],
 )
 def test_mistakes(session: VideoSession, mistake, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]

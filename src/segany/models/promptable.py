@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segany.models.sam.config import SamConfig
 from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, arrange_detail
 from segany.models.sam.prompt_encoder import PromptEncoder
+from segany.models.sam.shared_image import SharedImage
 from segany.models.sam.two_way_transformer import Detail, ImageTokens
 from segany.ops.compute import fast_cpu
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
@@ -209,19 +210,29 @@ class PromptableModel(nn.Module):
         `together` says how many are decoded at once.
         """
         together = together or self._prompts_at_once
+        image = self._shared_image(features)
+        for first in range(0, len(points), together):
+            piece = slice(first, first + together)
+            # Inference mode ends before the caller goes on with what is yielded.
+            yield self._propose(image, points[piece], labels[piece], first, min_score)
+
+    @torch.inference_mode()
+    def _shared_image(self, features: Sequence[FloatArray]) -> ImageTokens | SharedImage:
+        _, mask_decoder = self.heads()
+        tokens = self._image_tokens([self._tensor(feature) for feature in features], None)
+        share = fast_cpu(tokens.positions) and self.dtype == torch.float32
+        return mask_decoder.prepare(tokens) if share else tokens
+
+    @torch.inference_mode()
+    def _propose(
+        self, image: ImageTokens | SharedImage, points: FloatArray, labels: IntArray, first: int, min_score: float
+    ) -> Proposals:
         prompt_encoder, mask_decoder = self.heads()
-        with torch.inference_mode():
-            tensors = [self._tensor(feature) for feature in features]
-            tokens = self._image_tokens(tensors, None)
-            share = fast_cpu(tokens.positions) and self.dtype == torch.float32
-            image = mask_decoder.prepare(tokens) if share else tokens
-            for first in range(0, len(points), together):
-                piece = slice(first, first + together)
-                prompts = prompt_encoder.encode_points(
-                    torch.tensor(points[piece], device=self.device), torch.tensor(labels[piece], device=self.device)
-                )
-                decoded = mask_decoder.transform(image, prompts, multimask=True)
-                yield self._proposals(decoded, image.detail, first, min_score)
+        prompts = prompt_encoder.encode_points(
+            torch.tensor(points, device=self.device), torch.tensor(labels, device=self.device)
+        )
+        decoded = mask_decoder.transform(image, prompts, multimask=True)
+        return self._proposals(decoded, image.detail, first, min_score)
 
     def _proposals(self, decoded: DecodedTokens, detail: Detail | None, first: int, min_score: float) -> Proposals:
         _, mask_decoder = self.heads()

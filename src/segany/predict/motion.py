@@ -6,11 +6,16 @@ that is where the object should be, and only frames in which the object was seen
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from segany.ops.boxes import box_iou
 from segany.types import MASK_THRESHOLD, FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOTION_WEIGHT = 0.15
 """Share of the predicted box in the score of a candidate; the rest is the predicted IoU."""
@@ -78,7 +83,7 @@ class Motion:
         """
         best = int(iou.argmax())
         if self._filter is None or self._stable == 0:
-            self._restart(low_res[best])
+            self._begin(low_res[best])
             return best
         expected = self._filter.predict()
         if self._stable >= STABLE_FRAMES:
@@ -92,7 +97,13 @@ class Motion:
             self._stable = 0
         return best
 
-    def _restart(self, logits: FloatArray) -> None:
+    def restart(self, low_res: Tensor | None) -> None:
+        """Begin anew where the object certainly is, [h, w]: in a frame in which it was prompted."""
+        self._filter, self._stable = None, 0
+        if low_res is not None:
+            self._begin(low_res.cpu().numpy())
+
+    def _begin(self, logits: FloatArray) -> None:
         box = _box(logits)
         if box.any():
             self._filter, self._stable = BoxFilter(box), 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,25 +25,43 @@ class Remembered:
     """One object in one frame.
 
     Attributes:
-        memory: [C_memory, h, w], what later frames attend to.
+        memory: [C_memory, h, w], what later frames attend to; None where only the pointer is still needed.
         pointer: [C], the object pointer.
-        low_res: logits [4h, 4w], the answer.
+        low_res: logits [4h, 4w], the answer; None as for the memory.
         score: logit of the object being visible.
         iou: predicted IoU of the answer.
         reverse: whether it was tracked backward.
+        followed: whether the object was followed to this frame, before it was prompted there if it was.
     """
 
-    memory: Tensor
+    memory: Tensor | None
     pointer: Tensor
-    low_res: Tensor
+    low_res: Tensor | None
     score: float
     iou: float
     reverse: bool = False
+    followed: bool = False
 
     @property
     def is_reliable(self) -> bool:
         """Whether the object was seen well enough for `motion_aware` tracking to remember."""
         return self.iou > MEMORY_IOU and self.score > 0
+
+
+class Before(NamedTuple):
+    """What is known of an object in a frame before it is prompted there.
+
+    Attributes:
+        remembered: all of it.
+        outline: the mask [H, W], where nothing more is known.
+        was_followed: whether the object was followed to this frame, so that the prompt corrects it.
+        reverse: whether that was backward.
+    """
+
+    remembered: Remembered | None
+    outline: BoolArray | None
+    was_followed: bool
+    reverse: bool
 
 
 @dataclass(eq=False)
@@ -66,13 +84,16 @@ class ObjectTrack:
         self, frame: int, config: MemoryConfig, *, reverse: bool, frames_count: int | None, reliable_only: bool
     ) -> ObjectMemory:
         """What a frame attends to."""
-        plan = plan_memory(frame, self.conditioning, self.tracked, config, reverse=reverse, frames_count=frames_count)
+        conditioning = {index: one for index, one in self.conditioning.items() if index != frame}
+        tracked = {index: one for index, one in self.tracked.items() if index != frame}
+        plan = plan_memory(frame, conditioning, tracked, config, reverse=reverse, frames_count=frames_count)
         if reliable_only:
             plan = self._reliable_plan(plan, frame, config, reverse=reverse)
-        known = {**self.tracked, **self.conditioning}
+        known = {**tracked, **conditioning}
+        masks = [(known[index].memory, slot) for index, slot in plan.masks]
         return ObjectMemory(
-            masks=tuple(known[index].memory for index, _ in plan.masks),
-            slots=tuple(slot for _, slot in plan.masks),
+            masks=tuple(memory for memory, _ in masks if memory is not None),
+            slots=tuple(slot for memory, slot in masks if memory is not None),
             pointers=tuple(known[index].pointer for index, _ in plan.pointers),
             times=tuple(time for _, time in plan.pointers),
         )
@@ -90,18 +111,30 @@ class ObjectTrack:
     def _reliable(self, frame: int, *, reverse: bool) -> list[int]:
         """Tracked frames before one, in the direction of tracking, that are worth remembering; the latest first."""
         before = (index for index in self.tracked if (index > frame if reverse else index < frame))
-        reliable = (index for index in before if self.tracked[index].is_reliable)
-        return sorted(reliable, reverse=not reverse)
+        kept = (index for index in before if self.tracked[index].memory is not None)
+        return sorted((index for index in kept if self.tracked[index].is_reliable), reverse=not reverse)
 
     def forget(self, near: Iterable[int], config: MemoryConfig, *, reverse: bool, reliable_only: bool) -> None:
-        """Drop what no frame near those given will attend to."""
-        reach = max(config.max_pointers, config.slots * config.stride)
-        needed = {index for index in self.tracked for frame in near if abs(index - frame) <= reach}
-        if reliable_only:
-            for frame in near:
-                needed.update(self._reliable(frame, reverse=reverse)[: config.slots])
-        for index in [index for index in self.tracked if index not in needed]:
-            del self.tracked[index]
+        """Drop what no frame near those given will attend to, nor a correction of one needs."""
+        whole = set(self.prompts)
+        for frame in near:
+            whole.update(index for index in self.tracked if abs(index - frame) <= config.slots * config.stride)
+            if reliable_only:
+                whole.update(self._reliable(frame, reverse=reverse)[: config.slots])
+        for index, one in list(self.tracked.items()):
+            if index in whole:
+                continue
+            if all(abs(index - frame) > config.max_pointers for frame in near):
+                del self.tracked[index]
+            elif one.memory is not None:
+                self.tracked[index] = replace(one, memory=None, low_res=None)
+
+    def clear(self, frame: int) -> None:
+        """Take back the prompts on a frame. Corrections that are left become first prompts where there is no other."""
+        for entries in (self.prompts, self.conditioning, self.tracked):
+            entries.pop(frame, None)
+        if not self.conditioning:
+            self.conditioning = {index: self.tracked.pop(index) for index in self.prompts if index in self.tracked}
 
 
 def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt) -> Prompt:
@@ -126,3 +159,9 @@ def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
         )
     copy: BoolArray = given.copy()
     return copy
+
+
+def check_mask_size(prompt: Prompt, side: int) -> None:
+    """Raise `PromptError` where low-res logits are not of the model's size."""
+    if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
+        raise PromptError(f"mask_logits must be [{side}, {side}] for this model, got {list(prompt.mask_logits.shape)}.")

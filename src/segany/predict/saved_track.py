@@ -21,23 +21,19 @@ def saved_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int,
     """Object, frame, kind and arrays of all that tracking goes on from; how it moves begins anew."""
     for frame, prompt in track.prompts.items():
         if isinstance(prompt, Prompt):
-            values = {name: getattr(prompt, name) for name in _PROMPT_FIELDS}
-            yield object_id, frame, "prompt", {name: value for name, value in values.items() if value is not None}
+            fields = {name: getattr(prompt, name) for name in _PROMPT_FIELDS}
+            yield object_id, frame, "prompt", {name: value for name, value in fields.items() if value is not None}
         else:
             yield object_id, frame, "mask", {"mask": prompt}
     for kind, entries in (("conditioning", track.conditioning), ("tracked", track.tracked)):
         for frame, one in entries.items():
-            yield (
-                object_id,
-                frame,
-                kind,
-                {
-                    "memory": one.memory.cpu().view(torch.int16).numpy(),  # NumPy has no bfloat16
-                    "pointer": one.pointer.float().cpu().numpy(),
-                    "low_res": one.low_res.cpu().numpy(),
-                    "facts": np.array([one.score, one.iou, one.reverse]),
-                },
-            )
+            values = {"pointer": one.pointer.float().cpu().numpy()}
+            if one.memory is not None:
+                values["memory"] = one.memory.cpu().view(torch.int16).numpy()  # NumPy has no bfloat16
+            if one.low_res is not None:
+                values["low_res"] = one.low_res.cpu().numpy()
+            values["facts"] = np.array([one.score, one.iou, one.reverse, one.followed])
+            yield object_id, frame, kind, values
 
 
 def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays, device: torch.device) -> None:
@@ -47,13 +43,16 @@ def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays,
     elif kind == "mask":
         track.prompts[frame] = values["mask"]
     else:
-        score, iou, reverse = values["facts"].tolist()
+        score, iou, reverse, followed = values["facts"].tolist()
+        tensors = {name: torch.from_numpy(values[name]).to(device) for name in values if name != "facts"}
+        memory = tensors.get("memory")
         entries = track.conditioning if kind == "conditioning" else track.tracked
         entries[frame] = Remembered(
-            memory=torch.from_numpy(values["memory"]).view(torch.bfloat16).to(device),
-            pointer=torch.from_numpy(values["pointer"]).to(device),
-            low_res=torch.from_numpy(values["low_res"]).to(device),
+            memory=None if memory is None else memory.view(torch.bfloat16),
+            pointer=tensors["pointer"],
+            low_res=tensors.get("low_res"),
             score=score,
             iou=iou,
             reverse=bool(reverse),
+            followed=bool(followed),
         )

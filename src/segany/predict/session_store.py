@@ -5,83 +5,102 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import weakref
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import VideoError
+from segany.errors import OutputError, VideoError
 from segany.files import replacing
 
 FORMAT = 1
 
 _SCHEMA = """
-create table if not exists facts (name text primary key, value text not null);
-create table if not exists results (
-    frame integer not null, object_id integer not null, counts text not null, score real not null,
-    primary key (object_id, frame)
+create table facts (name text primary key, value text not null);
+create table results (
+    object_id integer not null, frame integer not null, counts text not null, score real not null,
+    reverse integer not null, primary key (object_id, frame)
 ) without rowid;
-create table if not exists arrays (
+create table arrays (
     object_id integer not null, frame integer not null, kind text not null, data blob not null,
     primary key (object_id, frame, kind)
 );
 """
 
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class StoredResult(NamedTuple):
+    """One object in one frame.
+
+    Attributes:
+        counts: the mask as COCO run lengths.
+        score: logit of the object being visible.
+        reverse: whether it was tracked backward.
+    """
+
+    counts: str
+    score: float
+    reverse: bool
+
 
 class SessionStore:
-    """An SQLite database: results as they come, and, once saved, all that tracking goes on from."""
+    """An SQLite database: results as they come, and, once saved, all that tracking goes on from.
+
+    What it is asked to do raises `OutputError` where the disk does not allow it, and `VideoError` once it
+    is closed.
+    """
 
     def __init__(self) -> None:
-        with NamedTemporaryFile(prefix="segany-session-", suffix=".sqlite", delete=False) as file:
-            self._path = Path(file.name)
-        self._database = _connect(self._path)
-        # It is a scratch file until it is saved, so that nothing is lost when the machine stops.
-        self._database.executescript("pragma journal_mode = off; pragma synchronous = off;" + _SCHEMA)
+        with _writable("The results of tracking"):
+            with NamedTemporaryFile(prefix="segany-session-", suffix=".sqlite", delete=False) as file:
+                self._path = Path(file.name)
+            # Runs when the session is closed, forgotten, or the interpreter ends.
+            self._remove = weakref.finalize(self, _unlink, self._path)
+            self._database: sqlite3.Connection | None = _connect(self._path)
+            # It is a scratch file until it is saved: nothing is lost when the machine stops.
+            self._database.executescript("pragma journal_mode = off; pragma synchronous = off;" + _SCHEMA)
 
-    def put_result(self, frame: int, object_id: int, counts: str, score: float) -> None:
-        """Keep a mask as COCO run lengths; replaces an earlier one."""
-        self._database.execute("replace into results values (?, ?, ?, ?)", (frame, object_id, counts, score))
+    def put_result(self, frame: int, object_id: int, result: StoredResult) -> None:
+        """Keep a result; replaces an earlier one."""
+        with _writable("The results of tracking"):
+            self._open.execute("replace into results values (?, ?, ?, ?, ?)", (object_id, frame, *result))
 
-    def result(self, frame: int, object_id: int) -> tuple[str, float] | None:
-        """Run lengths and score, if there are any."""
-        query = "select counts, score from results where object_id = ? and frame = ?"
-        row: tuple[str, float] | None = self._database.execute(query, (object_id, frame)).fetchone()
-        return row
-
-    def frames(self) -> list[int]:
-        """All frames with results, ascending."""
-        return [row[0] for row in self._database.execute("select distinct frame from results order by frame")]
+    def result(self, frame: int, object_id: int) -> StoredResult | None:
+        """What was kept, if anything."""
+        query = "select counts, score, reverse from results where object_id = ? and frame = ?"
+        row = self._open.execute(query, (object_id, frame)).fetchone()
+        return None if row is None else StoredResult(row[0], row[1], bool(row[2]))
 
     def drop_results(self, object_id: int, frame: int | None = None) -> None:
         """Forget the results of an object, in one frame or in all."""
-        if frame is None:
-            self._database.execute("delete from results where object_id = ?", (object_id,))
-        else:
-            self._database.execute("delete from results where object_id = ? and frame = ?", (object_id, frame))
+        with _writable("The results of tracking"):
+            if frame is None:
+                self._open.execute("delete from results where object_id = ?", (object_id,))
+            else:
+                self._open.execute("delete from results where object_id = ? and frame = ?", (object_id, frame))
 
-    def save(
-        self, path: Path, facts: dict[str, Any], arrays: Iterator[tuple[int, int, str, dict[str, npt.NDArray[Any]]]]
-    ) -> None:
+    def save(self, path: Path, facts: dict[str, Any], arrays: Iterator[tuple[int, int, str, Arrays]]) -> None:
         """Write a copy, whole or not at all, with facts and with arrays by object, frame and kind."""
-        with replacing(path) as temporary:
-            self._database.commit()
-            self._database.execute("vacuum into ?", (str(temporary),))
+        database = self._open
+        with _writable(str(path)), replacing(path) as temporary:
+            database.commit()
+            database.execute("vacuum into ?", (str(temporary),))
             copy = _connect(temporary)
             try:
                 copy.execute("delete from facts")
                 copy.execute("delete from arrays")
-                copy.executemany(
-                    "insert into facts values (?, ?)",
-                    [(name, json.dumps(value)) for name, value in {"format": FORMAT, **facts}.items()],
-                )
-                for object_id, frame, kind, values in arrays:
-                    buffer = io.BytesIO()
-                    np.savez(buffer, **values)  # type: ignore[arg-type]
-                    copy.execute("insert into arrays values (?, ?, ?, ?)", (object_id, frame, kind, buffer.getvalue()))
+                values = [(name, json.dumps(value)) for name, value in {"format": FORMAT, **facts}.items()]
+                copy.executemany("insert into facts values (?, ?)", values)
+                for object_id, frame, kind, content in arrays:
+                    data = _packed(content)
+                    copy.execute("insert into arrays values (?, ?, ?, ?)", (object_id, frame, kind, data))
                 copy.commit()
             finally:
                 copy.close()
@@ -94,41 +113,68 @@ class SessionStore:
         """
         if not path.is_file():
             raise VideoError(f"{path} does not exist. Give a file that `session.save` wrote.")
-        with _readable(path):
+        with readable(path):
             saved = _connect(path)
             try:
-                saved.execute("pragma quick_check").fetchone()
+                health = saved.execute("pragma quick_check").fetchone()[0]
+                if health != "ok":
+                    raise ValueError(health)
                 facts = {name: json.loads(value) for name, value in saved.execute("select name, value from facts")}
-                if facts.get("format") != FORMAT:
-                    raise VideoError(f"{path} has format {facts.get('format')}; this segany reads {FORMAT}. Update it.")
-                saved.backup(self._database)
+                if facts["format"] != FORMAT:
+                    raise VideoError(f"{path} has format {facts['format']}; this segany reads {FORMAT}. Update it.")
+                saved.backup(self._open)
             finally:
                 saved.close()
         return facts
 
-    def arrays(self) -> Iterator[tuple[int, int, str, dict[str, npt.NDArray[Any]]]]:
+    def arrays(self) -> Iterator[tuple[int, int, str, Arrays]]:
         """The arrays that were saved: object, frame, kind and values, in the order in which they were."""
-        with _readable(self._path):
-            for object_id, frame, kind, data in self._database.execute(
-                "select object_id, frame, kind, data from arrays order by rowid"
-            ):
-                with np.load(io.BytesIO(data), allow_pickle=False) as values:
-                    yield object_id, frame, kind, dict(values)
+        query = "select object_id, frame, kind, data from arrays order by rowid"
+        for object_id, frame, kind, data in self._open.execute(query):
+            with np.load(io.BytesIO(data), allow_pickle=False) as values:
+                yield object_id, frame, kind, dict(values)
 
     def close(self) -> None:
         """Remove the scratch file. Doing it again does nothing."""
-        self._database.close()
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._remove()
+
+    @property
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise VideoError("The session is closed. Open the video again.")
+        return self._database
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Tell of whatever is wrong with a saved session as a `VideoError`."""
+    try:
+        yield
+    except (sqlite3.Error, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+        raise VideoError(f"{path} is no session of segany's, or it is damaged: {error}.") from error
+
+
+@contextmanager
+def _writable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise OutputError(f"{what} could not be written: {error}. Is there space, and permission?") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, check_same_thread=False)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
-        raise VideoError(f"{path} is no session of segany's, or it is damaged: {error}.") from error
+def _packed(content: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **content)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

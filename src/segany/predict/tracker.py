@@ -12,7 +12,7 @@ from torch import Tensor
 from segany.models.sam2.model import MASK_LOGIT
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.ops.resize import resize_mask, resize_smoothly
-from segany.predict.object_track import ObjectTrack, Remembered
+from segany.predict.object_track import Before, ObjectTrack, Remembered
 from segany.types import (
     BOX_BOTTOM_RIGHT_LABEL,
     BOX_TOP_LEFT_LABEL,
@@ -64,8 +64,7 @@ class Tracker:
         moment: Moment,
         track: ObjectTrack,
         prompt: Prompt,
-        outline: BoolArray | None,
-        was_tracked: bool,
+        before: Before,
     ) -> Remembered:
         """The best mask for a prompt.
 
@@ -74,18 +73,18 @@ class Tracker:
             moment: where it is.
             track: the object.
             prompt: all that was said about the object on this frame.
-            outline: the object's mask from earlier, where nothing more is known.
-            was_tracked: whether the object was followed to this frame, so that the prompt corrects it.
+            before: what is known of the object in this frame.
         """
-        before = track.conditioning.get(moment.frame) or track.tracked.get(moment.frame)
-        moment = moment._replace(reverse=before is not None and before.reverse)
-        conditioned = self.model.attend_memory(features, [self._recall(track, moment)]) if was_tracked else None
+        moment = moment._replace(reverse=before.reverse)
+        conditioned = None
+        if before.was_followed:
+            conditioned = self.model.attend_memory(features, [self._recall(track, moment)])
         if prompt.mask_logits is not None:
             logits: Tensor | None = torch.tensor(prompt.mask_logits)
-        elif before is not None:
-            logits = before.low_res
+        elif before.outline is not None:
+            logits = self._outline_logits(before.outline)
         else:
-            logits = None if outline is None else self._outline_logits(outline)
+            logits = None if before.remembered is None else before.remembered.low_res
         points, labels = self._input_points(prompt, moment.size_hw)
         masks = self.model.decode_frame(
             features,
@@ -94,7 +93,10 @@ class Tracker:
             None if labels is None else torch.tensor(labels, device=self.model.device)[None],
             None if logits is None else logits.to(device=self.model.device, dtype=self.model.dtype)[None],
         )
-        return self._remember(features, masks.best(), binarise=self.config.binarise_prompted, reverse=moment.reverse)[0]
+        binarise = self.config.binarise_prompted
+        return self._remember(
+            features, masks.best(), binarise=binarise, reverse=before.reverse, followed=before.was_followed
+        )[0]
 
     @torch.inference_mode()
     def use_mask(self, features: FrameFeatures, mask: BoolArray) -> Remembered:
@@ -102,20 +104,21 @@ class Tracker:
         square = resize_mask(mask, self.model.preprocessing.input_size)
         masks = torch.from_numpy(square[None].astype(np.float32)).to(self.model.device)
         found = self.model.use_masks(features, masks)
-        return self._remember(features, found, binarise=self.config.binarise_prompted, reverse=False)[0]
+        return self._remember(features, found, binarise=self.config.binarise_prompted, reverse=False, followed=False)[0]
 
     @torch.inference_mode()
     def follow(self, features: FrameFeatures, moment: Moment, tracks: Sequence[ObjectTrack]) -> list[Remembered]:
         """Objects in a frame by what is remembered of them, all together."""
         conditioned = self.model.attend_memory(features, [self._recall(track, moment) for track in tracks])
         masks = self._chosen(self.model.decode_frame(features, conditioned), tracks)
-        return self._remember(features, masks, binarise=False, reverse=moment.reverse)
+        return self._remember(features, masks, binarise=False, reverse=moment.reverse, followed=True)
 
     def low_res(self, known: Sequence[Remembered]) -> FloatArray:
         """Answers for O objects as logits [1, O, 4h, 4w]."""
         side = self.model.low_res_size
         low_res = np.empty((1, len(known), side, side), dtype=np.float32)
         for row, one in zip(low_res[0], known, strict=True):
+            assert one.low_res is not None  # it has just been computed, or was prompted
             row[:] = one.low_res.cpu().numpy()
         return low_res
 
@@ -137,7 +140,7 @@ class Tracker:
         return masks.choose(torch.tensor(chosen, device=masks.iou.device))
 
     def _remember(
-        self, features: FrameFeatures, masks: ObjectMasks, *, binarise: bool, reverse: bool
+        self, features: FrameFeatures, masks: ObjectMasks, *, binarise: bool, reverse: bool, followed: bool
     ) -> list[Remembered]:
         """One entry an object, of its chosen candidate."""
         memory = self.model.encode_memory(features, masks.low_res[:, 0], masks.object_scores, binarise=binarise)
@@ -152,6 +155,7 @@ class Tracker:
                 score=float(scores[index]),
                 iou=float(iou[index]),
                 reverse=reverse,
+                followed=followed,
             )
             for index in range(len(memory))
         ]

@@ -91,13 +91,17 @@ class VideoPredictor:
             MissingExtraError: video files and cameras need `segany[video]`.
         """
         frames = open_frames(source, max_pixels=self.max_pixels)
-        session = VideoSession(self.model, self.config, frames, owns_frames=frames is not source)
-        if resume is not None:
-            try:
-                session.restore(Path(resume))
-            except BaseException:
+        session = None
+        try:
+            session = VideoSession(self.model, self.config, frames, owns_frames=frames is not source)
+            if resume is not None:
+                session._restore(Path(resume))
+        except BaseException:
+            if session is not None:
                 session.close()
-                raise
+            elif frames is not source:
+                frames.close()
+            raise
         return session
 
     def live(self) -> VideoSession:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segany.errors import EndOfVideoError, PromptError, VideoError
+from segany.errors import EndOfVideoError, PromptError, SeganyError, VideoError
 from segany.frame_result import FrameResult
 from segany.frames import FrameSource
 from segany.frames.live import LiveFrames
 from segany.images import ImageSource
 from segany.ops.components import clean_masks
 from segany.ops.rle import Rle, decode_mask, encode_masks
-from segany.predict.object_track import ObjectTrack, Remembered, checked_mask, join_prompts
+from segany.predict.motion import Motion
+from segany.predict.object_track import (
+    Before,
+    ObjectTrack,
+    Remembered,
+    check_mask_size,
+    checked_mask,
+    join_prompts,
+)
+from segany.predict.route import Direction, Leg, plan_route
 from segany.predict.saved_track import saved_arrays, track_from_arrays
-from segany.predict.session_store import SessionStore
+from segany.predict.session_store import SessionStore, StoredResult, readable
 from segany.predict.tracker import Moment, Tracker
 from segany.types import BoolArray, Prompt, SizeHW
 
@@ -26,8 +36,6 @@ if TYPE_CHECKING:
     from segany.models.sam2.model import Sam2
     from segany.models.sam2.tracking import FrameFeatures
     from segany.predict.video import VideoConfig
-
-Direction: TypeAlias = Literal["forward", "backward", "both"]
 
 Progress = Callable[[int, int | None], None]
 """Told how many of how many frames are done; None where it is not known how many there are."""
@@ -50,6 +58,7 @@ class VideoSession:
         self._tracks: dict[int, ObjectTrack] = {}
         self._encoded: tuple[int, FrameFeatures] | None = None  # the latest frame, to be clicked on again
         self._store = SessionStore()
+        self._runs = 0
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -96,46 +105,48 @@ class VideoSession:
             PromptError: the prompt does not fit the video.
             VideoError: there is no such frame.
         """
+        frame, object_id = _number(frame, "frame", VideoError), _number(object_id, "object_id", PromptError)
         features = self._features(frame)
         track = self._tracks.get(object_id, ObjectTrack())
-        was_tracked = frame not in track.conditioning and self._has_been_tracked(frame, object_id, track)
+        before = self._before(frame, object_id, track)
         if isinstance(prompt, Prompt):
             prompt = join_prompts(track.prompts.get(frame), prompt)
             prompt.check_fits(self.size_hw)
-            outline = self._outline(frame, object_id) if was_tracked else None
-            remembered = self._tracker.answer(features, self._moment(frame), track, prompt, outline, was_tracked)
+            check_mask_size(prompt, self.model.low_res_size)
+            remembered = self._tracker.answer(features, self._moment(frame), track, prompt, before)
         else:
             prompt = checked_mask(prompt, self.size_hw)
             remembered = self._tracker.use_mask(features, prompt)
+        result = self._result(frame, [object_id], [remembered], logits=False)
         track.prompts[frame] = prompt
-        if was_tracked and not self.config.remember_corrections:
+        track.motion.restart(remembered.low_res)
+        if before.was_followed and not self.config.remember_corrections:
             track.tracked[frame] = remembered
         else:
             track.conditioning[frame] = remembered
             track.tracked.pop(frame, None)
         self._tracks[object_id] = track
-        return self._result(frame, [object_id], [remembered], logits=False)
+        return result
 
     def clear(self, frame: int, object_id: int) -> None:
         """Take back the prompts of an object on one frame. An object without any other prompt is removed."""
-        track = self._track(object_id)
+        frame, track = _number(frame, "frame", VideoError), self._track(object_id)
         if frame not in track.prompts:
             prompted = ", ".join(map(str, sorted(track.prompts)))
             raise PromptError(f"Object {object_id} has no prompt on frame {frame}. It has on: {prompted}.")
-        del track.prompts[frame]
-        track.conditioning.pop(frame, None)
-        track.tracked.pop(frame, None)
         self._store.drop_results(object_id, frame)
+        track.clear(frame)
         if not track.conditioning:
             self.remove(object_id)
 
     def remove(self, object_id: int) -> None:
         """Forget an object."""
         self._track(object_id)
-        del self._tracks[object_id]
         self._store.drop_results(object_id)
+        del self._tracks[object_id]
 
     def _track(self, object_id: int) -> ObjectTrack:
+        object_id = _number(object_id, "object_id", PromptError)
         if object_id not in self._tracks:
             known = ", ".join(map(str, self._tracks)) or "none"
             raise PromptError(f"There is no object {object_id}. The objects: {known}.")
@@ -144,13 +155,17 @@ class VideoSession:
     def _moment(self, frame: int, *, reverse: bool = False) -> Moment:
         return Moment(frame, self.size_hw, self.frames.count, reverse)
 
-    def _outline(self, frame: int, object_id: int) -> BoolArray | None:
-        """The mask in a frame of which only the result is left."""
-        found = self._store.result(frame, object_id)
-        return None if found is None else decode_mask(Rle(size=list(self.size_hw), counts=found[0]))
-
-    def _has_been_tracked(self, frame: int, object_id: int, track: ObjectTrack) -> bool:
-        return bool(track.conditioning) and (frame in track.tracked or self._store.result(frame, object_id) is not None)
+    def _before(self, frame: int, object_id: int, track: ObjectTrack) -> Before:
+        """What is known of an object in a frame that is prompted."""
+        remembered = track.conditioning.get(frame) or track.tracked.get(frame)
+        result = self._store.result(frame, object_id) if remembered is None or remembered.low_res is None else None
+        was_followed = remembered is not None and remembered.followed
+        if not any(index != frame for index in track.conditioning):
+            return Before(remembered, None, was_followed=False, reverse=False)
+        if result is not None:
+            outline = decode_mask(Rle(size=list(self.size_hw), counts=result.counts))
+            return Before(None, outline, was_followed=True, reverse=result.reverse)
+        return Before(remembered, None, was_followed, reverse=remembered is not None and remembered.reverse)
 
     # Tracking.
 
@@ -181,45 +196,38 @@ class VideoSession:
         """
         if not self._tracks:
             raise PromptError("There is nothing to track. Prompt an object first.")
-        if direction not in ("forward", "backward", "both"):
-            raise PromptError(f"direction must be forward, backward or both, got {direction!r}.")
+        if isinstance(self.frames, LiveFrames):
+            raise VideoError("The frames of a live session come one by one: use step() instead of propagate().")
         if start is None:
             start = min(frame for track in self._tracks.values() for frame in track.conditioning)
-        self._check_exists(start, "start")
-        if end is not None:
-            self._check_exists(end, "end")
-            if (end < start) if direction != "backward" else (end > start):
-                raise PromptError(f"Tracking {direction} from frame {start} never reaches frame {end}.")
+        start = self._checked_frame(start, "start")
+        end = None if end is None else self._checked_frame(end, "end")
+        legs, total = plan_route(start, direction, end, self.frames.count)
         if direction != "forward" and not self.frames.can_seek:
             raise VideoError(f"{self.frames.name} cannot be read backward. Give a list, a folder or a video file.")
-        return self._run(start, direction, end, logits, progress)
+        self._runs += 1
+        return self._run(legs, total, self._runs, logits=logits, progress=progress)
 
     def _run(
-        self, start: int, direction: Direction, end: int | None, logits: bool, progress: Progress | None
+        self, legs: list[Leg], total: int | None, run: int, *, logits: bool, progress: Progress | None
     ) -> Iterator[FrameResult]:
-        last = (self.frames.count or 0) - 1 if end is None or direction == "backward" else end
-        forward = 0 if direction == "backward" else max(last - start + 1, 0)
-        backward_end = end if direction == "backward" and end is not None else 0
-        backward_start = start if direction == "backward" else start - 1
-        backward = 0 if direction == "forward" else backward_start - backward_end + 1
-        total = None if forward and last < 0 else forward + backward
         done = 0
-        for reverse in (False, True) if direction == "both" else (direction == "backward",):
+        for leg in legs:
             for track in self._tracks.values():
-                track.motion = type(track.motion)()
-            frame, stop = (backward_start, backward_end - 1) if reverse else (start, None if end is None else end + 1)
-            while frame != stop:
+                track.motion = Motion()
+            for frame in leg.frames():
+                if run != self._runs:
+                    raise VideoError("This way through the video has ended: propagate() was called once more.")
                 try:
-                    result = self._follow(frame, start, reverse=reverse, logits=logits)
+                    result = self._follow(frame, legs[0].start, reverse=leg.reverse, logits=logits)
                 except EndOfVideoError:
-                    if reverse or frame == start:
+                    if done == 0 or leg.reverse:
                         raise
                     break
                 done += 1
                 if progress is not None:
                     progress(done, total)
                 yield result
-                frame += -1 if reverse else 1
 
     def step(self, frame: ImageSource, *, logits: bool = False) -> FrameResult:
         """Take the next frame of a live video, and follow the objects there are to it.
@@ -247,6 +255,9 @@ class VideoSession:
         else:
             self.frames.read(frame)  # so that the end of the video is noticed
         for track in self._tracks.values():
+            if frame in track.conditioning:
+                track.motion.restart(track.conditioning[frame].low_res)
+        for track in self._tracks.values():
             track.forget(
                 {start, frame}, self.model.config.memory, reverse=reverse, reliable_only=self.config.motion_aware
             )
@@ -264,30 +275,33 @@ class VideoSession:
             self._encoded = (frame, self._tracker.encode(pixels))
         return self._encoded[1]
 
-    def _check_exists(self, frame: int, name: str) -> None:
-        count = self.frames.count
+    def _checked_frame(self, frame: int, name: str) -> int:
+        frame, count = _number(frame, name, VideoError), self.frames.count
         if frame < 0 or (count is not None and frame >= count):
             there = "" if count is None else f": {self.frames.name} has {count}, from 0"
             raise VideoError(f"There is no frame {frame} for {name}{there}.")
+        return frame
 
     # Results.
 
     def result(self, frame: int) -> FrameResult | None:
         """What was found in a frame last; None where nothing was. It is read from disk."""
+        frame = _number(frame, "frame", VideoError)
         found = {object_id: self._store.result(frame, object_id) for object_id in self._tracks}
-        known = {object_id: row for object_id, row in found.items() if row is not None}
+        known = {object_id: stored for object_id, stored in found.items() if stored is not None}
         if not known:
             return None
         size = list(self.size_hw)
-        masks = np.stack([decode_mask(Rle(size=size, counts=counts)) for counts, _ in known.values()])
-        return FrameResult(frame, tuple(known), masks, np.array([score for _, score in known.values()], np.float32))
+        masks = np.stack([decode_mask(Rle(size=size, counts=stored.counts)) for stored in known.values()])
+        scores = np.array([stored.score for stored in known.values()], dtype=np.float32)
+        return FrameResult(frame, tuple(known), masks, scores)
 
     def _result(self, frame: int, ids: list[int], known: Sequence[Remembered], *, logits: bool) -> FrameResult:
         low_res = self._tracker.low_res(known)
         masks = clean_masks(self.model.upscale_masks(low_res, self.size_hw)[0], self.config.clean_area)
         scores = np.array([one.score for one in known], dtype=np.float32)
-        for object_id, encoding, score in zip(ids, encode_masks(masks), scores, strict=True):
-            self._store.put_result(frame, object_id, encoding["counts"], float(score))
+        for object_id, encoding, one in zip(ids, encode_masks(masks), known, strict=True):
+            self._store.put_result(frame, object_id, StoredResult(encoding["counts"], one.score, one.reverse))
         return FrameResult(
             frame, tuple(ids), masks, scores, self.model.upscale(low_res, self.size_hw)[0] if logits else None
         )
@@ -299,23 +313,40 @@ class VideoSession:
 
         `VideoPredictor.open(source, resume=path)` goes on from there, as if it had never stopped.
         """
-        height, width = self.size_hw
-        facts = {"model": self.model.name, "encoder_id": self.model.encoder_id, "width": width, "height": height}
+        if isinstance(self.frames, LiveFrames):
+            raise VideoError("A live session cannot be saved: its frames are gone. Save the results instead.")
         arrays = (item for object_id, track in self._tracks.items() for item in saved_arrays(object_id, track))
-        self._store.save(Path(path), {**facts, "objects": list(self._tracks)}, arrays)
+        self._store.save(Path(path), {**self._facts(), "objects": list(self._tracks)}, arrays)
         return Path(path)
 
-    def restore(self, path: Path) -> None:
-        """Take over what `save` wrote; see `VideoPredictor.open`."""
-        facts = self._store.load(path)
+    def _facts(self) -> dict[str, Any]:
         height, width = self.size_hw
-        if (facts.get("width"), facts.get("height")) != (width, height):
-            raise VideoError(
-                f"{path} was saved of a video {facts.get('width')} wide and {facts.get('height')} high, "
-                f"but {self.frames.name} is {width} wide and {height} high."
-            )
-        if (facts.get("model"), facts.get("encoder_id")) != (self.model.name, self.model.encoder_id):
-            raise VideoError(f"{path} was saved with {facts.get('model')}. Open it with that model and its weights.")
-        self._tracks = {object_id: ObjectTrack() for object_id in facts["objects"]}
-        for object_id, frame, kind, values in self._store.arrays():
-            track_from_arrays(self._tracks[object_id], frame, kind, values, self.model.device)
+        model = {"model": self.model.name, "encoder_id": self.model.encoder_id}
+        return {**model, "width": width, "height": height, "frames": self.frames.count}
+
+    def _restore(self, path: Path) -> None:
+        """Take over what `save` wrote; see `VideoPredictor.open`."""
+        saved, ours = self._store.load(path), self._facts()
+        for what, names, advice in (
+            ("made with", ("model", "encoder_id"), "Open it with that model and its weights."),
+            ("saved of a video of", ("width", "height", "frames"), "Open it with that video."),
+        ):
+            was, now = ([facts.get(name) for name in names] for facts in (saved, ours))
+            if was != now and None not in (was[-1], now[-1]):
+                facts = ", ".join(f"{name} {value}" for name, value in zip(names, was, strict=True))
+                raise VideoError(f"{path} was {what} {facts}, which is not what you gave. {advice}")
+        with readable(path):
+            self._tracks = {int(object_id): ObjectTrack() for object_id in saved["objects"]}
+            for object_id, frame, kind, values in self._store.arrays():
+                track_from_arrays(self._tracks[object_id], frame, kind, values, self.model.device)
+
+
+def _number(value: int, name: str, kind: type[SeganyError]) -> int:
+    """A whole number as a plain one, which is what goes to disk."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not -(2**31) <= number < 2**31:
+        raise kind(f"{name} must be a whole number below 2^31, got {value!r}.")
+    return number
