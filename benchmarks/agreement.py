@@ -12,7 +12,14 @@ import numpy.typing as npt
 MIN_MASK_IOU = 0.999
 """The least IoU of two masks that count as the same."""
 
-MAX_DIFFERENCE = {"embedding": 1e-3, "scores": 1e-3, "low_res_logits": 5e-2}
+MAX_DIFFERENCE = {
+    "embedding": 1e-3,
+    "detail_0": 1e-3,
+    "detail_1": 1e-3,
+    "scores": 1e-3,
+    "low_res_logits": 5e-2,
+    "mask_logits": 5e-2,
+}
 """The largest difference of two numbers that count as the same. Embeddings are near 1, logits reach tens."""
 
 

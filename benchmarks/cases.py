@@ -14,9 +14,19 @@ from benchmarks.protocol import Report
 Quantity: TypeAlias = Literal["call seconds", "process seconds", "peak bytes"]
 """What a case is about: the time of one call, of a whole process from its start, or its peak memory."""
 
+Material: TypeAlias = Literal["image", "clip", "noise"]
+"""What a case works on: an image, a folder of video frames, or numbers in the shape of a model's input."""
+
 OURS = "benchmarks.ours"
 MOBILE_SAM = "benchmarks.peers.mobile_sam"
 SEGMENT_ANYTHING = "benchmarks.peers.segment_anything"
+SAM2 = "benchmarks.peers.sam2"
+
+FRAMES_BEFORE, FRAMES_TIMED = 8, 4
+"""Frames of a clip that are tracked first, and those that are timed after them, one a call.
+
+From frame 7 on a model of the SAM 2 family attends to as many masks as it ever does: six and the prompted one.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +45,14 @@ class Case:
         name: what `--case` takes; also the path of its results.
         title: what the tables say.
         task: the function of the workers that prepares the call.
-        peer: module of the peer's worker.
+        peer: module of the peer's worker; ours where we are compared with ourselves.
         model: segany's name of the model.
         quantity: what is measured.
         target: what the ratio is held to, if anything.
-        noise: weights and input are made from a seed, in place of published weights and an image.
+        peer_task: what the peer does, where it is not `task`.
+        material: what is worked on.
+        seeded: weights are made from a seed, in place of published ones.
+        objects: how many objects are followed through a clip.
         warmup, repeats: calls in each process before the clock starts, and on the clock.
         device: what torch calls the device.
     """
@@ -51,7 +64,10 @@ class Case:
     model: str
     quantity: Quantity = "call seconds"
     target: Target | None = None
-    noise: bool = False
+    peer_task: str | None = None
+    material: Material = "image"
+    seeded: bool = False
+    objects: int = 1
     warmup: int = 2
     repeats: int = 5
     device: str = "cpu"
@@ -101,7 +117,8 @@ CASES: dict[str, Case] = {
             peer=SEGMENT_ANYTHING,
             model="sam_vit_b",
             target=Target(at_least=1.6, aim=2.5),
-            noise=True,
+            material="noise",
+            seeded=True,
             warmup=1,
             repeats=3,
         ),
@@ -155,6 +172,54 @@ CASES: dict[str, Case] = {
             model="mobile_sam",
             quantity="peak bytes",
             target=Target(at_least=0.4, aim=0.25),
+            warmup=0,
+            repeats=1,
+        ),
+        Case(
+            name="sam2/embed",
+            title="SAM 2.1 tiny: embed an image",
+            task="embed",
+            peer=SAM2,
+            model="sam2.1_hiera_tiny",
+            target=Target(at_least=1.3, aim=2),
+            seeded=True,
+        ),
+        Case(
+            name="sam2/track_one",
+            title="SAM 2.1 tiny: a tracked frame, one object",
+            task="track",
+            peer=SAM2,
+            model="sam2.1_hiera_tiny",
+            target=Target(at_least=1.2, aim=2),
+            material="clip",
+            seeded=True,
+            warmup=FRAMES_BEFORE,
+            repeats=FRAMES_TIMED,
+        ),
+        Case(
+            name="sam2/track_four",
+            title="SAM 2.1 tiny: a tracked frame, four objects",
+            task="track",
+            peer=SAM2,
+            model="sam2.1_hiera_tiny",
+            target=Target(at_least=2, aim=3.5),
+            material="clip",
+            seeded=True,
+            objects=4,
+            warmup=FRAMES_BEFORE,
+            repeats=FRAMES_TIMED,
+        ),
+        Case(
+            name="sam2/track_memory",
+            title="SAM 2.1 tiny: our memory for 300 frames, beside ours for 60",
+            task="track_300",
+            peer=OURS,
+            peer_task="track_60",
+            model="sam2.1_hiera_tiny",
+            quantity="peak bytes",
+            target=Target(at_least=1.05, aim=1),
+            material="clip",
+            seeded=True,
             warmup=0,
             repeats=1,
         ),

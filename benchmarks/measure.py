@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.agreement import compare
-from benchmarks.cases import OURS, Case
+from benchmarks.cases import FRAMES_BEFORE, FRAMES_TIMED, OURS, Case
+from benchmarks.clip import POINTS_XY, write_clip
 from benchmarks.protocol import Arrays, Job, Report
 from benchmarks.rows import Conditions, Row, Side, make_row
 from benchmarks.setting import REPOSITORY, Setting
@@ -34,12 +35,14 @@ class Inputs:
     Attributes:
         image: an image file.
         point_xy: a foreground point in its pixels.
+        clip: a folder of video frames; made from a seed when None.
         weights: checkpoint of the cases with published weights; segany's own cache when None.
         scratch: folder for checkpoints and outputs on their way.
     """
 
     image: Path
     point_xy: tuple[float, float]
+    clip: Path | None
     weights: Path | None
     scratch: Path
 
@@ -53,10 +56,13 @@ def measure(
         WorkerError: a process of either side failed.
     """
     job = make_job(case, inputs)
+    peer_job = replace(job, task=case.peer_task or case.task)
+    if case.peer == OURS:
+        peer_python = OUR_PYTHON
     ours, peer, checks = [], [], []
     for number in range(1, rounds + 1):
         our_report, our_outputs = run_worker(job, python=OUR_PYTHON, worker=OURS)
-        peer_report, peer_outputs = run_worker(job, python=peer_python, worker=case.peer)
+        peer_report, peer_outputs = run_worker(peer_job, python=peer_python, worker=case.peer)
         ours.append(our_report)
         peer.append(peer_report)
         checks.append(compare(our_outputs, peer_outputs))
@@ -65,7 +71,7 @@ def measure(
         announce(f"round {number} of {rounds}: {ratio:.2f}x{problems}")
     conditions = Conditions(
         setting=setting,
-        image="noise" if case.noise else inputs.image.name,
+        image=_material_name(case, inputs),
         device=case.device,
         warmup=case.warmup,
         repeats=case.repeats,
@@ -94,6 +100,8 @@ def make_job(case: Case, inputs: Inputs) -> Job:
         warmup=case.warmup,
         repeats=case.repeats,
         outputs=str(inputs.scratch / "outputs.npz"),
+        clip=str(_clip(inputs)) if case.material == "clip" else "",
+        points_xy=POINTS_XY[: case.objects],
     )
 
 
@@ -107,7 +115,7 @@ def run_worker(job: Job, *, python: Path, worker: str) -> tuple[Report, Arrays]:
 
 
 def _checkpoint(case: Case, inputs: Inputs) -> Path:
-    if case.noise:
+    if case.seeded:
         path = inputs.scratch / f"{case.model}.pth"
         if not path.exists():
             _run(OUR_PYTHON, "benchmarks.noise", case.model, str(path))
@@ -118,6 +126,22 @@ def _checkpoint(case: Case, inputs: Inputs) -> Path:
     from segany.models.registry import find_spec
 
     return fetch_weights(find_spec(case.model))
+
+
+def _clip(inputs: Inputs) -> Path:
+    if inputs.clip is not None:
+        return inputs.clip.resolve()
+    folder = inputs.scratch / "clip"
+    if not folder.exists():
+        write_clip(folder, FRAMES_BEFORE + FRAMES_TIMED)
+    return folder
+
+
+def _material_name(case: Case, inputs: Inputs) -> str:
+    """What the tables call the input."""
+    if case.material == "clip":
+        return inputs.clip.name if inputs.clip is not None else "moving shapes"
+    return "noise" if case.material == "noise" else inputs.image.name
 
 
 def _run(python: Path, module: str, *arguments: str) -> str:

@@ -13,6 +13,10 @@ SEED = 0
 WEIGHT_NOISE = 0.02
 """Standard deviation of what is added to freshly made weights, so that none stays at its initial zero."""
 
+OBJECT_SCORE_BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
+VISIBLE = 10.0
+"""What is added to the logit of an object's being visible: hidden ones have no masks, which would prove nothing."""
+
 
 def noise_pixels(size: int) -> npt.NDArray[np.float32]:
     """Normal noise in the shape of a model's input, float32 [1, 3, size, size]."""
@@ -22,11 +26,19 @@ def noise_pixels(size: int) -> npt.NDArray[np.float32]:
 def write_noise_checkpoint(model: str, path: Path) -> None:
     """Write a checkpoint with the official names and shapes of a segany model, and seeded values."""
     import torch
+    from tests.parity.seeded import seeded_state
 
     from segany.models.registry import find_spec
+    from segany.models.sam2.config import Sam2Config
 
     torch.manual_seed(SEED)
-    state = find_spec(model).build().state_dict()
+    spec = find_spec(model)
+    state = spec.build().state_dict()
+    if isinstance(spec.config, Sam2Config):
+        values = seeded_state({key: tuple(value.shape) for key, value in state.items()})
+        values[OBJECT_SCORE_BIAS] += VISIBLE
+        torch.save({"model": {key: torch.from_numpy(value) for key, value in values.items()}}, path)
+        return
     torch.save({key: value + WEIGHT_NOISE * torch.randn_like(value) for key, value in state.items()}, path)
 
 

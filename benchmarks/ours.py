@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+from pathlib import Path
+
 import numpy as np
 
 import segany
-from benchmarks.protocol import Arrays, Call, Job, serve
+from benchmarks.protocol import RESIDENT, Arrays, Call, Job, resident_bytes, serve
 
 
 def embed(job: Job) -> Call:
-    """Image to embedding."""
+    """Image to embedding, and the finer features of models that have them."""
     predictor, image = _predictor(job), job.pixels()
-    return lambda: {"embedding": predictor.embed(image).features[0]}
+
+    def call() -> Arrays:
+        features = predictor.embed(image).features
+        return {"embedding": features[0], **{f"detail_{level}": one for level, one in enumerate(features[1:])}}
+
+    return call
 
 
 def predict(job: Job) -> Call:
@@ -58,6 +66,53 @@ def encoder(job: Job) -> Call:
     return call
 
 
+def track(job: Job) -> Call:
+    """The next frame of a clip: read, encoded and searched for all objects, down to masks at its size."""
+    session = _session(job, job.clip)
+    atexit.register(session.close)
+    results = session.propagate(logits=True)
+
+    def call() -> Arrays:
+        result = next(results)
+        assert result.mask_logits is not None
+        return {"masks": result.masks, "mask_logits": result.mask_logits}
+
+    return call
+
+
+def track_60(job: Job) -> Call:
+    """60 frames."""
+    return track_many(job, 60, compared=59)
+
+
+def track_300(job: Job) -> Call:
+    """300 frames, of which the first 60 are those of `track_60`."""
+    return track_many(job, 300, compared=59)
+
+
+def track_many(job: Job, frames: int, compared: int) -> Call:
+    """Objects through so many frames, a clip over and over. The masks are those of one frame."""
+    images = sorted(Path(job.clip).glob("*.jpg"))
+
+    def call() -> Arrays:
+        with _session(job, [images[frame % len(images)] for frame in range(frames)]) as session:
+            resident = [resident_bytes() for _ in session.propagate()]
+            result = session.result(compared)
+        assert result is not None
+        return {"masks": result.masks, RESIDENT: np.array(resident)}
+
+    return call
+
+
+def _session(job: Job, frames: str | list[Path]) -> segany.VideoSession:
+    """A session whose objects are prompted, and which does what the peer's does without its post-processing."""
+    config = segany.VideoConfig(binarise_prompted=False, remember_corrections=False)
+    session = segany.VideoPredictor(segany.load(job.weights, device=job.device), config).open(frames)
+    for object_id, point_xy in enumerate(job.points_xy):
+        session.prompt(0, object_id, segany.Prompt(points_xy=[point_xy]))
+    return session
+
+
 def _predictor(job: Job) -> segany.ImagePredictor:
     return segany.ImagePredictor(segany.load(job.weights, device=job.device))
 
@@ -73,6 +128,15 @@ def _masks(predictor: segany.ImagePredictor, embedding: segany.Embedding, job: J
 
 if __name__ == "__main__":
     serve(
-        {"embed": embed, "predict": predict, "whole": whole, "encoder": encoder, "automatic": automatic},
+        {
+            "embed": embed,
+            "predict": predict,
+            "whole": whole,
+            "encoder": encoder,
+            "automatic": automatic,
+            "track": track,
+            "track_60": track_60,
+            "track_300": track_300,
+        },
         modules=("segany",),
     )

@@ -25,6 +25,9 @@ from PIL import Image
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 """Outputs to compare. Boolean arrays [M, H, W] are masks, all others are numbers."""
 
+RESIDENT = "resident_bytes"
+"""An output that is not compared but reported: the memory that was resident after each step of a call."""
+
 Call: TypeAlias = Callable[[], Arrays]
 """What is timed. It returns its outputs as NumPy arrays, as a user would want them."""
 
@@ -38,6 +41,8 @@ class Job:
         weights: checkpoint that the model is loaded from, the same file for both sides.
         image: image file.
         point_xy: the foreground point of tasks that prompt, in pixels of the image.
+        clip: folder of the frames of tasks that track, .jpg files with numbers for names; "" for the others.
+        points_xy: a foreground point in the first of them for each object.
         device: what torch calls the device.
         warmup: calls before the clock starts.
         repeats: calls that are timed, one by one.
@@ -53,6 +58,8 @@ class Job:
     warmup: int
     repeats: int
     outputs: str
+    clip: str = ""
+    points_xy: tuple[tuple[float, float], ...] = ()
     started_at: float = 0.0
 
     def to_json(self) -> str:
@@ -75,6 +82,7 @@ class Report:
         python: version of the interpreter.
         threads: `torch.get_num_threads()`, which the harness leaves as it is.
         packages: versions of torch, of the package measured and of what it computes with.
+        resident_bytes: what the last call gave as `RESIDENT`.
     """
 
     seconds: list[float]
@@ -83,6 +91,7 @@ class Report:
     python: str
     threads: int
     packages: dict[str, str] = field(default_factory=dict)
+    resident_bytes: list[int] = field(default_factory=list)
 
     @classmethod
     def from_output(cls, stdout: str) -> Report:
@@ -108,6 +117,7 @@ def serve(tasks: Mapping[str, Callable[[Job], Call]], modules: tuple[str, ...]) 
         seconds.append(time.perf_counter() - started)
     process_seconds = time.time() - job.started_at  # this and the peak before the bookkeeping below adds to them
     peak_bytes = _peak_bytes()
+    resident = outputs.pop(RESIDENT, np.empty(0))
     with Path(job.outputs).open("wb") as file:
         np.savez(file, **outputs)  # type: ignore[arg-type]  # releases before 2.1 have no allow_pickle here
 
@@ -120,8 +130,15 @@ def serve(tasks: Mapping[str, Callable[[Job], Call]], modules: tuple[str, ...]) 
         python=platform.python_version(),
         threads=torch.get_num_threads(),
         packages=_versions(("torch", *modules)),
+        resident_bytes=resident.astype(int).tolist(),
     )
     print(json.dumps(asdict(report)))
+
+
+def resident_bytes() -> int:
+    """Memory that is resident now; 0 where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else 0
 
 
 def _peak_bytes() -> int:

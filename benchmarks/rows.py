@@ -24,6 +24,7 @@ class Side:
         threads: `torch.get_num_threads()`.
         python: version of the interpreter.
         packages: versions of what ran.
+        resident_bytes: memory resident after each step, in the first round; empty where that was not recorded.
     """
 
     values: tuple[float, ...]
@@ -31,6 +32,7 @@ class Side:
     threads: int
     python: str
     packages: dict[str, str]
+    resident_bytes: tuple[int, ...] = ()
 
     @property
     def median(self) -> float:
@@ -45,6 +47,7 @@ class Side:
             threads=reports[0].threads,
             python=reports[0].python,
             packages=reports[0].packages,
+            resident_bytes=tuple(reports[0].resident_bytes),
         )
 
 
@@ -54,7 +57,7 @@ class Conditions:
 
     Attributes:
         setting: where and when.
-        image: name of the image file; "noise" where the input is that.
+        image: name of the image file or of the clip's folder; what it is where it was made.
         device, warmup, repeats: as in the `Case`.
     """
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.cases import CASES, Case
 from benchmarks.measure import Inputs, WorkerError, measure, measure_ours
+from benchmarks.plot import write_plot
 from benchmarks.setting import REPOSITORY, Setting
 from benchmarks.tables import rich_table, side_cell, write_page, write_row
 
@@ -21,6 +22,9 @@ IMAGES = {
     REPOSITORY / "examples" / "images" / "coffee.png": (168.0, 124.0),
 }
 """The images that are looked for, in order, and a point on something in each."""
+
+CLIP = REPOSITORY.parent / "shared" / "video" / "bedroom"
+"""The folder of frames that is looked for, 960 x 540; without it one is made from a seed."""
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
@@ -35,6 +39,10 @@ def run(
     rounds: Annotated[int, typer.Option(min=1, help="Processes of each side, in alternation.")] = 5,
     image: Annotated[
         Path | None, typer.Option(help="Image file, prompted at its centre.", show_default="one with a known point")
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(help="Folder of .jpg frames with numbers for names, at least 12.", show_default="known or made"),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="MobileSAM checkpoint.", show_default="segany's own")] = None,
     results: Annotated[Path, typer.Option(help="Folder of the results.", show_default="benchmarks/results")] = RESULTS,
@@ -55,7 +63,9 @@ def run(
         console.print(f"This machine is busy (load {setting.load:g}): what follows is noise.", style="yellow")
     with tempfile.TemporaryDirectory() as scratch:
         image_path, point_xy = _image(image)
-        inputs = Inputs(image_path, point_xy, weights, Path(scratch))
+        if clip is None and CLIP.is_dir():
+            clip = CLIP
+        inputs = Inputs(image_path, point_xy, clip, weights, Path(scratch))
         if peer_python is None or only_ours:
             _run_ours(chosen, inputs, rounds)
         elif not _run_both(chosen, inputs, setting, peer_python, rounds, results):
@@ -84,6 +94,8 @@ def _run_both(
             continue
         rows.append(row)
         write_row(row, results)
+        if row.ours.resident_bytes:
+            write_plot(row, results)
         write_page(results)
     if rows:
         console.print(rich_table(rows))

@@ -46,10 +46,11 @@ def write_page(folder: Path) -> Path:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A page with the results and the conditions of these rows."""
+    """A page with the results, the plots and the conditions of these rows."""
     results = _markdown_table(RESULT_COLUMNS, [result_cells(row) for row in rows])
     conditions = _markdown_table(CONDITION_COLUMNS, [condition_cells(row) for row in rows])
-    return f"{INTRODUCTION}\n{results}\n## Conditions\n\n{conditions}"
+    plots = "".join(f"\n![{row.title}]({row.case}.png)\n" for row in rows if row.ours.resident_bytes)
+    return f"{INTRODUCTION}\n{results}{plots}\n## Conditions\n\n{conditions}"
 
 
 def rich_table(rows: Sequence[Row]) -> Table:

@@ -8,15 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
+from PIL import Image, ImageColor
+from tests.models_for_tests import small_sam2
 from typer.testing import CliRunner
+
+from segany.models.registry import find_spec
 
 pytest.importorskip("benchmarks", reason="the benchmarks are in the repository only")
 
+from benchmarks import measure as measuring
+from benchmarks import ours
 from benchmarks.agreement import Check, compare, mask_iou
-from benchmarks.cases import CASES, Case, Target
-from benchmarks.measure import WorkerError, run_worker
-from benchmarks.protocol import Job, Report
+from benchmarks.cases import CASES, OURS, Case, Target
+from benchmarks.clip import HEIGHT, POINTS_XY, WIDTH, write_clip
+from benchmarks.measure import OUR_PYTHON, Inputs, WorkerError, make_job, measure, run_worker
+from benchmarks.noise import write_noise_checkpoint
+from benchmarks.plot import COLOURS, write_plot
+from benchmarks.protocol import RESIDENT, Arrays, Job, Report, resident_bytes, serve
 from benchmarks.rows import Conditions, Row, Side, make_row
 from benchmarks.run import run
 from benchmarks.setting import Setting
@@ -173,6 +183,110 @@ def test_worker_that_fails_is_an_error_with_its_last_words(tmp_path: Path) -> No
     job = Job("embed", "w", "i", (1, 1), "cpu", 0, 1, str(tmp_path / "outputs.npz"))
     with pytest.raises(WorkerError, match=r"No module named benchmarks\.nobody"):
         run_worker(job, python=Path(sys.executable), worker="benchmarks.nobody")
+
+
+def test_worker_reports_resident_memory_and_does_not_compare_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job("track", "w", "i", (1, 1), "cpu", 1, 2, str(tmp_path / "outputs.npz"), points_xy=((1, 2), (3, 4)))
+    outputs = {"masks": masks(5), RESIDENT: np.array([7, 8])}
+    monkeypatch.setattr(sys, "argv", ["worker", job.to_json()])
+    serve({"track": lambda _: lambda: dict(outputs)}, modules=())
+    report = Report.from_output(capsys.readouterr().out)
+    assert report.resident_bytes == [7, 8]
+    assert Side.of(WEIGHED, [report]).resident_bytes == (7, 8)
+    assert list(np.load(job.outputs)) == ["masks"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says so in a file")
+def test_resident_memory_grows_with_what_is_written_to() -> None:
+    before = resident_bytes()
+    array = np.ones(2**23)
+    assert resident_bytes() - before == pytest.approx(array.nbytes, rel=0.2)
+
+
+def test_case_beside_ourselves_runs_its_other_task_with_our_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def pretend(job: Job, *, python: Path, worker: str) -> tuple[Report, Arrays]:
+        ran.append((job.task, python, worker, job.clip, job.points_xy))
+        return reports([1.0])[0], {"masks": masks(5)}
+
+    monkeypatch.setattr(measuring, "run_worker", pretend)
+    monkeypatch.setattr(measuring, "_checkpoint", lambda *_: tmp_path / "w.pth")
+    inputs = Inputs(tmp_path / "i.png", (1, 1), tmp_path, None, tmp_path)
+    result = measure(
+        CASES["sam2/track_memory"],
+        inputs,
+        CONDITIONS.setting,
+        peer_python=Path("peer"),
+        rounds=1,
+        announce=lambda _: None,
+    )
+    given = (OUR_PYTHON, OURS, str(tmp_path), POINTS_XY[:1])
+    assert ran == [("track_300", *given), ("track_60", *given)]
+    assert result.conditions.image == tmp_path.name
+
+
+def test_our_worker_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours.segany, "load", lambda *_, **__: small_sam2())
+    write_clip(tmp_path / "clip", 3)
+    job = Job("track", "w", "i", (1, 1), "cpu", 0, 3, "o", clip=str(tmp_path / "clip"), points_xy=POINTS_XY[:2])
+    call = ours.track(job)
+    for _ in range(3):
+        outputs = call()
+        assert outputs["masks"].shape == outputs["mask_logits"].shape == (2, HEIGHT, WIDTH)
+        assert (outputs["masks"] == (outputs["mask_logits"] > 0)).all()
+    again = ours.track_many(job, 4, compared=2)()
+    assert (again["masks"] == outputs["masks"]).all()
+    assert len(again[RESIDENT]) == 4
+
+
+def test_clip_is_made_once_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "_checkpoint", lambda *_: tmp_path / "w.pth")
+    inputs = Inputs(tmp_path / "i.png", (1, 1), None, None, tmp_path)
+    jobs = [make_job(CASES[name], inputs) for name in ("sam2/track_one", "sam2/track_four")]
+    assert jobs[0].clip == jobs[1].clip
+    assert [len(job.points_xy) for job in jobs] == [1, 4]
+    assert len(list(Path(jobs[0].clip).iterdir())) == jobs[0].warmup + jobs[0].repeats
+    assert make_job(CASES["sam2/embed"], inputs).clip == ""
+
+
+def test_clip_moves_and_is_the_same_each_time(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_clip(tmp_path / folder, 2)
+    first, second = sorted((tmp_path / "a").iterdir())
+    assert first.name == "00000.jpg"
+    assert first.read_bytes() == (tmp_path / "b" / first.name).read_bytes()
+    assert first.read_bytes() != second.read_bytes()
+    with Image.open(first) as picture:
+        assert picture.size == (WIDTH, HEIGHT)
+
+
+def test_seeded_checkpoint_is_one_that_both_sides_load(tmp_path: Path) -> None:
+    model = "sam2.1_hiera_tiny"
+    write_noise_checkpoint(model, tmp_path / "w.pt")
+    state = torch.load(tmp_path / "w.pt", weights_only=True)["model"]
+    shapes = {key: value.shape for key, value in find_spec(model).build_empty().state_dict().items()}
+    assert {key: value.shape for key, value in state.items()} == shapes
+
+
+def test_plot_shows_both_lines_where_they_belong(tmp_path: Path) -> None:
+    result = row(WEIGHED)
+    flat = replace(result.ours, resident_bytes=(10**8,) * 30)
+    growing = replace(result.peer, resident_bytes=tuple(10**8 + 5 * 10**6 * frame for frame in range(20)))
+    result = replace(result, ours=flat, peer=growing)
+    path = write_plot(result, tmp_path)
+    with Image.open(path) as picture:
+        pixels = np.array(picture.convert("RGB"))[60:340]  # above the legend
+    our_line, peer_line = (np.argwhere((pixels == ImageColor.getrgb(colour)).all(axis=2)) for colour in COLOURS)
+    assert np.ptp(our_line[:, 0]) <= 3
+    assert np.ptp(peer_line[:, 0]) > 100
+    assert our_line[:, 1].max() > peer_line[:, 1].max()
+    assert f"]({path.relative_to(tmp_path)})" in markdown([result])
+    assert "![" not in markdown([row()])
 
 
 def test_command_lists_the_cases() -> None:
