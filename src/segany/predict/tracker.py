@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -147,11 +148,10 @@ class Tracker:
         memory = memory.bfloat16()  # as the official code keeps it
         scores, iou = masks.object_scores.float().cpu(), masks.iou[:, 0].float().cpu()
         return [
-            # Copies: a row would keep all objects of its frame.
             Remembered(
-                memory=memory[index].clone(),
-                pointer=masks.pointers[index, 0].clone(),
-                low_res=masks.low_res[index, 0].float().clone(),
+                memory=_kept_apart(memory[index]),
+                pointer=_kept_apart(masks.pointers[index, 0]),
+                low_res=_kept_apart(masks.low_res[index, 0].float()),
                 score=float(scores[index]),
                 iou=float(iou[index]),
                 reverse=reverse,
@@ -177,3 +177,15 @@ class Tracker:
         if not points:
             return None, None
         return self.model.preprocessing.to_input_xy(np.concatenate(points), size_hw), np.concatenate(labels)
+
+
+def _kept_apart(x: Tensor) -> Tensor:
+    """A copy for long: a row would keep all objects of its frame.
+
+    On a CPU it has pages of its own. Were it on the heap, between what is only needed for a moment, the heap
+    would have holes after some frames, and the process would grow.
+    """
+    if x.device.type != "cpu":
+        return x.clone()
+    pages = mmap.mmap(-1, x.numel() * x.element_size())
+    return torch.frombuffer(pages, dtype=x.dtype).view(x.shape).copy_(x)
