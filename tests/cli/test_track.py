@@ -22,7 +22,7 @@ FRAMES = 8
 
 
 class FakeSession:
-    """Sees object i as a square at 5 i, and remembers what it was asked."""
+    """Sees object i as a square at 5 i, and remembers what it was asked. Prompts are answered with other squares."""
 
     def __init__(self) -> None:
         self.source: FrameSource
@@ -39,31 +39,35 @@ class FakeSession:
         self.is_closed = True
         self.source.close()  # the worst a session can do: nobody may need the frames afterwards
 
-    def prompt(self, *, frame: int, object_id: int, prompt) -> None:
+    def prompt(self, *, frame: int, object_id: int, prompt) -> FrameResult:
+        self.source.read(frame)
         self.prompts.append((frame, object_id, prompt))
+        return self.seen(frame, (object_id,), score=9.0, columns=slice(30, 40))
 
     def propagate(self, *, start: int | None, direction: str) -> Iterator[FrameResult]:
         self.propagated = {"start": start, "direction": direction}
         first = min(frame for frame, *_ in self.prompts) if start is None else start
-        ids = tuple(sorted({object_id for _, object_id, _ in self.prompts}))
         if direction != "backward":
-            yield from self.walk(first, 1, ids)
+            yield from self.walk(first, 1)
         if direction != "forward":
-            yield from self.walk(first, -1, ids)
+            yield from self.walk(first, -1)
 
-    def walk(self, frame: int, step: int, ids: tuple[int, ...]) -> Iterator[FrameResult]:
+    def walk(self, frame: int, step: int) -> Iterator[FrameResult]:
         while frame >= 0:
             try:
                 self.source.read(frame)
             except EndOfVideoError:
                 return
             self.on_frame(frame)
-            masks = np.zeros((len(ids), *self.source.size_hw), np.bool_)
-            for mask, object_id in zip(masks, ids, strict=True):
-                mask[5 * object_id : 5 * object_id + 5, 5:20] = True
-            scores = np.array([2.0 if frame % 2 else -2.0 for _ in ids], np.float32)
-            yield FrameResult(frame, ids, masks, scores)
+            ids = tuple(sorted({object_id for _, object_id, _ in self.prompts}))
+            yield self.seen(frame, ids, score=2.0 if frame % 2 else -2.0, columns=slice(5, 20))
             frame += step
+
+    def seen(self, frame: int, ids: tuple[int, ...], score: float, columns: slice) -> FrameResult:
+        masks = np.zeros((len(ids), *self.source.size_hw), np.bool_)
+        for mask, object_id in zip(masks, ids, strict=True):
+            mask[5 * object_id : 5 * object_id + 5, columns] = True
+        return FrameResult(frame, ids, masks, np.full(len(ids), score, np.float32))
 
 
 @pytest.fixture
@@ -162,6 +166,64 @@ def test_directions(run, session: FakeSession, direction: str, frames: list[int]
 def test_max_frames(run) -> None:
     assert run("clip.mp4", "--point", "2:1,1", "--max-frames", "3", "--format", "npz").exit_code == 0
     assert tracked() == [2, 3, 4]
+
+
+@pytest.fixture
+def camera(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> list[str]:
+    """Makes every video a stream of frames that come once. Lists what happened, in its order."""
+    happened = []
+    prompt, on_frame = session.prompt, session.on_frame
+
+    def noted(**values):
+        happened.append(f"prompt {values['object_id']} on {values['frame']}")
+        return prompt(**values)
+
+    def opener(source: str | int, max_pixels: int) -> FrameSource:
+        return open_frames((numbered_frame(number) for number in range(FRAMES)), max_pixels=max_pixels)
+
+    monkeypatch.setattr(track_module, "open_frames", opener)
+    monkeypatch.setattr(session, "prompt", noted)
+    session.on_frame = lambda frame: (happened.append(f"frame {frame}"), on_frame(frame))
+    return happened
+
+
+def test_where_frames_come_once_later_prompts_wait_for_theirs(run, camera: list[str]) -> None:
+    points = ["--point", "5:1,1@2", "--point", "2:1,1", "--point", "5:3,3", "--point", "2:1,1@4"]
+    result = run("0", *points, "--format", "npz,overlay", "--max-frames", "5")
+    assert result.exit_code == 0, result.output
+    assert camera == [
+        "prompt 1 on 2", "prompt 4 on 2", "frame 2", "frame 3", "frame 4", "frame 5",
+        "prompt 1 on 5", "prompt 2 on 5", "frame 6",
+    ]  # fmt: skip
+    with np.load("out/camera0_tracks.npz") as arrays:
+        assert arrays["frames"].tolist() == [2, 3, 4, 5, 6]
+        assert arrays["object_ids"].tolist() == [1, 2, 4]
+        nan = np.nan  # object 2 is not there yet; what was prompted has its answer, and object 4 its result
+        np.testing.assert_array_equal(
+            arrays["scores"], [[-2, nan, -2], [2, nan, 2], [-2, nan, -2], [9, 9, 2], [-2, -2, -2]]
+        )
+        masks = arrays["masks"][3]
+    for mask, rows, columns in zip(masks, (5, 10, 20), (slice(30, 40), slice(30, 40), slice(5, 20)), strict=True):
+        assert mask[rows : rows + 5, columns].all()
+        assert mask.sum() == mask[rows : rows + 5, columns].size
+    assert len(shown_frames("out/camera0_overlay.mp4")) == 5
+
+
+def test_where_frames_come_once_start_may_be_after_the_first_prompts(run, camera: list[str]) -> None:
+    points = ["--point", "1:1,1", "--point", "3:1,1", "--point", "4:1,1", "--point", "6:1,1"]
+    assert run("0", *points, "--start", "4", "--format", "npz").exit_code == 0
+    assert camera == [
+        "prompt 1 on 1", "prompt 1 on 3", "prompt 1 on 4", "frame 4", "frame 5", "frame 6", "prompt 1 on 6", "frame 7",
+    ]  # fmt: skip
+
+
+def test_a_prompt_after_the_end_of_a_stream(run, camera: list[str]) -> None:
+    result = run("0", "--point", "0:1,1", "--point", "8:1,1@3", "--format", "npz")
+    assert result.exit_code == 2
+    assert "Frame 8, object 3: there is no such frame: " in result.stderr
+    assert f"ended after {FRAMES} frames" in result.stderr
+    assert "The files hold the 8 frames that were tracked before." in result.stderr
+    assert tracked("out/camera0_tracks.npz") == [*range(FRAMES)]
 
 
 def test_formats_repeated_and_in_a_list(run) -> None:

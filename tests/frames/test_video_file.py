@@ -181,16 +181,58 @@ def test_without_its_table_an_mp4_is_no_video(tmp_path: Path) -> None:
         open_frames(cut(write_video(tmp_path / "v.mp4"), 0.5))
 
 
-def test_damage_in_the_middle_does_not_shift_numbers(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "v.avi", codec="mjpeg", b_frames=0)
+def damage(path: Path, first: int, end: int) -> None:
+    """Overwrite the packets of these frames, as many as there are from `first` on before `end`, with zeros."""
+    with av.open(str(path)) as container:
+        packets = sorted((item.pts, item.pos, item.size) for item in container.demux(video=0) if item.size)
     data = bytearray(path.read_bytes())
-    starts = [i for i in range(len(data)) if data[i : i + 3] == b"\xff\xd8\xff"]
-    data[starts[20] : starts[21] - 16] = bytes(starts[21] - 16 - starts[20])
+    for _, position, size in packets[first:end]:
+        data[position : position + size] = bytes(size)
     path.write_bytes(data)
-    with open_frames(path) as source:
-        numbers = [number_in(source.read(index)) for index in range(40)]
-    assert numbers == [*range(20), 19, *range(21, 40)]
-    assert source.warnings == [f"{path}: frames 20 to 20 are damaged and repeat their neighbour."]
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 17])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v.avi", {"codec": "mjpeg"}),
+        ("v.mp4", {"codec": "mpeg4"}),
+        ("v.mp4", {"codec_options": {"sc_threshold": "0"}}),  # keyframes where they are expected
+    ],
+    ids=["mjpeg", "mpeg4", "h264"],
+)
+def test_damaged_frames_repeat_the_one_before(tmp_path: Path, name: str, options: dict, length: int) -> None:
+    path = write_video(tmp_path / name, 48, b_frames=0, **options)
+    damage(path, 36 - length, 36)  # up to a keyframe, so that no other frame is harmed
+    expected = [*range(36 - length), *[35 - length] * length, *range(36, 48)]
+    orders = {
+        "forward": range(48),
+        "backward": range(47, -1, -1),
+        "shuffled": random.Random(0).sample(range(48), 48),
+        "into the gap": [35, 34, 0, 34, 35, 47, 36 - length, 36],
+    }
+    for order, indices in orders.items():
+        with open_frames(path) as source:
+            shown = {index: number_in(source.read(index)) for index in indices}
+            assert shown == {index: expected[index] for index in indices}, order
+            assert source.count == 48
+            gap = f"frames {36 - length} to 35 are damaged and repeat their neighbour."
+            assert source.warnings == [f"{path}: {gap}"]
+
+
+def test_a_long_gap_costs_neither_memory_nor_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_file, "WINDOW_FRAMES", (8, 8))
+    path = write_video(tmp_path / "v.mp4", 96, codec="mpeg4", b_frames=0)
+    damage(path, 20, 72)
+    with Counted(path, 10**6) as source:
+        for index in range(96):
+            source.read(index)
+        assert source.most_kept <= FORWARD_FRAMES
+        source.decoded = 0
+        for index in reversed(range(20, 72)):
+            assert number_in(source.read(index)) == 19
+        assert source.decoded <= 9  # from the keyframe before the gap to the frame after it, once
+        assert source.most_kept <= 8
 
 
 @pytest.mark.parametrize(

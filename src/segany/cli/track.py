@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
 import typer
 
 from segany.cli.inputs import check_folder, parse_formats
 from segany.cli.stop_signal import StopSignal
 from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, FramePrompt, TrackPlan, plan_tracking
 from segany.cli.track_report import TrackReporter
-from segany.errors import OutputError, VideoError
+from segany.errors import OutputError, PromptError, VideoError
 from segany.files import path_errors
 from segany.frame_result import FrameResult
 from segany.frames import FrameSource, open_frames
@@ -108,7 +109,7 @@ def track(
                 overlay=target.overlay, keep=keep, prompted=plan.prompted, progress=reporter.drawing,
             )  # fmt: skip
             with writer:
-                for result in _results(running, wanted, start, direction, max_frames):
+                for result in _results(running, source, wanted, start, direction, max_frames):
                     writer.add(result)
                     reporter.tracked(result)
                     if stop.is_set:
@@ -181,14 +182,49 @@ def _expected(source: FrameSource, first: int, direction: Direction, max_frames:
 
 
 def _results(
-    session: Any, prompts: Iterable[FramePrompt], start: int | None, direction: Direction, max_frames: int | None
+    session: Any,
+    source: FrameSource,
+    prompts: Sequence[FramePrompt],
+    start: int | None,
+    direction: Direction,
+    max_frames: int | None,
 ) -> Iterator[FrameResult]:
-    """Prompt and track. Ends after `max_frames` different frames."""
-    for item in prompts:
-        session.prompt(frame=item.frame, object_id=item.object_id, prompt=item.prompt)
+    """Prompt and track. Ends after `max_frames` different frames. The prompts are ordered by frame.
+
+    Where the source cannot go back, prompts on frames after the first tracked one are given when those are reached.
+    """
+    begin = max(prompts[0].frame, start or 0)
+    early = [item for item in prompts if source.can_seek or item.frame <= begin]
+    later = prompts[len(early) :]
+    for item in early:
+        _prompt(session, item)
     seen = set()
     for result in session.propagate(start=start, direction=direction):
-        yield result
+        yield _merged(result, [_prompt(session, item) for item in later if item.frame == result.frame])
         seen.add(result.frame)
         if len(seen) == max_frames:
             return
+    for item in later:
+        if item.frame not in seen:
+            raise PromptError(
+                f"Frame {item.frame}, object {item.object_id}: there is no such frame: {source.name} ended after "
+                f"{source.count} frames, from 0."
+            )
+
+
+def _prompt(session: Any, item: FramePrompt) -> FrameResult:
+    answer: FrameResult = session.prompt(frame=item.frame, object_id=item.object_id, prompt=item.prompt)
+    return answer
+
+
+def _merged(result: FrameResult, answers: Sequence[FrameResult]) -> FrameResult:
+    """The result of a frame with the answers to prompts on it, of known objects or of new ones."""
+    if not answers:
+        return result
+    found = {
+        object_id: (mask, score)
+        for part in (result, *answers)
+        for object_id, mask, score in zip(part.object_ids, part.masks, part.scores, strict=True)
+    }
+    masks, scores = zip(*found.values(), strict=True)
+    return FrameResult(result.frame, tuple(found), np.stack(masks), np.array(scores, np.float32))

@@ -49,7 +49,7 @@ class VideoFile(FrameSource):
         self._path = path
         self._max_pixels = max_pixels
         self._container = self._opened()
-        self._window: dict[int, Any] = {}
+        self._window: dict[int, Any] = {}  # decoded frames, ascending
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._next = 0
         try:
@@ -74,11 +74,19 @@ class VideoFile(FrameSource):
         return len(self._window)
 
     def _read(self, index: int) -> PixelArray:
-        if index not in self._window:
+        frame = self._shown_at(index)
+        if frame is None:
             self._decode_to(index)
-        if index not in self._window:
+            frame = self._shown_at(index)
+        if frame is None:
             raise self._past_end(index)
-        return _upright(self._window[index])
+        return _upright(frame)
+
+    def _shown_at(self, index: int) -> Any | None:
+        """The frame in the window that a number shows: its own or, where that is damaged, the one before it."""
+        if index >= self._next:
+            return None
+        return next((self._window[number] for number in reversed(self._window) if number <= index), None)
 
     def _close(self) -> None:
         self._window.clear()
@@ -150,7 +158,7 @@ class VideoFile(FrameSource):
         )
 
     def _decode_to(self, index: int) -> None:
-        """Decode until that frame is in the window, or until the end, which is known then."""
+        """Decode until the window has what that number shows, or until the end, which is known then."""
         keyframe = self._index.keyframe_before(index)
         is_back = index < self._next
         if is_back or keyframe - self._next > SKIP_FRAMES:
@@ -163,15 +171,13 @@ class VideoFile(FrameSource):
             self._keep(number, frame, _window_length(frame) if is_back else FORWARD_FRAMES)
 
     def _keep(self, number: int, frame: Any, length: int) -> None:
+        """Take a decoded frame into the window, which keeps so many of the latest ones."""
         if number > self._next:
-            # Numbers must not shift, so those that are missing show what was there before.
             self._warn(f"{self.name}: frames {self._next} to {number - 1} are damaged and repeat their neighbour.")
-        stand_in = self._window.get(self._next - 1, frame)
-        for missing in range(max(self._next, number - length), number):
-            self._window[missing] = stand_in
-        self._window[number] = frame
+        # Numbers must not shift. A frame shows the missing ones after it too, and the first those before it.
+        self._window[number if self._window else self._next] = frame
         self._next = number + 1
-        for old in [key for key in self._window if key <= number - length]:
+        for old in list(self._window)[:-length]:
             del self._window[old]
 
     def _end_at(self, count: int) -> None:
