@@ -1,0 +1,123 @@
+"""Exported files in less precision: half precision where it is harmless, whole numbers where they were asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segany.types import FloatArray
+
+_WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2)}
+"""Nodes that multiply by weights, and which of their inputs those are."""
+
+
+def halve(path: Path) -> None:
+    """Put the products with weights of a file in half precision, in place.
+
+    Everything else stays in float32: norms, softmax, scores, the encoding of positions, and the products of
+    two computed factors, the masks among them. Between them numbers are rounded to half precision.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    nodes: list[Any] = []
+    halved: dict[str, Any] = {}
+    for node in graph.node:
+        places = _WEIGHTED.get(node.op_type, ())
+        weights = [node.input[place] for place in places if place < len(node.input)]
+        if not weights or not all(name in floats for name in weights) or _is_positional(floats[weights[0]]):
+            nodes.append(node)
+            continue
+        for place, name in zip(places, weights, strict=False):
+            if name not in halved:
+                values = numpy_helper.to_array(floats[name]).astype(np.float16)
+                halved[name] = numpy_helper.from_array(values, f"{name}.half")
+            node.input[place] = f"{name}.half"
+        before, after = f"{node.output[0]}.in_half", f"{node.output[0]}.half"
+        nodes.append(helper.make_node("Cast", [node.input[0]], [before], to=TensorProto.FLOAT16))
+        out, node.input[0], node.output[0] = node.output[0], before, after
+        nodes += [node, helper.make_node("Cast", [after], [out], to=TensorProto.FLOAT)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(halved.values())
+    _drop_unused(graph)
+    _clear_types(graph)
+    onnx.save(model, str(path))
+
+
+def _is_positional(tensor: Any) -> bool:
+    """Whether it is the matrix of the position encoding, the only one that multiplies pairs of coordinates."""
+    return len(tensor.dims) == 2 and tensor.dims[0] == 2
+
+
+def _drop_unused(graph: Any) -> None:
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _clear_types(graph: Any) -> None:
+    """Types of what lies between nodes: they are inferred anew."""
+    del graph.value_info[:]
+
+
+def quantise_weights(path: Path) -> None:
+    """Put the weights of a file in whole numbers, in place; activations are quantised as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(
+            str(path), str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+
+
+def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) -> None:
+    """Put weights and activations of a file in whole numbers, in place.
+
+    Args:
+        path: the file.
+        name: of its input.
+        examples: of that input; the ranges of activations are those that are met on them.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """The examples, one after the other."""
+
+        def __init__(self) -> None:
+            self.waiting: Iterator[FloatArray] = iter(examples)
+
+        def get_next(self) -> dict[str, FloatArray] | None:
+            value = next(self.waiting, None)
+            return None if value is None else {name: value}
+
+    with _quiet():
+        quantize_static(
+            str(path),
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        )
+
+
+class _quiet:  # noqa: N801 - reads as the word it is
+    """Keeps advice for programmers from the log."""
+
+    def __enter__(self) -> None:
+        self.level = logging.root.level
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        logging.disable(logging.NOTSET)
