@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from segany.errors import ConfigError, ExportError, OutputError, check
 from segany.export.check import CHECKED_PRECISIONS, compare_masks, judge, scenes
 from segany.export.graphs import Graph, make_graphs
 from segany.export.precision import halve, quantise_activations, quantise_weights
+from segany.export.quiet import quiet
 from segany.files import path_errors, write_error, write_file
 from segany.images import ImageSource, read_image
 from segany.models.promptable import PromptableModel
@@ -150,8 +150,7 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
     )
     takes_any = graph.name == "decoder"  # its inputs are *args
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch about itself
+        with torch.no_grad(), quiet():
             program = torch.export.export(
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=(shapes,) if takes_any else shapes
             )
@@ -174,8 +173,7 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
 def _file_record(graph: Graph, path: Path) -> FileRecord:
     """What the manifest says about a file."""
     data = path.with_name(f"{path.name}.data")
-    with torch.no_grad():
-        results = graph.module(*graph.inputs.values())
+    results = graph.module(*graph.inputs.values())  # with gradients, as nothing else runs the forms that are exported
     results = (results,) if isinstance(results, torch.Tensor) else results
     inputs = [_tensor_record(name, value, graph.dynamic.get(name, {})) for name, value in graph.inputs.items()]
     axes = graph.output_axes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segany.export.quiet import quiet
 from segany.types import FloatArray
 
 _WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2)}
@@ -73,7 +73,7 @@ def quantise_weights(path: Path) -> None:
     """Put the weights of a file in whole numbers, in place; activations are quantised as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with quiet():
         quantize_dynamic(
             str(path), str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
         )
@@ -99,7 +99,7 @@ def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) 
             value = next(self.waiting, None)
             return None if value is None else {name: value}
 
-    with _quiet():
+    with quiet():
         quantize_static(
             str(path),
             str(path),
@@ -110,14 +110,3 @@ def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) 
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
         )
-
-
-class _quiet:  # noqa: N801 - reads as the word it is
-    """Keeps advice for programmers from the log."""
-
-    def __enter__(self) -> None:
-        self.level = logging.root.level
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(logging.NOTSET)
