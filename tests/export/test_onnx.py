@@ -75,7 +75,7 @@ def test_automatic_masks_are_those_of_torch() -> None:
     assert len(ours) == len(theirs) > 1
     for one, other in zip(ours, theirs, strict=True):
         assert one.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-3)
-        assert mask_iou(one.mask(), other.mask()) > 0.99
+        assert mask_iou(one.mask, other.mask) > 0.99
 
 
 def test_candidates_are_chosen_at_the_call() -> None:
