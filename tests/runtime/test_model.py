@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,7 +16,6 @@ from tests.export.exported import exported
 import segany
 from segany.errors import ConfigError, ExportError, MissingExtraError
 from segany.export.check import scenes
-from segany.hub import load as load_module
 from segany.runtime import OnnxModel, OpenVinoModel, session
 
 
@@ -120,13 +120,18 @@ def test_a_checkpoint_is_no_export(tmp_path: Path) -> None:
 
 
 def test_without_torch_a_name_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = load_module.importlib.util.find_spec
-    monkeypatch.setattr(load_module.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
     with pytest.raises(MissingExtraError, match=r'pip install "segany\[torch\]"'):
         segany.load("mobile_sam")
     monkeypatch.setenv("SEGANY_CACHE", "/nonexistent")
     with pytest.raises(MissingExtraError, match="segany export mobile_sam --out"):
         segany.load("mobile_sam", runtime="onnx")
+
+
+def test_videos_want_torch() -> None:
+    with pytest.raises(ConfigError, match="works on single images here"):
+        segany.VideoPredictor(segany.load(exported("sam")))  # type: ignore[arg-type]
 
 
 def test_bf16_makes_embeddings_of_its_own() -> None:
@@ -140,7 +145,7 @@ WITHOUT_TORCH = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
+        if name == "torch":
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
 sys.meta_path.insert(0, Blocker())
 import numpy as np, segany
@@ -152,12 +157,19 @@ prediction = predictor.predict(predictor.embed(image), prompts)
 config = segany.AutomaticConfig(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
 records = segany.AutomaticMaskGenerator(model, config).generate(image)
 print(prediction.masks.sum(), len(records), "torch" in sys.modules)
+for use in ("segany.VideoPredictor", "segany.load()", "__import__('segany.export')"):
+    try:
+        eval(use)
+    except segany.MissingExtraError as error:
+        assert "segany[torch]" in str(error)
+    else:
+        raise AssertionError(use)
 from segany.cli.app import app
 app(["segment", image, "--point", "90,80", "--model", folder, "--out", folder + "-out"], standalone_mode=False)
 """
 
 
-@pytest.mark.parametrize("family", ["sam", "sam2"])
+@pytest.mark.parametrize("family", ["sam", pytest.param("sam2", marks=pytest.mark.slow)])
 def test_everything_runs_without_torch(family: str, tmp_path: Path) -> None:
     image = tmp_path / "scene.png"
     Image.fromarray(scenes()[1]).save(image)

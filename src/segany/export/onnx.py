@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-import segany
-from segany.errors import ConfigError, ExportError, OutputError, check
+from segany import __version__
+from segany.errors import ConfigError, ExportError, OutputError, SeganyError, check
 from segany.export.check import CHECKED_PRECISIONS, compare_masks, judge, scenes
 from segany.export.graphs import Graph, make_graphs
-from segany.export.precision import halve, quantise_activations, quantise_weights
+from segany.export.precision import fold_constants, halve, quantise_activations, quantise_weights
 from segany.export.quiet import quiet
+from segany.extras import import_extra
 from segany.files import path_errors, write_error, write_file
 from segany.images import ImageSource, read_image
 from segany.models.promptable import PromptableModel
@@ -34,7 +35,6 @@ from segany.runtime.manifest import (
     sha256_of,
 )
 from segany.runtime.model import OnnxModel
-from segany.runtime.session import import_extra
 from segany.types import PixelArray
 
 DEFAULT_OPSET = 18
@@ -121,7 +121,7 @@ def _write(
     weights_id = model.encoder_id
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        segany_version=segany.__version__,
+        segany_version=__version__,
         model=model.name,
         encoder_id=weights_id if precision == "fp32" else f"{weights_id}-{precision}",
         weights_id=weights_id,
@@ -167,7 +167,10 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
         raise ExportError(f"The {graph.name} cannot be exported with opset {opset}: {' '.join(reason)}") from error
     assert exported is not None
     bytes_of_weights = sum(value.nbytes for value in graph.module.state_dict().values())
-    exported.save(str(path), external_data=bytes_of_weights > _ONE_FILE)
+    is_large = bytes_of_weights > _ONE_FILE
+    exported.save(str(path), external_data=is_large)
+    if not is_large:
+        fold_constants(path)
 
 
 def _file_record(graph: Graph, path: Path) -> FileRecord:
@@ -211,7 +214,7 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
             folder.rename(before)
         temporary.rename(folder)
     except OSError as error:
-        if isinstance(error, segany.SeganyError):
+        if isinstance(error, SeganyError):
             raise
         raise write_error(folder, error) from error
     finally:

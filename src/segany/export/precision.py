@@ -15,6 +15,28 @@ _WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1
 """Nodes that multiply by weights, and which of their inputs those are."""
 
 
+def fold_constants(path: Path) -> None:
+    """Compute once, in place, what depends on weights alone: folded batch norms, tables of positions, transposes.
+
+    ONNX Runtime would do it at every start; others may not, and weights that are computed cannot be quantised.
+    Only optimisations that leave standard operators are used.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    model = onnx.load(str(path))
+    used = {node.domain for node in model.graph.node}
+    imports = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(imports)
+    onnx.save(model, str(path))
+
+
 def halve(path: Path) -> None:
     """Put the products with weights of a file in half precision, in place.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
-from segany.errors import ConfigError, MissingExtraError
+from segany.errors import ConfigError
+from segany.extras import require_torch
 from segany.models.registry import DEFAULT_MODEL, MODELS, find_spec
 from segany.runtime import ExportedModel, is_export, open_export
 
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 Runtime: TypeAlias = Literal["torch", "onnx", "openvino"]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
-
-NO_TORCH = (
-    'This needs PyTorch, which is not installed. Install it with: pip install "segany[torch]". '
-    "Without it, exported models run: segany.load with the folder that segany export made."
-)
 
 
 @overload
@@ -78,8 +73,7 @@ def load(
         raise ConfigError(f"runtime must be 'torch', 'onnx' or 'openvino', got {runtime!r}.")
     if runtime in ("onnx", "openvino") or (runtime is None and _is_folder(model)):
         return _load_export(model, runtime or "onnx", checkpoint, device, dtype)
-    if importlib.util.find_spec("torch") is None:
-        raise MissingExtraError(NO_TORCH)
+    require_torch()
     import torch
 
     from segany.hub.torch_model import load_torch

@@ -101,7 +101,7 @@ def restore(parts: Sequence[CutOut]) -> Logits:
 def cut_out(low_res: Logits, offset: float) -> list[CutOut]:
     """The parts of logits [K, h, w] that `measure_masks` with that offset looks at; copies."""
     height, width = low_res.shape[1:]
-    above = low_res > MASK_THRESHOLD - offset
+    above: Any = low_res > MASK_THRESHOLD - offset
     found, tops, bottoms = _extents(above.any(axis=2))
     _, lefts, rights = _extents(above.any(axis=1))
     # Around it, what pixels that touch it are made of besides.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from segany.ops.products import multiply, multiply_transposed
@@ -97,13 +98,13 @@ def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, colum
         np.greater(values, MASK_THRESHOLD, out=mask[first:last, left:right])
 
 
-def reach(weights: FloatArray, marks: BoolArray) -> tuple[int, int]:
+def reach(weights: FloatArray, marks: npt.ArrayLike) -> tuple[int, int]:
     """Which of the samples that [out, side] makes take anything from those that are marked [side]; see `extent`."""
     # Weights are not negative.
-    return extent(weights @ marks.astype(np.float32))
+    return extent(weights @ np.asarray(marks, dtype=np.float32))
 
 
-def extent(marks: BoolArray | FloatArray) -> tuple[int, int]:
+def extent(marks: npt.ArrayLike) -> tuple[int, int]:
     """First index that is not zero, and one past the last; 0 and 0 where all are."""
     indices = np.flatnonzero(marks)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,25 +10,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError, ExportError, MissingExtraError
+from segany.errors import ConfigError, ExportError
+from segany.extras import import_extra
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Session: TypeAlias = Callable[[Arrays], dict[str, npt.NDArray[Any]]]
 """Threads may share one."""
 
 _ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-
-def import_extra(module: str, what: str, extra: str) -> Any:
-    """An optional module.
-
-    Raises:
-        MissingExtraError: it is not installed, or cannot be loaded.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(f'{what} ({error}). Install it with: pip install "segany[{extra}]"') from error
 
 
 def open_onnx(path: Path, device: str | None) -> Session:
