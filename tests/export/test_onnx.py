@@ -74,7 +74,7 @@ def test_automatic_masks_are_those_of_torch() -> None:
     )
     ours = segany.AutomaticMaskGenerator(small_model("sam"), everything).generate(image)
     theirs = segany.AutomaticMaskGenerator(OnnxModel(exported("sam")), everything).generate(image)
-    assert len(ours) == len(theirs) > 5
+    assert len(ours) == len(theirs) > 2
     for one in ours:
         other = max(theirs, key=lambda record: mask_iou(record.mask, one.mask))
         assert mask_iou(one.mask, other.mask) > 0.99

@@ -39,7 +39,7 @@ def export(
     min_iou: Annotated[
         float, typer.Option(min=0, max=1, help="For int8: the mean IoU with PyTorch's masks to be reached.")
     ] = 0.95,
-    opset: Annotated[int, typer.Option(min=18, help="Of ONNX.")] = 18,
+    opset: Annotated[int, typer.Option(min=18, help="Of ONNX.")] = 20,
     check: Annotated[
         Path | None, typer.Option(help="Do not export: check this folder again, against PyTorch.", show_default=False)
     ] = None,

@@ -247,8 +247,8 @@ class MemoryAttentionGraph(nn.Module):
         unrotated = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
         look = self.model.memory_attention.look(frame.image)
         conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], unrotated)
-        tokens: Tensor = conditioned.transpose(1, 2)
-        return tokens.unflatten(2, frame.image.shape[2:])
+        by_channel: Tensor = conditioned.transpose(1, 2).unflatten(2, frame.image.shape[2:])
+        return by_channel
 
 
 def frame_of(model: Sam2, image_embedding: Tensor) -> FrameFeatures:

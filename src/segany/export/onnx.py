@@ -37,8 +37,10 @@ from segany.runtime.manifest import (
 from segany.runtime.model import OnnxModel
 from segany.types import PixelArray
 
-DEFAULT_OPSET = 18
-"""What ONNX Runtime 1.14 (2023) and later run."""
+DEFAULT_OPSET = 20
+"""The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
+
+MIN_OPSET = 18
 
 DEFAULT_MIN_IOU = 0.95
 """Mean IoU with PyTorch's masks under which an int8 export is refused."""
@@ -99,7 +101,7 @@ def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource],
         )
     check(precision in CHECKED_PRECISIONS, f"precision must be 'fp32', 'fp16' or 'int8', got {precision!r}.")
     check(precision != "int8" or len(calibrate) > 0, "int8 needs images to calibrate the encoder with.")
-    check(opset >= DEFAULT_OPSET, f"opset must be at least {DEFAULT_OPSET}, got {opset}.")
+    check(opset >= MIN_OPSET, f"opset must be at least {MIN_OPSET}, got {opset}.")
     right = model.device.type == "cpu" and model.dtype == torch.float32
     check(right, "Only a model on the CPU in float32 can be exported: load it with device='cpu'.")
 
