@@ -11,6 +11,9 @@ import numpy as np
 from segany.export.quiet import quiet
 from segany.types import FloatArray
 
+UPSCALING = "upscaler.first_step"
+"""Name of the weights that the decoder upscales masks with."""
+
 _WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2)}
 """Nodes that multiply by weights, and which of their inputs those are."""
 
@@ -54,7 +57,7 @@ def halve(path: Path) -> None:
     for node in graph.node:
         places = _WEIGHTED.get(node.op_type, ())
         weights = [node.input[place] for place in places if place < len(node.input)]
-        if not weights or not all(name in floats for name in weights) or _is_positional(floats[weights[0]]):
+        if not weights or not all(name in floats for name in weights) or _is_sensitive(floats[weights[0]]):
             nodes.append(node)
             continue
         for place, name in zip(places, weights, strict=False):
@@ -74,9 +77,18 @@ def halve(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _is_positional(tensor: Any) -> bool:
-    """Whether it is the matrix of the position encoding, the only one that multiplies pairs of coordinates."""
-    return len(tensor.dims) == 2 and tensor.dims[0] == 2
+def _is_sensitive(weights: Any) -> bool:
+    """Whether these weights are of geometry: the matrix that encodes pairs of coordinates, or of upscaling masks."""
+    return (len(weights.dims) == 2 and weights.dims[0] == 2) or UPSCALING in weights.name
+
+
+def _sensitive_nodes(path: Path) -> list[str]:
+    """Names of the nodes that multiply by such weights."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    sensitive = {tensor.name for tensor in graph.initializer if _is_sensitive(tensor)}
+    return [node.name for node in graph.node if sensitive & set(node.input)]
 
 
 def _drop_unused(graph: Any) -> None:
@@ -97,7 +109,12 @@ def quantise_weights(path: Path) -> None:
 
     with quiet():
         quantize_dynamic(
-            str(path), str(path), weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul", "Gemm"]
+            str(path),
+            str(path),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=_sensitive_nodes(path),
         )
 
 
