@@ -37,6 +37,7 @@ def fold_constants(path: Path) -> None:
     imports = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)
+    _clear_types(model.graph)
     onnx.save(model, str(path))
 
 
@@ -82,13 +83,18 @@ def _is_sensitive(weights: Any) -> bool:
     return (len(weights.dims) == 2 and weights.dims[0] == 2) or UPSCALING in weights.name
 
 
-def _sensitive_nodes(path: Path) -> list[str]:
-    """Names of the nodes that multiply by such weights."""
+def _nodes_to_leave(path: Path) -> list[str]:
+    """Names of the nodes that are not to be quantised: with weights of geometry, or with several matrices of them.
+
+    ONNX Runtime takes a scale for each column of one matrix only.
+    """
     import onnx
 
     graph = onnx.load(str(path)).graph
+    several = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
     sensitive = {tensor.name for tensor in graph.initializer if _is_sensitive(tensor)}
-    return [node.name for node in graph.node if sensitive & set(node.input)]
+    products = (node for node in graph.node if node.op_type in ("MatMul", "Gemm"))
+    return [node.name for node in products if (several | sensitive) & set(node.input)]
 
 
 def _drop_unused(graph: Any) -> None:
@@ -104,18 +110,38 @@ def _clear_types(graph: Any) -> None:
 
 
 def quantise_weights(path: Path) -> None:
-    """Put the weights of a file in whole numbers, in place; activations are quantised as they come."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    """Put the matrices of a file in whole numbers, a scale for each column, in place; arithmetic stays in float32."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
 
-    with quiet():
-        quantize_dynamic(
-            str(path),
-            str(path),
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=_sensitive_nodes(path),
-        )
+    model = onnx.load(str(path))
+    graph = model.graph
+    matrices = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and not _is_sensitive(tensor)
+    }
+    nodes: dict[str, Any] = {}
+    for node in graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in matrices:
+            continue
+        is_turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        name, axis = node.input[1], 0 if is_turned else 1
+        restored = f"{name}.restored{axis}"
+        if restored not in nodes:
+            values = numpy_helper.to_array(matrices[name])
+            scale = np.maximum(np.abs(values).max(axis=1 - axis), 1e-12).astype(np.float32) / 127
+            whole = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
+            parts = {f"{restored}.whole": whole, f"{restored}.scale": scale}
+            graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
+            nodes[restored] = helper.make_node("DequantizeLinear", list(parts), [restored], axis=axis)
+        node.input[1] = restored
+    following = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes.values(), *following])
+    _drop_unused(graph)
+    _clear_types(graph)
+    onnx.save(model, str(path))
 
 
 def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) -> None:
@@ -148,4 +174,5 @@ def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) 
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            nodes_to_exclude=_nodes_to_leave(path),
         )
