@@ -218,7 +218,7 @@ def test_half_precision_is_smaller_and_says_so(tmp_path: Path) -> None:
         sum(file.stat().st_size for file in folder.glob("*.onnx"))
         for folder in (tmp_path / "half", exported("mobile_sam"))
     ]
-    assert sizes[0] < 0.6 * sizes[1]
+    assert sizes[0] < 0.7 * sizes[1]
     assert min(record.mean_iou for record in manifest.checks) >= 0.99
     assert manifest.encoder_id == f"{small_model('mobile_sam').encoder_id}-fp16"
 
