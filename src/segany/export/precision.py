@@ -132,7 +132,7 @@ def quantise_weights(path: Path) -> None:
             values = numpy_helper.to_array(matrices[name])
             scale = np.maximum(np.abs(values).max(axis=1 - axis), 1e-12).astype(np.float32) / 127
             whole = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
-            parts = {f"{restored}.whole": whole, f"{restored}.scale": scale}
+            parts: dict[str, Any] = {f"{restored}.whole": whole, f"{restored}.scale": scale}
             graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
             nodes[restored] = helper.make_node("DequantizeLinear", list(parts), [restored], axis=axis)
         node.input[1] = restored
