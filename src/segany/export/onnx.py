@@ -119,6 +119,8 @@ def _write(
             quantise_activations(path, "pixels", [model.preprocess([image]).contiguous().numpy() for image in images])
         elif precision == "int8":
             quantise_weights(path)
+        if precision != "fp32":
+            _data_path(path).unlink(missing_ok=True)  # what was made of it is one file
         files[graph.name] = _file_record(graph, path)
     weights_id = model.encoder_id
     manifest = Manifest(
@@ -169,7 +171,7 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
         raise ExportError(f"The {graph.name} cannot be exported with opset {opset}: {' '.join(reason)}") from error
     assert exported is not None
     bytes_of_weights = sum(value.nbytes for value in graph.module.state_dict().values())
-    is_large = bytes_of_weights > _ONE_FILE
+    is_large = graph.name == "encoder" and bytes_of_weights > _ONE_FILE  # modules hold the whole model
     exported.save(str(path), external_data=is_large)
     if not is_large:
         fold_constants(path)
@@ -177,8 +179,10 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
 
 def _file_record(graph: Graph, path: Path) -> FileRecord:
     """What the manifest says about a file."""
-    data = path.with_name(f"{path.name}.data")
-    results = graph.module(*graph.inputs.values())  # with gradients, as nothing else runs the forms that are exported
+    data = _data_path(path)
+    # The decoder is exported in its plain form, which runs with gradients; for an encoder they would take gigabytes.
+    with torch.inference_mode(graph.name == "encoder"):
+        results = graph.module(*graph.inputs.values())
     results = (results,) if isinstance(results, torch.Tensor) else results
     inputs = [_tensor_record(name, value, graph.dynamic.get(name, {})) for name, value in graph.inputs.items()]
     axes = graph.output_axes
@@ -193,6 +197,11 @@ def _file_record(graph: Graph, path: Path) -> FileRecord:
         data=data.name if data.exists() else None,
         data_sha256=sha256_of(data) if data.exists() else None,
     )
+
+
+def _data_path(path: Path) -> Path:
+    """Where the weights of a file are, if they are not in it."""
+    return path.with_name(f"{path.name}.data")
 
 
 def _tensor_record(name: str, value: torch.Tensor, axes: dict[int, str]) -> TensorRecord:
