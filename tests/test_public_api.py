@@ -15,6 +15,7 @@ PUBLIC = [
     "Embedding",
     "EmbeddingError",
     "EndOfVideoError",
+    "ExportError",
     "FrameResult",
     "ImageError",
     "ImagePredictor",

@@ -50,6 +50,10 @@ class WeightsError(SeganyError, OSError):
     """Weights could not be fetched from any of their sources, or arrived damaged."""
 
 
+class ExportError(SeganyError, ValueError):
+    """A folder is no exported model, is damaged, cannot be run, or an export does not do what its model does."""
+
+
 class OutputError(SeganyError, OSError):
     """A result could not be written: no space, no permission, or a format that cannot hold it."""
 

@@ -429,13 +429,13 @@ def test_the_model_gets_the_options(run: Callable[..., Result], monkeypatch: pyt
         points_per_side=9, pred_iou_thresh=0.7, stability_score_thresh=0.9, crop_n_layers=1,
         crop_n_points_downscale_factor=2, min_mask_region_area=30, min_mask_area=20, max_mask_fraction=0.95,
     )  # fmt: skip
-    assert asked == [("m.pt", "cpu", config, 9999)]
+    assert asked == [("m.pt", None, "cpu", config, 9999)]
 
 
 @pytest.mark.parametrize("preset", ["default", "sa1b"])
 def test_presets(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     asked = []
-    monkeypatch.setattr(auto_module, "open_generator", lambda *args: asked.append(args[2]) or FakeGenerator())
+    monkeypatch.setattr(auto_module, "open_generator", lambda *args: asked.append(args[3]) or FakeGenerator())
     presets = {"default": AutomaticConfig(), "sa1b": AutomaticConfig.sa1b()}
     assert run("photos/1.png", "--preset", preset).exit_code == 0
     assert asked == [presets[preset]]

@@ -405,7 +405,7 @@ def test_model_gets_the_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(segment_module, "open_predictor", open_predictor)
     arguments = ["segment", "photo.png", "photo.png", "--point", "2,2", "--model", "m.pt", "--device", "cpu"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert asked == [("m.pt", "cpu", 100_000_000)]
+    assert asked == [("m.pt", None, "cpu", 100_000_000)]
 
 
 def test_names_too_long_and_circles_of_links(run: Callable[..., Result]) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tests.ops.test_resize import SIZES, smooth_logits
 
-from segany.ops.measure import bound_boxes, cut_out, measure_masks
-from segany.ops.resize import upscale_logits
+from segany.ops.interpolate import interpolate_logits
+from segany.ops.measure import bound_boxes, cut_out, measure_masks, restore
 from segany.types import Preprocessing
 
 PREPROCESSING = Preprocessing(input_size=256)
@@ -18,7 +18,7 @@ def test_measures_are_those_of_the_upscaled_logits(size_hw: tuple[int, int], gra
     low_res = smooth_logits()[0]
     with torch.set_grad_enabled(grad):
         measures = measure_masks(low_res, PREPROCESSING, size_hw, 1.0)
-    for index, logits in enumerate(upscale_logits(low_res[None], PREPROCESSING, size_hw)[0].numpy()):
+    for index, logits in enumerate(interpolate_logits(low_res[None], PREPROCESSING, size_hw)[0].numpy()):
         assert abs(int(measures.areas[index]) - np.count_nonzero(logits > 0)) <= 2  # where rounding decides
         stability = np.count_nonzero(logits > 1) / max(np.count_nonzero(logits > -1), 1)
         assert measures.stability[index] == pytest.approx(stability, abs=1e-3)
@@ -65,7 +65,7 @@ def disc(y: float, x: float, radius: float, steepness: float = 1.0) -> torch.Ten
 def test_boxes_lie_within_their_bounds(size_hw: tuple[int, int]) -> None:
     low_res = blobs(60)
     bounds = bound_boxes(low_res, PREPROCESSING, size_hw)
-    for index, logits in enumerate(upscale_logits(low_res[None], PREPROCESSING, size_hw)[0].numpy()):
+    for index, logits in enumerate(interpolate_logits(low_res[None], PREPROCESSING, size_hw)[0].numpy()):
         outer, inner = bounds.outer_xyxy[index], bounds.inner_xyxy[index]
         y, x = np.nonzero(logits > 0)
         if len(x):
@@ -94,7 +94,20 @@ def test_the_part_that_is_cut_out_measures_the_same(size_hw: tuple[int, int]) ->
     assert sum(part.values.numel() for part in parts) < low_res.numel()
     with torch.inference_mode():
         whole = measure_masks(low_res, PREPROCESSING, size_hw, 1.0)
-        restored = measure_masks(torch.stack([part.restored() for part in parts]), PREPROCESSING, size_hw, 1.0)
+        restored = measure_masks(restore(parts), PREPROCESSING, size_hw, 1.0)
     np.testing.assert_array_equal(whole.areas, restored.areas)
     np.testing.assert_array_equal(whole.stability, restored.stability)
     np.testing.assert_array_equal(whole.boxes_xyxy, restored.boxes_xyxy)
+
+
+@pytest.mark.parametrize("size_hw", SIZES[:3])
+def test_arrays_and_tensors_measure_the_same(size_hw: tuple[int, int]) -> None:
+    low_res = blobs(30)
+    with torch.inference_mode():
+        expected = measure_masks(low_res, PREPROCESSING, size_hw, 1.0)
+    array = low_res.numpy()
+    np.testing.assert_array_equal(measure_masks(array, PREPROCESSING, size_hw, 1.0).areas, expected.areas)
+    pairs = zip(bound_boxes(array, PREPROCESSING, size_hw), bound_boxes(low_res, PREPROCESSING, size_hw), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(restore(cut_out(array, 1.0)), restore(cut_out(low_res, 1.0)))

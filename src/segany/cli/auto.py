@@ -13,7 +13,7 @@ from rich.text import Text
 
 from segany.cli.auto_report import AutoReporter
 from segany.cli.done_notes import DoneNotes
-from segany.cli.inputs import check_folder, find_images, parse_formats
+from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, find_images, load_model, parse_formats
 from segany.cli.pipeline import AutoPlan, Pipeline
 from segany.errors import CheckpointError, ConfigError
 from segany.files import path_errors
@@ -24,6 +24,7 @@ from segany.output.record_formats import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
 from segany.output.records import LabelOrder
 from segany.output.writing import file_names
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
+from segany.runtime.manifest import MANIFEST_NAME, is_export
 
 Preset: TypeAlias = Literal["default", "sa1b"]
 
@@ -48,8 +49,9 @@ def auto(
         str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(RECORD_FORMATS)}; with commas between.")
     ] = ",".join(DEFAULT_RECORD_FORMATS),
     model: Annotated[
-        str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
+        str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
+    runtime: RuntimeOption = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
     ] = None,
@@ -113,7 +115,7 @@ def auto(
     check_folder(out, "--out")
     images = find_images(paths, out)
     settings = {
-        "model": _identity(model),
+        "model": _identity(model, runtime),
         "config": asdict(config),
         "label_order": label_order,
         "label_fill": label_fill,
@@ -129,14 +131,16 @@ def auto(
         max_pixels=max_pixels,
         embeddings=embeddings,
     )
-    run(plan, lambda: open_generator(model, device, config, max_pixels), as_json=as_json)
+    run(plan, lambda: open_generator(model, runtime, device, config, max_pixels), as_json=as_json)
 
 
-def open_generator(model: str, device: str | None, config: AutomaticConfig, max_pixels: int) -> AutomaticMaskGenerator:
+def open_generator(
+    model: str, runtime: RuntimeName | None, device: str | None, config: AutomaticConfig, max_pixels: int
+) -> AutomaticMaskGenerator:
     """Load the model."""
     import segany
 
-    return segany.AutomaticMaskGenerator(segany.load(model, device=device), config, max_pixels=max_pixels)
+    return segany.AutomaticMaskGenerator(load_model(model, runtime, device), config, max_pixels=max_pixels)
 
 
 def run(plan: AutoPlan, opener: Callable[[], AutomaticMaskGenerator], *, as_json: bool) -> None:
@@ -179,11 +183,18 @@ def _check_embeddings(folder: Path | None, config: AutomaticConfig) -> None:
         )
 
 
-def _identity(model: str) -> str:
-    """What tells a model from others: its name where its weights are published, else the content of the file."""
+def _identity(model: str, runtime: RuntimeName | None) -> str:
+    """What tells a model from others: its name where its weights are published, else the content of the file.
+
+    Runtimes round otherwise, so that theirs are other masks.
+    """
+    if runtime not in (None, "torch"):
+        return f"{_identity(model, None)} in {runtime}"
     with path_errors(Path(model), CheckpointError):
         if model not in MODELS and Path(model).is_file():
             return f"sha256:{sha256_of(Path(model))}"
+        if model not in MODELS and is_export(model):
+            return f"sha256:{sha256_of(Path(model) / MANIFEST_NAME)}"
     return model
 
 

@@ -5,10 +5,36 @@ from __future__ import annotations
 import glob
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
 
 from segany.errors import ImageError, OutputError
 from segany.files import path_errors
 from segany.images import missing_image, readable_suffixes
+
+if TYPE_CHECKING:
+    from segany.models.promptable import PromptableModel
+    from segany.runtime import ExportedModel
+
+RuntimeName: TypeAlias = Literal["torch", "onnx", "openvino"]
+
+RuntimeOption = Annotated[
+    RuntimeName | None,
+    typer.Option(
+        help="What runs the model. The last two export a model by name on first use.",
+        show_default="torch; onnx for an exported folder",
+    ),
+]
+
+
+def load_model(model: str, runtime: RuntimeName | None, device: str | None) -> PromptableModel | ExportedModel:
+    """`segany.load` with the options of the command line."""
+    import segany
+
+    if runtime is None or runtime == "torch":
+        return segany.load(model, runtime=runtime, device=device)
+    return segany.load(model, runtime=runtime, device=device)
 
 
 def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:

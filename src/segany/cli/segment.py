@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from segany.cli.inputs import check_folder, parse_formats
+from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, load_model, parse_formats
 from segany.cli.prompts import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
 from segany.errors import ImageError, PromptError
 from segany.files import path_errors
@@ -51,8 +51,9 @@ def segment(
         Path | None, typer.Option(help="A JSON file with prompts for many objects or images; see below.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
+        str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
+    runtime: RuntimeOption = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
     ] = None,
@@ -86,7 +87,7 @@ def segment(
     protected = {path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))}
     for image, name in zip(images, file_names(images), strict=True):
         request = ImageRequest.read(image, plan.objects_in(image), max_pixels)
-        predictor = predictor or open_predictor(model, device, max_pixels)  # slow: not before an image is good
+        predictor = predictor or open_predictor(model, runtime, device, max_pixels)  # slow: not before an image is good
         started = perf_counter()
         result = SegmentedImage(image, request.pixels, request.predict(predictor, masks), all_candidates)
         seconds = perf_counter() - started
@@ -98,11 +99,11 @@ def segment(
             _print_summary(report)
 
 
-def open_predictor(model: str, device: str | None, max_pixels: int) -> ImagePredictor:
+def open_predictor(model: str, runtime: RuntimeName | None, device: str | None, max_pixels: int) -> ImagePredictor:
     """Load the model."""
     import segany
 
-    return segany.ImagePredictor(segany.load(model, device=device), max_pixels=max_pixels)
+    return segany.ImagePredictor(load_model(model, runtime, device), max_pixels=max_pixels)
 
 
 @dataclass(frozen=True, eq=False)

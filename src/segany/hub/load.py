@@ -4,65 +4,116 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, overload
 
-import torch
+from segany.errors import ConfigError
+from segany.extras import require_torch
+from segany.models.registry import DEFAULT_MODEL, MODELS, find_spec
+from segany.runtime import ExportedModel, is_export, open_export
 
-from segany.errors import CheckpointError, ConfigError
-from segany.hub.progress import terminal_progress
-from segany.hub.weights import fetch_weights
-from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
-from segany.models.promptable import PromptableModel
-from segany.models.registry import DEFAULT_MODEL, MODELS, ModelSpec, find_spec
+if TYPE_CHECKING:
+    import torch
+
+    from segany.models.promptable import PromptableModel
+
+Runtime: TypeAlias = Literal["torch", "onnx", "openvino"]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+@overload
+def load(
+    model: str | Path = ...,
+    *,
+    runtime: Literal["torch"] | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> PromptableModel: ...
+
+
+@overload
+def load(
+    model: str | Path = ..., *, runtime: Literal["onnx", "openvino"], device: str | None = None
+) -> ExportedModel: ...
 
 
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
+    runtime: Runtime | None = None,
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> PromptableModel:
+    dtype: torch.dtype | None = None,
+) -> PromptableModel | ExportedModel:
     """Load a model with its weights.
 
     Args:
-        model: a name from `segany.list_models()`, whose official weights are fetched on first use; or the
-            path of a checkpoint, official or in transformers' format, whose tensors say which model it is.
-        checkpoint: weights of your own for the model named by `model`.
-        device: "cpu", "cuda", "cuda:1", "mps"; by default CUDA where there is any, else the CPU.
-        dtype: of weights and arithmetic. Below float32, masks differ slightly.
+        model: a name from `segany.list_models()`, whose official weights are fetched on first use; the path of
+            a checkpoint, official or in transformers' format, whose tensors say which model it is; or the
+            folder that `segany export` made of a model.
+        runtime: what runs it: "torch", "onnx" or "openvino". By default PyTorch, and ONNX Runtime for an
+            exported folder. For a name, the last two export the model on first use, which needs PyTorch
+            and `segany[export]` once, and keep the folder in the cache.
+        checkpoint: weights of your own for the model named by `model`; in PyTorch only.
+        device: "cpu", "cuda", "cuda:1", "mps"; by default CUDA where there is any, else the CPU. Of ONNX
+            Runtime "cpu" or "cuda", of OpenVINO "cpu" or "gpu", by default the CPU.
+        dtype: of weights and arithmetic in PyTorch, float32 by default. Below that, masks differ slightly.
 
     Raises:
         UnknownModelError: there is no model of that name.
         CheckpointError: the file is damaged or holds the weights of something else.
         WeightsError: the official weights could not be fetched.
-        ConfigError: the device is not there, or `dtype` is no floating-point `torch.dtype`.
+        ExportError: the folder is no exported model, is damaged, or cannot be run.
+        MissingExtraError: PyTorch or the runtime is not installed.
+        ConfigError: the device is not there, an option does not go with the runtime, or `dtype` is no
+            floating-point `torch.dtype`.
     """
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ConfigError(f"dtype is a floating-point torch.dtype such as torch.float16, not {dtype!r}.")
-    target = _device(device)
+    if runtime not in (None, "torch", "onnx", "openvino"):
+        raise ConfigError(f"runtime must be 'torch', 'onnx' or 'openvino', got {runtime!r}.")
+    if runtime in ("onnx", "openvino") or (runtime is None and _is_folder(model)):
+        return _load_export(model, runtime or "onnx", checkpoint, device, dtype)
+    require_torch()
+    import torch
+
+    from segany.hub.torch_model import load_torch
+
+    dtype = torch.float32 if dtype is None else dtype
     if checkpoint is not None:
-        spec, path = find_spec(str(model)), Path(checkpoint)
-        state = read_checkpoint(path)
-    elif _is_path(model):
-        path = Path(model)
-        state = read_checkpoint(path)
-        spec = _recognise(state, path)
-    else:
-        spec = find_spec(str(model))
-        with terminal_progress() as progress:
-            path = fetch_weights(spec, progress=progress)
-        state = read_checkpoint(path)
-    return _assemble(spec, state, path).to(device=target, dtype=dtype)
+        return load_torch(str(model), Path(checkpoint), device, dtype)
+    if _is_path(model):
+        return load_torch(None, Path(model), device, dtype)
+    return load_torch(str(model), None, device, dtype)
 
 
-def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:
-    check_state(state, spec, path)
-    model = spec.build_empty()
-    model.load_state_dict(state, assign=True)
-    model.encoder_id = encoder_id(model.image_encoder)
-    return model.float().eval()
+def _load_export(
+    model: str | Path,
+    runtime: Literal["torch", "onnx", "openvino"],
+    checkpoint: str | Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+) -> ExportedModel:
+    assert runtime != "torch"
+    if checkpoint is not None or dtype is not None:
+        raise ConfigError(
+            "checkpoint and dtype are for PyTorch. Export the checkpoint, in the precision you want, with "
+            "segany export, and load that folder."
+        )
+    target = None if device is None else str(device)
+    if _is_folder(model):
+        return open_export(model, runtime, target)
+    if _is_path(model):
+        raise ConfigError(
+            f"{model} is no folder of an exported model, which {runtime} needs. "
+            f"Make one: segany export {model} --out onnx/, and load that."
+        )
+    from segany.hub.exports import exported_folder
+
+    return open_export(exported_folder(find_spec(str(model))), runtime, target)
+
+
+def _is_folder(model: str | Path) -> bool:
+    return model not in MODELS and is_export(model)
 
 
 def _is_path(model: str | Path) -> bool:
@@ -72,28 +123,3 @@ def _is_path(model: str | Path) -> bool:
         return False
     looks_like_one = model.endswith(CHECKPOINT_SUFFIXES) or "/" in model or "\\" in model
     return looks_like_one or os.path.isfile(model)  # noqa: PTH113 - Path.is_file raises where a name is too long
-
-
-def _recognise(state: StateDict, path: Path) -> ModelSpec:
-    spec = matching_spec(state)
-    if spec is None:
-        nearest = nearest_spec(state)
-        try:
-            check_state(state, nearest, path)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{path} fits none of the models. The nearest is {nearest.name!r}:\n{error}"
-            ) from None
-        raise CheckpointError(f"{path} fits none of the models.")
-    return spec
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return target

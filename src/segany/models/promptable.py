@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,27 +13,13 @@ from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.shared_image import SharedImage
 from segany.models.sam.two_way_transformer import Detail, ImageTokens
 from segany.ops.compute import fast_cpu
-from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.ops.interpolate import interpolate_logits
+from segany.ops.proposals import Proposals
+from segany.ops.resize import resize_pixels, upscale_masks
 from segany.types import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
 PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
 """Prompts decoded together. On a CPU eight share the image and still fit the cache."""
-
-
-class Proposals(NamedTuple):
-    """Masks that were found good, K in all.
-
-    Attributes:
-        prompts: int64 [K], which prompt made each.
-        scores: float32 [K], predicted IoU.
-        low_res: logits [K, h, w].
-        done: prompts decoded so far.
-    """
-
-    prompts: IntArray
-    scores: FloatArray
-    low_res: Tensor
-    done: int
 
 
 class PromptableModel(nn.Module):
@@ -239,22 +224,22 @@ class PromptableModel(nn.Module):
         good = decoded.iou.float() > min_score  # [P, M]
         low_res = [some.float() for some in mask_decoder.wanted_masks(decoded, detail, good)]
         side = self.low_res_size
+        chosen = torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side).float()
         return Proposals(
             prompts=(first + good.nonzero()[:, 0]).cpu().numpy(),
             scores=decoded.iou[good].float().cpu().numpy(),
-            low_res=torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side),
+            low_res=chosen.numpy() if chosen.device.type == "cpu" else chosen,
             done=first + len(good),
         )
 
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
         with torch.inference_mode():
-            return upscale_logits(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
+            return interpolate_logits(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
 
     def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
         """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
-        with torch.inference_mode():
-            return upscale_masks(_cpu_tensor(low_res), self.preprocessing, size_hw).numpy()
+        return upscale_masks(low_res, self.preprocessing, size_hw)
 
     @property
     def _prompts_at_once(self) -> int:

@@ -17,11 +17,10 @@ def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
     rows, columns = -(-height // size), -(-width // size)
     padded_hw = (rows * size, columns * size)
     if padded_hw != (height, width):
-        padded = x.new_zeros(batch, *padded_hw, channels)
-        if fill is not None:
-            padded += fill
-        padded[:, :height, :width] = x
-        x = padded
+        border = x.new_zeros(channels) if fill is None else fill
+        right = border.expand(batch, height, padded_hw[1] - width, -1)
+        bottom = border.expand(batch, padded_hw[0] - height, padded_hw[1], -1)
+        x = torch.cat([torch.cat([x, right], dim=2), bottom], dim=1)
     x = x.reshape(batch, rows, size, columns, size, channels)
     return x.transpose(2, 3).reshape(batch * rows * columns, size * size, channels)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
-from segany.ops.compute import fast_cpu, linear
+from segany.ops.products import multiply, multiply_transposed
 from segany.types import MASK_THRESHOLD, BoolArray, FloatArray, PixelArray, Preprocessing, SizeHW
 
 ROWS_AT_ONCE = 128
@@ -20,15 +18,16 @@ ROWS_AT_ONCE = 128
 def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray | FloatArray:
     """Resize [H, W, 3] to its place in the model's input, in units of 0..255, as the official code does.
 
-    SAM resizes whole numbers, by PIL; SAM 2 floating-point numbers, by PyTorch. Both are bilinear and
-    take the average of what becomes one pixel.
+    SAM resizes whole numbers, SAM 2 floating-point numbers. Both are bilinear and take the average of what
+    becomes one pixel.
     """
     height, width = preprocessing.resized_hw((image.shape[0], image.shape[1]))
     if image.shape[:2] == (height, width):
         return image
     if preprocessing.resize == "square":
-        pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
-        return resize_smoothly(pixels, (height, width))[0].permute(1, 2, 0).numpy()
+        channels = (Image.fromarray(image[..., channel].astype(np.float32)) for channel in range(3))
+        stretched = [channel.resize((width, height), Image.Resampling.BILINEAR) for channel in channels]
+        return np.stack([np.asarray(channel) for channel in stretched], axis=-1)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.array(resized)
 
@@ -38,50 +37,40 @@ def resize_frame(frame: PixelArray, side: int) -> PixelArray:
     return np.array(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def resize_mask(mask: BoolArray, side: int) -> BoolArray:
-    """Stretch a mask [H, W] to a square: what covers half of a pixel or more."""
-    if mask.shape == (side, side):
-        return mask
-    covered = resize_smoothly(torch.from_numpy(mask.astype(np.float32))[None, None], (side, side))[0, 0].numpy()
-    return np.asarray(covered >= 0.5)
+def upscale_logits(low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW) -> FloatArray:
+    """Low-res logits float32 [P, M, h, w] at the size of the image, [P, M, H, W].
 
-
-def resize_smoothly(x: Tensor, size_hw: SizeHW) -> Tensor:
-    """Resize floating-point [B, C, H, W]: bilinear, averaging what becomes one pixel where it shrinks."""
-    return F.interpolate(x, size_hw, mode="bilinear", align_corners=False, antialias=True)
-
-
-def upscale_logits(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
-    """Low-res logits [P, M, h, w] at the size of the image, [P, M, H, W].
-
-    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image. Where the
-    image fills the input, bilinear in one step, as SAM 2 has it.
+    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image; where the image
+    fills the input, bilinear in one step, as SAM 2 has it. Each step is linear along each axis, so together
+    they are one banded matrix an axis.
     """
-    if preprocessing.resize == "square":
-        return F.interpolate(low_res.float(), size_hw, mode="bilinear", align_corners=False)
-    size = (preprocessing.input_size, preprocessing.input_size)
-    logits = F.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
-    height, width = preprocessing.resized_hw(size_hw)
-    return F.interpolate(logits[..., :height, :width], size_hw, mode="bilinear", align_corners=False)
-
-
-def upscale_masks(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
-    """`upscale_logits` thresholded, bool [P, M, H, W].
-
-    On a CPU the logits are never held. Both steps are linear along each axis, so together they are one
-    banded matrix an axis; and they only average, so nothing is above the threshold outside the box of
-    what is above it in low resolution.
-    """
-    if not fast_cpu(low_res):
-        return upscale_logits(low_res, preprocessing, size_hw) > MASK_THRESHOLD
     rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
-    masks = torch.zeros(*low_res.shape[:2], *size_hw, dtype=torch.bool)
-    for logits, mask in zip(low_res.float().flatten(0, 1), masks.flatten(0, 1), strict=True):
+    logits = np.empty((*low_res.shape[:2], *size_hw), dtype=np.float32)
+    for source, target in zip(_matrices(low_res), logits.reshape(-1, *size_hw), strict=True):
+        target[:] = multiply(rows, multiply_transposed(source, columns))
+    return logits
+
+
+def upscale_masks(low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW) -> BoolArray:
+    """`upscale_logits` thresholded, bool [P, M, H, W], without ever holding the logits.
+
+    Interpolation only averages, so nothing is above the threshold outside the box of what is above it in low
+    resolution.
+    """
+    rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
+    masks = np.zeros((*low_res.shape[:2], *size_hw), dtype=np.bool_)
+    for logits, mask in zip(_matrices(low_res), masks.reshape(-1, *size_hw), strict=True):
         _threshold_into(mask, logits, rows, columns)
     return masks
 
 
-def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: SizeHW) -> tuple[Tensor, Tensor]:
+def _matrices(low_res: FloatArray) -> FloatArray:
+    """[P, M, h, w] to [P * M, h, w], which may be written to: PyTorch takes no others."""
+    flat = low_res.reshape(-1, *low_res.shape[2:]).astype(np.float32, copy=False)
+    return flat if flat.flags.writeable else flat.copy()
+
+
+def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: SizeHW) -> tuple[FloatArray, FloatArray]:
     """`upscale_logits` as matrices [H, h] and [W, w]: it is rows @ logits @ columns'."""
     if preprocessing.resize == "square":
         rows, columns = (_one_step_weights(low, out) for low, out in zip(low_hw, size_hw, strict=True))
@@ -94,46 +83,52 @@ def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: Siz
     return rows, columns
 
 
-def _threshold_into(mask: Tensor, logits: Tensor, rows: Tensor, columns: Tensor) -> None:
+def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, columns: FloatArray) -> None:
     """Set `mask` [H, W], all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
     above = logits > MASK_THRESHOLD
-    # Weights are not negative, so a sample that takes anything from a marked row or column is above zero.
-    top, bottom = extent(rows @ above.any(dim=1).to(rows.dtype))
-    left, right = extent(columns @ above.any(dim=0).to(columns.dtype))
+    top, bottom = reach(rows, above.any(axis=1))
+    left, right = reach(columns, above.any(axis=0))
     if top == bottom or left == right:  # nothing, or only in the padding around the image
         return
-    wide = linear(logits, columns[left:right])  # [h, right - left]
+    wide = multiply_transposed(logits, columns[left:right])  # [h, right - left]
     for first in range(top, bottom, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, bottom)
-        start, stop = extent(rows[first:last].any(dim=0))
-        values = rows[first:last, start:stop] @ wide[start:stop]
-        torch.gt(values, MASK_THRESHOLD, out=mask[first:last, left:right])
+        start, stop = extent(rows[first:last].any(axis=0))
+        values = multiply(rows[first:last, start:stop], wide[start:stop])
+        np.greater(values, MASK_THRESHOLD, out=mask[first:last, left:right])
 
 
-def extent(marks: Tensor) -> tuple[int, int]:
+def reach(weights: FloatArray, marks: npt.ArrayLike) -> tuple[int, int]:
+    """Which of the samples that [out, side] makes take anything from those that are marked [side]; see `extent`."""
+    # Weights are not negative.
+    return extent(weights @ np.asarray(marks, dtype=np.float32))
+
+
+def extent(marks: npt.ArrayLike) -> tuple[int, int]:
     """First index that is not zero, and one past the last; 0 and 0 where all are."""
-    indices = marks.nonzero()
+    indices = np.flatnonzero(marks)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
 @lru_cache(maxsize=8)
-def _two_step_weights(side: int, size: int, resized: int, out: int) -> Tensor:
+def _two_step_weights(side: int, size: int, resized: int, out: int) -> FloatArray:
     """[out, side]: bilinear from `side` to `size`, cut to `resized`, bilinear to `out`."""
     return _bilinear_weights(resized, out) @ _bilinear_weights(side, size)[:resized]
 
 
 @lru_cache(maxsize=8)
-def _one_step_weights(side: int, out: int) -> Tensor:
+def _one_step_weights(side: int, out: int) -> FloatArray:
     return _bilinear_weights(side, out)
 
 
-def _bilinear_weights(side: int, out: int) -> Tensor:
+def _bilinear_weights(side: int, out: int) -> FloatArray:
     """[out, side]: each row the two weights of one output sample (half-pixel centres, clamped borders)."""
-    centre = ((torch.arange(out, dtype=torch.float32) + 0.5) * (side / out) - 0.5).clamp(0, side - 1)
-    lower = centre.floor().long()
-    upper = (lower + 1).clamp(max=side - 1)
+    centre = np.clip((np.arange(out, dtype=np.float32) + 0.5) * np.float32(side / out) - 0.5, 0, side - 1)
+    lower = np.floor(centre).astype(np.int64)
+    upper = np.minimum(lower + 1, side - 1)
     fraction = centre - lower
-    weights = torch.zeros(out, side)
-    weights.scatter_add_(1, lower[:, None], (1 - fraction)[:, None])
-    weights.scatter_add_(1, upper[:, None], fraction[:, None])
+    weights = np.zeros((out, side), dtype=np.float32)
+    samples = np.arange(out)
+    weights[samples, lower] += 1 - fraction
+    weights[samples, upper] += fraction
     return weights

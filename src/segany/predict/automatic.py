@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,18 +14,14 @@ from segany.images import DEFAULT_MAX_PIXELS, ImageSource, read_image
 from segany.ops.boxes import box_areas, cut_off_by_crop, suppress_overlaps
 from segany.ops.components import remove_small_regions
 from segany.ops.crops import Crop, make_crops
+from segany.ops.measure import Logits, MaskMeasures
 from segany.ops.points import point_grid
+from segany.ops.proposals import Proposals
 from segany.ops.rle import encode_masks
 from segany.output.records import MaskRecord, MaskRecords
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
 from segany.types import FOREGROUND, PADDING_LABEL, BoolArray, Embedding, FloatArray, IntArray, PixelArray, SizeHW
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from segany.models.promptable import Proposals
-    from segany.ops.measure import MaskMeasures
 
 Progress = Callable[[int, int], None]
 """Told how many of how many points are done."""
@@ -145,7 +141,7 @@ class _Found:
     """Masks of one crop that passed its filters, K of them; boxes and points in pixels of the image."""
 
     crop: Crop
-    low_res: tuple[Tensor, ...]  # K logits [h, w]
+    low_res: tuple[Logits, ...]  # of K masks, [h, w]
     scores: FloatArray
     stability: FloatArray
     boxes_xyxy: FloatArray
@@ -266,8 +262,9 @@ class AutomaticMaskGenerator:
         left, top, right, bottom = found.crop.box_xyxy
         crop_w, crop_h = right - left, bottom - top
         for logits in found.low_res:
-            low_res = logits.t()[None, None].contiguous().cpu().numpy()
-            mask = self.model.upscale_masks(low_res, (crop_w, crop_h))[0, 0]
+            turned: Any = logits.T
+            low_res = turned if isinstance(turned, np.ndarray) else turned.cpu().numpy()
+            mask = self.model.upscale_masks(np.ascontiguousarray(low_res)[None, None], (crop_w, crop_h))[0, 0]
             if (crop_h, crop_w) == size_hw:
                 yield mask.T
             else:

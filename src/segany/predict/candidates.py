@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segany.ops.boxes import overlap
+from segany.ops.measure import BoxBounds, CutOut, Logits, MaskMeasures, bound_boxes, cut_out, measure_masks, restore
 from segany.types import BoolArray, FloatArray, IntArray, Preprocessing, SizeHW
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from segany.ops.measure import BoxBounds, CutOut, MaskMeasures
 
 _MEASURED_AT_ONCE = {"cpu": 1, "gpu": 64}
 """Masks measured together: on a CPU there is nothing to gain, elsewhere a launch costs more than a mask."""
@@ -26,13 +21,13 @@ class Chosen:
 
     Attributes:
         index: int64 [K], which of the candidates, in the order in which they came.
-        low_res: K logits [h, w].
+        low_res: `Logits` [h, w] of each.
         stability: float32 [K].
         boxes_xyxy: float32 [K, 4].
     """
 
     index: IntArray
-    low_res: tuple[Tensor, ...]
+    low_res: tuple[Logits, ...]
     stability: FloatArray
     boxes_xyxy: FloatArray
 
@@ -50,10 +45,8 @@ class Candidates:
         self._scores: list[FloatArray] = []
         self._bounds: list[BoxBounds] = []
 
-    def add(self, low_res: Tensor, scores: FloatArray) -> None:
+    def add(self, low_res: Logits, scores: FloatArray) -> None:
         """Logits [K, h, w] and their predicted IoU [K]."""
-        from segany.ops.measure import bound_boxes, cut_out
-
         self._logits += cut_out(low_res, self.stability_offset)
         self._scores.append(scores)
         self._bounds.append(bound_boxes(low_res, self.preprocessing, self.size_hw))
@@ -91,7 +84,7 @@ class Candidates:
     def _best_first(self, alive: BoolArray) -> Iterator[list[int]]:
         """Candidates in falling order of score, some at a time, without those that are no longer alive."""
         order = np.argsort(-np.concatenate(self._scores), kind="stable")
-        on_cpu = all(logits.values.device.type == "cpu" for logits in self._logits[:1])
+        on_cpu = all(isinstance(logits.values, np.ndarray) for logits in self._logits[:1])
         together = _MEASURED_AT_ONCE["cpu" if on_cpu else "gpu"]
         while len(order):
             order = order[alive[order]]
@@ -100,10 +93,5 @@ class Candidates:
                 yield some.tolist()
 
     def _measure(self, some: list[int]) -> MaskMeasures:
-        import torch
-
-        from segany.ops.measure import measure_masks
-
-        with torch.inference_mode():
-            low_res = torch.stack([self._logits[index].restored() for index in some])
-            return measure_masks(low_res, self.preprocessing, self.size_hw, self.stability_offset)
+        low_res = restore([self._logits[index] for index in some])
+        return measure_masks(low_res, self.preprocessing, self.size_hw, self.stability_offset)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segany.models.sam2.model import MASK_LOGIT
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
-from segany.ops.resize import resize_mask, resize_smoothly
+from segany.ops.interpolate import resize_mask, resize_smoothly
 from segany.predict.object_track import Before, ObjectTrack, Remembered
 from segany.types import (
     BOX_BOTTOM_RIGHT_LABEL,

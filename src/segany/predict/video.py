@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segany.errors import ConfigError, check
+from segany.extras import require_torch
 from segany.frames import open_frames
 from segany.frames.live import LiveFrames
 from segany.images import DEFAULT_MAX_PIXELS
-from segany.predict.video_session import VideoSession
+
+require_torch()
+
+from segany.predict.video_session import VideoSession  # noqa: E402
 
 if TYPE_CHECKING:
     from segany.models.promptable import PromptableModel
@@ -63,13 +67,13 @@ class VideoPredictor:
             max_pixels: larger frames are refused.
 
         Raises:
-            ConfigError: the model has no memory, as those for images alone.
+            ConfigError: the model has no memory, as those for images alone and exported ones.
         """
         from segany.models.sam2.model import Sam2
 
         if not isinstance(model, Sam2):
             raise ConfigError(
-                f"{model.name} works on single images. Load a model with a memory, such as sam2.1_hiera_tiny."
+                f"{model.name} works on single images here. Load one with a memory, in PyTorch: sam2.1_hiera_tiny."
             )
         self.model = model
         self.config = config or VideoConfig()

@@ -32,6 +32,20 @@ class DecodedTokens(NamedTuple):
     tokens: Tensor
 
 
+class AllCandidates(NamedTuple):
+    """All masks of P prompts: the single one, then the three of an ambiguous prompt.
+
+    Attributes:
+        low_res: logits [P, 4, 4h, 4w].
+        iou: [P, 4], predicted IoU.
+        tokens: [P, n, C], the decoder's own tokens and the prompt's.
+    """
+
+    low_res: Tensor
+    iou: Tensor
+    tokens: Tensor
+
+
 class MaskDecoder(nn.Module):
     """Predicts one mask for a clear prompt and three for an ambiguous one."""
 
@@ -70,6 +84,19 @@ class MaskDecoder(nn.Module):
         decoded = self.transform(image, prompt_tokens, multimask=multimask)
         return self.all_masks(decoded, image.detail), decoded.iou
 
+    def all_candidates(self, image: ImageTokens, prompt_tokens: Tensor) -> AllCandidates:
+        """Every mask there is for P prompts, M = 4: the single one first, then the three.
+
+        For export: what is computed depends neither on how many prompts there are nor on any value.
+        """
+        tokens, (part,) = cast(tuple[Tensor, tuple[Tensor]], self.run_transformer(image, prompt_tokens))
+        iou = self.iou_prediction_head(tokens[:, 0])
+        return AllCandidates(self._every_mask(part, tokens[:, 1:], image.detail), iou, tokens)
+
+    def _every_mask(self, part: Tensor, mask_tokens: Tensor, detail: Detail | None) -> Tensor:
+        weights = self.mask_weights(mask_tokens, slice(0, self.mask_tokens_count))
+        return upscale_and_project(self.output_upscaling, first_rows(self.output_upscaling, part), weights, detail)
+
     def prepare(self, image: ImageTokens) -> SharedImage:
         """An image [1, T, C] for many prompts, on a CPU. It costs as much as three prompts save."""
         return SharedImage(self.transformer, image, *_as_linear(self.output_upscaling[0]))
@@ -85,7 +112,7 @@ class MaskDecoder(nn.Module):
         self, image: ImageTokens | SharedImage, prompt_tokens: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...] | FinishedImage]:
         """The decoder's own tokens before those of the prompts, [P, n, C], and the image, after the transformer."""
-        own = self.own_tokens().expand(len(prompt_tokens), -1, -1)
+        own = self.own_tokens().expand(prompt_tokens.shape[0], -1, -1)
         tokens = torch.cat([own, prompt_tokens], dim=1)
         if isinstance(image, SharedImage):
             return image.transform(tokens)

@@ -103,6 +103,8 @@ class Attention(nn.Module):
 
     def _regrouping_is_cheaper(self, count: int) -> bool:
         """Compare multiplications an image token: count * heads rows of C, against projecting it to D channels."""
+        if torch.compiler.is_compiling():  # the count is any; it is small as a rule
+            return True
         channels, inner = self.q_proj.in_features, self.q_proj.out_features
         return count * self.heads * channels < channels * inner + count * inner
 
@@ -140,15 +142,14 @@ class TwoWayBlock(nn.Module):
         return self.norm1(tokens + self.self_attn(with_positions, with_positions, tokens))
 
     def _update(self, image: ImageTokens, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        together, parts = len(keys), image.parts
-        if fast_cpu(keys):
-            together = 1
-            if len(parts) == 1:
-                parts = parts[0].expand(len(keys), -1, -1).split(1)
         attend = self.cross_attn_image_to_token.image_to_tokens
+        if not fast_cpu(keys):
+            (part,) = image.parts
+            return (self.norm4(part + attend(part, image.positions, keys, values)),)
+        parts = image.parts if len(image.parts) > 1 else image.parts[0].expand(len(keys), -1, -1).split(1)
         return tuple(
             self.norm4(part + attend(part, image.positions, some_keys, some_values))
-            for part, some_keys, some_values in zip(parts, keys.split(together), values.split(together), strict=True)
+            for part, some_keys, some_values in zip(parts, keys.split(1), values.split(1), strict=True)
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder
+from segany.models.sam.mask_decoder import AllCandidates, DecodedTokens, MaskDecoder
 from segany.models.sam.shared_image import SharedImage
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
@@ -61,6 +61,19 @@ class Sam2MaskDecoder(MaskDecoder):
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
         object_scores = self.pred_obj_score_head(decoded.tokens[:, 0])[:, 0]
         return DecodedObjects(low_res, iou, decoded.tokens[:, 2:][:, chosen], object_scores)
+
+    def all_candidates(self, image: ImageTokens, prompt_tokens: Tensor) -> AllCandidates:
+        """As `MaskDecoder.all_candidates`; the single mask is the best of three where it is not stable itself."""
+        tokens, (part,) = cast(tuple[Tensor, tuple[Tensor]], self.run_transformer(image, prompt_tokens))
+        iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
+        low_res = self._every_mask(part, tokens[:, 2:], image.detail)
+        if self.stability_thresh is not None:
+            best = iou[:, 1:].argmax(dim=1, keepdim=True) + 1
+            places = torch.cat([torch.zeros_like(best), best], dim=1)
+            pair = low_res.gather(1, places[..., None, None].expand(-1, -1, *low_res.shape[2:]))
+            single, single_iou = self._stable(pair, iou.gather(1, places))
+            low_res, iou = torch.cat([single, low_res[:, 1:]], dim=1), torch.cat([single_iou, iou[:, 1:]], dim=1)
+        return AllCandidates(low_res, iou, tokens)
 
     def transform(self, image: ImageTokens | SharedImage, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
         """As `MaskDecoder.transform`; for a single mask also the best of the three, in second place."""

@@ -28,13 +28,15 @@ class RotaryAttention(nn.Module):
         self.v_proj = Linear(source_width, width)
         self.out_proj = Linear(width, width)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int | None = None
+    ) -> Tensor:
         """Attend from a frame to positions of frames.
 
         Args:
             x: [O, T, C].
             keys, values: [O, S, C'], whole frames of T positions, and then `unrotated` tokens that
-                lie nowhere.
+                lie nowhere; by default one frame.
             rotations: of the T positions.
 
         Returns:
@@ -50,9 +52,9 @@ class RotaryAttention(nn.Module):
         attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
         return self.out_proj(attended)
 
-    def _rotated_keys(self, keys: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+    def _rotated_keys(self, keys: Tensor, rotations: Rotations, unrotated: int | None) -> Tensor:
         key = _project(keys, self.k_proj)
-        if key.shape[1] == len(rotations.cosines):
+        if unrotated is None:
             return rotations.rotate(key)
         positions = len(rotations.cosines)
         spatial, rest = key.split([key.shape[1] - unrotated, unrotated], dim=1)

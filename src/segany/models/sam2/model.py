@@ -20,7 +20,8 @@ from segany.models.sam2.memory_encoder import MemoryEncoder
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.nn.layers import Perceptron
 from segany.nn.positions import sine_grid, sine_times
-from segany.ops.resize import resize_frame, resize_smoothly
+from segany.ops.interpolate import resize_smoothly
+from segany.ops.resize import resize_frame
 from segany.types import MASK_THRESHOLD, PADDING_LABEL, PixelArray
 
 NO_OBJECT_LOGIT = -1024.0
@@ -194,6 +195,12 @@ class Sam2(PromptableModel):
             object_scores=(2 * visible.to(masks.dtype) - 1) * MASK_LOGIT,
         )
 
+    def identify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of being visible [P], and object pointers of all four candidates [P, 4, C], of decoded tokens."""
+        scores = self.sam_mask_decoder.pred_obj_score_head(tokens[:, 0])[:, 0]
+        count = self.sam_mask_decoder.mask_tokens_count
+        return scores, self._hide_pointers(self.obj_ptr_proj(tokens[:, 2 : 2 + count]), scores > 0)
+
     def _hide_pointers(self, pointers: Tensor, visible: Tensor) -> Tensor:
         """Pointers [O, M, C], replaced where the object is not visible [O]."""
         return torch.where(visible[:, None, None], pointers, self.no_obj_ptr)
@@ -216,6 +223,10 @@ class Sam2(PromptableModel):
         size = self.config.input_size
         logits = F.interpolate(low_res[:, None].float(), (size, size), mode="bilinear", align_corners=False)
         masks = (logits > MASK_THRESHOLD).float() if binarise else logits.sigmoid()
+        return self.remember(frame, masks, object_scores)
+
+    def remember(self, frame: FrameFeatures, masks: Tensor, object_scores: Tensor) -> Tensor:
+        """The second half of `encode_memory`, for masks [O, 1, S, S] that say how surely each pixel is inside, 0..1."""
         masks = masks * self.config.memory.mask_scale + self.config.memory.mask_bias
         memory: Tensor = self.memory_encoder(frame.image, masks.to(frame.image.dtype))
         if self.config.memory.occlusion_embedding:
@@ -245,25 +256,37 @@ class Sam2(PromptableModel):
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:
         """One object's memory as tokens with and without their positions, [S, C_memory] each."""
+        masks = torch.stack(memory.masks).to(device=self.device, dtype=self.dtype)
+        pointers = torch.stack(memory.pointers).to(masks) if memory.pointers else self.no_obj_ptr[:0]
+        slots, times = (torch.tensor(values, device=self.device) for values in (memory.slots, memory.times))
+        return self.memory_tokens(masks, slots, pointers, times)
+
+    def memory_tokens(self, masks: Tensor, slots: Tensor, pointers: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """One object's memory as tokens with and without their positions, [S, C_memory] each.
+
+        Args:
+            masks: [K, C_memory, h, w], as `encode_memory` made them.
+            slots: [K], of those memories in time, as in `memory_bank.MemoryPlan`.
+            pointers: [L, C], object pointers; L may be 0.
+            times: [L], of those pointers, as in the plan.
+        """
         channels = self.config.memory.channels
-        masks = torch.stack(memory.masks).to(device=self.device, dtype=self.dtype)  # [K, C_memory, h, w]
         values = masks.flatten(2).transpose(1, 2)  # [K, T, C_memory]
         positions = sine_grid((masks.shape[2], masks.shape[3]), channels, values)
-        keys = values + positions + self.maskmem_tpos_enc[list(memory.slots), 0]
-        tokens = values.flatten(0, 1)
-        if not memory.pointers:
-            return keys.flatten(0, 1), tokens
+        keys = values + positions + self.maskmem_tpos_enc[slots, 0]
         # A pointer is as many tokens as its channels are those of memories.
-        pointers = torch.stack(memory.pointers).to(values).unflatten(1, (-1, channels))  # [L, C / C_memory, C_memory]
-        keyed = pointers + self._time_positions(memory.times)[:, None]
-        return torch.cat([keys.flatten(0, 1), keyed.flatten(0, 1)]), torch.cat([tokens, pointers.flatten(0, 1)])
+        parts = pointers.unflatten(1, (pointers.shape[1] // channels, channels))  # [L, C / C_memory, C_memory]
+        keyed = parts + self._time_positions(times)[:, None]
+        return torch.cat([keys.flatten(0, 1), keyed.flatten(0, 1)]), torch.cat(
+            [values.flatten(0, 1), parts.flatten(0, 1)]
+        )
 
-    def _time_positions(self, times: Sequence[float]) -> Tensor:
-        """[L, C_memory] for the times of L object pointers; zeros where the model does not encode them."""
+    def _time_positions(self, times: Tensor) -> Tensor:
+        """[L, C_memory] for the times [L] of object pointers; zeros where the model does not encode them."""
         memory = self.config.memory
         if not memory.pointer_times:
-            return self.no_obj_ptr.new_zeros(len(times), memory.channels)
-        encoded = sine_times(torch.tensor(times, device=self.device), self.config.encoder.out_channels)
+            return self.no_obj_ptr.new_zeros(times.shape[0], memory.channels)
+        encoded = sine_times(times, self.config.encoder.out_channels)
         return self.obj_ptr_tpos_proj(encoded.to(self.dtype))
 
     def _without_memory(self, frame: FrameFeatures) -> Tensor:

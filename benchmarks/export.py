@@ -1,0 +1,203 @@
+"""The table of exports: model x precision x runtime, with speed, and IoU with PyTorch's masks.
+
+    python -m benchmarks.export --peer-python ~/peers/bin/python --calibrate photos/
+
+Every row is a process of its own; rounds go through all rows before any comes again. The weights of ViT-B are
+made from a seed, so that its masks mean nothing and its embeddings are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.agreement import mask_iou
+from benchmarks.cases import CASES, MOBILE_SAM, SEGMENT_ANYTHING
+from benchmarks.measure import OUR_PYTHON, Inputs, make_job, run_worker
+from benchmarks.protocol import Arrays, Job
+from benchmarks.setting import REPOSITORY, Setting
+
+WORKER = "benchmarks.exported"
+RUNTIMES = {"fp32": ("onnx", "openvino", "openvino-bf16"), "fp16": ("onnx", "openvino"), "int8": ("onnx", "openvino")}
+REPEATS = {"embed": 5, "predict": 20, "automatic": 1}
+TITLES = {"embed": "embed an image", "predict": "one point, three masks", "automatic": "masks of everything"}
+
+
+@dataclass
+class Row:
+    """One model in one precision and runtime, at one task.
+
+    Attributes:
+        worker: module of its worker, and `python` what runs it.
+        weights: what the worker loads.
+        runtime: as the worker knows it.
+        note: what stands in place of numbers, where there are none.
+        seconds: the median of each round; `processes` are those of whole processes.
+        outputs: of the last round.
+    """
+
+    model: str
+    task: str
+    title: str
+    worker: str
+    python: Path
+    weights: str
+    runtime: str
+    precision: str
+    note: str = ""
+    seconds: list[float] = field(default_factory=list)
+    processes: list[float] = field(default_factory=list)
+    outputs: Arrays = field(default_factory=dict)
+
+
+def main() -> None:
+    """Export, measure, write."""
+    options = _parse()
+    setting = Setting.current()
+    with tempfile.TemporaryDirectory() as scratch:
+        inputs = Inputs(options.image, tuple(options.point), None, Path(scratch))
+        rows: list[Row] = []
+        for model in options.model:
+            rows += _rows(model, inputs, options)
+        for number in range(options.rounds):
+            for row in rows:
+                if not row.note and (row.task != "automatic" or number == 0):
+                    _measure(row, inputs)
+                    print(
+                        f"round {number + 1}: {row.model} {row.title} {row.task}: {row.seconds[-1]:.3f} s", flush=True
+                    )
+    path = REPOSITORY / "benchmarks" / "results" / "export.md"
+    path.write_text(_table(rows, setting, options))
+    print(path)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", type=Path, help="interpreter that has the official code")
+    parser.add_argument("--image", type=Path, default=REPOSITORY / "examples" / "images" / "coffee.png")
+    parser.add_argument("--point", type=float, nargs=2, default=(300.0, 200.0), help="x and y of an object")
+    parser.add_argument("--calibrate", type=Path, help="folder of images for int8; without it there is no int8")
+    parser.add_argument("--model", action="append", choices=("mobile_sam", "sam_vit_b"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--automatic", action="store_true", help="masks of everything too, once")
+    options = parser.parse_args()
+    options.model = options.model or ["mobile_sam", "sam_vit_b"]
+    return options
+
+
+def _rows(model: str, inputs: Inputs, options: argparse.Namespace) -> list[Row]:
+    """PyTorch, the official code, and every export of a model, for every task."""
+    case = CASES["mobile_sam/embed" if model == "mobile_sam" else "sam_vit_b/encoder"]
+    weights = make_job(case, inputs).weights
+    tasks = ["embed", "predict", *(["automatic"] if options.automatic else [])] if model == "mobile_sam" else ["embed"]
+    folders = _export_all(model, weights, inputs.scratch, options.calibrate)
+    rows = []
+    for task in tasks:
+        rows.append(Row(model, task, "PyTorch, segany", WORKER, OUR_PYTHON, weights, "torch", "fp32"))
+        if options.peer_python and task != "automatic":
+            peer = MOBILE_SAM if model == "mobile_sam" else SEGMENT_ANYTHING
+            theirs = task if model == "mobile_sam" else "encoder"
+            rows.append(Row(model, theirs, "PyTorch, official", peer, options.peer_python, weights, "cpu", "fp32"))
+        for precision, (folder, note) in folders.items():
+            for runtime in RUNTIMES[precision]:
+                title = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "openvino-bf16": "OpenVINO, bf16"}[runtime]
+                rows.append(Row(model, task, title, WORKER, OUR_PYTHON, str(folder), runtime, precision, note))
+    return rows
+
+
+def _export_all(model: str, weights: str, scratch: Path, calibrate: Path | None) -> dict[str, tuple[Path, str]]:
+    """A folder for each precision, or why there is none."""
+    import segany
+    from segany.export import to_onnx
+
+    images = sorted(calibrate.iterdir())[:20] if calibrate else []
+    loaded = segany.load(weights, device="cpu")
+    folders = {}
+    for precision in ("fp32", "fp16", *(["int8"] if images else [])):
+        folder = scratch / f"{model}-{precision}"
+        try:
+            to_onnx(loaded, folder, precision=precision, calibrate=images, min_iou=0.0)
+            note = ""
+        except segany.ExportError as error:
+            note = str(error)
+        folders[precision] = (folder, note)
+    return folders
+
+
+def _measure(row: Row, inputs: Inputs) -> None:
+    repeats = REPEATS.get(row.task, 3)
+    job = Job(
+        task=row.task,
+        weights=row.weights,
+        image=str(inputs.image.resolve()),
+        point_xy=inputs.point_xy,
+        device=row.runtime,
+        warmup=0 if row.task == "automatic" else 2,
+        repeats=repeats,
+        outputs=str(inputs.scratch / "outputs.npz"),
+    )
+    report, row.outputs = run_worker(job, python=row.python, worker=row.worker)
+    row.seconds.append(median(report.seconds))
+    row.processes.append(report.process_seconds)
+
+
+def _table(rows: Sequence[Row], setting: Setting, options: argparse.Namespace) -> str:
+    lines = [
+        "# Exports",
+        "",
+        f"Made by `python -m benchmarks.export`: {setting.cpu}, {setting.cores} cores, {setting.date}, commit "
+        f"{setting.commit}, {options.image.name}, {options.rounds} rounds. Times are medians; the ratio is the time of",
+        "the official code over the row's. IoU is the mean over the masks of the task with those of segany in PyTorch;",
+        "embeddings have their largest relative difference instead.",
+        "",
+    ]
+    for model, task in dict.fromkeys((row.model, "embed" if row.task == "encoder" else row.task) for row in rows):
+        chosen = [
+            row for row in rows if row.model == model and row.task in (task, "encoder" if task == "embed" else task)
+        ]
+        base = next((median(row.seconds) for row in chosen if "official" in row.title and row.seconds), None)
+        lines += [
+            f"## {model}: {TITLES[task]}",
+            "",
+            "| | precision | time | | process | agreement |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_line(row, chosen[0], base) for row in chosen]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _same_task(row: Row) -> str:
+    """The worker for the official ViT-B has the encoder alone, which is nearly all of embedding."""
+    return "embed" if row.task == "encoder" else row.task
+
+
+def _line(row: Row, reference: Row, base: float | None) -> str:
+    if row.note:
+        return f"| {row.title} | {row.precision} | {row.note} | | | |"
+    seconds = median(row.seconds)
+    ratio = "" if base is None else f"{base / seconds:.1f}x"
+    is_other = row is not reference and row.task != "encoder"  # which works on noise
+    agreement = _agreement(row.outputs, reference.outputs) if is_other else ""
+    return (
+        f"| {row.title} | {row.precision} | {1000 * seconds:.0f} ms | {ratio} | {median(row.processes):.2f} s "
+        f"| {agreement} |"
+    )
+
+
+def _agreement(ours: Arrays, reference: Arrays) -> str:
+    if "masks" in ours:
+        best = [max(mask_iou(mask, other) for other in ours["masks"]) for mask in reference["masks"]]
+        return f"IoU {np.mean(best):.4f}, {len(ours['masks'])} of {len(reference['masks'])} masks"
+    difference = np.abs(ours["embedding"] - reference["embedding"]).max() / np.abs(reference["embedding"]).max()
+    return f"difference {difference:.1e}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The worker for exported models: segany's predictors over a runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import segany
+from benchmarks.protocol import Arrays, Call, Job, serve
+from segany.predict.automatic import ProposingModel
+from segany.runtime import OnnxModel, OpenVinoModel
+
+
+def embed(job: Job) -> Call:
+    """Image to embedding."""
+    predictor, image = segany.ImagePredictor(_model(job)), job.pixels()
+    return lambda: {"embedding": predictor.embed(image).features[0]}
+
+
+def predict(job: Job) -> Call:
+    """One point to three masks at the size of the image, with an embedding of its own ready."""
+    predictor = segany.ImagePredictor(_model(job))
+    embedding = predictor.embed(job.pixels())
+    prompt = segany.Prompt(points_xy=[job.point_xy])
+
+    def call() -> Arrays:
+        prediction = predictor.predict(embedding, prompt, masks="multi")
+        return {"masks": prediction.masks[0], "scores": prediction.scores[0]}
+
+    return call
+
+
+def automatic(job: Job) -> Call:
+    """Masks of everything, in an order of their own: the smallest first."""
+    generator, image = segany.AutomaticMaskGenerator(_model(job)), job.pixels()
+
+    def call() -> Arrays:
+        records = sorted(generator.generate(image), key=lambda record: (record.area, record.bbox_xywh))
+        return {"masks": np.stack([record.mask for record in records])}
+
+    return call
+
+
+def _model(job: Job) -> ProposingModel:
+    """The model of `job.weights`, a checkpoint or an exported folder, in the runtime that is the job's device."""
+    if job.device == "torch":
+        return segany.load(job.weights, device="cpu")
+    if job.device == "onnx":
+        return OnnxModel(job.weights)
+    return OpenVinoModel(job.weights, arithmetic="bf16" if job.device == "openvino-bf16" else "f32")
+
+
+if __name__ == "__main__":
+    serve({"embed": embed, "predict": predict, "automatic": automatic}, ("onnxruntime", "openvino"))

@@ -1,0 +1,92 @@
+"""`segany export`: models as ONNX files, from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from segany.cli.inputs import find_images
+from segany.errors import ConfigError
+from segany.models.registry import MODELS
+from segany.runtime import open_export
+from segany.runtime.manifest import Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from segany.models.promptable import PromptableModel
+
+PrecisionOption: TypeAlias = Literal["fp32", "fp16", "int8"]
+RuntimeOption: TypeAlias = Literal["onnx", "openvino"]
+
+
+def export(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A name from `segany models`, or the path of a checkpoint.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the export; replaced where it is one already.", show_default=False)
+    ] = None,
+    precision: Annotated[
+        PrecisionOption, typer.Option(help="Of the arithmetic. fp16 and int8 change masks slightly.")
+    ] = "fp32",
+    calibrate: Annotated[
+        Path | None, typer.Option(help="For int8: a folder of images like those to come, about twenty.")
+    ] = None,
+    min_iou: Annotated[
+        float, typer.Option(min=0, max=1, help="For int8: the mean IoU with PyTorch's masks to be reached.")
+    ] = 0.95,
+    opset: Annotated[int, typer.Option(min=18, help="Of ONNX.")] = 20,
+    check: Annotated[
+        Path | None, typer.Option(help="Do not export: check this folder again, against PyTorch.", show_default=False)
+    ] = None,
+    runtime: Annotated[RuntimeOption, typer.Option(help="For --check: what runs the export.")] = "onnx",
+) -> None:
+    """Export a model to ONNX files that run without PyTorch: encoder, decoder, and a manifest.
+
+    An export is checked before it is accepted: points, boxes and masks on a portrait, a landscape and a
+    square image must give the masks that PyTorch gives. SAM 2 gets two more files, for the memory of video.
+    """
+    if check is not None:
+        _print_checks(_check(check, model, runtime, min_iou))
+        return
+    if model is None or out is None:
+        raise ConfigError("Say what to export and where to: segany export mobile_sam --out onnx/")
+    from segany.export import to_onnx
+
+    images = find_images([calibrate], out) if calibrate is not None else []
+    manifest = to_onnx(_load(model), out, precision=precision, calibrate=images, min_iou=min_iou, opset=opset)
+    _print_checks(manifest)
+    for record in manifest.files.values():
+        typer.echo(out / record.path)
+
+
+def _load(model: str) -> PromptableModel:
+    import segany
+
+    return segany.load(model, runtime="torch", device="cpu")
+
+
+def _check(folder: Path, model: str | None, runtime: RuntimeOption, min_iou: float) -> Manifest:
+    manifest = read_manifest(folder)
+    if model is None and manifest.model not in MODELS:
+        raise ConfigError(
+            f"{folder} was exported from a checkpoint. Give it: segany export CHECKPOINT --check {folder}"
+        )
+    exported = open_export(folder, runtime)
+    from segany.export import check_export
+
+    return check_export(_load(model or manifest.model), folder, exported=exported, min_iou=min_iou)
+
+
+def _print_checks(manifest: Manifest) -> None:
+    table = Table(
+        "prompts", "masks", "mean IoU", "least IoU", title=f"{manifest.model} {manifest.precision} beside PyTorch"
+    )
+    for record in manifest.checks:
+        table.add_row(record.kind, str(record.masks), f"{record.mean_iou:.4f}", f"{record.min_iou:.4f}")
+    table.add_row("all", str(sum(record.masks for record in manifest.checks)), f"{manifest.mean_iou or 0:.4f}", "")
+    Console().print(table)

@@ -1,0 +1,10 @@
+"""Models as ONNX files that run without PyTorch: `to_onnx(segany.load("mobile_sam"), "onnx/mobile_sam")`."""
+
+from segany.extras import require_torch
+
+require_torch()
+
+from segany.export.check import check_export  # noqa: E402
+from segany.export.onnx import to_onnx  # noqa: E402
+
+__all__ = ["check_export", "to_onnx"]

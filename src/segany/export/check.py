@@ -1,0 +1,167 @@
+"""Whether an exported model makes the masks that PyTorch makes, prompt kind by prompt kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from segany.errors import ExportError
+from segany.models.promptable import PromptableModel
+from segany.predict.image import ImagePredictor, labelled_points
+from segany.runtime.manifest import CheckRecord, Manifest, Precision
+from segany.runtime.model import ExportedModel, OnnxModel
+from segany.types import BoolArray, Embedding, PixelArray, Prompt, SizeHW
+
+CHECKED_PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+MIN_IOU_FP32 = 0.999
+"""What every mask must reach."""
+
+MIN_IOU_FP16 = 0.99
+"""What the masks of every kind of prompt must reach on average."""
+
+ROUNDING_PIXELS = 2
+"""So many pixels may differ in any mask: where logits are nearly zero, the order of a sum decides."""
+
+SCENE_SIZES: tuple[SizeHW, ...] = ((640, 448), (420, 640), (512, 512))
+"""Portrait, landscape, square."""
+
+_CENTRES = np.array([[0.32, 0.3], [0.66, 0.64], [0.3, 0.72]])
+_RADII = np.array([[0.2, 0.14], [0.22, 0.2], [0.13, 0.16]])
+
+
+def scenes() -> list[PixelArray]:
+    """Drawn images, uint8 [H, W, 3]: shaded discs on a shaded ground, with grain."""
+    images = []
+    for seed, (height, width) in enumerate(SCENE_SIZES):
+        random = np.random.default_rng(seed)
+        y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+        image = np.stack([90 + 60 * x, 110 + 50 * y, 130 - 50 * x], axis=-1)
+        for (centre_x, centre_y), (radius_x, radius_y) in zip(_CENTRES, _RADII, strict=True):
+            distance = np.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y)
+            colour = random.uniform(20, 235, 3)
+            image = np.where((distance < 1)[..., None], colour * (1 - 0.3 * distance[..., None]), image)
+        image += random.normal(0, 4, image.shape)
+        images.append(image.clip(0, 255).astype(np.uint8))
+    return images
+
+
+def prompts_of_kinds(size_hw: SizeHW, mask_logits: Prompt) -> dict[str, Prompt]:
+    """A prompt of each kind for a scene; `mask_logits` is the one with a mask."""
+    scale = np.array(size_hw[::-1], dtype=np.float64)
+    first, second = _CENTRES[:2] * scale
+    box = np.concatenate([first - _RADII[0] * scale, first + _RADII[0] * scale]).clip(0)
+    return {
+        "point": Prompt(points_xy=[first]),
+        "several points": Prompt(points_xy=[first, first + 0.3 * _RADII[0] * scale, second], labels=[1, 1, 0]),
+        "box": Prompt(box_xyxy=box),
+        "box and point": Prompt(points_xy=[first], box_xyxy=box),
+        "mask and point": mask_logits,
+        "mask": Prompt(mask_logits=mask_logits.mask_logits),
+    }
+
+
+def compare_masks(model: PromptableModel, exported: ExportedModel, images: Sequence[PixelArray]) -> list[CheckRecord]:
+    """Masks of both for each kind of prompt on each image: the single mask and the three.
+
+    The exported file makes them at the size of the image itself, from its own embedding.
+    """
+    overlaps: dict[str, list[float]] = {}
+    predictor = ImagePredictor(model)
+    for image in images:
+        embedding = predictor.embed(image)
+        features = exported.embed([image])[0]
+        earlier = predictor.predict(embedding, Prompt(points_xy=[_CENTRES[1] * np.array(embedding.size_hw[::-1])]))
+        kinds = prompts_of_kinds(embedding.size_hw, earlier.refine())
+        for kind, prompt in kinds.items():
+            expected = predictor.predict(embedding, [prompt, prompt], masks="multi").masks[0]
+            single = predictor.predict(embedding, prompt, masks="single").masks[0]
+            found = _exported_masks(exported, features, embedding, prompt)
+            pairs = zip(np.concatenate([single, expected]), found, strict=True)
+            overlaps.setdefault(kind, []).extend(mask_iou(ours, theirs) for ours, theirs in pairs)
+    return [
+        CheckRecord(kind=kind, masks=len(values), mean_iou=float(np.mean(values)), min_iou=min(values))
+        for kind, values in overlaps.items()
+    ]
+
+
+def _exported_masks(
+    exported: ExportedModel, features: Sequence[np.ndarray], embedding: Embedding, prompt: Prompt
+) -> Iterator[BoolArray]:
+    """The four candidates at the size of the image. A second prompt beside it must change nothing."""
+    points, labels = labelled_points(prompt, embedding, pads_boxes=exported.pads_boxes)
+    side = exported.low_res_size
+    mask = np.zeros((side, side), dtype=np.float32) if prompt.mask_logits is None else prompt.mask_logits
+    outputs = exported.decode(
+        features,
+        np.stack([points, points[::-1]]),
+        np.stack([labels, labels[::-1]]),
+        np.stack([mask, np.ones_like(mask)]),
+        np.array([prompt.mask_logits is not None, prompt.mask_logits is None]),
+        candidates=(0, 1, 2, 3),
+        size_hw=embedding.size_hw,
+    )
+    yield from outputs["mask_logits_at_size"][0] > 0
+
+
+def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
+    """IoU of two masks [H, W]; 1 where so few pixels differ that rounding explains them."""
+    if np.count_nonzero(ours != theirs) <= ROUNDING_PIXELS:
+        return 1.0
+    return float(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
+
+
+def judge(manifest: Manifest, min_iou: float) -> None:
+    """Raise `ExportError` where the masks of the checks are not good enough for the precision."""
+    for record in manifest.checks:
+        low = {"fp32": record.min_iou < MIN_IOU_FP32, "fp16": record.mean_iou < MIN_IOU_FP16}
+        if low.get(manifest.precision, False):
+            raise ExportError(
+                f"The export is refused: masks of {record.kind} prompts agree with PyTorch's only to an IoU of "
+                f"{record.mean_iou:.4f} (least {record.min_iou:.4f}) in {manifest.precision}. Choose another precision."
+            )
+    mean = manifest.mean_iou or 0.0
+    if manifest.precision == "int8" and mean < min_iou:
+        raise ExportError(
+            f"The export is refused: in int8 masks agree with PyTorch's to a mean IoU of {mean:.3f}, under "
+            f"{min_iou:g}. Give more images to calibrate with, lower --min-iou, or take fp16."
+        )
+
+
+def check_export(
+    model: PromptableModel,
+    folder: str | Path,
+    *,
+    exported: ExportedModel | None = None,
+    images: Sequence[PixelArray] = (),
+    min_iou: float = 0.0,
+) -> Manifest:
+    """Repeat the checks of an export.
+
+    Args:
+        model: the one that was exported, in PyTorch.
+        folder: what `to_onnx` made.
+        exported: the same in another runtime; ONNX Runtime by default.
+        images: uint8 [H, W, 3], beside the drawn ones.
+        min_iou: for int8, as of `to_onnx`.
+
+    Returns:
+        The manifest with the new results; the folder is left as it is.
+
+    Raises:
+        ExportError: the folder is no intact export, or of other weights, or its masks are not the model's.
+    """
+    exported = exported or OnnxModel(folder)
+    manifest = exported.manifest
+    if manifest.weights_id != model.encoder_id:
+        raise ExportError(
+            f"{folder} was exported from other weights of {manifest.model}. Give the checkpoint that it was made of."
+        )
+    checks = compare_masks(model, exported, [*scenes(), *images])
+    mean = sum(record.mean_iou for record in checks) / len(checks)
+    manifest = manifest.model_copy(update={"checks": checks, "mean_iou": mean})
+    judge(manifest, min_iou)
+    return manifest

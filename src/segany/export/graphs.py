@@ -1,0 +1,257 @@
+"""What each exported file computes, as modules whose inputs and outputs are tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segany.models.promptable import PromptableModel
+from segany.models.sam.mask_decoder import arrange_detail
+from segany.models.sam.two_way_transformer import ImageTokens
+from segany.models.sam2.model import LOGIT_LIMIT, Sam2
+from segany.models.sam2.tracking import FrameFeatures
+from segany.types import MASK_THRESHOLD, Preprocessing
+
+SAM_FEATURES = ("image_embedding",)
+SAM2_FEATURES = ("image_embedding", "fine", "half")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A file to be exported.
+
+    Attributes:
+        name: of the file, without its suffix.
+        module: what it computes.
+        inputs: an example of each input, in order.
+        outputs: names.
+        dynamic: of the inputs that have them, the names of the axes of any size.
+        output_axes: the same of the outputs.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    output_axes: dict[str, dict[int, str]] = field(default_factory=dict)
+
+
+def feature_names(model: PromptableModel) -> tuple[str, ...]:
+    """Names of what the encoder returns and the decoder takes."""
+    return SAM2_FEATURES if isinstance(model, Sam2) else SAM_FEATURES
+
+
+def make_graphs(model: PromptableModel) -> list[Graph]:
+    """All graphs of a model: its encoder and its decoder, and the memory of SAM 2."""
+    size = model.preprocessing.input_size
+    pixels = torch.zeros(1, 3, size, size)
+    with torch.inference_mode():
+        features = tuple(feature.clone() for feature in model.encode_features(pixels))
+    names = feature_names(model)
+    graphs = [Graph("encoder", EncoderGraph(model), {"pixels": pixels}, names), _decoder(model, names, features)]
+    if isinstance(model, Sam2):
+        graphs += [_memory_encoder(model, features[0]), _memory_attention(model, features[0])]
+    return graphs
+
+
+def _decoder(model: PromptableModel, names: Sequence[str], features: Sequence[Tensor]) -> Graph:
+    side = model.low_res_size
+    inputs = dict(zip(names, features, strict=True)) | {
+        "points": torch.rand(2, 3, 2) * model.preprocessing.input_size,
+        "labels": torch.tensor([[1, 0, -1], [2, 3, -1]]),
+        "mask_logits": torch.zeros(2, side, side),
+        "has_mask": torch.tensor([False, True]),
+        "candidates": torch.tensor([1, 2, 3]),
+        "size_hw": torch.tensor([60, 80]),
+    }
+    dynamic = {
+        "points": {0: "prompts", 1: "points"},
+        "labels": {0: "prompts", 1: "points"},
+        "mask_logits": {0: "prompts"},
+        "has_mask": {0: "prompts"},
+        "candidates": {0: "candidates"},
+    }
+    candidates = {0: "prompts", 1: "candidates"}
+    axes = {"low_res": candidates, "iou": candidates, "mask_logits_at_size": candidates | {2: "height", 3: "width"}}
+    if isinstance(model, Sam2):
+        axes |= {"object_scores": {0: "prompts"}, "object_pointers": candidates}
+    return Graph("decoder", DecoderGraph(model), inputs, tuple(axes), dynamic, axes)
+
+
+def _memory_encoder(model: Sam2, embedding: Tensor) -> Graph:
+    inputs = {
+        "image_embedding": embedding,
+        "low_res": torch.zeros(2, model.low_res_size, model.low_res_size),
+        "object_scores": torch.zeros(2),
+        "prompted": torch.tensor([False, True]),
+    }
+    dynamic = {name: {0: "objects"} for name in ("low_res", "object_scores", "prompted")}
+    return Graph("memory_encoder", MemoryEncoderGraph(model), inputs, ("memory",), dynamic, {"memory": {0: "objects"}})
+
+
+def _memory_attention(model: Sam2, embedding: Tensor) -> Graph:
+    channels = model.config.memory.channels
+    inputs = {
+        "image_embedding": embedding,
+        "memories": torch.zeros(2, channels, *embedding.shape[2:]),
+        "slots": torch.tensor([0, 6]),
+        "pointers": torch.zeros(3, embedding.shape[1]),
+        "times": torch.zeros(3),
+    }
+    dynamic = {"memories": {0: "memories"}, "slots": {0: "memories"}}
+    dynamic |= {"pointers": {0: "pointers"}, "times": {0: "pointers"}}
+    return Graph("memory_attention", MemoryAttentionGraph(model), inputs, ("conditioned",), dynamic)
+
+
+class EncoderGraph(nn.Module):
+    """Pixels [1, 3, S, S], as `preprocess` makes them, to the features of an embedding, each with an axis of 1."""
+
+    def __init__(self, model: PromptableModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return self.model.encode_features(pixels)
+
+
+class DecoderGraph(nn.Module):
+    """Prompts on one image to masks, in low resolution and at the size of the image."""
+
+    def __init__(self, model: PromptableModel) -> None:
+        super().__init__()
+        self.model = model
+        prompt_encoder, _ = model.heads()
+        self.register_buffer("positions", prompt_encoder.image_positions().detach())
+        self.upscaler = Upscaler(model.preprocessing, model.low_res_size)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Decode.
+
+        Args:
+            inputs: the features with an axis of 1; points [P, N, 2] in pixels of the model's input; labels
+                [P, N]; mask logits [P, 4h, 4w]; bool [P], whether a prompt has those; int64 [M], which of the
+                four candidates are wanted, 0 the single mask and 1 to 3 those of an ambiguous prompt; int64
+                [2], height and width of the image.
+
+        Returns:
+            Low-res logits [P, M, 4h, 4w], predicted IoU [P, M], logits at the size of the image [P, M, H, W];
+            of SAM 2 also the logit of being visible [P] and object pointers [P, M, C].
+        """
+        *features, points, labels, mask_logits, has_mask, candidates, size_hw = inputs
+        prompt_encoder, mask_decoder = self.model.heads()
+        if isinstance(self.model, Sam2):
+            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+        given = prompt_encoder.encode_masks(mask_logits)
+        dense = torch.where(has_mask[:, None, None, None], given, prompt_encoder.encode_no_mask())
+        detail = arrange_detail(features[1][0], features[2][0]) if len(features) > 1 else None
+        tokens = (features[0] + dense).flatten(2).transpose(1, 2)
+        image = ImageTokens((tokens,), self.get_buffer("positions"), detail=detail)
+        found = mask_decoder.all_candidates(image, prompt_encoder.encode_points(points, labels))
+        low_res, iou = (x.index_select(1, candidates) for x in (found.low_res, found.iou))
+        outputs = (low_res, iou, self.upscaler(low_res, size_hw))
+        if not isinstance(self.model, Sam2):
+            return outputs
+        scores, pointers = self.model.identify(found.tokens)
+        return *outputs, scores, pointers.index_select(1, candidates)
+
+
+class Upscaler(nn.Module):
+    """`upscale_logits` as products of matrices, for an image whose size is a tensor.
+
+    Interpolating twice would need two sizes that depend on values, which runtimes treat differently; a
+    product is the same everywhere. The crop between the two steps is in the weights: beyond it they are zero.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, side: int) -> None:
+        super().__init__()
+        self.input_size, self.side = preprocessing.input_size, side
+        self.crops = preprocessing.resize == "longest_side"
+        if self.crops:
+            indices = torch.arange(self.input_size)
+            self.register_buffer("first_step", _bilinear(indices, side, self.input_size, torch.tensor(side)))
+
+    def forward(self, low_res: Tensor, size_hw: Tensor) -> Tensor:
+        """Logits [P, M, h, w] and int64 [2] to [P, M, H, W]."""
+        rows, columns = (self._weights(size_hw[axis], size_hw) for axis in (0, 1))
+        return rows @ low_res @ columns.transpose(0, 1)
+
+    def _weights(self, out: Tensor, size_hw: Tensor) -> Tensor:
+        """[out, side] for one axis."""
+        count: Any = out.item()
+        torch._check(count >= 1)
+        indices = torch.arange(count)
+        if not self.crops:
+            return _bilinear(indices, self.side, out, torch.tensor(self.side))
+        scale = self.input_size / size_hw.max().double()
+        resized = (out.double() * scale + 0.5).floor().clamp(min=1).float()
+        return _bilinear(indices, self.input_size, out, resized) @ self.get_buffer("first_step")
+
+
+def _bilinear(indices: Tensor, side: int, out: int | Tensor, inside: Tensor) -> Tensor:
+    """[out, side]: weights of a bilinear resize to `out` of the first `inside` of `side` samples."""
+    centre = ((indices.float() + 0.5) * (inside / out) - 0.5).clamp(min=0)
+    centre = torch.minimum(centre, inside - 1)
+    return (1 - (centre[:, None] - torch.arange(side).float()).abs()).clamp(min=0)
+
+
+class MemoryEncoderGraph(nn.Module):
+    """Masks of O objects in one frame to what is remembered of them, [O, C_memory, h, w]."""
+
+    def __init__(self, model: Sam2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image_embedding: Tensor, low_res: Tensor, object_scores: Tensor, prompted: Tensor) -> Tensor:
+        """Encode.
+
+        Args:
+            image_embedding: [1, C, h, w], of the encoder.
+            low_res: logits [O, 4h, 4w], of the chosen candidates.
+            object_scores: [O], logits.
+            prompted: bool [O], whether the object was prompted in this frame.
+        """
+        size = self.model.preprocessing.input_size
+        logits = F.interpolate(low_res[:, None], (size, size), mode="bilinear", align_corners=False)
+        hard = (logits > MASK_THRESHOLD).float()
+        masks = torch.where(prompted[:, None, None, None], hard, logits.sigmoid())
+        return self.model.remember(frame_of(self.model, image_embedding), masks, object_scores)
+
+
+class MemoryAttentionGraph(nn.Module):
+    """A frame conditioned on what is remembered of one object, [1, C, h, w]: an image embedding for the decoder."""
+
+    def __init__(self, model: Sam2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, image_embedding: Tensor, memories: Tensor, slots: Tensor, pointers: Tensor, times: Tensor
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            image_embedding: [1, C, h, w], of the encoder.
+            memories: [K, C_memory, h, w], of the memory encoder.
+            slots: int64 [K], of those memories in time.
+            pointers: [L, C], object pointers of the decoder; L may be 0.
+            times: [L], of those pointers.
+        """
+        frame = frame_of(self.model, image_embedding)
+        keys, values = self.model.memory_tokens(memories, slots, pointers, times)
+        unrotated = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
+        look = self.model.memory_attention.look(frame.image)
+        conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], unrotated)
+        by_channel: Tensor = conditioned.transpose(1, 2).unflatten(2, frame.image.shape[2:])
+        return by_channel
+
+
+def frame_of(model: Sam2, image_embedding: Tensor) -> FrameFeatures:
+    """The frame of an image embedding, whose share of having no memory is taken off; without detail."""
+    none = image_embedding[:0]
+    return FrameFeatures(image_embedding - model.no_mem_embed.transpose(1, 2)[..., None], none, none)

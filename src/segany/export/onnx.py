@@ -1,0 +1,235 @@
+"""Writing a model as ONNX files and a manifest, none of which is kept unless its masks are those of the model."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segany import __version__
+from segany.errors import ConfigError, ExportError, OutputError, SeganyError, check
+from segany.export.check import CHECKED_PRECISIONS, compare_masks, judge, scenes
+from segany.export.graphs import Graph, make_graphs
+from segany.export.precision import fold_constants, halve, quantise_activations, quantise_weights
+from segany.export.quiet import quiet
+from segany.extras import import_extra
+from segany.files import path_errors, write_error, write_file
+from segany.images import ImageSource, read_image
+from segany.models.promptable import PromptableModel
+from segany.models.sam.model import Sam
+from segany.models.sam2.model import Sam2
+from segany.runtime.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    Precision,
+    PreprocessingRecord,
+    TensorRecord,
+    sha256_of,
+)
+from segany.runtime.model import OnnxModel
+from segany.types import PixelArray
+
+DEFAULT_OPSET = 20
+"""The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
+
+MIN_OPSET = 18
+
+DEFAULT_MIN_IOU = 0.95
+"""Mean IoU with PyTorch's masks under which an int8 export is refused."""
+
+_ONE_FILE = 1_800_000_000
+"""Bytes of weights that a file holds itself: protobuf ends at two gigabytes."""
+
+_DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
+
+
+def to_onnx(
+    model: PromptableModel,
+    folder: str | Path,
+    *,
+    precision: Precision = "fp32",
+    calibrate: Sequence[ImageSource] = (),
+    min_iou: float = DEFAULT_MIN_IOU,
+    opset: int = DEFAULT_OPSET,
+) -> Manifest:
+    """Export a model, check that it makes the same masks, and only then put it in its place.
+
+    Args:
+        model: what `segany.load` returns, on the CPU and in float32.
+        folder: made, or replaced where it holds an earlier export.
+        precision: "fp32"; "fp16", where products with weights are in half precision and everything else is
+            not; or "int8", where weights are whole numbers, and in the encoder activations too.
+        calibrate: images for int8, as many and of the kind that will be segmented; about twenty do.
+        min_iou: mean IoU with PyTorch's masks, under which an int8 export is refused.
+        opset: of ONNX.
+
+    Returns:
+        The manifest, with the results of the checks.
+
+    Raises:
+        ConfigError: the model is no image model of segany's or not as above, or an option is wrong.
+        ExportError: it cannot be exported, or its masks are not the model's.
+        OutputError: the folder cannot be written, or holds something else.
+        MissingExtraError: `segany[export]` is not installed.
+    """
+    _check_request(model, precision, calibrate, opset)
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        import_extra(module, f"Exporting needs {module}", "export")
+    images = [read_image(source) for source in calibrate]
+    with _replacing_folder(Path(folder)) as temporary:
+        manifest = _write(model, temporary, precision, images, opset)
+        checks = compare_masks(model, OnnxModel(temporary), [*scenes(), *images[:3]])
+        mean = sum(record.mean_iou for record in checks) / len(checks)
+        manifest = manifest.model_copy(update={"checks": checks, "mean_iou": mean})
+        judge(manifest, min_iou)
+        _write_manifest(manifest, temporary)
+    return manifest
+
+
+def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource], opset: int) -> None:
+    if not isinstance(model, (Sam, Sam2)):
+        raise ConfigError(
+            f"A {type(model).__name__} cannot be exported. Give what segany.load returns for a name of segany models."
+        )
+    check(precision in CHECKED_PRECISIONS, f"precision must be 'fp32', 'fp16' or 'int8', got {precision!r}.")
+    check(precision != "int8" or len(calibrate) > 0, "int8 needs images to calibrate the encoder with.")
+    check(opset >= MIN_OPSET, f"opset must be at least {MIN_OPSET}, got {opset}.")
+    right = model.device.type == "cpu" and model.dtype == torch.float32
+    check(right, "Only a model on the CPU in float32 can be exported: load it with device='cpu'.")
+
+
+def _write(
+    model: PromptableModel, folder: Path, precision: Precision, images: Sequence[PixelArray], opset: int
+) -> Manifest:
+    files: dict[str, FileRecord] = {}
+    for graph in make_graphs(model):
+        path = folder / f"{graph.name}.onnx"
+        _export(graph, path, opset)
+        if precision == "fp16":
+            halve(path)
+        elif precision == "int8" and graph.name == "encoder":
+            quantise_activations(path, "pixels", [model.preprocess([image]).contiguous().numpy() for image in images])
+        elif precision == "int8":
+            quantise_weights(path)
+        if precision != "fp32":
+            _data_path(path).unlink(missing_ok=True)  # what was made of it is one file
+        files[graph.name] = _file_record(graph, path)
+    weights_id = model.encoder_id
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        segany_version=__version__,
+        model=model.name,
+        encoder_id=weights_id if precision == "fp32" else f"{weights_id}-{precision}",
+        weights_id=weights_id,
+        precision=precision,
+        opset=opset,
+        preprocessing=PreprocessingRecord(**asdict(model.preprocessing)),
+        low_res_size=model.low_res_size,
+        pads_boxes=model.pads_boxes,
+        pred_iou_thresh=model.pred_iou_thresh,
+        files=files,
+    )
+    _write_manifest(manifest, folder)
+    return manifest
+
+
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    write_file(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2, exclude_none=True).encode())
+
+
+def _export(graph: Graph, path: Path, opset: int) -> None:
+    """One graph to one file, and a second with the weights where they are too many."""
+    axes: dict[str, Any] = {}
+    shapes = tuple(
+        {axis: axes.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in graph.dynamic.get(key, {}).items()}
+        for key in graph.inputs
+    )
+    takes_any = graph.name == "decoder"  # its inputs are *args
+    try:
+        with torch.no_grad(), quiet():
+            program = torch.export.export(
+                graph.module, tuple(graph.inputs.values()), dynamic_shapes=(shapes,) if takes_any else shapes
+            )
+            exported = torch.onnx.export(
+                program,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamo=True,
+                opset_version=opset,
+                verbose=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[:1]
+        raise ExportError(f"The {graph.name} cannot be exported with opset {opset}: {' '.join(reason)}") from error
+    assert exported is not None
+    bytes_of_weights = sum(value.nbytes for value in graph.module.state_dict().values())
+    is_large = graph.name == "encoder" and bytes_of_weights > _ONE_FILE  # modules hold the whole model
+    exported.save(str(path), external_data=is_large)
+    if not is_large:
+        fold_constants(path)
+
+
+def _file_record(graph: Graph, path: Path) -> FileRecord:
+    """What the manifest says about a file."""
+    data = _data_path(path)
+    # The decoder is exported in its plain form, which runs with gradients; for an encoder they would take gigabytes.
+    with torch.inference_mode(graph.name == "encoder"):
+        results = graph.module(*graph.inputs.values())
+    results = (results,) if isinstance(results, torch.Tensor) else results
+    inputs = [_tensor_record(name, value, graph.dynamic.get(name, {})) for name, value in graph.inputs.items()]
+    axes = graph.output_axes
+    outputs = [
+        _tensor_record(name, value, axes.get(name, {})) for name, value in zip(graph.outputs, results, strict=True)
+    ]
+    return FileRecord(
+        path=path.name,
+        sha256=sha256_of(path),
+        inputs=inputs,
+        outputs=outputs,
+        data=data.name if data.exists() else None,
+        data_sha256=sha256_of(data) if data.exists() else None,
+    )
+
+
+def _data_path(path: Path) -> Path:
+    """Where the weights of a file are, if they are not in it."""
+    return path.with_name(f"{path.name}.data")
+
+
+def _tensor_record(name: str, value: torch.Tensor, axes: dict[int, str]) -> TensorRecord:
+    shape: list[int | str] = [axes.get(axis, size) for axis, size in enumerate(value.shape)]
+    return TensorRecord(name=name, dtype=_DTYPES[value.dtype], shape=shape)
+
+
+@contextlib.contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder` at the end of the `with` block, or is removed."""
+    with path_errors(folder, OutputError):
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file. Choose another folder.")
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
+            raise OutputError(f"{folder} holds something else than an exported model. Choose another folder.")
+    temporary, before = (folder.parent / f".{uuid.uuid4().hex}.tmp" for _ in range(2))
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if folder.exists():
+            folder.rename(before)
+        temporary.rename(folder)
+    except OSError as error:
+        if isinstance(error, SeganyError):
+            raise
+        raise write_error(folder, error) from error
+    finally:
+        if before.exists() and not folder.exists():
+            before.rename(folder)
+        for leftover in (temporary, before):
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,168 @@
+"""`manifest.json`: what an exported folder holds, and whether it still does."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from segany.errors import ConfigError, ExportError
+from segany.files import path_errors
+from segany.types import Preprocessing
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+"""Goes up when an older segany could not read the folder any more."""
+
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorRecord(_Record):
+    """An input or an output; axes of any size have names."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileRecord(_Record):
+    """A file of the folder. `data` is the file of its weights where they are too many for one file."""
+
+    path: str
+    sha256: str
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+    data: str | None = None
+    data_sha256: str | None = None
+
+
+class CheckRecord(_Record):
+    """How masks agree with PyTorch's for one kind of prompt: IoU over all images and candidates."""
+
+    kind: str
+    masks: int
+    mean_iou: float
+    min_iou: float
+
+
+class PreprocessingRecord(_Record):
+    """`Preprocessing`, as JSON has it."""
+
+    input_size: int
+    resize: Literal["longest_side", "square"]
+    mean_rgb: tuple[float, float, float]
+    std_rgb: tuple[float, float, float]
+
+    def value(self) -> Preprocessing:
+        return Preprocessing(self.input_size, self.resize, self.mean_rgb, self.std_rgb)
+
+
+class Manifest(_Record):
+    """Everything that a runtime must know of a model beside its files.
+
+    Attributes:
+        encoder_id: of the embeddings that the encoder makes: the one of the weights where the arithmetic
+            is float32, another one otherwise.
+        weights_id: `encoder_id` of the model that was exported.
+        mean_iou: of all checks.
+    """
+
+    format_version: int
+    segany_version: str
+    model: str
+    encoder_id: str
+    weights_id: str
+    precision: Precision
+    opset: int
+    preprocessing: PreprocessingRecord
+    low_res_size: int
+    pads_boxes: bool
+    pred_iou_thresh: float
+    files: dict[str, FileRecord]
+    checks: list[CheckRecord] = []
+    mean_iou: float | None = None
+
+    def verify(self, folder: Path) -> None:
+        """Raise `ExportError` unless the files are those that were exported."""
+        for record in self.files.values():
+            self._verify(folder, record.path, record.sha256)
+            if record.data is not None:
+                self._verify(folder, record.data, record.data_sha256 or "")
+
+    def _verify(self, folder: Path, name: str, sha256: str) -> None:
+        path = folder / name
+        advice = f"Export the model again: segany export {self.model} --out {folder}"
+        if Path(name).name != name or not path.is_file():
+            raise ExportError(f"{folder} lacks {name}, which its {MANIFEST_NAME} lists. {advice}")
+        if sha256_of(path) != sha256:
+            raise ExportError(f"{path} is not the file that was exported: its sha256 is another. {advice}")
+
+
+def is_export(path: str | Path) -> bool:
+    """Whether that is a folder; a model is never anything else but a name or a file."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder.
+
+    Raises:
+        ExportError: the folder is no export, or its manifest is damaged or newer than this segany.
+    """
+    path = folder / MANIFEST_NAME
+    with path_errors(folder, ExportError):
+        if not folder.is_dir():
+            raise ExportError(f"There is no folder {folder}. Make one: segany export mobile_sam --out {folder}")
+        if not path.is_file():
+            raise ExportError(
+                f"{folder} is no exported model: it has no {MANIFEST_NAME}. Give a folder that segany export made."
+            )
+        text = path.read_bytes()
+    try:
+        manifest = Manifest.model_validate_json(text)
+        manifest.preprocessing.value()
+    except (ValidationError, ConfigError) as error:
+        _check_version(text, path)
+        first = str(error).splitlines()
+        raise ExportError(
+            f"{path} is damaged: {'; '.join(line.strip() for line in first[1:3])}. Export again."
+        ) from error
+    _check_version(text, path)
+    for name in ("encoder", "decoder"):
+        if name not in manifest.files:
+            raise ExportError(f"{path} is damaged: it lists no {name}. Export the model again.")
+    return manifest
+
+
+class _Version(BaseModel):
+    format_version: int
+
+
+def _check_version(text: bytes, path: Path) -> None:
+    try:
+        version = _Version.model_validate_json(text).format_version
+    except ValidationError:
+        return
+    if version != FORMAT_VERSION:
+        raise ExportError(
+            f"{path} has format version {version}; this segany reads version {FORMAT_VERSION}. "
+            "Install a newer segany, or export the model again."
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,233 @@
+"""An exported model as predictors use it: the arrays of `ImageModel` and `ProposingModel`, without PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.errors import ConfigError
+from segany.ops.proposals import Proposals
+from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.runtime.manifest import Manifest, is_export, read_manifest
+from segany.runtime.session import Session, open_onnx, open_openvino
+from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
+
+__all__ = ["ExportedModel", "OnnxModel", "OpenVinoModel", "is_export", "open_export"]
+
+RuntimeName: TypeAlias = Literal["onnx", "openvino"]
+Arithmetic: TypeAlias = Literal["f32", "bf16"]
+
+PROMPTS_AT_ONCE = 8
+"""Prompts decoded together: they share what is computed of the image alone, and still fit the cache."""
+
+_NO_SIZE = (1, 1)
+"""The size of the image that is asked for where logits of that size are not wanted."""
+
+
+class ExportedModel:
+    """A promptable model in a runtime. It keeps no state, so threads may share one.
+
+    Attributes:
+        name, encoder_id, pads_boxes, pred_iou_thresh: as of the model that was exported.
+        manifest: what else is known of it.
+        outputs: names of what the encoder returns, in order.
+    """
+
+    def __init__(self, manifest: Manifest, encoder: Session, decoder: Session) -> None:
+        self.manifest = manifest
+        self.name, self.encoder_id = manifest.model, manifest.encoder_id
+        self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
+        self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
+        self._encoder, self._decoder = encoder, decoder
+        self._preprocessing = manifest.preprocessing.value()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._preprocessing
+
+    @property
+    def low_res_size(self) -> int:
+        return self.manifest.low_res_size
+
+    def preprocess(self, image: PixelArray) -> FloatArray:
+        """uint8 [H, W, 3] to the encoder's input [1, 3, S, S]: resize, normalise, pad."""
+        preprocessing = self.preprocessing
+        size = preprocessing.input_size
+        resized = resize_pixels(image, preprocessing)
+        mean, std = (np.array(values, dtype=np.float32) for values in (preprocessing.mean_rgb, preprocessing.std_rgb))
+        pixels = np.zeros((1, 3, size, size), dtype=np.float32)
+        pixels[0, :, : resized.shape[0], : resized.shape[1]] = ((resized - mean) / std).transpose(2, 0, 1)
+        return pixels
+
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
+        """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: [C, h, w] first."""
+        results = (self._encoder({"pixels": self.preprocess(image)}) for image in images)
+        return [tuple(result[name][0] for name in self.outputs) for result in results]
+
+    def predict_low_res(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        mask_logits: FloatArray | None,
+        *,
+        multimask: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Masks for P prompts on one image, some prompts at a time.
+
+        Args:
+            features: of an `Embedding`.
+            points: [P, N, 2], pixels of the model's input; boxes are two points.
+            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
+            multimask: three candidates a prompt instead of one.
+
+        Returns:
+            Low-res logits float32 [P, M, 4h, 4w] and predicted IoU float32 [P, M].
+        """
+        candidates = (1, 2, 3) if multimask else (0,)
+        low_res, iou = [], []
+        for first in range(0, len(points), PROMPTS_AT_ONCE):
+            piece = slice(first, first + PROMPTS_AT_ONCE)
+            masks = None if mask_logits is None else mask_logits[piece]
+            found = self.decode(features, points[piece], labels[piece], masks, candidates=candidates)
+            low_res.append(found["low_res"])
+            iou.append(found["iou"])
+        return np.concatenate(low_res), np.concatenate(iou)
+
+    def decode(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        mask_logits: FloatArray | None = None,
+        has_mask: BoolArray | None = None,
+        *,
+        candidates: Sequence[int] = (1, 2, 3),
+        size_hw: SizeHW = _NO_SIZE,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Run the decoder once, for P prompts.
+
+        Args:
+            features, points, labels, mask_logits: as for `predict_low_res`.
+            has_mask: [P], which of the prompts have a mask; by default all if there are any.
+            candidates: 0 the single mask, 1 to 3 those of an ambiguous prompt.
+            size_hw: of the image, where `mask_logits_at_size` is wanted.
+
+        Returns:
+            The outputs by name.
+        """
+        side, count = self.low_res_size, len(points)
+        if mask_logits is None:
+            mask_logits = np.zeros((count, side, side), dtype=np.float32)
+            has_mask = np.zeros(count, dtype=np.bool_)
+        elif has_mask is None:
+            has_mask = np.ones(count, dtype=np.bool_)
+        inputs = {name: feature[None] for name, feature in zip(self.outputs, features, strict=True)}
+        return self._decoder(
+            inputs
+            | {
+                "points": np.asarray(points, dtype=np.float32),
+                "labels": np.asarray(labels, dtype=np.int64),
+                "mask_logits": np.asarray(mask_logits, dtype=np.float32),
+                "has_mask": has_mask,
+                "candidates": np.array(candidates, dtype=np.int64),
+                "size_hw": np.array(size_hw, dtype=np.int64),
+            }
+        )
+
+    def propose(
+        self,
+        features: Sequence[FloatArray],
+        points: FloatArray,
+        labels: IntArray,
+        min_score: float,
+        together: int | None = None,
+    ) -> Iterator[Proposals]:
+        """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
+
+        Prompts are as for `predict_low_res`, three candidates each; `together` says how many are decoded at once.
+        """
+        together = together or PROMPTS_AT_ONCE
+        for first in range(0, len(points), together):
+            piece = slice(first, first + together)
+            found = self.decode(features, points[piece], labels[piece])
+            good = found["iou"] > min_score  # [P, M]
+            yield Proposals(
+                prompts=np.asarray(first + good.nonzero()[0], dtype=np.int64),
+                scores=found["iou"][good],
+                low_res=found["low_res"][good],
+                done=first + len(good),
+            )
+
+    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
+        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
+        return upscale_logits(low_res, self.preprocessing, size_hw)
+
+    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
+        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
+        return upscale_masks(low_res, self.preprocessing, size_hw)
+
+
+class OnnxModel(ExportedModel):
+    """An exported model in ONNX Runtime."""
+
+    def __init__(self, folder: str | Path, device: str | None = None) -> None:
+        """Open a folder.
+
+        Args:
+            folder: what `segany export` made.
+            device: "cpu", "cuda"; the CPU by default.
+
+        Raises:
+            ExportError: the folder is no export, its files are not those of its manifest, or ONNX Runtime
+                cannot run them.
+            ConfigError: the device is not there.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        manifest, paths = _open(Path(folder))
+        super().__init__(manifest, *(open_onnx(path, device) for path in paths))
+
+
+class OpenVinoModel(ExportedModel):
+    """An exported model in OpenVINO."""
+
+    def __init__(self, folder: str | Path, device: str | None = None, arithmetic: Arithmetic = "f32") -> None:
+        """Open a folder.
+
+        Args:
+            folder: what `segany export` made.
+            device: "cpu", "gpu"; the CPU by default.
+            arithmetic: "bf16" is faster where the processor has it, and changes masks slightly.
+
+        Raises:
+            ExportError: the folder is no export, its files are not those of its manifest, or OpenVINO
+                cannot run them.
+            ConfigError: the device is not there, or there is no such arithmetic.
+            MissingExtraError: OpenVINO is not installed.
+        """
+        if arithmetic not in ("f32", "bf16"):
+            raise ConfigError(f"arithmetic must be 'f32' or 'bf16', got {arithmetic!r}.")
+        manifest, paths = _open(Path(folder))
+        super().__init__(manifest, *(open_openvino(path, device, arithmetic) for path in paths))
+        if arithmetic != "f32":
+            self.encoder_id = f"{self.encoder_id}-{arithmetic}"
+
+
+def open_export(folder: str | Path, runtime: RuntimeName = "onnx", device: str | None = None) -> ExportedModel:
+    """Open what `segany export` made, in a runtime; see `OnnxModel` and `OpenVinoModel` for the errors."""
+    if runtime == "onnx":
+        return OnnxModel(folder, device)
+    if runtime == "openvino":
+        return OpenVinoModel(folder, device)
+    raise ConfigError(f"runtime must be 'torch', 'onnx' or 'openvino', got {runtime!r}.")
+
+
+def _open(folder: Path) -> tuple[Manifest, tuple[Path, Path]]:
+    manifest = read_manifest(folder)
+    manifest.verify(folder)
+    return manifest, (folder / manifest.files["encoder"].path, folder / manifest.files["decoder"].path)
