@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     for arguments, message in (
         ((), "Say what to export"),
         (("--check", tmp_path), "is no exported model"),
-        (("--check", exported("sam")), "is of a checkpoint of your own"),
+        (("--check", exported("sam")), "was exported from a checkpoint"),
         (("mobile_sam", "--out", tmp_path / "new", "--precision", "int8"), "needs images to calibrate"),
     ):
         result = run(*arguments)
