@@ -101,7 +101,7 @@ def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, colum
 def reach(weights: FloatArray, marks: npt.ArrayLike) -> tuple[int, int]:
     """Which of the samples that [out, side] makes take anything from those that are marked [side]; see `extent`."""
     # Weights are not negative.
-    return extent(weights @ np.asarray(marks, dtype=np.float32))
+    return extent(multiply(weights, np.asarray(marks, dtype=np.float32)[:, None]))
 
 
 def extent(marks: npt.ArrayLike) -> tuple[int, int]:
