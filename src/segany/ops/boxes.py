@@ -7,6 +7,12 @@ import numpy as np
 from segany.types import BoolArray, FloatArray, IntArray, SizeHW
 
 
+def mask_box(mask: BoolArray) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of a mask [H, W], the last two past it; None where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
+
+
 def box_areas(boxes_xyxy: FloatArray) -> FloatArray:
     """Width times height of boxes [K, 4], as corners apart: [K]."""
     sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from segany.ops.boxes import mask_box
 from segany.types import BoolArray, SizeHW
 
 RingArray: TypeAlias = npt.NDArray[np.float64]
@@ -63,11 +64,12 @@ def mask_to_polygons(mask: BoolArray, origin_xy: tuple[int, int] = (0, 0)) -> tu
     Returns:
         A polygon for every part, from the top down; none for an empty mask.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    box = mask_box(mask)
+    if box is None:
         return ()
-    corner_xy = np.array([columns[0] + origin_xy[0], rows[0] + origin_xy[1]], dtype=np.float64)
-    return _Cracks(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]).polygons(corner_xy)
+    left, top, right, bottom = box
+    corner_xy = np.array([left + origin_xy[0], top + origin_xy[1]], dtype=np.float64)
+    return _Cracks(mask[top:bottom, left:right]).polygons(corner_xy)
 
 
 def polygons_to_mask(polygons: Iterable[Polygon], size_hw: SizeHW) -> BoolArray:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from segany.ops.boxes import mask_box
 from segany.ops.polygons import Polygon, RingArray, mask_to_polygons
 from segany.output.marks import Labels, Rectangle, draw_box, draw_point
 from segany.output.style import TINT, WHITE, Colour, Sizes, object_colour
@@ -148,10 +149,11 @@ def _tint(tinted: PixelArray, image: PixelArray, mask: BoolArray, colour: Colour
 
     Mixes with `image` and not with what is tinted already: a mixture of mixtures would be nobody's colour.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
+    found = mask_box(mask)
+    if found is None:
         return
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    left, top, right, bottom = found
+    box = np.s_[top:bottom, left:right]
     tables = np.rint(np.arange(256) * (1 - TINT) + np.array(colour)[:, None] * TINT).astype(int)  # [3, 256]
     mixed = Image.fromarray(np.ascontiguousarray(image[box])).point(tables.ravel().tolist())
     np.copyto(tinted[box], np.asarray(mixed), where=mask[box][..., None])
@@ -189,10 +191,9 @@ def _label(index: int, scores: npt.NDArray[np.floating], prompts: Sequence[Promp
 
 def _extent(mask: BoolArray, prompt: Prompt | None) -> tuple[Rectangle, float]:
     """The box of a mask, or of its prompt where the mask is empty, and where it is highest."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size:
-        box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-        return box, float(np.flatnonzero(mask[rows[0]]).mean())
+    box = mask_box(mask)
+    if box is not None:
+        return box, float(np.flatnonzero(mask[box[1]]).mean())
     points = [] if prompt is None else [p.reshape(-1, 2) for p in (prompt.points_xy, prompt.box_xyxy) if p is not None]
     corners = np.concatenate(points) if points else np.zeros((1, 2), dtype=np.float32)
     (x0, y0), (x1, y1) = corners.min(axis=0).astype(int).tolist(), corners.max(axis=0).astype(int).tolist()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segany.errors import check
 from segany.images import DEFAULT_MAX_PIXELS, ImageSource, read_image
-from segany.ops.boxes import box_areas, cut_off_by_crop, suppress_overlaps
+from segany.ops.boxes import box_areas, cut_off_by_crop, mask_box, suppress_overlaps
 from segany.ops.components import remove_small_regions
 from segany.ops.crops import Crop, make_crops
 from segany.ops.measure import Logits, MaskMeasures
@@ -292,13 +292,15 @@ class AutomaticMaskGenerator:
 
 
 def _record(mask: BoolArray, found: _Found, index: int) -> MaskRecord:
-    y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = mask_box(mask)
+    assert box is not None  # only masks of some area are chosen
+    x0, y0, x1, y1 = box
     left, top, right, bottom = found.crop.box_xyxy
     return MaskRecord(
         size_hw=(mask.shape[0], mask.shape[1]),
         rle_counts=encode_masks(mask[None])[0]["counts"],
         area=int(np.count_nonzero(mask)),
-        bbox_xywh=(float(x[0]), float(y[0]), float(x[-1] - x[0]), float(y[-1] - y[0])),
+        bbox_xywh=(float(x0), float(y0), float(x1 - 1 - x0), float(y1 - 1 - y0)),  # as the official records have it
         predicted_iou=float(found.scores[index]),
         stability_score=float(found.stability[index]),
         point_xy=(float(found.points_xy[index, 0]), float(found.points_xy[index, 1])),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from segany.ops.boxes import box_iou
+from segany.ops.boxes import box_iou, mask_box
 from segany.types import MASK_THRESHOLD, FloatArray
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ class Motion:
 
 def _box(logits: FloatArray) -> FloatArray:
     """Corners [4] of what is above the threshold, the last ones past it; zeros where nothing is."""
-    mask = logits > MASK_THRESHOLD
-    y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    corners = (x[0], y[0], x[-1] + 1, y[-1] + 1) if len(y) else (0, 0, 0, 0)
-    return np.array(corners, dtype=np.float32)
+    return np.array(mask_box(logits > MASK_THRESHOLD) or (0, 0, 0, 0), dtype=np.float32)
 
 
 def _to_centre(box_xyxy: FloatArray) -> npt.NDArray[np.float64]:
