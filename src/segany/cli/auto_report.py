@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from segany.cli.pipeline import ImageReport
+from segany.cli.work_bar import work_bar
 from segany.errors import SeganyError
 
 SPEED_SECONDS = 600.0
@@ -34,19 +34,7 @@ class AutoReporter:
         self.done = self.skipped_count = 0
         self._current: Path | None = None
         self._images, self._begun, self._unreadable, self._fraction = images, 0, 0, 0.0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, soft_wrap=True, highlight=False),
-            speed_estimate_period=SPEED_SECONDS,
-            transient=True,
-            redirect_stdout=False,  # stdout may be a file while stderr is a terminal
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = work_bar(SPEED_SECONDS)
         self._task = self._progress.add_task("reading", total=images, count="")
         # On one terminal, lines have to go around the bar.
         shares_terminal = sys.stdout.isatty() and sys.stderr.isatty()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -11,9 +10,9 @@ from types import TracebackType
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from segany.cli.work_bar import work_bar
 from segany.errors import OutputError
 from segany.frame_result import FrameResult
 from segany.frames import FrameSource
@@ -36,18 +35,7 @@ class TrackReporter:
         self._visible: dict[int, int] = {}
         self._seconds = 0.0
         self._began = perf_counter()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, soft_wrap=True, highlight=False),
-            transient=True,
-            redirect_stdout=False,  # stdout may be a file while stderr is a terminal
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = work_bar()
         self._task = self._progress.add_task("tracking", total=expected, count="")
 
     def __enter__(self) -> TrackReporter:
