@@ -43,5 +43,5 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train]" --group dev
 	touch $@

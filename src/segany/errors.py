@@ -62,6 +62,14 @@ class RecordsError(SeganyError, ValueError):
     """Records of masks are damaged, incomplete, or belong to images of different sizes."""
 
 
+class DataError(SeganyError, ValueError):
+    """A dataset is missing, empty or of no known layout, or an item is damaged or its masks do not fit its image."""
+
+
+class TrainingError(SeganyError, RuntimeError):
+    """Training cannot go on: a loss that is no number, a run folder of another recipe, no items left."""
+
+
 class MissingExtraError(SeganyError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""
 
