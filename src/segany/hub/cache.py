@@ -52,11 +52,16 @@ class CacheEntry:
     damage: tuple[str, ...] = ()
 
 
-def weights_directory(spec: ModelSpec) -> Path:
-    """The directory of that model's files, whether or not it exists."""
+def cache_directory() -> Path:
+    """The directory of everything that is kept, whether or not it exists."""
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root).expanduser() if root else platformdirs.user_cache_path("segany")
-    return base.absolute() / "weights" / spec.name
+    return base.absolute()
+
+
+def weights_directory(spec: ModelSpec) -> Path:
+    """The directory of that model's files, whether or not it exists."""
+    return cache_directory() / "weights" / spec.name
 
 
 def checkpoint_path(spec: ModelSpec, source: WeightSource) -> Path:

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 import segany
 from segany.errors import MissingExtraError
-from segany.hub.cache import weights_directory
+from segany.hub.cache import cache_directory
 from segany.models.registry import ModelSpec
 from segany.runtime.manifest import MANIFEST_NAME
 
@@ -21,7 +21,7 @@ def exported_folder(spec: ModelSpec) -> Path:
         MissingExtraError: there is none, and PyTorch or the exporter is not installed.
         ExportError, WeightsError, CheckpointError: it could not be exported.
     """
-    folder = weights_directory(spec).parents[1] / "exports" / f"{spec.name}-{segany.__version__}"
+    folder = cache_directory() / "exports" / f"{spec.name}-{segany.__version__}"
     if (folder / MANIFEST_NAME).is_file():
         return folder
     missing = [

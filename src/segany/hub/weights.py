@@ -54,7 +54,7 @@ def fetch_weights(spec: ModelSpec, *, progress: ProgressCallback | None = None) 
         entry = cache.find(spec)  # without the lock, so that a read-only cache will do
         if entry.path is not None:
             return entry.path
-        if _is_offline():
+        if is_offline():
             raise WeightsError(
                 f"The weights of {spec.name!r} are not in the cache, and {OFFLINE_VARIABLE} forbids the network."
                 + _listed(entry.damage)
@@ -125,7 +125,8 @@ def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback) -
     )
 
 
-def _is_offline() -> bool:
+def is_offline() -> bool:
+    """Whether the network is forbidden."""
     return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in _OFF
 
 
