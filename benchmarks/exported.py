@@ -7,7 +7,7 @@ import numpy as np
 import segany
 from benchmarks.protocol import Arrays, Call, Job, serve
 from segany.predict.automatic import ProposingModel
-from segany.runtime import OnnxModel, OpenVinoModel
+from segany.runtime import open_export
 
 
 def embed(job: Job) -> Call:
@@ -44,9 +44,7 @@ def _model(job: Job) -> ProposingModel:
     """The model of `job.weights`, a checkpoint or an exported folder, in the runtime that is the job's device."""
     if job.device == "torch":
         return segany.load(job.weights, device="cpu")
-    if job.device == "onnx":
-        return OnnxModel(job.weights)
-    return OpenVinoModel(job.weights, arithmetic="bf16" if job.device == "openvino-bf16" else "f32")
+    return open_export(job.weights, job.device)
 
 
 if __name__ == "__main__":

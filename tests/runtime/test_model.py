@@ -93,7 +93,7 @@ def session_digest(path: Path) -> str:
     return sha256_of(path)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "openvino-bf16"])
 def test_a_device_that_is_not_there(runtime: str) -> None:
     with pytest.raises(ConfigError, match="cannot use the device 'tpu'"):
         segany.load(exported("sam"), runtime=runtime, device="tpu")  # type: ignore[call-overload]

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from segany.models.promptable import PromptableModel
     from segany.runtime import ExportedModel
 
-RuntimeName: TypeAlias = Literal["torch", "onnx", "openvino"]
+RuntimeName: TypeAlias = Literal["torch", "onnx", "openvino", "openvino-bf16"]
 
 RuntimeOption = Annotated[
     RuntimeName | None,
     typer.Option(
-        help="What runs the model. The last two export a model by name on first use.",
+        help="What runs the model. All but torch export a model by name on first use.",
         show_default="torch; onnx for an exported folder",
     ),
 ]

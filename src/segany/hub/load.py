@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args, overload
 
 from segany.errors import ConfigError
 from segany.extras import require_torch
 from segany.models.registry import DEFAULT_MODEL, MODELS, find_spec
-from segany.runtime import ExportedModel, is_export, open_export
+from segany.runtime import ExportedModel, RuntimeName, is_export, open_export
 
 if TYPE_CHECKING:
     import torch
 
     from segany.models.promptable import PromptableModel
 
-Runtime: TypeAlias = Literal["torch", "onnx", "openvino"]
+Runtime: TypeAlias = Literal["torch"] | RuntimeName
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -33,9 +33,7 @@ def load(
 
 
 @overload
-def load(
-    model: str | Path = ..., *, runtime: Literal["onnx", "openvino"], device: str | None = None
-) -> ExportedModel: ...
+def load(model: str | Path = ..., *, runtime: RuntimeName, device: str | None = None) -> ExportedModel: ...
 
 
 def load(
@@ -52,9 +50,10 @@ def load(
         model: a name from `segany.list_models()`, whose official weights are fetched on first use; the path of
             a checkpoint, official or in transformers' format, whose tensors say which model it is; or the
             folder that `segany export` made of a model.
-        runtime: what runs it: "torch", "onnx" or "openvino". By default PyTorch, and ONNX Runtime for an
-            exported folder. For a name, the last two export the model on first use, which needs PyTorch
-            and `segany[export]` once, and keep the folder in the cache.
+        runtime: what runs it: "torch"; "onnx"; "openvino", or "openvino-bf16", which computes in bfloat16:
+            faster where the processor has it, with slightly other masks. By default PyTorch, and ONNX
+            Runtime for an exported folder. For a name, all but the first export the model on first use,
+            which needs PyTorch and `segany[export]` once, and keep the folder in the cache.
         checkpoint: weights of your own for the model named by `model`; in PyTorch only.
         device: "cpu", "cuda", "cuda:1", "mps"; by default CUDA where there is any, else the CPU. Of ONNX
             Runtime "cpu" or "cuda", of OpenVINO "cpu" or "gpu", by default the CPU.
@@ -69,10 +68,13 @@ def load(
         ConfigError: the device is not there, an option does not go with the runtime, or `dtype` is no
             floating-point `torch.dtype`.
     """
-    if runtime not in (None, "torch", "onnx", "openvino"):
-        raise ConfigError(f"runtime must be 'torch', 'onnx' or 'openvino', got {runtime!r}.")
-    if runtime in ("onnx", "openvino") or (runtime is None and _is_folder(model)):
-        return _load_export(model, runtime or "onnx", checkpoint, device, dtype)
+    runtimes = ("torch", *get_args(RuntimeName))
+    if runtime is not None and runtime not in runtimes:
+        raise ConfigError(f"runtime must be one of {', '.join(map(repr, runtimes))}, got {runtime!r}.")
+    if runtime is None and _is_folder(model):
+        runtime = "onnx"
+    if runtime is not None and runtime != "torch":
+        return _load_export(model, runtime, checkpoint, device, dtype)
     require_torch()
     import torch
 
@@ -88,12 +90,11 @@ def load(
 
 def _load_export(
     model: str | Path,
-    runtime: Literal["torch", "onnx", "openvino"],
+    runtime: RuntimeName,
     checkpoint: str | Path | None,
     device: str | torch.device | None,
     dtype: torch.dtype | None,
 ) -> ExportedModel:
-    assert runtime != "torch"
     if checkpoint is not None or dtype is not None:
         raise ConfigError(
             "checkpoint and dtype are for PyTorch. Export the checkpoint, in the precision you want, with "
