@@ -16,6 +16,7 @@ from segany.errors import ConfigError, ExportError, OutputError
 from segany.export import check_export, to_onnx
 from segany.export import onnx as module
 from segany.export.check import mask_iou, scenes
+from segany.export.graphs import Graph
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
@@ -26,12 +27,13 @@ from segany.types import Prompt
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_export_is_checked_for_every_kind_of_prompt(family: str) -> None:
     manifest = OnnxModel(exported(family)).manifest
-    kinds = ["point", "several points", "box", "box and point", "mask and point", "mask"]
+    kinds = ["grid", "point", "several points", "box", "box and point", "mask and point", "mask"]
     assert [record.kind for record in manifest.checks] == kinds
-    assert all(record.masks == 12 for record in manifest.checks)  # the single mask and the three, on three images
+    # Three of four points on three images; the single mask and the three.
+    assert [record.masks for record in manifest.checks] == [36, *[12] * 6]
     assert min(record.min_iou for record in manifest.checks) >= 0.999
     assert manifest.encoder_id == small_model(family).encoder_id
-    assert set(manifest.files) == {"encoder", "decoder"} | (
+    assert set(manifest.files) == {"encoder", "decoder", "shared_image", "proposals"} | (
         {"memory_encoder", "memory_attention"} if family == "sam2" else set()
     )
     points = next(tensor for tensor in manifest.files["decoder"].inputs if tensor.name == "points")
@@ -171,14 +173,13 @@ def test_the_check_repeats_and_finds_other_weights() -> None:
 def test_an_export_that_makes_other_masks_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = tmp_path / "before"
     shutil.copytree(exported("sam"), before)
-    names = iter(("encoder", "decoder"))
 
-    def wrong(graph: object, path: Path, opset: int) -> None:
-        shutil.copy(exported("sam") / f"{next(names)}.onnx", path)
+    def wrong(graph: Graph, path: Path, opset: int) -> None:
+        shutil.copy(exported("sam") / f"{graph.name}.onnx", path)
 
     model = small_sam(replace(SMALLEST, encoder=replace(SMALLEST.encoder, width=64)))
     monkeypatch.setattr(module, "_export", wrong)
-    with pytest.raises(ExportError, match=r"refused: masks of point prompts"):
+    with pytest.raises(ExportError, match=r"refused: masks of grid prompts"):
         to_onnx(model, before)
     assert [path.name for path in tmp_path.iterdir()] == ["before"]
     OnnxModel(before)  # the earlier export is whole

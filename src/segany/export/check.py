@@ -10,6 +10,7 @@ import numpy as np
 
 from segany.errors import ExportError
 from segany.models.promptable import PromptableModel
+from segany.ops.points import point_grid
 from segany.predict.image import ImagePredictor, labelled_points
 from segany.runtime.manifest import CheckRecord, Manifest, Precision
 from segany.runtime.model import ExportedModel, OnnxModel
@@ -28,6 +29,9 @@ ROUNDING_PIXELS = 2
 
 SCENE_SIZES: tuple[SizeHW, ...] = ((640, 448), (420, 640), (512, 512))
 """Portrait, landscape, square."""
+
+_GRID_SIDE = 2
+"""Points along each side of a scene for which masks are proposed."""
 
 _CENTRES = np.array([[0.32, 0.3], [0.66, 0.64], [0.3, 0.72]])
 _RADII = np.array([[0.2, 0.14], [0.22, 0.2], [0.13, 0.16]])
@@ -75,6 +79,7 @@ def compare_masks(model: PromptableModel, exported: ExportedModel, images: Seque
         embedding = predictor.embed(image)
         features = exported.embed([image])[0]
         earlier = predictor.predict(embedding, Prompt(points_xy=[_CENTRES[1] * np.array(embedding.size_hw[::-1])]))
+        overlaps.setdefault("grid", []).extend(_proposed_overlaps(model, exported, embedding, features))
         kinds = prompts_of_kinds(embedding.size_hw, earlier.refine())
         for kind, prompt in kinds.items():
             expected = predictor.predict(embedding, [prompt, prompt], masks="multi").masks[0]
@@ -86,6 +91,20 @@ def compare_masks(model: PromptableModel, exported: ExportedModel, images: Seque
         CheckRecord(kind=kind, masks=len(values), mean_iou=float(np.mean(values)), min_iou=min(values))
         for kind, values in overlaps.items()
     ]
+
+
+def _proposed_overlaps(
+    model: PromptableModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
+) -> Iterator[float]:
+    """IoU of what both propose for a grid of points, in low resolution."""
+    points_xy = point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
+    prompts = [Prompt(points_xy=[point]) for point in points_xy]
+    labelled = [labelled_points(prompt, embedding, pads_boxes=exported.pads_boxes) for prompt in prompts]
+    points, labels = (np.stack(arrays) for arrays in zip(*labelled, strict=True))
+    expected, _ = model.predict_low_res(embedding.features, points, labels, None, multimask=True)
+    found = np.concatenate([some.low_res for some in exported.propose(features, points, labels, -np.inf)])
+    expected = expected.reshape(found.shape)
+    yield from (mask_iou(ours > 0, theirs > 0) for ours, theirs in zip(expected, found, strict=True))
 
 
 def _exported_masks(

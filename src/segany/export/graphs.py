@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_tensors
 from segany.models.promptable import PromptableModel
 from segany.models.sam.mask_decoder import arrange_detail
 from segany.models.sam.two_way_transformer import ImageTokens
@@ -48,13 +49,17 @@ def feature_names(model: PromptableModel) -> tuple[str, ...]:
 
 
 def make_graphs(model: PromptableModel) -> list[Graph]:
-    """All graphs of a model: its encoder and its decoder, and the memory of SAM 2."""
+    """All graphs of a model: its encoder, its decoder, what proposes masks of everything, and the memory of SAM 2."""
     size = model.preprocessing.input_size
     pixels = torch.zeros(1, 3, size, size)
     with torch.inference_mode():
         features = tuple(feature.clone() for feature in model.encode_features(pixels))
     names = feature_names(model)
-    graphs = [Graph("encoder", EncoderGraph(model), {"pixels": pixels}, names), _decoder(model, names, features)]
+    graphs = [
+        Graph("encoder", EncoderGraph(model), {"pixels": pixels}, names),
+        _decoder(model, names, features),
+        *_proposals(model, names, features),
+    ]
     if isinstance(model, Sam2):
         graphs += [_memory_encoder(model, features[0]), _memory_attention(model, features[0])]
     return graphs
@@ -82,6 +87,23 @@ def _decoder(model: PromptableModel, names: Sequence[str], features: Sequence[Te
     if isinstance(model, Sam2):
         axes |= {"object_scores": {0: "prompts"}, "object_pointers": candidates}
     return Graph("decoder", DecoderGraph(model), inputs, tuple(axes), dynamic, axes)
+
+
+def _proposals(model: PromptableModel, names: Sequence[str], features: Sequence[Tensor]) -> list[Graph]:
+    module = SharedImageGraph(model)
+    with torch.no_grad():
+        shared = module.share(features)
+    tensors = {name: tensor.clone() for name, tensor in image_tensors(shared).items()}
+    prompts = {
+        "points": torch.rand(3, 2, 2) * model.preprocessing.input_size,
+        "labels": torch.tensor([[1, -1], [1, -1], [0, -1]]),
+    }
+    axes = {name: {0: "prompts"} for name in prompts}
+    outputs = {name: {0: "prompts"} for name in ("low_res", "iou")}
+    return [
+        Graph("shared_image", module, dict(zip(names, features, strict=True)), tuple(tensors)),
+        Graph("proposals", ProposalsGraph(model, shared), prompts | tensors, tuple(outputs), axes, outputs),
+    ]
 
 
 def _memory_encoder(model: Sam2, embedding: Tensor) -> Graph:

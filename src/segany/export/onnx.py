@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
         {axis: axes.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in graph.dynamic.get(key, {}).items()}
         for key in graph.inputs
     )
-    takes_any = graph.name == "decoder"  # its inputs are *args
+    takes_any = any(one.kind is one.VAR_POSITIONAL for one in signature(graph.module.forward).parameters.values())
     try:
         with torch.no_grad(), quiet():
             program = torch.export.export(

@@ -137,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} is damaged: {'; '.join(line.strip() for line in first[1:3])}. Export again."
         ) from error
     _check_version(text, path)
-    for name in ("encoder", "decoder"):
+    for name in ("encoder", "decoder", "shared_image", "proposals"):
         if name not in manifest.files:
             raise ExportError(f"{path} is damaged: it lists no {name}. Export the model again.")
     return manifest

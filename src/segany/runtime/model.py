@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from segany.errors import ConfigError
 from segany.ops.proposals import Proposals
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
-from segany.runtime.manifest import Manifest, is_export, read_manifest
+from segany.runtime.manifest import is_export, read_manifest
 from segany.runtime.session import Session, open_onnx, open_openvino
 from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
@@ -24,7 +25,10 @@ RuntimeName: TypeAlias = Literal["onnx", "openvino", "openvino-bf16"]
 Arithmetic: TypeAlias = Literal["f32", "bf16"]
 
 PROMPTS_AT_ONCE = 8
-"""Prompts decoded together: they share what is computed of the image alone, and still fit the cache."""
+"""Prompts decoded together."""
+
+PROPOSED_AT_ONCE = 4
+"""Prompts decoded together where the image is shared and they are many: more do not fit the cache."""
 
 _NO_SIZE = (1, 1)
 """The size of the image that is asked for where logits of that size are not wanted."""
@@ -39,12 +43,14 @@ class ExportedModel:
         outputs: names of what the encoder returns, in order.
     """
 
-    def __init__(self, manifest: Manifest, encoder: Session, decoder: Session) -> None:
-        self.manifest = manifest
+    def __init__(self, folder: Path, open_session: Callable[[Path], Session]) -> None:
+        self.manifest = manifest = read_manifest(folder)
+        manifest.verify(folder)
+        self._folder, self._open_session = folder, open_session
+        self._encoder, self._decoder = self._open("encoder"), self._open("decoder")
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
-        self._encoder, self._decoder = encoder, decoder
         self._preprocessing = manifest.preprocessing.value()
 
     @property
@@ -129,13 +135,12 @@ class ExportedModel:
             has_mask = np.zeros(count, dtype=np.bool_)
         elif has_mask is None:
             has_mask = np.ones(count, dtype=np.bool_)
-        inputs = {name: feature[None] for name, feature in zip(self.outputs, features, strict=True)}
         return self._decoder(
-            inputs
+            self._inputs(features)
             | {
-                "points": np.asarray(points, dtype=np.float32),
-                "labels": np.asarray(labels, dtype=np.int64),
-                "mask_logits": np.asarray(mask_logits, dtype=np.float32),
+                "points": _float32(points),
+                "labels": _int64(labels),
+                "mask_logits": _float32(mask_logits),
                 "has_mask": has_mask,
                 "candidates": np.array(candidates, dtype=np.int64),
                 "size_hw": np.array(size_hw, dtype=np.int64),
@@ -152,12 +157,14 @@ class ExportedModel:
     ) -> Iterator[Proposals]:
         """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
 
-        Prompts are as for `predict_low_res`, three candidates each; `together` says how many are decoded at once.
+        Prompts are as for `predict_low_res`, a point and a padding point each, and have three candidates each;
+        `together` says how many are decoded at once.
         """
-        together = together or PROMPTS_AT_ONCE
+        together = together or PROPOSED_AT_ONCE
+        image = self._shared_image(self._inputs(features))
         for first in range(0, len(points), together):
             piece = slice(first, first + together)
-            found = self.decode(features, points[piece], labels[piece])
+            found = self._proposals({**image, "points": _float32(points[piece]), "labels": _int64(labels[piece])})
             good = found["iou"] > min_score  # [P, M]
             yield Proposals(
                 prompts=np.asarray(first + good.nonzero()[0], dtype=np.int64),
@@ -166,6 +173,21 @@ class ExportedModel:
                 done=first + len(good),
             )
 
+    def _open(self, name: str) -> Session:
+        return self._open_session(self._folder / self.manifest.files[name].path)
+
+    def _inputs(self, features: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Features of an embedding, as the files take them."""
+        return {name: np.ascontiguousarray(x[None]) for name, x in zip(self.outputs, features, strict=True)}
+
+    @cached_property
+    def _shared_image(self) -> Session:
+        return self._open("shared_image")
+
+    @cached_property
+    def _proposals(self) -> Session:
+        return self._open("proposals")
+
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
         return upscale_logits(low_res, self.preprocessing, size_hw)
@@ -173,6 +195,14 @@ class ExportedModel:
     def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
         """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
         return upscale_masks(low_res, self.preprocessing, size_hw)
+
+
+def _float32(values: npt.ArrayLike) -> FloatArray:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _int64(values: npt.ArrayLike) -> IntArray:
+    return np.ascontiguousarray(values, dtype=np.int64)
 
 
 class OnnxModel(ExportedModel):
@@ -191,8 +221,7 @@ class OnnxModel(ExportedModel):
             ConfigError: the device is not there.
             MissingExtraError: ONNX Runtime is not installed.
         """
-        manifest, paths = _open(Path(folder))
-        super().__init__(manifest, *(open_onnx(path, device) for path in paths))
+        super().__init__(Path(folder), lambda path: open_onnx(path, device))
 
 
 class OpenVinoModel(ExportedModel):
@@ -214,8 +243,7 @@ class OpenVinoModel(ExportedModel):
         """
         if arithmetic not in ("f32", "bf16"):
             raise ConfigError(f"arithmetic must be 'f32' or 'bf16', got {arithmetic!r}.")
-        manifest, paths = _open(Path(folder))
-        super().__init__(manifest, *(open_openvino(path, device, arithmetic) for path in paths))
+        super().__init__(Path(folder), lambda path: open_openvino(path, device, arithmetic))
         if arithmetic != "f32":
             self.encoder_id = f"{self.encoder_id}-{arithmetic}"
 
@@ -229,9 +257,3 @@ def open_export(folder: str | Path, runtime: RuntimeName = "onnx", device: str |
     if runtime == "openvino-bf16":
         return OpenVinoModel(folder, device, arithmetic="bf16")
     raise ConfigError(f"runtime must be 'torch', {', '.join(map(repr, get_args(RuntimeName)))}, got {runtime!r}.")
-
-
-def _open(folder: Path) -> tuple[Manifest, tuple[Path, Path]]:
-    manifest = read_manifest(folder)
-    manifest.verify(folder)
-    return manifest, (folder / manifest.files["encoder"].path, folder / manifest.files["decoder"].path)

@@ -79,7 +79,7 @@ def open_openvino(path: Path, device: str | None, precision: str) -> Session:
     def run(inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
-        results = local.request.infer(dict(inputs), share_inputs=False, share_outputs=False)
+        results = local.request.infer(dict(inputs), share_inputs=True, share_outputs=False)
         return {name: np.asarray(results[index]) for index, name in enumerate(names)}
 
     return run

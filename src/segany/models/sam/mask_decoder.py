@@ -103,10 +103,15 @@ class MaskDecoder(nn.Module):
 
     def transform(self, image: ImageTokens | SharedImage, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
         """The first half: everything but the masks, at about the same cost as they have."""
-        tokens, finished = self.run_transformer(image, prompt_tokens)
+        return self.read_tokens(*self.run_transformer(image, prompt_tokens), multimask=multimask)
+
+    def read_tokens(
+        self, tokens: Tensor, image: tuple[Tensor, ...] | FinishedImage, *, multimask: bool
+    ) -> DecodedTokens:
+        """What the tokens say that the transformer ends with, [P, n, C]."""
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
-        return DecodedTokens(self.mask_weights(tokens[:, 1:], chosen), finished, iou, tokens)
+        return DecodedTokens(self.mask_weights(tokens[:, 1:], chosen), image, iou, tokens)
 
     def run_transformer(
         self, image: ImageTokens | SharedImage, prompt_tokens: Tensor

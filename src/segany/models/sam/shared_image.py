@@ -154,17 +154,17 @@ class _Write:
         self.attention = attention = block.cross_attn_image_to_token
         self.norm = block.norm4
         self.query = _Projected(attention.q_proj, attention.heads, image, positions, offset)
-        self.shift = _centred(offset + attention.out_proj.bias)
-        centred = _centred(image)
-        self.square = centred.square().sum(dim=1)
-        self.tokens, self.offset = centred * self.norm.weight, self.norm.bias
+        self.shift = centred(offset + attention.out_proj.bias)
+        moved = centred(image)
+        self.square = moved.square().sum(dim=1)
+        self.tokens, self.offset = moved * self.norm.weight, self.norm.bias
         # Products of the shared tokens with the vectors of the earlier blocks, as they are by now, and of this one.
         self.products: tuple[tuple[Tensor, Tensor], ...] = ()
         for write in (self, *reversed(earlier)):
             if write is not self:
-                centred = _centred(centred * write.norm.weight)
-            heads = _to_heads(linear(centred, write.attention.out_proj.weight.t().contiguous()), attention.heads)
-            self.products = ((heads, centred @ write.shift), *self.products)
+                moved = centred(moved * write.norm.weight)
+            heads = _to_heads(linear(moved, write.attention.out_proj.weight.t().contiguous()), attention.heads)
+            self.products = ((heads, moved @ write.shift), *self.products)
 
     def __call__(self, keys: Tensor, values: Tensor, image: UpdatedImage, scratch: _Scratch) -> UpdatedImage:
         """Tokens [P, n, C] into the image."""
@@ -176,11 +176,11 @@ class _Write:
         for prompt, scores in enumerate(self.query.scores(k, image, scratch("scores", k, *shape))):
             torch.softmax(scores, dim=1, out=coefficients[prompt])
         # The coefficients of a head sum to one, so that adding to its vectors adds to every token.
-        vectors = _centred(v @ attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0))
+        vectors = centred(v @ attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0))
         vectors[:, 0] += self.shift
         update = Update(coefficients.flatten(1, 2), vectors.flatten(1, 2), v)
         update.coefficients.div_(image.scale[:, None])
-        earlier = tuple(one._replace(vectors=_centred(one.vectors)) for one in updates)
+        earlier = tuple(one._replace(vectors=centred(one.vectors)) for one in updates)
         return self._normalised(image.scale, (*earlier, update), scratch)
 
     def _normalised(self, scale: Tensor, updates: tuple[Update, ...], scratch: _Scratch) -> UpdatedImage:
@@ -246,7 +246,7 @@ class SharedImage:
         return self.transformer.norm_final_attn(tokens + attended), FinishedImage(self, image)
 
 
-def _centred(x: Tensor) -> Tensor:
+def centred(x: Tensor) -> Tensor:
     """Without the mean over the channels."""
     return x - x.mean(dim=-1, keepdim=True)
 

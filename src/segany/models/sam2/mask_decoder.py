@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segany.models.sam.mask_decoder import AllCandidates, DecodedTokens, MaskDecoder
-from segany.models.sam.shared_image import SharedImage
+from segany.models.sam.shared_image import FinishedImage
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
 from segany.nn.layers import Perceptron
@@ -75,18 +75,19 @@ class Sam2MaskDecoder(MaskDecoder):
             low_res, iou = torch.cat([single, low_res[:, 1:]], dim=1), torch.cat([single_iou, iou[:, 1:]], dim=1)
         return AllCandidates(low_res, iou, tokens)
 
-    def transform(self, image: ImageTokens | SharedImage, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
-        """As `MaskDecoder.transform`; for a single mask also the best of the three, in second place."""
-        tokens, finished = self.run_transformer(image, prompt_tokens)
+    def read_tokens(
+        self, tokens: Tensor, image: tuple[Tensor, ...] | FinishedImage, *, multimask: bool
+    ) -> DecodedTokens:
+        """As `MaskDecoder.read_tokens`; for a single mask also the best of the three, in second place."""
         iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
         weights = self.mask_weights(tokens[:, 2:], slice(0, self.mask_tokens_count))
         if multimask:
-            return DecodedTokens(weights[:, 1:], finished, iou[:, 1:], tokens)
+            return DecodedTokens(weights[:, 1:], image, iou[:, 1:], tokens)
         places = iou.new_zeros(len(iou), 1, dtype=torch.long)
         if self.stability_thresh is not None and not self.training:
             places = torch.cat([places, iou[:, 1:].argmax(dim=1, keepdim=True) + 1], dim=1)
         weights = weights.gather(1, places[..., None].expand(-1, -1, weights.shape[-1]))
-        return DecodedTokens(weights, finished, iou.gather(1, places), tokens)
+        return DecodedTokens(weights, image, iou.gather(1, places), tokens)
 
     def _stable(self, low_res: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
         """Of two candidates [P, 2, h, w] the first where it is stable, else the second: [P, 1, h, w] and [P, 1]."""
