@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError
+from segany.errors import ConfigError, ExportError
 from segany.ops.proposals import Proposals
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
-from segany.runtime.manifest import Manifest, is_export, read_manifest
+from segany.runtime.manifest import is_export, read_manifest
 from segany.runtime.session import Session, open_onnx, open_openvino
 from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
@@ -37,13 +37,26 @@ class ExportedModel:
         outputs: names of what the encoder returns, in order.
     """
 
-    def __init__(self, manifest: Manifest, encoder: Session, decoder: Session) -> None:
-        self.manifest = manifest
+    def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
+        """Open a folder with what opens one of its files; see the runtimes below."""
+        manifest = read_manifest(folder)
+        manifest.verify(folder)
+        self.manifest, self._folder, self._open_file = manifest, folder, open_file
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
-        self._encoder, self._decoder = encoder, decoder
+        self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
         self._preprocessing = manifest.preprocessing.value()
+
+    def open(self, name: str) -> Session:
+        """A file of the folder, by its name in the manifest: `memory_encoder`, for one.
+
+        Raises:
+            ExportError: there is none of that name, or the runtime cannot run it.
+        """
+        if name not in self.manifest.files:
+            raise ExportError(f"{self._folder} has no {name}: its manifest lists none. Export the model again.")
+        return self._open_file(self._folder / self.manifest.files[name].path)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -189,8 +202,7 @@ class OnnxModel(ExportedModel):
             ConfigError: the device is not there.
             MissingExtraError: ONNX Runtime is not installed.
         """
-        manifest, paths = _open(Path(folder))
-        super().__init__(manifest, *(open_onnx(path, device) for path in paths))
+        super().__init__(Path(folder), lambda path: open_onnx(path, device))
 
 
 class OpenVinoModel(ExportedModel):
@@ -212,8 +224,7 @@ class OpenVinoModel(ExportedModel):
         """
         if arithmetic not in ("f32", "bf16"):
             raise ConfigError(f"arithmetic must be 'f32' or 'bf16', got {arithmetic!r}.")
-        manifest, paths = _open(Path(folder))
-        super().__init__(manifest, *(open_openvino(path, device, arithmetic) for path in paths))
+        super().__init__(Path(folder), lambda path: open_openvino(path, device, arithmetic))
         if arithmetic != "f32":
             self.encoder_id = f"{self.encoder_id}-{arithmetic}"
 
@@ -225,9 +236,3 @@ def open_export(folder: str | Path, runtime: RuntimeName = "onnx", device: str |
     if runtime == "openvino":
         return OpenVinoModel(folder, device)
     raise ConfigError(f"runtime must be 'torch', 'onnx' or 'openvino', got {runtime!r}.")
-
-
-def _open(folder: Path) -> tuple[Manifest, tuple[Path, Path]]:
-    manifest = read_manifest(folder)
-    manifest.verify(folder)
-    return manifest, (folder / manifest.files["encoder"].path, folder / manifest.files["decoder"].path)
