@@ -65,6 +65,14 @@ def test_other_weights_in_a_file_of_the_memory_are_found(part: str) -> None:
     assert max(found.values()) < 1e-4
 
 
+def test_memories_of_too_few_objects_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = InTorch._run
+    monkeypatch.setattr(
+        InTorch, "_run", lambda self, *arguments: {key: value[:0] for key, value in run(self, *arguments).items()}
+    )
+    assert errors(small_sam2(), small_sam2())["memory_encoder"] == float("inf")
+
+
 @pytest.mark.parametrize("wrong", [0.5, float("inf")])
 def test_memory_that_is_off_is_refused(wrong: float) -> None:
     records = [MemoryRecord(file="memory_encoder", error=0.0), MemoryRecord(file="memory_attention", error=wrong)]

@@ -19,6 +19,7 @@ from segany.export.check import mask_iou, scenes
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
+from segany.runtime.manifest import Precision
 from segany.runtime.session import open_onnx
 from segany.types import Prompt
 
@@ -221,6 +222,21 @@ def test_half_precision_is_smaller_and_says_so(tmp_path: Path) -> None:
     assert sizes[0] < 0.7 * sizes[1]
     assert min(record.mean_iou for record in manifest.checks) >= 0.99
     assert manifest.encoder_id == f"{small_model('mobile_sam').encoder_id}-fp16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_weights_that_are_too_many_for_one_file(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ONE_FILE", 0)
+    calibrate = scenes() if precision == "int8" else ()
+    manifest = to_onnx(small_model("sam"), tmp_path / "export", precision=precision, calibrate=calibrate)
+    record = manifest.files["encoder"]
+    assert record.data == ("encoder.onnx.data" if precision == "fp32" else None)  # less precise, it fits
+    OpenVinoModel(tmp_path / "export").embed([scenes()[0]])
+    expected = {file.path for file in manifest.files.values()} | {record.data, "manifest.json"} - {None}
+    assert {path.name for path in (tmp_path / "export").iterdir()} == expected
 
 
 @pytest.mark.slow

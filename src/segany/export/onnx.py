@@ -70,8 +70,9 @@ def to_onnx(
         model: what `segany.load` returns, on the CPU and in float32.
         folder: made, or replaced where it holds an earlier export.
         precision: "fp32"; "fp16", where products with weights are in half precision and everything else is
-            not; or "int8", where weights are whole numbers, and in the encoder activations too.
-        calibrate: images for int8, as many and of the kind that will be segmented; about twenty do.
+            not; or "int8", where the encoder multiplies matrices in whole numbers and large ones are stored so.
+        calibrate: images for int8, of the kind that will be segmented; about twenty do. The first three are
+            kept for the check, unless there are no others.
         min_iou: mean IoU with PyTorch's masks, under which an int8 export is refused.
         opset: of ONNX.
 

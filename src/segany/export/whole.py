@@ -26,7 +26,7 @@ MIN_STORED = 2**18
 matrices, those of attention in the decoder, hold few of the bytes and cause most of the error."""
 
 MAX_NOISE = 0.04
-"""Share of activations that rounding may change, in root mean squares. Where few outliers make the range much
+"""Noise of rounding activations over their size, both in root mean squares. Where few outliers make the range much
 wider than most activations are, as at the end of TinyViT, it is more, and the product stays in float32."""
 
 
