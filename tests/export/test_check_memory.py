@@ -19,7 +19,8 @@ from segany.export.check import scenes
 from segany.export.check_memory import MAX_ERROR, compare_memory, judge_memory
 from segany.export.graphs import MemoryAttentionGraph, MemoryEncoderGraph
 from segany.models.sam2.model import Sam2
-from segany.runtime.manifest import Manifest, MemoryRecord
+from segany.runtime import OnnxModel, OpenVinoModel
+from segany.runtime.manifest import Manifest, MemoryRecord, sha256_of
 from segany.runtime.model import ExportedModel
 
 Run = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -85,17 +86,21 @@ def test_memory_that_is_off_is_refused(wrong: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", [OnnxModel, OpenVinoModel])
+def test_the_files_of_the_memory_agree_in_every_runtime(runtime: type[OnnxModel] | type[OpenVinoModel]) -> None:
+    records = check_export(small_model("sam2"), exported("sam2"), exported=runtime(exported("sam2"))).memory
+    assert records is not None
+    assert [record.file for record in records] == ["memory_encoder", "memory_attention"]
+    assert max(record.error for record in records) < MAX_ERROR["fp32"] / 10
+
+
+@pytest.mark.slow
 def test_a_changed_file_of_the_memory_is_refused(tmp_path: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
     model, folder = small_model("sam2"), tmp_path / "export"
     shutil.copytree(exported("sam2"), folder)
-    records = check_export(model, folder).memory
-    assert records is not None
-    assert [record.file for record in records] == ["memory_encoder", "memory_attention"]
-    assert max(record.error for record in records) < MAX_ERROR["fp32"] / 10
-
     path = folder / "memory_attention.onnx"
     graph = onnx.load(str(path))
     largest = max(graph.graph.initializer, key=lambda tensor: np.prod(tensor.dims) * (tensor.data_type == 1))
@@ -104,8 +109,6 @@ def test_a_changed_file_of_the_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is not the file that was exported"):
         check_export(model, folder)
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
-    from segany.runtime.manifest import sha256_of
-
     files = manifest.files | {
         "memory_attention": manifest.files["memory_attention"].model_copy(update={"sha256": sha256_of(path)})
     }
