@@ -89,4 +89,6 @@ def _print_checks(manifest: Manifest) -> None:
     for record in manifest.checks:
         table.add_row(record.kind, str(record.masks), f"{record.mean_iou:.4f}", f"{record.min_iou:.4f}")
     table.add_row("all", str(sum(record.masks for record in manifest.checks)), f"{manifest.mean_iou or 0:.4f}", "")
+    for memory in manifest.memory or []:
+        table.add_row(memory.file, "", f"error {memory.error:.1e}", "")
     Console().print(table)

@@ -9,7 +9,9 @@ from typing import get_args
 import numpy as np
 
 from segany.errors import ExportError
+from segany.export.check_memory import compare_memory, judge_memory
 from segany.models.promptable import PromptableModel
+from segany.models.sam2.model import Sam2
 from segany.ops.points import point_grid
 from segany.predict.image import ImagePredictor, labelled_points
 from segany.runtime.manifest import CheckRecord, Manifest, Precision
@@ -133,8 +135,23 @@ def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
     return float(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
 
 
-def judge(manifest: Manifest, min_iou: float) -> None:
-    """Raise `ExportError` where the masks of the checks are not good enough for the precision."""
+def run_checks(
+    model: PromptableModel, exported: ExportedModel, images: Sequence[PixelArray], min_iou: float
+) -> Manifest:
+    """The manifest with the results of all checks, on these images and the drawn ones.
+
+    Raises:
+        ExportError: they are not good enough for the precision.
+    """
+    checks = compare_masks(model, exported, [*scenes(), *images])
+    memory = compare_memory(model, exported, scenes()[0]) if isinstance(model, Sam2) else None
+    mean = sum(record.mean_iou for record in checks) / len(checks)
+    manifest = exported.manifest.model_copy(update={"checks": checks, "mean_iou": mean, "memory": memory})
+    _judge(manifest, min_iou)
+    return manifest
+
+
+def _judge(manifest: Manifest, min_iou: float) -> None:
     for record in manifest.checks:
         low = {"fp32": record.min_iou < MIN_IOU_FP32, "fp16": record.mean_iou < MIN_IOU_FP16}
         if low.get(manifest.precision, False):
@@ -148,6 +165,7 @@ def judge(manifest: Manifest, min_iou: float) -> None:
             f"The export is refused: in int8 masks agree with PyTorch's to a mean IoU of {mean:.3f}, under "
             f"{min_iou:g}. Give more images to calibrate with, lower --min-iou, or take fp16."
         )
+    judge_memory(manifest)
 
 
 def check_export(
@@ -179,8 +197,4 @@ def check_export(
         raise ExportError(
             f"{folder} was exported from other weights of {manifest.model}. Give the checkpoint that it was made of."
         )
-    checks = compare_masks(model, exported, [*scenes(), *images])
-    mean = sum(record.mean_iou for record in checks) / len(checks)
-    manifest = manifest.model_copy(update={"checks": checks, "mean_iou": mean})
-    judge(manifest, min_iou)
-    return manifest
+    return run_checks(model, exported, images, min_iou)

@@ -242,7 +242,9 @@ class MemoryEncoderGraph(nn.Module):
         logits = F.interpolate(low_res[:, None], (size, size), mode="bilinear", align_corners=False)
         hard = (logits > MASK_THRESHOLD).float()
         masks = torch.where(prompted[:, None, None, None], hard, logits.sigmoid())
-        return self.model.remember(frame_of(self.model, image_embedding), masks, object_scores)
+        # Once for each object: OpenVINO loses the objects where one frame is added to several masks.
+        frame = frame_of(self.model, image_embedding.expand(low_res.shape[0], -1, -1, -1))
+        return self.model.remember(frame, masks, object_scores)
 
 
 class MemoryAttentionGraph(nn.Module):

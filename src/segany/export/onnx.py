@@ -15,10 +15,11 @@ import torch
 
 from segany import __version__
 from segany.errors import ConfigError, ExportError, OutputError, SeganyError, check
-from segany.export.check import CHECKED_PRECISIONS, compare_masks, judge, scenes
+from segany.export.check import CHECKED_PRECISIONS, run_checks
 from segany.export.graphs import Graph, make_graphs
-from segany.export.precision import fold_constants, halve, quantise_activations, quantise_weights
+from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quiet import quiet
+from segany.export.whole import quantise_products, quantise_weights
 from segany.extras import import_extra
 from segany.files import path_errors, write_error, write_file
 from segany.images import ImageSource, read_image
@@ -46,6 +47,9 @@ MIN_OPSET = 18
 DEFAULT_MIN_IOU = 0.95
 """Mean IoU with PyTorch's masks under which an int8 export is refused."""
 
+CHECKED_IMAGES = 3
+"""So many of the images for int8 serve to check the masks, and not to calibrate unless there are no others."""
+
 _ONE_FILE = 1_800_000_000
 """Bytes of weights that a file holds itself: protobuf ends at two gigabytes."""
 
@@ -67,8 +71,9 @@ def to_onnx(
         model: what `segany.load` returns, on the CPU and in float32.
         folder: made, or replaced where it holds an earlier export.
         precision: "fp32"; "fp16", where products with weights are in half precision and everything else is
-            not; or "int8", where weights are whole numbers, and in the encoder activations too.
-        calibrate: images for int8, as many and of the kind that will be segmented; about twenty do.
+            not; or "int8", where the encoder multiplies matrices in whole numbers and large ones are stored so.
+        calibrate: images for int8, of the kind that will be segmented; about twenty do. The first three are
+            kept for the check, unless there are no others.
         min_iou: mean IoU with PyTorch's masks, under which an int8 export is refused.
         opset: of ONNX.
 
@@ -86,11 +91,8 @@ def to_onnx(
         import_extra(module, f"Exporting needs {module}", "export")
     images = [read_image(source) for source in calibrate]
     with _replacing_folder(Path(folder)) as temporary:
-        manifest = _write(model, temporary, precision, images, opset)
-        checks = compare_masks(model, OnnxModel(temporary), [*scenes(), *images[:3]])
-        mean = sum(record.mean_iou for record in checks) / len(checks)
-        manifest = manifest.model_copy(update={"checks": checks, "mean_iou": mean})
-        judge(manifest, min_iou)
+        _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset)
+        manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou)
         _write_manifest(manifest, temporary)
     return manifest
 
@@ -109,7 +111,7 @@ def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource],
 
 def _write(
     model: PromptableModel, folder: Path, precision: Precision, images: Sequence[PixelArray], opset: int
-) -> Manifest:
+) -> None:
     files: dict[str, FileRecord] = {}
     for graph in make_graphs(model):
         path = folder / f"{graph.name}.onnx"
@@ -117,9 +119,11 @@ def _write(
         if precision == "fp16":
             halve(path)
         elif precision == "int8" and graph.name == "encoder":
-            quantise_activations(path, "pixels", [model.preprocess([image]).contiguous().numpy() for image in images])
+            quantise_products(path, "pixels", (model.preprocess([image]).contiguous().numpy() for image in images))
         elif precision == "int8":
             quantise_weights(path)
+        if precision == "int8":
+            store_in_half(path)
         if precision != "fp32":
             _data_path(path).unlink(missing_ok=True)  # what was made of it is one file
         files[graph.name] = _file_record(graph, path)
@@ -139,7 +143,6 @@ def _write(
         files=files,
     )
     _write_manifest(manifest, folder)
-    return manifest
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:

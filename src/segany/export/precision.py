@@ -1,21 +1,21 @@
-"""Exported files in less precision: half precision where it is harmless, whole numbers where they were asked for."""
+"""Exported files as runtimes like them, and in half precision where that is harmless."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from segany.export.quiet import quiet
-from segany.types import FloatArray
 
 UPSCALING = "upscaler.first_step"
 """Name of the weights that the decoder upscales masks with."""
 
 _WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2)}
 """Nodes that multiply by weights, and which of their inputs those are."""
+
+
+_WORTH_EXPANDING = 2**14
+"""Bytes that a tensor must be smaller when stored once, for a node to be worth it."""
 
 
 def fold_constants(path: Path) -> None:
@@ -37,8 +37,33 @@ def fold_constants(path: Path) -> None:
     imports = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(imports)
-    _clear_types(model.graph)
+    _store_repeats_once(model.graph)
+    clear_types(model.graph)
     onnx.save(model, str(path))
+
+
+def _store_repeats_once(graph: Any) -> None:
+    """Expand at the start what repeats along its axes, such as padding: folded, it is most of an encoder of windows."""
+    from onnx import helper, numpy_helper
+
+    nodes = []
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        axes = [axis for axis, size in enumerate(values.shape) if size > 1 and _repeats(values, axis)]
+        once = values[tuple(slice(1) if axis in axes else slice(None) for axis in range(values.ndim))]
+        if values.nbytes - once.nbytes < _WORTH_EXPANDING:
+            continue
+        parts = {f"{tensor.name}.once": once, f"{tensor.name}.shape": np.array(values.shape, dtype=np.int64)}
+        graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
+        nodes.append(helper.make_node("Expand", list(parts), [tensor.name]))
+        graph.initializer.remove(tensor)
+    put_first(graph, nodes)
+
+
+def _repeats(values: np.ndarray, axis: int) -> bool:
+    """Whether an array is the same everywhere along an axis."""
+    first = values.take([0], axis)
+    return bool((values.take([1], axis) == first).all() and (values == first).all())
 
 
 def halve(path: Path) -> None:
@@ -58,7 +83,7 @@ def halve(path: Path) -> None:
     for node in graph.node:
         places = _WEIGHTED.get(node.op_type, ())
         weights = [node.input[place] for place in places if place < len(node.input)]
-        if not weights or not all(name in floats for name in weights) or _is_sensitive(floats[weights[0]]):
+        if not weights or not all(name in floats for name in weights) or is_sensitive(floats[weights[0]]):
             nodes.append(node)
             continue
         for place, name in zip(places, weights, strict=False):
@@ -73,106 +98,59 @@ def halve(path: Path) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend(halved.values())
-    _drop_unused(graph)
-    _clear_types(graph)
+    drop_unused(graph)
+    clear_types(graph)
     onnx.save(model, str(path))
 
 
-def _is_sensitive(weights: Any) -> bool:
+def store_in_half(path: Path) -> None:
+    """Keep the weights of products in half precision, in place; arithmetic stays in float32.
+
+    Runtimes turn them into float32 once, when they open the file.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    restored: dict[str, Any] = {}
+    for node in graph.node:
+        for place in _WEIGHTED.get(node.op_type, ())[:1]:
+            name = node.input[place]
+            if name not in floats or is_sensitive(floats[name]):
+                continue
+            if name not in restored:
+                values = numpy_helper.to_array(floats[name]).astype(np.float16)
+                graph.initializer.append(numpy_helper.from_array(values, f"{name}.half"))
+                restored[name] = helper.make_node("Cast", [f"{name}.half"], [f"{name}.restored"], to=TensorProto.FLOAT)
+            node.input[place] = f"{name}.restored"
+    put_first(graph, list(restored.values()))
+    drop_unused(graph)
+    clear_types(graph)
+    onnx.save(model, str(path))
+
+
+def put_first(graph: Any, nodes: list[Any]) -> None:
+    """Put nodes before all others: what depends on weights alone."""
+    following = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *following])
+
+
+def is_sensitive(weights: Any) -> bool:
     """Whether these weights are of geometry: the matrix that encodes pairs of coordinates, or of upscaling masks."""
     return (len(weights.dims) == 2 and weights.dims[0] == 2) or UPSCALING in weights.name
 
 
-def _nodes_to_leave(path: Path) -> list[str]:
-    """Names of the nodes that are not to be quantised: with weights of geometry, or with several matrices of them.
-
-    ONNX Runtime takes a scale for each column of one matrix only.
-    """
-    import onnx
-
-    graph = onnx.load(str(path)).graph
-    several = {tensor.name for tensor in graph.initializer if len(tensor.dims) > 2}
-    sensitive = {tensor.name for tensor in graph.initializer if _is_sensitive(tensor)}
-    products = (node for node in graph.node if node.op_type in ("MatMul", "Gemm"))
-    return [node.name for node in products if (several | sensitive) & set(node.input)]
-
-
-def _drop_unused(graph: Any) -> None:
+def drop_unused(graph: Any) -> None:
+    """Remove weights that no node takes."""
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
 
-def _clear_types(graph: Any) -> None:
+def clear_types(graph: Any) -> None:
     """Types of what lies between nodes: they are inferred anew."""
     del graph.value_info[:]
-
-
-def quantise_weights(path: Path) -> None:
-    """Put the matrices of a file in whole numbers, a scale for each column, in place; arithmetic stays in float32."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(str(path))
-    graph = model.graph
-    matrices = {
-        tensor.name: tensor
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and not _is_sensitive(tensor)
-    }
-    nodes: dict[str, Any] = {}
-    for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in matrices:
-            continue
-        is_turned = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        name, axis = node.input[1], 0 if is_turned else 1
-        restored = f"{name}.restored{axis}"
-        if restored not in nodes:
-            values = numpy_helper.to_array(matrices[name])
-            scale = np.maximum(np.abs(values).max(axis=1 - axis), 1e-12).astype(np.float32) / 127
-            whole = np.rint(values / np.expand_dims(scale, 1 - axis)).astype(np.int8)
-            parts: dict[str, Any] = {f"{restored}.whole": whole, f"{restored}.scale": scale}
-            graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
-            nodes[restored] = helper.make_node("DequantizeLinear", list(parts), [restored], axis=axis)
-        node.input[1] = restored
-    following = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes.values(), *following])
-    _drop_unused(graph)
-    _clear_types(graph)
-    onnx.save(model, str(path))
-
-
-def quantise_activations(path: Path, name: str, examples: Sequence[FloatArray]) -> None:
-    """Put weights and activations of a file in whole numbers, in place.
-
-    Args:
-        path: the file.
-        name: of its input.
-        examples: of that input; the ranges of activations are those that are met on them.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The examples, one after the other."""
-
-        def __init__(self) -> None:
-            self.waiting: Iterator[FloatArray] = iter(examples)
-
-        def get_next(self) -> dict[str, FloatArray] | None:
-            value = next(self.waiting, None)
-            return None if value is None else {name: value}
-
-    with quiet():
-        quantize_static(
-            str(path),
-            str(path),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-            nodes_to_exclude=_nodes_to_leave(path),
-        )

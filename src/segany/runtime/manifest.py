@@ -51,6 +51,18 @@ class CheckRecord(_Record):
     min_iou: float
 
 
+class MemoryRecord(_Record):
+    """How a file of SAM 2's memory agrees with PyTorch.
+
+    Attributes:
+        file: its name among `files`.
+        error: root mean square of the difference over that of what PyTorch computes, the largest of all cases.
+    """
+
+    file: str
+    error: float
+
+
 class PreprocessingRecord(_Record):
     """`Preprocessing`, as JSON has it."""
 
@@ -71,6 +83,7 @@ class Manifest(_Record):
             is float32, another one otherwise.
         weights_id: `encoder_id` of the model that was exported.
         mean_iou: of all checks.
+        memory: checks of the files of SAM 2's memory; None of models without.
     """
 
     format_version: int
@@ -87,6 +100,7 @@ class Manifest(_Record):
     files: dict[str, FileRecord]
     checks: list[CheckRecord] = []
     mean_iou: float | None = None
+    memory: list[MemoryRecord] | None = None
 
     def verify(self, folder: Path) -> None:
         """Raise `ExportError` unless the files are those that were exported."""

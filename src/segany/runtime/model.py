@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError
+from segany.errors import ConfigError, ExportError
 from segany.ops.proposals import Proposals
 from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
 from segany.runtime.manifest import is_export, read_manifest
@@ -43,15 +43,26 @@ class ExportedModel:
         outputs: names of what the encoder returns, in order.
     """
 
-    def __init__(self, folder: Path, open_session: Callable[[Path], Session]) -> None:
-        self.manifest = manifest = read_manifest(folder)
+    def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
+        """Open a folder with what opens one of its files; see the runtimes below."""
+        manifest = read_manifest(folder)
         manifest.verify(folder)
-        self._folder, self._open_session = folder, open_session
-        self._encoder, self._decoder = self._open("encoder"), self._open("decoder")
+        self.manifest, self._folder, self._open_file = manifest, folder, open_file
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
+        self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
         self._preprocessing = manifest.preprocessing.value()
+
+    def open(self, name: str) -> Session:
+        """A file of the folder, by its name in the manifest: `memory_encoder`, for one.
+
+        Raises:
+            ExportError: there is none of that name, or the runtime cannot run it.
+        """
+        if name not in self.manifest.files:
+            raise ExportError(f"{self._folder} has no {name}: its manifest lists none. Export the model again.")
+        return self._open_file(self._folder / self.manifest.files[name].path)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -173,20 +184,17 @@ class ExportedModel:
                 done=first + len(good),
             )
 
-    def _open(self, name: str) -> Session:
-        return self._open_session(self._folder / self.manifest.files[name].path)
-
     def _inputs(self, features: Sequence[FloatArray]) -> dict[str, FloatArray]:
         """Features of an embedding, as the files take them."""
         return {name: np.ascontiguousarray(x[None]) for name, x in zip(self.outputs, features, strict=True)}
 
     @cached_property
     def _shared_image(self) -> Session:
-        return self._open("shared_image")
+        return self.open("shared_image")
 
     @cached_property
     def _proposals(self) -> Session:
-        return self._open("proposals")
+        return self.open("proposals")
 
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
