@@ -164,7 +164,7 @@ def _table(setting: Setting, chromium: str, timings: dict[str, list[Timing]]) ->
         f"commit {setting.commit}, headless Chromium {chromium}, onnxruntime-web {runtime} (WebAssembly),",
         f"MobileSAM in fp32, {IMAGE.name} (600 x 400). A click is one point to three masks at image size. Times are",
         f"medians of {REPEATS} clicks after {WARMUP} to warm up, and of {len(timings['PyTorch'])} rounds, with",
-        "their range. ONNX Runtime and PyTorch have all cores. Opening is fetching and preparing decoder and embedding,",
+        "their range. ONNX Runtime and PyTorch have all cores. Opening is to fetch and prepare decoder and embedding,",
         "from a server on the same machine.",
         "",
         f"| | a click | masks of {width} x {height} | first click | opening |",
