@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The newest PyTorch that has been tested; `make TORCH=...` installs another.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow browser check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segany segment examples/images/astronaut.png --prompts examples/astronaut.json --out out/demo
@@ -17,6 +17,11 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# What the tests in a browser need beside that; without it they are skipped. As root on Debian it installs
+# Node.js and Chromium too.
+browser: web/dist/segany.js
+	@$(call system_command,chromium,chromium chromium-browser google-chrome chrome)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -33,7 +38,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.run $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON),--only-ours)
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out web/dist web/node_modules
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,3 +50,20 @@ $(VENV)/.installed: pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train]" --group dev
 	touch $@
+
+web/dist/segany.js: web/node_modules/.installed web/tsconfig.json $(wildcard web/src/*.ts)
+	cd web && npm run --silent check && npm run --silent build
+
+web/node_modules/.installed: web/package.json web/package-lock.json web/.npmrc
+	@$(call system_command,nodejs npm,npm)
+	cd web && npm ci --silent
+	touch $@
+
+# $(call system_command,PACKAGES,COMMANDS): Debian's packages, unless one of the commands is here.
+define system_command
+for name in $(2); do command -v $$name > /dev/null && exit 0; done; \
+if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+	echo "Install $(1) first: on Debian and Ubuntu, sudo apt-get install $(1)" >&2; exit 1; \
+fi; \
+apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) > /dev/null
+endef

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from segany import embedding_file
-from segany.errors import EmbeddingError, OutputError
+from segany.errors import ConfigError, EmbeddingError, OutputError
 from segany.types import Embedding, Preprocessing
 
 RNG = np.random.default_rng(0)
@@ -37,6 +37,25 @@ def test_round_trip(tmp_path: Path) -> None:
     for name in ("size_hw", "preprocessing", "model", "encoder_id", "image_id"):
         assert getattr(copy, name) == getattr(original, name)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["e.safetensors"]
+
+
+def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
+    original = embedding(RNG.normal(size=(8, 64, 64)).astype(np.float32), np.float32([6e4, 1e-7, -0.0]))
+    whole, half = original.save(tmp_path / "whole"), original.save(tmp_path / "half", precision="fp16")
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    copy = Embedding.load(half)
+    for one, other in zip(original.features, copy.features, strict=True):
+        np.testing.assert_array_equal(other, one.astype(np.float16))
+        assert other.dtype == np.float32
+    assert copy.encoder_id == original.encoder_id
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddingError, match=r"float16 cannot hold, up to 70000"):
+        embedding(np.float32([7e4])).save(tmp_path / "half", precision="fp16")
+    with pytest.raises(ConfigError, match="'fp32' or 'fp16', got 'fp8'"):
+        embedding().save(tmp_path / "half", precision="fp8")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_layout_of_memory_does_not_matter(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The file that holds an `Embedding`: safetensors, with what it belongs to in the header.
 
-The features are stored as `features.0`, `features.1`, ...; everything else is JSON under one key of
-the header, so that a reader can tell what a file is without loading its arrays.
+The features are stored as `features.0`, `features.1`, ..., in float32 or float16; everything else is JSON
+under one key of the header, so that a reader can tell what a file is without loading its arrays.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from segany.errors import ConfigError, EmbeddingError
+from segany.errors import ConfigError, EmbeddingError, check
 from segany.files import path_errors, write_file
-from segany.types import Embedding, Preprocessing
+from segany.types import Embedding, EmbeddingPrecision, FloatArray, Preprocessing
 
 FORMAT_VERSION = 1
 """Goes up when an older segany could not read the file any more."""
@@ -25,12 +26,15 @@ FORMAT_VERSION = 1
 _HEADER_KEY = "segany_embedding"
 
 
-def write_embedding(embedding: Embedding, path: Path) -> Path:
+def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32") -> Path:
     """Write an embedding, whole or not at all. Returns the path.
 
     Raises:
+        ConfigError: there is no such precision.
+        EmbeddingError: a value is too large for float16.
         OutputError: there is no space, no permission, or no such place.
     """
+    check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
     header = {
         "format_version": FORMAT_VERSION,
         "model": embedding.model,
@@ -39,9 +43,20 @@ def write_embedding(embedding: Embedding, path: Path) -> Path:
         "size_hw": list(embedding.size_hw),
         "preprocessing": asdict(embedding.preprocessing),
     }
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
     # safetensors copies memory from the first element on, whatever the strides are.
-    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(embedding.features)}
+    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(features)}
     return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+
+
+def _halved(feature: FloatArray) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+        halved = feature.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise EmbeddingError(
+            f"The embedding has values that float16 cannot hold, up to {np.abs(feature).max():g}. Save it in fp32."
+        )
+    return halved
 
 
 def read_embedding(path: Path) -> Embedding:
@@ -57,7 +72,8 @@ def read_embedding(path: Path) -> Embedding:
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)
-            features = tuple(file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
+            stored = (file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
+            features = tuple(feature.astype(np.float32, copy=False) for feature in stored)
     except FileNotFoundError:
         raise EmbeddingError(f"There is no file {path}. Check the path.") from None
     except SafetensorError as error:
