@@ -33,6 +33,12 @@ def colour_is_mask(mask: np.ndarray) -> AnnotatedImage:
     return annotated(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255), mask)
 
 
+def check_equal_but_for_rounding(mask: np.ndarray, picture_of_it: np.ndarray) -> None:
+    """A mask is where its picture is white; what is covered by half to within rounding may be either."""
+    differs = mask != (picture_of_it >= 127.5)
+    assert (np.abs(picture_of_it[differs].astype(float) - 127.5) < 2).all()
+
+
 @given(
     arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40)),
     st.integers(1, 50),
@@ -47,8 +53,8 @@ def test_resizing_a_mask_equals_resizing_its_picture(
     if right - left < 0.05 or bottom - top < 0.05:
         box = (0.0, 0.0, float(mask.shape[1]), float(mask.shape[0]))
     image = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
-    expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box)) >= 128
-    np.testing.assert_array_equal(resize_encoded(rle(mask), (height, width), box), expected)
+    expected = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box))
+    check_equal_but_for_rounding(resize_encoded(rle(mask), (height, width), box), expected)
 
 
 @pytest.mark.parametrize("resize", ["longest_side", "square"])
@@ -77,7 +83,7 @@ def test_masks_stay_where_their_image_is(mask: np.ndarray, seed: int, jitter: An
         return
     height, width = item.image.shape[:2]
     assert max(height, width) <= 24
-    np.testing.assert_array_equal(item.masks[0, :height, :width], item.image[..., 0] >= 128)
+    check_equal_but_for_rounding(item.masks[0, :height, :width], item.image[..., 0])
     assert not item.masks[0, height:].any()
     assert not item.masks[0, :, width:].any()
     assert tuple(item.boxes_xyxy[0]) == mask_box(item.masks[0])
@@ -93,8 +99,7 @@ def test_masks_of_a_stretched_image_stay_as_well(seed: int, flips: bool) -> None
     height, width = item.image.shape[:2]
     assert height == width
     assert item.image.dtype == np.float32
-    differs = item.masks[0, :height, :width] != (item.image[..., 0] >= 127.5)
-    assert (np.abs(item.image[..., 0][differs] - 127.5) < 1).all()  # the mask is rounded on the way
+    check_equal_but_for_rounding(item.masks[0, :height, :width], item.image[..., 0])
 
 
 def test_by_hand() -> None:

@@ -180,8 +180,9 @@ def _is_of_use(encoding: Rle, name: str, size_hw: SizeHW, max_fraction: float) -
 def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = None) -> BoolArray:
     """Resize a mask as images are resized, bilinear with averaging, and take what is half covered or more.
 
-    It equals resizing a picture of the mask with Pillow, but only the rows and columns that the mask reaches
-    are computed: Pillow resizes along rows first and then along columns, each by itself.
+    It is Pillow's resizing, once along rows and once along columns, of no more rows and columns than the mask
+    reaches: of a large image's many small masks, a third of the time. Against resizing a picture of the whole
+    mask in one call, covered shares are rounded once more, by 1 in 255.
 
     Args:
         encoding: of a mask of H x W.
