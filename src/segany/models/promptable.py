@@ -52,10 +52,11 @@ class PromptableModel(nn.Module):
         """The prompt encoder and the mask decoder, whatever the checkpoint calls them."""
         raise NotImplementedError
 
-    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, 3, S, S], as `preprocess` makes it, to the features of an `Embedding`, each with an axis B.
 
-        The first is the image embedding; what else there is goes to `arrange_detail`.
+        The first is the image embedding; what else there is goes to `arrange_detail`. For training,
+        `branch_scales` [blocks, 2, B] drop and enlarge branches of a ViT's or Hiera's blocks, see `add_branch`.
         """
         raise NotImplementedError
 
@@ -94,7 +95,8 @@ class PromptableModel(nn.Module):
         """Masks for P prompts on one image.
 
         Args:
-            features: of that image, as `encode_features` makes them, without the axis B.
+            features: of that image, as `encode_features` makes them, without the axis B. With gradients they
+                may have an axis P instead, an image for each prompt.
             points: [P, N, 2], pixels of the model's input; boxes are two points.
             labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
             mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
@@ -112,9 +114,9 @@ class PromptableModel(nn.Module):
     def _image_tokens(self, features: Sequence[Tensor], mask_logits: Tensor | None) -> ImageTokens:
         prompt_encoder, _ = self.heads()
         dense = prompt_encoder.encode_dense(mask_logits)
-        tokens = (features[0][None] + dense).flatten(2).transpose(1, 2)
-        detail = arrange_detail(features[1], features[2]) if len(features) > 1 else None
-        return ImageTokens((tokens.contiguous(),), prompt_encoder.image_positions(), detail=detail)
+        features = [feature if feature.dim() == 4 else feature[None] for feature in features]
+        tokens = (features[0] + dense).flatten(2).transpose(1, 2)
+        return ImageTokens((tokens.contiguous(),), prompt_encoder.image_positions(), detail=_detail(features))
 
     # What predictors call: arrays in, arrays out, no gradients.
 
@@ -247,6 +249,16 @@ class PromptableModel(nn.Module):
 
     def _tensor(self, array: FloatArray) -> Tensor:
         return _cpu_tensor(array).to(device=self.device, dtype=self.dtype)
+
+
+def _detail(features: Sequence[Tensor]) -> Detail | None:
+    """What the features, with an axis of images, have beyond the image embedding."""
+    if len(features) == 1:
+        return None
+    details = [arrange_detail(fine, half) for fine, half in zip(features[1], features[2], strict=True)]
+    if len(details) == 1:
+        return details[0]
+    return Detail(*(torch.cat(parts) for parts in zip(*details, strict=True)))
 
 
 def _cpu_tensor(array: FloatArray) -> Tensor:
