@@ -39,8 +39,6 @@ class SamRecipe:
             rises from 0 block by block. For ViT and Hiera.
         batch_statistics: whether batch norms, which TinyViT has, follow the batches of training; otherwise they
             keep the statistics they have, and the loss of an item does not depend on its batch.
-        recompute: keep less for the backward pass and compute it again: a third more work, a fraction of the
-            memory.
     """
 
     train: Literal["all", "heads"] = "all"
@@ -60,7 +58,6 @@ class SamRecipe:
     layer_decay: float = 0.8
     drop_path: float = 0.4
     batch_statistics: bool = False
-    recompute: bool = False
 
     def __post_init__(self) -> None:
         check(self.train in {"all", "heads"}, f'train must be "all" or "heads", got {self.train!r}.')

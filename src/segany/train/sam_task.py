@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from segany.data.item import TrainingItem
 from segany.errors import ConfigError, TrainingError
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.promptable import PromptableModel
-from segany.nn.blocks import recompute_blocks
 from segany.train.interaction import Interaction
 from segany.train.losses import ObjectLosses, object_losses
 from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
@@ -75,7 +73,6 @@ class SamTask:
         self._features = features
         self._validation = validation
         freeze_parts(model, recipe.train)
-        recompute_blocks(model.image_encoder, recompute=recipe.recompute)
 
     def parameter_groups(self) -> list[dict[str, object]]:
         """See `train.parameters.parameter_groups`."""
@@ -175,50 +172,33 @@ class SamTask:
         points, labels = (torch.cat(parts) for parts in zip(*prompts, strict=True))
         before = [one.mask_logits for one in alike if one.mask_logits is not None]
         counts = [len(one) for one in alike]
-        images = torch.tensor([one.item for one in alike], device=points.device).repeat_interleave(
-            torch.tensor(counts, device=points.device)
-        )
+        images = torch.tensor([one.item for one in alike for _ in range(len(one))], device=points.device)
         one_image = len({one.item for one in alike}) == 1
         chosen = [feature[alike[0].item] if one_image else feature[images] for feature in features]
         truth = torch.cat([one.truth for one in alike])
-        given = (chosen, points, labels, torch.cat(before) if before else None, truth, multimask)
-        if self.recipe.recompute:
-            answer = checkpoint(self._decode_and_compare, *given, use_reentrant=False)
-        else:
-            answer = self._decode_and_compare(*given)
-        logits, losses = cast(tuple[Tensor, ObjectLosses], answer)
+        masks = torch.cat(before) if before else None
+        low_res, iou = self._model.decode_features(chosen, points, labels, masks, multimask=multimask)
+        losses = object_losses(low_res, iou, truth, self.recipe.loss_weights)
+        each = torch.arange(len(low_res), device=low_res.device)
+        logits = low_res[each, iou.argmax(dim=1)].detach().float()
         pieces = zip(*(values.split(counts) for values in losses), strict=True)
         for one, next_logits, piece in zip(alike, logits.split(counts), pieces, strict=True):
             one.mask_logits = next_logits
             one.losses.append(ObjectLosses(*piece))
 
-    def _decode_and_compare(
-        self,
-        features: list[Tensor],
-        points: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None,
-        truth: Tensor,
-        multimask: bool,
-    ) -> tuple[Tensor, ObjectLosses]:
-        low_res, iou = self._model.decode_features(features, points, labels, mask_logits, multimask=multimask)
-        each = torch.arange(len(low_res), device=low_res.device)
-        best = low_res[each, iou.argmax(dim=1)].detach().float()
-        return best, object_losses(low_res, iou, truth, self.recipe.loss_weights)
-
 
 def _item_loss(interactions: list[Interaction]) -> ItemLoss:
-    """Losses of all iterations added, the mean over the objects; for the log, the means over iterations."""
+    """Losses of all iterations added, the mean over the objects.
+
+    For the log, the parts are means over the iterations, and `first_iou` and `last_iou` are what the best
+    candidates of those iterations reach.
+    """
     count = sum(len(one) for one in interactions)
-    iterations = len(interactions[0].losses)
-    total = sum((losses.total.sum() for one in interactions for losses in one.losses), torch.zeros(())) / count
+    answers = [losses for one in interactions for losses in one.losses]
+    total = torch.cat([losses.total for losses in answers]).sum() / count
     names = ("focal", "dice", "iou_error")
-    sums = [
-        torch.stack([getattr(losses, name).sum() for one in interactions for losses in one.losses]).sum() / iterations
-        for name in names
-    ]
-    ends = [
-        torch.stack([one.losses[index].true_iou.amax(dim=1).sum() for one in interactions]).sum() for index in (0, -1)
-    ]
-    values = (torch.stack([*sums, *ends]) / count).tolist()
+    sums = [torch.cat([getattr(losses, name) for losses in answers]).sum() for name in names]
+    means = torch.stack(sums) / (count * len(interactions[0].losses))
+    ends = [torch.cat([one.losses[end].true_iou.amax(dim=1) for one in interactions]).mean() for end in (0, -1)]
+    values = torch.cat([means, torch.stack(ends)]).tolist()
     return ItemLoss(total, dict(zip((*names, "first_iou", "last_iou"), values, strict=True)))

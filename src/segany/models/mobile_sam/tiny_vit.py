@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.vit import make_neck
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.blocks import run_block
 from segany.nn.layers import Linear, by_rows
 from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
@@ -192,21 +191,16 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one stage and the step to the next.
-
-    Attributes:
-        recompute: see `run_block`.
-    """
+    """The blocks of one stage and the step to the next."""
 
     def __init__(self, blocks: list[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
-        self.recompute = False
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = run_block(block, x, recompute=self.recompute)
+            x = block(x)
         return x if self.downsample is None else self.downsample(x)
 
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from segany.models.sam.config import EMBEDDING_STRIDE, VitConfig
 from segany.nn.attention import merge_heads, relative_position_attention, split_heads
-from segany.nn.blocks import add_branch, run_block
-from segany.nn.layers import FeedForward, LayerNorm2d, Linear
+from segany.nn.layers import FeedForward, LayerNorm2d, Linear, add_branch
 from segany.nn.windows import partition, unpartition
 from segany.ops.compute import fast_cpu
 
@@ -91,15 +90,10 @@ def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class ImageEncoderVit(nn.Module):
-    """Pixels [B, 3, S, S], normalised and padded, to the image embedding [B, 256, S / 16, S / 16].
-
-    Attributes:
-        recompute: see `run_block`.
-    """
+    """Pixels [B, 3, S, S], normalised and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
-        self.recompute = False
         size = config.input_size // EMBEDDING_STRIDE
         self.patch_embed = PatchEmbedding(config.width)
         self.pos_embed = nn.Parameter(torch.zeros(1, size, size, config.width))
@@ -113,6 +107,5 @@ class ImageEncoderVit(nn.Module):
         """Encode pixels; `branch_scales` [depth, 2, B] are for `add_branch`."""
         x = self.patch_embed(pixels) + self.pos_embed
         for index, block in enumerate(self.blocks):
-            scales = None if branch_scales is None else branch_scales[index]
-            x = run_block(block, x, scales, recompute=self.recompute)
+            x = block(x) if branch_scales is None else block(x, branch_scales[index])
         return self.neck(x.permute(0, 3, 1, 2))

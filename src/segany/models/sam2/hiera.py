@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.blocks import add_branch, run_block
-from segany.nn.layers import Linear, Perceptron, by_rows
+from segany.nn.layers import Linear, Perceptron, add_branch, by_rows
 from segany.nn.windows import partition, unpartition
 from segany.ops.compute import CACHE_BUDGET, fast_cpu
 
@@ -109,15 +108,10 @@ class Block(nn.Module):
 
 
 class Hiera(nn.Module):
-    """Pixels [B, 3, S, S] to the maps of the four stages, [B, H, W, C] each, the finest first.
-
-    Attributes:
-        recompute: see `run_block`.
-    """
+    """Pixels [B, 3, S, S] to the maps of the four stages, [B, H, W, C] each, the finest first."""
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
-        self.recompute = False
         self.stage_ends = [start - 1 for start in (*config.stage_starts[1:], sum(config.depths))]
         self.patch_embed = PatchEmbedding(config.width)
         self.pos_embed = nn.Parameter(torch.zeros(1, config.width, config.position_size, config.position_size))
@@ -130,8 +124,7 @@ class Hiera(nn.Module):
         x = self.add_positions(self.patch_embed(pixels))
         maps = []
         for index, block in enumerate(self.blocks):
-            scales = None if branch_scales is None else branch_scales[index]
-            x = run_block(block, x, scales, recompute=self.recompute)
+            x = block(x) if branch_scales is None else block(x, branch_scales[index])
             if index in self.stage_ends:
                 maps.append(x)
         return maps
