@@ -230,13 +230,15 @@ def test_batch_norms_keep_their_statistics_unless_told_otherwise() -> None:
     )
 
 
+@pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_images_decoded_together_are_images_decoded_alone(family: str) -> None:
+def test_images_decoded_together_are_images_decoded_alone(family: str, grad: bool) -> None:
     model = small_model(family).train()
     features = model.encode_features(torch.randn(2, 3, 128, 128))
     points, labels = torch.rand(3, 2, 2) * 128, torch.tensor([[1, -1]] * 3)
     index = torch.tensor([1, 0, 1])
-    low_res, iou = model.decode_features([x[index] for x in features], points, labels, multimask=True)
+    with torch.set_grad_enabled(grad):
+        low_res, iou = model.decode_features([x[index] for x in features], points, labels, multimask=True)
     for row, image in enumerate(index):
         alone = model.decode_features(
             [x[image] for x in features], points[row, None], labels[row, None], multimask=True

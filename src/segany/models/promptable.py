@@ -95,8 +95,8 @@ class PromptableModel(nn.Module):
         """Masks for P prompts on one image.
 
         Args:
-            features: of that image, as `encode_features` makes them, without the axis B. With gradients they
-                may have an axis P instead, an image for each prompt.
+            features: of that image, as `encode_features` makes them, without the axis B. For training they
+                may have an axis P instead: an image for each prompt.
             points: [P, N, 2], pixels of the model's input; boxes are two points.
             labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
             mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
@@ -105,6 +105,19 @@ class PromptableModel(nn.Module):
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
         """
+        if features[0].dim() == 4 and fast_cpu(features[0]):  # whose forms are for prompts that share an image
+            each = (slice(index, index + 1) for index in range(len(points)))
+            answers = [
+                self.decode_features(
+                    [feature[one][0] for feature in features],
+                    points[one],
+                    labels[one],
+                    None if mask_logits is None else mask_logits[one],
+                    multimask=multimask,
+                )
+                for one in each
+            ]
+            return torch.cat([low_res for low_res, _ in answers]), torch.cat([iou for _, iou in answers])
         prompt_encoder, mask_decoder = self.heads()
         image = self._image_tokens(features, mask_logits)
         prompt_tokens = prompt_encoder.encode_points(points, labels)
@@ -114,8 +127,8 @@ class PromptableModel(nn.Module):
     def _image_tokens(self, features: Sequence[Tensor], mask_logits: Tensor | None) -> ImageTokens:
         prompt_encoder, _ = self.heads()
         dense = prompt_encoder.encode_dense(mask_logits)
-        features = [feature if feature.dim() == 4 else feature[None] for feature in features]
-        tokens = (features[0] + dense).flatten(2).transpose(1, 2)
+        embedding = features[0] if features[0].dim() == 4 else features[0][None]
+        tokens = (embedding + dense).flatten(2).transpose(1, 2)
         return ImageTokens((tokens.contiguous(),), prompt_encoder.image_positions(), detail=_detail(features))
 
     # What predictors call: arrays in, arrays out, no gradients.
@@ -252,12 +265,12 @@ class PromptableModel(nn.Module):
 
 
 def _detail(features: Sequence[Tensor]) -> Detail | None:
-    """What the features, with an axis of images, have beyond the image embedding."""
+    """What the features have beyond the image embedding, of one image or of one a prompt."""
     if len(features) == 1:
         return None
+    if features[0].dim() == 3:
+        return arrange_detail(features[1], features[2])
     details = [arrange_detail(fine, half) for fine, half in zip(features[1], features[2], strict=True)]
-    if len(details) == 1:
-        return details[0]
     return Detail(*(torch.cat(parts) for parts in zip(*details, strict=True)))
 
 
