@@ -52,10 +52,11 @@ class PromptableModel(nn.Module):
         """The prompt encoder and the mask decoder, whatever the checkpoint calls them."""
         raise NotImplementedError
 
-    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, 3, S, S], as `preprocess` makes it, to the features of an `Embedding`, each with an axis B.
 
-        The first is the image embedding; what else there is goes to `arrange_detail`.
+        The first is the image embedding; what else there is goes to `arrange_detail`. For training,
+        `branch_scales` [blocks, 2, B] drop and enlarge branches of a ViT's or Hiera's blocks, see `add_branch`.
         """
         raise NotImplementedError
 
@@ -94,7 +95,8 @@ class PromptableModel(nn.Module):
         """Masks for P prompts on one image.
 
         Args:
-            features: of that image, as `encode_features` makes them, without the axis B.
+            features: of that image, as `encode_features` makes them, without the axis B. For training they
+                may have an axis P instead: an image for each prompt.
             points: [P, N, 2], pixels of the model's input; boxes are two points.
             labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
             mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
@@ -103,6 +105,19 @@ class PromptableModel(nn.Module):
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
         """
+        if features[0].dim() == 4 and fast_cpu(features[0]):  # whose forms are for prompts that share an image
+            each = (slice(index, index + 1) for index in range(len(points)))
+            answers = [
+                self.decode_features(
+                    [feature[one][0] for feature in features],
+                    points[one],
+                    labels[one],
+                    None if mask_logits is None else mask_logits[one],
+                    multimask=multimask,
+                )
+                for one in each
+            ]
+            return torch.cat([low_res for low_res, _ in answers]), torch.cat([iou for _, iou in answers])
         prompt_encoder, mask_decoder = self.heads()
         image = self._image_tokens(features, mask_logits)
         prompt_tokens = prompt_encoder.encode_points(points, labels)
@@ -112,9 +127,9 @@ class PromptableModel(nn.Module):
     def _image_tokens(self, features: Sequence[Tensor], mask_logits: Tensor | None) -> ImageTokens:
         prompt_encoder, _ = self.heads()
         dense = prompt_encoder.encode_dense(mask_logits)
-        tokens = (features[0][None] + dense).flatten(2).transpose(1, 2)
-        detail = arrange_detail(features[1], features[2]) if len(features) > 1 else None
-        return ImageTokens((tokens.contiguous(),), prompt_encoder.image_positions(), detail=detail)
+        embedding = features[0] if features[0].dim() == 4 else features[0][None]
+        tokens = (embedding + dense).flatten(2).transpose(1, 2)
+        return ImageTokens((tokens.contiguous(),), prompt_encoder.image_positions(), detail=_detail(features))
 
     # What predictors call: arrays in, arrays out, no gradients.
 
@@ -247,6 +262,16 @@ class PromptableModel(nn.Module):
 
     def _tensor(self, array: FloatArray) -> Tensor:
         return _cpu_tensor(array).to(device=self.device, dtype=self.dtype)
+
+
+def _detail(features: Sequence[Tensor]) -> Detail | None:
+    """What the features have beyond the image embedding, of one image or of one a prompt."""
+    if len(features) == 1:
+        return None
+    if features[0].dim() == 3:
+        return arrange_detail(features[1], features[2])
+    details = [arrange_detail(fine, half) for fine, half in zip(features[1], features[2], strict=True)]
+    return Detail(*(torch.cat(parts) for parts in zip(*details, strict=True)))
 
 
 def _cpu_tensor(array: FloatArray) -> Tensor:

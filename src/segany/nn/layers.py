@@ -75,6 +75,14 @@ def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
+def add_branch(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+    """x + scale * branch, for maps [B, H, W, C] and a number an image, [B]; None is one.
+
+    With scales of 0, and of 1 / (share kept), this is stochastic depth (Huang et al., 2016), or drop path.
+    """
+    return x + branch if scale is None else x + scale.to(branch.dtype)[:, None, None, None] * branch
+
+
 class Perceptron(nn.Module):
     """A stack of linear layers with an activation between them (heads, and all MLPs of SAM 2)."""
 

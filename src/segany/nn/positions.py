@@ -29,7 +29,11 @@ class RandomFourierPositions(nn.Module):
     def forward(self, coordinates: Tensor) -> Tensor:
         """Encode xy in 0..1, [..., 2], as [..., C]."""
         matrix = self.positional_encoding_gaussian_matrix
-        angles = 2 * math.pi * ((2 * coordinates - 1).to(matrix.dtype) @ matrix)
+        centred = (2 * coordinates - 1).to(matrix.dtype)
+        if torch.is_autocast_enabled(matrix.device.type):  # which would round coordinates to a few hundred places
+            angles = 2 * math.pi * (centred[..., :1] * matrix[0] + centred[..., 1:] * matrix[1])
+        else:
+            angles = 2 * math.pi * (centred @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, size_hw: SizeHW) -> Tensor:

@@ -25,9 +25,13 @@ _ONEDNN_BATCH = 16
 
 
 def fast_cpu(x: Tensor) -> bool:
-    """Whether to run the forms for CPU inference: on a CPU, without gradients, not being traced."""
+    """Whether to run the forms for CPU inference: on a CPU, without gradients, not being traced, in one precision.
+
+    Under autocast the type of a result is not that of what it is made of, on which these forms rely.
+    """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not traced
+    plain = torch.is_grad_enabled() or traced or torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and not plain
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

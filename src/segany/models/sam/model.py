@@ -39,8 +39,10 @@ class Sam(PromptableModel):
         """[B, 3, S, S], normalised and padded, to image embeddings [B, C, S / 16, S / 16]."""
         return self.image_encoder(pixels)
 
-    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return (self.encode_image(pixels),)
+    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
+        if branch_scales is None:
+            return (self.encode_image(pixels),)
+        return (self.image_encoder(pixels, branch_scales),)
 
     def decode(
         self,

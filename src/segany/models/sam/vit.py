@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from segany.models.sam.config import EMBEDDING_STRIDE, VitConfig
 from segany.nn.attention import merge_heads, relative_position_attention, split_heads
-from segany.nn.layers import FeedForward, LayerNorm2d, Linear
+from segany.nn.layers import FeedForward, LayerNorm2d, Linear, add_branch
 from segany.nn.windows import partition, unpartition
 from segany.ops.compute import fast_cpu
 
@@ -65,16 +65,18 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = FeedForward(config.width, config.mlp_ratio * config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
+        """Apply the block; `branch_scales` [2, B] are for `add_branch`, attention first."""
         window_size = self.attn.window_size
-        if window_size is not None and fast_cpu(x):
+        if window_size is not None and branch_scales is None and fast_cpu(x):
             # Nothing leaves a window, so a row of windows at a time keeps the intermediates in the cache.
             return torch.cat([self._forward(strip) for strip in x.split(window_size, dim=1)], dim=1)
-        return self._forward(x)
+        return self._forward(x, branch_scales)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+    def _forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
+        of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
+        x = add_branch(x, self.attn(self.norm1(x)), of_attention)
+        return add_branch(x, self.mlp(self.norm2(x)), of_mlp)
 
 
 def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -101,8 +103,9 @@ class ImageEncoderVit(nn.Module):
         )
         self.neck = make_neck(config.width, config.out_channels)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, branch_scales: Tensor | None = None) -> Tensor:
+        """Encode pixels; `branch_scales` [depth, 2, B] are for `add_branch`."""
         x = self.patch_embed(pixels) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x) if branch_scales is None else block(x, branch_scales[index])
         return self.neck(x.permute(0, 3, 1, 2))

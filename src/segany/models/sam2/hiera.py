@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import Linear, Perceptron, by_rows
+from segany.nn.layers import Linear, Perceptron, add_branch, by_rows
 from segany.nn.windows import partition, unpartition
 from segany.ops.compute import CACHE_BUDGET, fast_cpu
 
@@ -79,8 +79,14 @@ class Block(nn.Module):
         if self.starts_stage:
             self.proj = Linear(channels_in, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C]."""
+    def forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
+        """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C].
+
+        `branch_scales` [2, B] are for `add_branch`, attention first.
+        """
+        if branch_scales is not None:
+            x = self._attend_all(x, branch_scales[0])
+            return add_branch(x, self.mlp(self.norm2(x)), branch_scales[1])
         return by_rows(self._feed_forward, self._attend(x), self.mlp.hidden)
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -92,10 +98,10 @@ class Block(nn.Module):
         rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.attn.qkv.out_features))
         return torch.cat([self._attend_all(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
 
-    def _attend_all(self, x: Tensor) -> Tensor:
+    def _attend_all(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if self.starts_stage else x
-        return shortcut + self.attn(normed)
+        return add_branch(shortcut, self.attn(normed), scale)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.mlp(self.norm2(x))
@@ -113,11 +119,12 @@ class Hiera(nn.Module):
         self.pos_embed_window = nn.Parameter(torch.zeros(1, config.width, window, window))
         self.blocks = nn.ModuleList(_make_blocks(config))
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
+    def forward(self, pixels: Tensor, branch_scales: Tensor | None = None) -> list[Tensor]:
+        """Encode pixels; `branch_scales` [depth, 2, B] are for `add_branch`."""
         x = self.add_positions(self.patch_embed(pixels))
         maps = []
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x) if branch_scales is None else block(x, branch_scales[index])
             if index in self.stage_ends:
                 maps.append(x)
         return maps

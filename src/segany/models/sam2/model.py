@@ -79,9 +79,9 @@ class Sam2(PromptableModel):
 
     # Images.
 
-    def encode_features(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         """The image embedding [B, C, h, w] of an image without any memory; `fine` and `half` as in `FrameFeatures`."""
-        frame = self.encode_frame(pixels)
+        frame = self.encode_frame(pixels, branch_scales)
         return self._without_memory(frame), frame.fine, frame.half
 
     def decode_features(
@@ -111,10 +111,10 @@ class Sam2(PromptableModel):
         """
         return self._normalise([resize_frame(frame, self.config.input_size)])
 
-    def encode_frame(self, pixels: Tensor) -> FrameFeatures:
+    def encode_frame(self, pixels: Tensor, branch_scales: Tensor | None = None) -> FrameFeatures:
         """[1, 3, S, S], normalised, to the features of a frame. More frames at once are possible."""
         decoder = self.sam_mask_decoder
-        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1)))
+        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1), branch_scales))
 
     def decode_frame(
         self,

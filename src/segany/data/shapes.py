@@ -1,0 +1,120 @@
+"""Pictures of simple shapes, drawn when asked for: data to try a training with, where none is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.data.item import AnnotatedImage
+from segany.errors import check
+from segany.ops.rle import encode_masks
+from segany.types import BoolArray
+
+_FloatMap = npt.NDArray[np.float64]
+
+_COLOURS_TRIED = 4
+
+_MIN_VISIBLE = 0.4
+"""Share of a shape that must not be covered by others for it to be an object of the picture."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A `Dataset` of discs, rectangles and triangles that cover each other, on a textured background.
+
+    Each picture follows from the seed and its number alone, so two seeds are two sets without a picture in
+    common.
+
+    Attributes:
+        count: number of pictures.
+        side: height and width of the pictures.
+        seed: of all pictures.
+        most: of shapes in a picture; at least one.
+    """
+
+    count: int
+    side: int = 128
+    seed: int = 0
+    most: int = 3
+
+    def __post_init__(self) -> None:
+        check(self.count > 0 and self.most > 0, "count and most must be positive.")
+        check(self.side >= 32, f"side must be at least 32, got {self.side}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"shapes-{self.seed}-{index:06d}" for index in range(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> AnnotatedImage:
+        if not 0 <= index < self.count:
+            raise IndexError(f"there are {self.count} pictures, none with the number {index}")
+        rng = np.random.default_rng([self.seed, index])
+        colours = [_colour(rng, [])]
+        picture = _textured(rng, colours[0], self.side)
+        masks: list[BoolArray] = []
+        areas: list[int] = []
+        for _ in range(rng.integers(1, self.most + 1)):
+            drawn = _DRAWN[rng.integers(len(_DRAWN))](rng, self.side)
+            colours.append(_colour(rng, colours))
+            picture = np.where(drawn[..., None], _textured(rng, colours[-1], self.side), picture)
+            masks = [mask & ~drawn for mask in masks]
+            masks.append(drawn)
+            areas.append(int(drawn.sum()))
+        visible = [mask for mask, area in zip(masks, areas, strict=True) if mask.sum() > _MIN_VISIBLE * area]
+        image = np.clip(picture, 0, 255).astype(np.uint8)
+        return AnnotatedImage(self.names[index], image, tuple(encode_masks(np.stack(visible))))
+
+
+def _colour(rng: np.random.Generator, others: list[_FloatMap]) -> _FloatMap:
+    """Of a few random colours [3] the one that is least like any other."""
+    colours = rng.uniform(0, 255, (_COLOURS_TRIED, 3))
+    distances = [min((float(np.abs(colour - other).sum()) for other in others), default=0.0) for colour in colours]
+    chosen: _FloatMap = colours[int(np.argmax(distances))]
+    return chosen
+
+
+def _textured(rng: np.random.Generator, colour: _FloatMap, side: int) -> _FloatMap:
+    """A colour with a gradient and noise, [side, side, 3]."""
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    slope = rng.normal(0, 20, (2, 3))
+    noise = rng.normal(0, rng.uniform(2, 10), (side, side, 1))
+    texture: _FloatMap = colour + y[..., None] * slope[0] + x[..., None] * slope[1] + noise
+    return texture
+
+
+def _disc(rng: np.random.Generator, side: int) -> BoolArray:
+    y, x = np.mgrid[:side, :side] + 0.5
+    centre_y, centre_x = rng.uniform(0.15, 0.85, 2) * side
+    radius = rng.uniform(0.1, 0.25) * side
+    return np.asarray((x - centre_x) ** 2 + (y - centre_y) ** 2 < radius**2)
+
+
+def _rectangle(rng: np.random.Generator, side: int) -> BoolArray:
+    half_width, half_height = rng.uniform(0.09, 0.25, 2) * side
+    along, across = _turned(rng, side)
+    return np.asarray((np.abs(along) < half_width) & (np.abs(across) < half_height))
+
+
+def _triangle(rng: np.random.Generator, side: int) -> BoolArray:
+    along, across = _turned(rng, side)
+    inner = rng.uniform(0.08, 0.15) * side  # radius of the circle inside
+    edges = [np.cos(turn) * along + np.sin(turn) * across < inner for turn in 2 * np.pi / 3 * np.arange(3)]
+    return np.asarray(np.logical_and.reduce(edges))
+
+
+def _turned(rng: np.random.Generator, side: int) -> tuple[_FloatMap, _FloatMap]:
+    """Coordinates of the pixels along two axes at right angles, from a random centre and at a random angle."""
+    y, x = np.mgrid[:side, :side] + 0.5
+    centre_y, centre_x = rng.uniform(0.15, 0.85, 2) * side
+    angle = rng.uniform(0, 2 * np.pi)
+    x, y = x - centre_x, y - centre_y
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+
+
+_DRAWN: tuple[Callable[[np.random.Generator, int], BoolArray], ...] = (_disc, _rectangle, _triangle)

@@ -1,0 +1,54 @@
+"""Weights to start from where there are none."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import init
+
+from segany.models.promptable import PromptableModel
+from segany.nn.positions import RandomFourierPositions
+
+_SPREAD = 0.02
+"""Standard deviation of an image encoder's matrices and positions (He et al., Masked Autoencoders, 2022)."""
+
+_SPREAD_TABLES = ("pos_embed", "pos_embed_window")
+
+
+def initialise(model: PromptableModel, seed: int) -> None:
+    """Fill a model that was just built with weights to train from scratch, the same for a seed.
+
+    Transformer layers of the image encoder are filled as in MAE, everything else as PyTorch fills it. Norms,
+    and the tables of relative positions, stay as they were built: at one and at zero. The global random state
+    is left alone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            _fill_like_pytorch(module, generator)
+        for module in model.image_encoder.modules():
+            if isinstance(module, nn.Linear):
+                _fill_narrowly(module.weight, generator)
+                if module.bias is not None:
+                    init.zeros_(module.bias)
+        for name, parameter in model.image_encoder.named_parameters():
+            if name.rpartition(".")[2] in _SPREAD_TABLES:
+                _fill_narrowly(parameter, generator)
+
+
+def _fill_narrowly(parameter: Tensor, generator: torch.Generator) -> None:
+    init.trunc_normal_(parameter, std=_SPREAD, a=-2 * _SPREAD, b=2 * _SPREAD, generator=generator)
+
+
+def _fill_like_pytorch(module: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+        if module.bias is not None:
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound, generator=generator)
+    elif isinstance(module, nn.Embedding):
+        init.normal_(module.weight, generator=generator)
+    elif isinstance(module, RandomFourierPositions):
+        init.normal_(module.positional_encoding_gaussian_matrix, generator=generator)

@@ -1,0 +1,112 @@
+"""The prompts that training simulates (Segment Anything, section A, "Training algorithm").
+
+Functions of masks and of numbers drawn before, so that they run on any device and depend on nothing else.
+Points are whole pixels of the model's input, x then y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_PURPOSE = 0x50
+"""Sets the numbers drawn here apart from others that come from the same seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class PromptPlan:
+    """All that is random in the prompts of an item with N objects.
+
+    Attributes:
+        starts_with_box: bool [N], whether the first prompt is the box and not a point.
+        box_noise: float64 [N, 4], standard normal.
+        draws: float64 [iterations, N], in 0..1: which pixel of a region is the point.
+        repeats: the iterations that add no point.
+    """
+
+    starts_with_box: npt.NDArray[np.bool_]
+    box_noise: npt.NDArray[np.float64]
+    draws: npt.NDArray[np.float64]
+    repeats: frozenset[int]
+
+
+def plan_prompts(seed: int, count: int, *, iterations: int, repeats: int, box_chance: float) -> PromptPlan:
+    """Draw everything for `count` objects.
+
+    Of the iterations after the first, `repeats` (at most 2) add no point: the last, and one of the others at
+    random.
+    """
+    rng = np.random.default_rng([_PURPOSE, seed])
+    starts_with_box = rng.random(count) < box_chance
+    box_noise = rng.standard_normal((count, 4))
+    draws = rng.random((iterations, count))
+    without = {iterations - 1} if repeats else set()
+    if repeats > 1:
+        without.add(int(rng.integers(1, iterations - 1)))
+    return PromptPlan(starts_with_box, box_noise, draws, frozenset(without))
+
+
+def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
+    """A pixel of each region, all of its pixels equally likely.
+
+    Args:
+        regions: bool [N, H, W], none of them empty.
+        draws: float64 [N], uniform in 0..1.
+
+    Returns:
+        int64 [N, 2], xy.
+    """
+    height, width = regions.shape[1:]
+    by_row = regions.sum(dim=2).cumsum(dim=1)  # [N, H], pixels up to the end of each row
+    total = by_row[:, -1]
+    rank = (draws * total).long().clamp(max=total - 1)
+    row = torch.searchsorted(by_row, rank[:, None], right=True)[:, 0].clamp(max=height - 1)
+    each = torch.arange(len(regions), device=regions.device)
+    in_row = regions[each, row].long().cumsum(dim=1)  # [N, W]
+    rank_in_row = rank - (by_row[each, row] - in_row[:, -1])
+    column = torch.searchsorted(in_row, rank_in_row[:, None], right=True)[:, 0].clamp(max=width - 1)
+    return torch.stack([column, row], dim=1)
+
+
+def correct(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The next point: anywhere in the error region, positive where something was missed, negative where too much.
+
+    Where there is no error, it is a point of the mask.
+
+    Args:
+        predicted, truth: bool [N, H, W]; no true mask is empty.
+        draws: float64 [N], uniform in 0..1.
+
+    Returns:
+        int64 [N, 2], xy, and labels int64 [N], 1 or 0.
+    """
+    errors = predicted ^ truth
+    wrong = errors.flatten(1).any(dim=1)
+    points = sample_pixels(torch.where(wrong[:, None, None], errors, truth), draws)
+    each = torch.arange(len(truth), device=truth.device)
+    return points, truth[each, points[:, 1], points[:, 0]].long()
+
+
+def shake_boxes(boxes_xyxy: Tensor, noise: Tensor, size: int, *, share: float, limit: float) -> Tensor:
+    """Boxes as a person might draw them.
+
+    Args:
+        boxes_xyxy: [N, 4], pixels of an input of `size` x `size`.
+        noise: [N, 4], standard normal.
+        size: side of the input.
+        share: standard deviation of the noise as a share of the box's side.
+        limit: pixels by which a corner moves at most.
+
+    Returns:
+        Boxes within the input, at least a pixel wide and high.
+    """
+    sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).repeat(1, 2)
+    moved = boxes_xyxy + (noise * share * sides).clamp(-limit, limit)
+    corners = moved.reshape(-1, 2, 2).sort(dim=1).values  # noise may swap the corners of a thin box
+    first = corners[:, 0].clamp(0, size - 1)
+    second = torch.maximum(corners[:, 1].clamp(max=size), first + 1)
+    return torch.cat([first, second], dim=1)

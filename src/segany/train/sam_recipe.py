@@ -1,0 +1,80 @@
+"""How SAM is trained, as numbers (Segment Anything, section A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from segany.errors import check
+from segany.train.losses import LossWeights
+
+
+@dataclass(frozen=True)
+class SamRecipe:
+    """Prompts, losses and regularisation of SAM's training; the defaults are the paper's for ViT-H.
+
+    What any training has (learning rate, batch, steps) belongs to the loop, and images to the data. The paper
+    has layer_decay 0.6 and drop_path 0.6 for ViT-B, 0.8 and 0.4 for ViT-L.
+
+    Attributes:
+        train: "all", or "heads": prompt encoder and mask decoder only, while the image encoder stays as it is.
+        iterations: prompts of an object one after the other; each adds to the loss.
+        repeats: how many of the iterations add no point, so that the model learns to refine its own mask: 1 is
+            the last, 2 also one at random.
+        box_chance: chance that the first prompt is a box and not a point.
+        box_noise: standard deviation of the noise on boxes, as a share of the box's side.
+        box_noise_limit: pixels of the model's input by which noise moves a corner at most.
+        box_multimask: whether a box alone asks for three masks as any single prompt does in the paper. The
+            predictors ask for one, as SAM 2 is trained; set it to false where boxes matter most.
+        focal_weight: weight of the focal loss.
+        dice_weight: weight of the dice loss.
+        iou_weight: weight of the squared error of the predicted IoU.
+        focal_gamma: how fast the focal loss forgets pixels that are right already.
+        focal_alpha: weight of foreground in the focal loss; that of background is 1 less this.
+        loss_side: side in pixels at which logits and masks are compared; None is the side of the model's input.
+            A quarter of that, the side of low-res logits, costs least.
+        weight_decay: of AdamW, for matrices; never for biases, norms, positions and tokens.
+        layer_decay: factor on the learning rate from each block of the image encoder to the one before.
+        drop_path: chance that a branch of the last block of the image encoder is dropped; before it, the chance
+            rises from 0 block by block. For ViT and Hiera.
+        batch_statistics: whether batch norms, which TinyViT has, follow the batches of training; otherwise they
+            keep the statistics they have, and the loss of an item does not depend on its batch.
+    """
+
+    train: Literal["all", "heads"] = "all"
+    iterations: int = 11
+    repeats: int = 2
+    box_chance: float = 0.5
+    box_noise: float = 0.1
+    box_noise_limit: float = 20.0
+    box_multimask: bool = True
+    focal_weight: float = 20.0
+    dice_weight: float = 1.0
+    iou_weight: float = 1.0
+    focal_gamma: float = 2.0
+    focal_alpha: float = 0.25
+    loss_side: int | None = None
+    weight_decay: float = 0.1
+    layer_decay: float = 0.8
+    drop_path: float = 0.4
+    batch_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.train in {"all", "heads"}, f'train must be "all" or "heads", got {self.train!r}.')
+        check(0 <= self.repeats <= 2, f"repeats must be 0, 1 or 2, got {self.repeats}.")
+        check(
+            self.iterations >= (1, 2, 3)[self.repeats],
+            f"iterations must be at least {(1, 2, 3)[self.repeats]} for {self.repeats} repeats, got {self.iterations}.",
+        )
+        check(self.loss_side is None or self.loss_side > 0, f"loss_side must be positive, got {self.loss_side}.")
+        for name in ("box_chance", "focal_alpha"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must be in 0..1, got {getattr(self, name)}.")
+        check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
+        check(0 <= self.drop_path < 1, f"drop_path must be at least 0 and below 1, got {self.drop_path}.")
+        not_negative = ("focal_weight", "dice_weight", "iou_weight", "focal_gamma", "weight_decay")
+        for name in (*not_negative, "box_noise", "box_noise_limit"):
+            check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        return LossWeights(self.focal_weight, self.dice_weight, self.iou_weight, self.focal_gamma, self.focal_alpha)

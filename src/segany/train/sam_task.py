@@ -1,0 +1,204 @@
+"""Training as SAM was trained: objects prompted again and again, each answer compared with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segany.data.item import TrainingItem
+from segany.errors import ConfigError, TrainingError
+from segany.models.mobile_sam.config import TinyVitConfig
+from segany.models.promptable import PromptableModel
+from segany.train.interaction import Interaction
+from segany.train.losses import ObjectLosses, object_losses
+from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
+from segany.train.prompts import plan_prompts
+from segany.train.sam_recipe import SamRecipe
+from segany.train.task import ItemLoss
+
+FeatureSource: TypeAlias = Callable[[TrainingItem], Sequence[Tensor]]
+"""What `encode_features` makes of an item, without the axis B, from wherever it was kept."""
+
+Validation: TypeAlias = Callable[[PromptableModel], dict[str, float]]
+
+_DROPS = 0xD0
+"""Sets the numbers drawn for dropped branches apart from others that come from the same seed."""
+
+
+class SamTask:
+    """SAM's training algorithm (Segment Anything, section A) as a `Task`.
+
+    An item is encoded once. Each of its objects is prompted `iterations` times: with a point or a box, then
+    with one point more where the answer before was wrong, along with that answer's logits as a mask, which
+    carry no gradients. The losses of all iterations add up, as in SAM 2's published training (the paper of SAM
+    does not say), and an item's loss is the mean over its objects.
+
+    Attributes:
+        module: the model.
+        recipe: the numbers.
+    """
+
+    def __init__(
+        self,
+        model: PromptableModel,
+        recipe: SamRecipe,
+        features: FeatureSource | None = None,
+        validation: Validation | None = None,
+    ) -> None:
+        """Freeze what is not trained.
+
+        Args:
+            model: of any family; its weights are trained in place.
+            recipe: the numbers.
+            features: where embeddings come from that were computed before; then the encoder never runs.
+            validation: scores of the model on held-out data, the one that counts most first.
+
+        Raises:
+            ConfigError: the recipe cannot be followed with this model, or trains what never runs.
+        """
+        if features is not None and recipe.train != "heads":
+            raise ConfigError('Features computed before leave the encoder as it is: set train to "heads".')
+        if recipe.train == "all" and recipe.drop_path > 0 and isinstance(model.config.encoder, TinyVitConfig):
+            raise ConfigError(f"TinyViT has no branches to drop: set drop_path to 0, got {recipe.drop_path}.")
+        size = model.config.input_size
+        if recipe.loss_side is not None and recipe.loss_side > size:
+            raise ConfigError(f"loss_side {recipe.loss_side} is more than the side of the model's input, {size}.")
+        self.module: nn.Module = model
+        self.recipe = recipe
+        self._model = model
+        self._features = features
+        self._validation = validation
+        freeze_parts(model, recipe.train)
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        """See `train.parameters.parameter_groups`."""
+        recipe = self.recipe
+        return parameter_groups(self._model, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay)
+
+    def validate(self) -> dict[str, float]:
+        """What the validation says; nothing without one."""
+        if self._validation is None:
+            return {}
+        self._model.eval()
+        return self._validation(self._model)
+
+    def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
+        """Encode the items together, and decode all objects together whose prompts are alike.
+
+        Raises:
+            TrainingError: an item has no masks, or they do not fit the model's input.
+        """
+        for item in items:
+            self._check_fits(item)
+        self._set_modes()
+        features = self._encode(items)
+        interactions = [one for number, item in enumerate(items) for one in self._start(number, item)]
+        for iteration in range(self.recipe.iterations):
+            for alike in self._groups(interactions, iteration):
+                self._answer(features, alike)
+        return [_item_loss([one for one in interactions if one.item == number]) for number in range(len(items))]
+
+    def _check_fits(self, item: TrainingItem) -> None:
+        size = self._model.config.input_size
+        if not len(item.masks) or item.masks.shape[1:] != (size, size):
+            raise TrainingError(
+                f"{item.name}: its masks are {item.masks.shape}, and the model takes N x {size} x {size} of at "
+                "least one object. Make items at the side of the model's input."
+            )
+
+    def _set_modes(self) -> None:
+        """Training for what is trained, evaluation for the rest."""
+        self._model.train()
+        if self.recipe.train == "heads":
+            self._model.image_encoder.eval()
+        elif not self.recipe.batch_statistics:
+            for module in self._model.image_encoder.modules():
+                # A convolution and its norm are one module, which folds them in evaluation.
+                if isinstance(module, nn.BatchNorm2d) or any(isinstance(x, nn.BatchNorm2d) for x in module.children()):
+                    module.training = False
+
+    def _encode(self, items: Sequence[TrainingItem]) -> list[Tensor]:
+        """Features with an axis B."""
+        if self._features is not None:
+            kept = [self._features(item) for item in items]
+            return [torch.stack(list(rows)).to(self._model.device) for rows in zip(*kept, strict=True)]
+        pixels = self._model._normalise([item.image for item in items])
+        if self.recipe.train == "heads":
+            with torch.no_grad():
+                return list(self._model.encode_features(pixels))
+        return list(self._model.encode_features(pixels, self._branch_scales(items)))
+
+    def _branch_scales(self, items: Sequence[TrainingItem]) -> Tensor | None:
+        """0 for the branches that are dropped and 1 / (share kept) for the others, [blocks, 2, B]."""
+        if self.recipe.drop_path == 0:
+            return None
+        depth = len(encoder_blocks(self._model.image_encoder))
+        kept = 1 - np.linspace(0, self.recipe.drop_path, depth)[:, None]
+        draws = [np.random.default_rng([_DROPS, item.seed]).random((depth, 2)) for item in items]
+        scales = np.stack([(draw < kept) / kept for draw in draws], axis=-1)
+        return torch.from_numpy(scales).to(self._model.device, self._model.dtype)
+
+    def _start(self, number: int, item: TrainingItem) -> list[Interaction]:
+        recipe = self.recipe
+        plan = plan_prompts(
+            item.seed,
+            len(item.masks),
+            iterations=recipe.iterations,
+            repeats=recipe.repeats,
+            box_chance=recipe.box_chance,
+        )
+        device = self._model.device
+        kinds = np.unique(plan.starts_with_box).tolist()
+        return [Interaction(number, item, plan, recipe, device, boxes=boxes) for boxes in kinds]
+
+    def _groups(self, interactions: list[Interaction], iteration: int) -> list[list[Interaction]]:
+        """Prompt all objects, and put together those whose prompts have the same shape: padding is a point."""
+        groups: dict[tuple[int, bool], list[Interaction]] = {}
+        for one in interactions:
+            one.prompt(iteration)
+            _, labels = one.padded(pads_boxes=self._model.pads_boxes)
+            form = (labels.shape[1], one.is_ambiguous(box_multimask=self.recipe.box_multimask))
+            groups.setdefault(form, []).append(one)
+        return list(groups.values())
+
+    def _answer(self, features: list[Tensor], alike: list[Interaction]) -> None:
+        """Decode, compare, and keep the candidate that the model thinks best for the next iteration."""
+        multimask = alike[0].is_ambiguous(box_multimask=self.recipe.box_multimask)
+        prompts = [one.padded(pads_boxes=self._model.pads_boxes) for one in alike]
+        points, labels = (torch.cat(parts) for parts in zip(*prompts, strict=True))
+        before = [one.mask_logits for one in alike if one.mask_logits is not None]
+        counts = [len(one) for one in alike]
+        images = torch.tensor([one.item for one in alike for _ in range(len(one))], device=points.device)
+        one_image = len({one.item for one in alike}) == 1
+        chosen = [feature[alike[0].item] if one_image else feature[images] for feature in features]
+        truth = torch.cat([one.truth for one in alike])
+        masks = torch.cat(before) if before else None
+        low_res, iou = self._model.decode_features(chosen, points, labels, masks, multimask=multimask)
+        losses = object_losses(low_res, iou, truth, self.recipe.loss_weights)
+        each = torch.arange(len(low_res), device=low_res.device)
+        logits = low_res[each, iou.argmax(dim=1)].detach().float()
+        pieces = zip(*(values.split(counts) for values in losses), strict=True)
+        for one, next_logits, piece in zip(alike, logits.split(counts), pieces, strict=True):
+            one.mask_logits = next_logits
+            one.losses.append(ObjectLosses(*piece))
+
+
+def _item_loss(interactions: list[Interaction]) -> ItemLoss:
+    """Losses of all iterations added, the mean over the objects.
+
+    For the log, the parts are means over the iterations, and `first_iou` and `last_iou` are what the best
+    candidates of those iterations reach.
+    """
+    count = sum(len(one) for one in interactions)
+    answers = [losses for one in interactions for losses in one.losses]
+    total = torch.cat([losses.total for losses in answers]).sum() / count
+    names = ("focal", "dice", "iou_error")
+    sums = [torch.cat([getattr(losses, name) for losses in answers]).sum() for name in names]
+    means = torch.stack(sums) / (count * len(interactions[0].losses))
+    ends = [torch.cat([one.losses[end].true_iou.amax(dim=1) for one in interactions]).mean() for end in (0, -1)]
+    values = torch.cat([means, torch.stack(ends)]).tolist()
+    return ItemLoss(total, dict(zip((*names, "first_iou", "last_iou"), values, strict=True)))

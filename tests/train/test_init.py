@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import torch
+from tests.models_for_tests import SMALL_SAM2_CONFIGS, SMALL_TINY_VIT, SMALL_VIT
+
+from segany.models.sam.model import Sam
+from segany.models.sam2.model import Sam2
+from segany.train.init import initialise
+
+
+def test_weights_follow_from_the_seed_alone() -> None:
+    states = []
+    for noise, seed in ((1, 0), (2, 0), (3, 1)):
+        torch.manual_seed(noise)
+        for model in (
+            Sam(SMALL_VIT, "a"),
+            Sam(SMALL_TINY_VIT, "b"),
+        ):
+            initialise(model, seed)
+            states.append(model.state_dict())
+    for key, value in (*states[0].items(), *states[1].items()):
+        assert value.isfinite().all(), key
+    for first, second in ((0, 2), (1, 3)):
+        for key, value in states[first].items():
+            assert torch.equal(value, states[second][key]), key
+    matrix = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+    assert not torch.equal(states[0][matrix], states[4][matrix])
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    model = Sam(SMALL_VIT, "a")
+    before = torch.get_rng_state()
+    initialise(model, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_fresh_model_tells_positions_and_images_apart() -> None:
+    torch.manual_seed(0)
+    for model in (Sam(SMALL_VIT, "a"), Sam2(SMALL_SAM2_CONFIGS["sam2.1"], "b")):
+        initialise(model, 0)
+        model.eval()
+        with torch.no_grad():
+            flat = model.encode_features(torch.zeros(1, 3, 256, 256))[0]
+            noise = model.encode_features(torch.randn(1, 3, 256, 256))[0]
+        assert flat.std(dim=(2, 3)).mean() > 1e-3
+        assert (noise - flat).abs().mean() > 1e-3
