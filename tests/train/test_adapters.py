@@ -13,7 +13,7 @@ from segany.errors import ConfigError, TrainingError
 from segany.models.promptable import PromptableModel
 from segany.models.registry import find_spec
 from segany.nn.layers import Linear
-from segany.train.adapters import AdapterConfig, adapter_layers, add_adapters, merge_adapters
+from segany.train.adapters import AdapterConfig, adapter_layers, add_adapters, merge_adapters, merged_copy
 
 BUILDERS = {"vit": small_sam, "tiny_vit": lambda: small_sam(SMALL_TINY_VIT), "hiera": small_sam2}
 
@@ -41,7 +41,7 @@ def _train(model: PromptableModel, steps: int = 3) -> None:
 
 
 def _assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize("target", ["attention", "all"])
@@ -153,6 +153,20 @@ def test_merged_checkpoint_loads(tmp_path: Path) -> None:
     loaded = segany.load(path, device="cpu")
     assert loaded.name == "mobile_sam"
     assert loaded.encoder_id == model.encoder_id
+
+
+def test_merged_copy_leaves_the_training_alone() -> None:
+    model = small_sam()
+    assert merged_copy(model) is model
+    add_adapters(model)
+    _train(model)
+    pixels = _pixels(model, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = merged_copy(model)
+    assert list(copy.state_dict()) == list(small_sam().state_dict())
+    _assert_same(copy.encode_image(pixels), model.encode_image(pixels))
+    assert list(model.state_dict()) == list(before)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_adapters_are_not_stacked() -> None:

@@ -65,6 +65,12 @@ def test_features_lie_in_memory_as_the_encoder_makes_them(tmp_path: Path, model:
     assert feature.stride() == _direct(model, ITEMS[0].image)[0].stride()
 
 
+def test_precision_of_the_training_is_not_that_of_features(tmp_path: Path, model: Sam) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    assert torch.equal(feature, _direct(model, ITEMS[0].image)[0])
+
+
 def test_decoder_learns_from_features(tmp_path: Path, model: Sam) -> None:
     store = EmbeddingStore(tmp_path, model)
     points, labels = torch.tensor([[[80.0, 90.0]]]), torch.tensor([[1]])

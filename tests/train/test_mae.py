@@ -246,6 +246,31 @@ def test_encoder_goes_into_sam_unchanged(task: MaeTask) -> None:
     torch.testing.assert_close(model.encode_image(pixels), task.module.encoder(pixels))
 
 
+def test_what_is_saved_is_the_model_with_its_encoder(task: MaeTask) -> None:
+    saved = task.saved_module()
+    assert isinstance(saved, Sam)
+    assert saved.image_encoder is task.module.encoder
+
+
+def test_decoder_starts_the_same_for_a_seed() -> None:
+    states = []
+    for config in (SMALL_DECODER, SMALL_DECODER, replace(SMALL_DECODER, seed=1)):
+        encoder = tiny_model().image_encoder
+        torch.manual_seed(len(states))
+        states.append(MaskedAutoencoder(encoder, config).state_dict())  # type: ignore[arg-type]
+    first, again, other = states
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["decoder_blocks.0.qkv.weight"], other["decoder_blocks.0.qkv.weight"])
+
+
+def test_blocks_that_may_be_compiled_are_called(task: MaeTask) -> None:
+    called: list[torch.nn.Module] = []
+    for block in task.blocks():
+        block.register_forward_hook(lambda module, *_: called.append(module))
+    task.losses([small_item()])
+    assert called == task.blocks()
+
+
 def test_encoders_of_other_sizes_are_refused(task: MaeTask) -> None:
     with pytest.raises(CheckpointError, match="size"):
         load_encoder(small_sam(), task.module.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -48,7 +49,8 @@ def add_adapters(model: Model, config: AdapterConfig | None = None) -> Model:
     """Put adapters on a model's image encoder and freeze the encoder's own weights.
 
     The model is changed in place and returned. Its prompt encoder and decoder are left as they are: whoever
-    trains decides about them. The model gives the same numbers as before until it is trained. Its state dict has
+    trains decides about them, and about batch norms (TinyViT's), which move in training mode although their
+    weights are frozen. The model gives the same numbers as before until it is trained. Its state dict has
     other names until `merge_adapters` restores them.
 
     Raises:
@@ -89,6 +91,11 @@ def merge_adapters(model: Model) -> Model:
         encoder.requires_grad_(True)
         model.encoder_id = encoder_id(encoder)
     return model
+
+
+def merged_copy(model: Model) -> Model:
+    """What a training with adapters saves for use: a copy with the adapters merged; without any, the model itself."""
+    return merge_adapters(deepcopy(model)) if adapter_layers(model) else model
 
 
 def adapter_layers(model: PromptableModel) -> dict[str, Any]:

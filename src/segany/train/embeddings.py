@@ -139,7 +139,8 @@ class EmbeddingStore:
     def _compute(self, items: Sequence[TrainingItem]) -> list[Maps]:
         if not items:
             return []
-        with torch.inference_mode():
+        # Whatever precision the training around it has, the same item has the same features.
+        with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             features = self.model.encode_features(self.model._normalise([item.image for item in items]))
             # [B, h, w, C], which is how the encoder's output lies in memory
             batches = [feature.permute(0, 2, 3, 1).float().cpu().numpy() for feature in features]

@@ -35,6 +35,7 @@ class MaeConfig:
         mlp_ratio: channels inside the decoder's MLPs, in widths.
         normalise: whether the pixels of a patch are told relative to their own mean and deviation.
         weight_decay: of everything but biases and norms.
+        seed: of the decoder's first weights.
     """
 
     mask_ratio: float = 0.75
@@ -44,6 +45,7 @@ class MaeConfig:
     mlp_ratio: int = 4
     normalise: bool = True
     weight_decay: float = 0.05
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check(0 < self.mask_ratio < 1, f"mask_ratio must be in 0..1, both excluded, got {self.mask_ratio}.")
@@ -114,13 +116,13 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
         self.predict = Linear(decoder_width, PATCH_VALUES)
-        self._initialise()
+        self._initialise(torch.Generator().manual_seed(config.seed))
 
-    def _initialise(self) -> None:
-        nn.init.normal_(self.mask_token, std=0.02)
-        for name, layer in self.named_modules():
-            if isinstance(layer, nn.Linear) and not name.startswith("encoder."):
-                nn.init.xavier_uniform_(layer.weight)
+    def _initialise(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.mask_token, std=0.02, generator=generator)
+        for layer in (self.decoder_embed, *self.decoder_blocks.modules(), self.predict):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
         table = self.encoder.pos_embed
         if not table.any():

@@ -42,7 +42,8 @@ class MaeTask:
     pixels at its right and bottom, are neither seen nor told.
 
     Args:
-        model: of which the image encoder is trained in place. Nothing else of it is used.
+        model: of which the image encoder is trained in place. Nothing else of it is used. It is already on
+            the device that it is trained on.
         config: what is masked and how it is reconstructed.
         held_out: what `validate` measures on; a few of them are shown by `samples`.
 
@@ -59,6 +60,7 @@ class MaeTask:
                 "Choose a model such as sam_vit_b, or distil."
             )
         self.config = config or MaeConfig()
+        self.model = model
         self.module = MaskedAutoencoder(model.image_encoder, self.config)
         self.preprocessing = model.preprocessing
         self.held_out = tuple(held_out)
@@ -82,6 +84,17 @@ class MaeTask:
 
     def parameter_groups(self) -> list[dict[str, object]]:
         return decay_groups(self.module.trained(), self.config.weight_decay)
+
+    def saved_module(self) -> Sam:
+        """What is of use afterwards: the model with the encoder that was trained, and the rest as it was given."""
+        return self.model
+
+    def blocks(self) -> list[nn.Module]:
+        """What may be compiled, or recomputed for gradients. Most memory goes to these: they see all patches.
+
+        The blocks of the encoder are not called as a whole here, see `MaskedAutoencoder`.
+        """
+        return list(self.module.decoder_blocks)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
