@@ -60,7 +60,7 @@ class EmbeddingStore:
     would compute everything and keep it. Flipping has two, so features take twice the space and both are there
     after a few epochs. What is random in prompts costs nothing.
 
-    In float16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 numbers) and 10 MB
+    In float16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 numbers) and 8.4 MB
     with SAM 2, whose decoder also uses two finer maps; in float32 twice that. Features are rounded to
     11 bits in float16, before they are used for the first time, so that all epochs see the same.
 
