@@ -146,7 +146,7 @@ class WindowAttention(nn.Module):
         size_hw = (x.shape[1], x.shape[2])
         qkv = self.qkv(self.norm(x))
         # The padding around the map is zero before the norm, so after it, it is the norm's bias.
-        fill = F.linear(self.norm.bias, self.qkv.weight, self.qkv.bias)
+        fill = self.qkv(self.norm.bias)
         windows = partition(qkv, self.window_size, fill=fill)
         query, key, value = split_heads(windows, self.heads).chunk(3, dim=-1)  # [B * windows, heads, T, D]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

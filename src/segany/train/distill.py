@@ -1,0 +1,170 @@
+"""Decoupled distillation: a smaller image encoder learns the embeddings of a larger one (MobileSAM, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segany.data.item import TrainingItem
+from segany.errors import ConfigError, check
+from segany.models.convert import encoder_id
+from segany.models.sam.config import EMBEDDING_STRIDE
+from segany.models.sam.model import Sam
+from segany.train.groups import decay_groups
+from segany.train.task import ItemLoss
+
+TeacherFeatures = Callable[[TrainingItem], tuple[Tensor, ...]]
+"""What `EmbeddingStore.features` is: the first of what it gives is the image embedding [C, h, w]."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How embeddings are compared, and what of the student learns.
+
+    Attributes:
+        padding_weight: of positions of the embedding that see no pixel of the image but only the padding
+            around it. The decoder attends to these too, so 1 counts them as all others, as MobileSAM does;
+            0 leaves them out.
+        batch_statistics: whether batch norms of the student normalise by the batch and learn its statistics,
+            which a student that starts from random weights needs. A loss then depends on what it shares a
+            batch with, so more processes or smaller pieces of a batch change it. False keeps the statistics
+            of the student as they are, which suits one that is trained on.
+        weight_decay: of everything but biases and norms; the paper gives none, this is SAM's.
+    """
+
+    padding_weight: float = 1.0
+    batch_statistics: bool = True
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        check(0 <= self.padding_weight <= 1, f"padding_weight must be in 0..1, got {self.padding_weight}.")
+        check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}.")
+
+
+class DistillTask:
+    """Learns an image encoder from another one's embeddings of the same images; a `Task`.
+
+    The student has the teacher's prompt encoder and decoder from the start, frozen: whatever checkpoint is
+    saved is a whole model, as `assemble` gives it.
+
+    Args:
+        teacher: it is not changed, and stays on its device.
+        student: a model with the image encoder to train, in place. Its prompt encoder and decoder are replaced.
+        config: how embeddings are compared.
+        features: the teacher's features where they are kept, such as `EmbeddingStore(folder, teacher).features`.
+        held_out: what `validate` measures on.
+
+    Raises:
+        ConfigError: the embeddings or decoders of the two models differ in size.
+    """
+
+    module: Sam
+
+    def __init__(
+        self,
+        teacher: Sam,
+        student: Sam,
+        config: DistillConfig | None = None,
+        *,
+        features: TeacherFeatures | None = None,
+        held_out: Sequence[TrainingItem] = (),
+    ) -> None:
+        self.config = config or DistillConfig()
+        self.teacher = teacher
+        self.module = assemble(student, teacher)
+        for head in self.module.heads():
+            head.requires_grad_(False)
+        self.features = features
+        self.held_out = tuple(held_out)
+
+    def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
+        self.module.image_encoder.train(self.config.batch_statistics)
+        return self._losses(items)
+
+    def parameter_groups(self) -> list[dict[str, object]]:
+        return decay_groups(self.module.image_encoder.parameters(), self.config.weight_decay)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error.
+
+        Nothing without such items.
+        """
+        if not self.held_out:
+            return {}
+        self.module.image_encoder.eval()
+        parts = [self._losses([item])[0].parts for item in self.held_out]
+        return {name: float(np.mean([part[name] for part in parts])) for name in ("cosine", "squared_error")}
+
+    def _losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
+        images = [item.image for item in items]
+        ours = self.module.encode_image(self.module._normalise(images)).float()
+        theirs = torch.stack(self._targets(items)).to(ours)
+        return [
+            embedding_loss(our, their, self._weights(item, our))
+            for item, our, their in zip(items, ours, theirs, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _targets(self, items: Sequence[TrainingItem]) -> list[Tensor]:
+        """The teacher's image embeddings, [C, h, w] each."""
+        if self.features is not None:
+            return [self.features(item)[0] for item in items]
+        self.teacher.eval()
+        return list(self.teacher.encode_image(self.teacher._normalise([item.image for item in items])))
+
+    def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
+        """[h, w]: 1 where a position sees any of the image, elsewhere the weight of padding."""
+        height, width = (-(-side // EMBEDDING_STRIDE) for side in item.image.shape[:2])
+        weights = torch.full_like(embedding[0], self.config.padding_weight)
+        weights[:height, :width] = 1.0
+        return weights
+
+
+def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
+    """Mean squared error of an image embedding (MobileSAM, section 3.2).
+
+    Args:
+        ours: [C, h, w], with gradients.
+        theirs: [C, h, w].
+        weights: [h, w], of positions, not all zero.
+    """
+    error = ((ours - theirs).square().mean(0) * weights).sum() / weights.sum()
+    with torch.no_grad():
+        cosine = (F.cosine_similarity(ours, theirs, dim=0) * weights).sum() / weights.sum()
+    return ItemLoss(total=error, parts={"squared_error": float(error.detach()), "cosine": float(cosine)})
+
+
+def assemble(student: Sam, teacher: Sam) -> Sam:
+    """The student's image encoder with copies of the teacher's prompt encoder and decoder.
+
+    The student is changed in place and returned.
+
+    Raises:
+        ConfigError: the embeddings or decoders of the two models differ in size.
+    """
+    for model in (student, teacher):
+        if not isinstance(model, Sam):
+            raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
+    ours, theirs = ((m.config.encoder.out_channels, m.config.embedding_size) for m in (student, teacher))
+    check(
+        ours == theirs,
+        f"The image embeddings differ: {theirs[0]} channels and {theirs[1]} positions a side of the teacher "
+        f"{teacher.name!r}, {ours[0]} and {ours[1]} of the student {student.name!r}. Give both the same input_size "
+        "and out_channels.",
+    )
+    decoders = [(model.config.decoder, model.config.mask_channels) for model in (student, teacher)]
+    check(
+        decoders[0] == decoders[1],
+        f"The decoders of {teacher.name!r} and {student.name!r} differ. Build the student with the teacher's.",
+    )
+    student.prompt_encoder = deepcopy(teacher.prompt_encoder).to(device=student.device, dtype=student.dtype)
+    student.mask_decoder = deepcopy(teacher.mask_decoder).to(device=student.device, dtype=student.dtype)
+    student.encoder_id = encoder_id(student.image_encoder)
+    return student
