@@ -50,8 +50,8 @@ def load(
 
     Args:
         model: a name from `segany.list_models()`, whose official weights are fetched on first use; the path of
-            a checkpoint, official or in transformers' format, whose tensors say which model it is; or the
-            folder that `segany export` made of a model.
+            a checkpoint, official or in transformers' format, whose tensors say which model it is, or of
+            training, which says it itself; or the folder that `segany export` made of a model.
         runtime: what runs it: "torch", "onnx" or "openvino". By default PyTorch, and ONNX Runtime for an
             exported folder. For a name, the last two export the model on first use, which needs PyTorch
             and `segany[export]` once, and keep the folder in the cache.
