@@ -144,6 +144,14 @@ def test_blocks_are_compiled_and_names_stay(tmp_path, monkeypatch):
     assert set(load_file(result.last)) == set(task.module.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_compiled_blocks_learn_the_same(tmp_path, again):
+    plain, _, _ = run(tmp_path / "plain")
+    compiled, _, _ = run(tmp_path / "compiled", changed(compile=True, checkpoint_activations=again))
+    assert compiled.losses == pytest.approx(plain.losses, rel=1e-4)
+
+
 def test_when_what_happens(tmp_path):
     config = changed(steps=7, validate_every=3, validate_first=True, save_every=2, keep=2)
     log, _, result = run(tmp_path, config, MeanTask(scores=[0.5, 0.4, 0.7, 0.6]))

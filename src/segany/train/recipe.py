@@ -171,7 +171,8 @@ def read_recipe(path: Path) -> TrainingRecipe:
 
 def _line(error: Exception, path: Path) -> str:
     """Where in the file it went wrong, as ", line 3"."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+    file = str(path.absolute())
+    if isinstance(error, SyntaxError) and error.filename == file:
         return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""
