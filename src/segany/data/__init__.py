@@ -1,1 +1,35 @@
 """Annotated images: reading them from what datasets come in, and bringing them to the size of training."""
+
+from segany.data.coco import CocoDataset
+from segany.data.item import AnnotatedImage, Dataset, TrainingItem
+from segany.data.loader import Loader, LoadReport, SkippedImage
+from segany.data.mask_folder import MaskFolder
+from segany.data.opening import open_dataset
+from segany.data.sa1b import Sa1bFolder
+from segany.data.shards import TarShards
+from segany.data.subsets import only, split_by_name
+from segany.data.transforms import LARGE_SCALE_JITTER, ItemConfig, make_item
+from segany.data.video import AnnotatedVideo
+from segany.data.video_folder import VideoFrames, read_video_dataset
+
+__all__ = [
+    "LARGE_SCALE_JITTER",
+    "AnnotatedImage",
+    "AnnotatedVideo",
+    "CocoDataset",
+    "Dataset",
+    "ItemConfig",
+    "LoadReport",
+    "Loader",
+    "MaskFolder",
+    "Sa1bFolder",
+    "SkippedImage",
+    "TarShards",
+    "TrainingItem",
+    "VideoFrames",
+    "make_item",
+    "only",
+    "open_dataset",
+    "read_video_dataset",
+    "split_by_name",
+]
