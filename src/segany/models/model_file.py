@@ -126,8 +126,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             whole[name] = tensor.clone()
         seen.add(tensor.data_ptr())
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(whole, temporary, {"format": "pt", **metadata})
+            temporary.chmod(mode)  # the library makes files that only their owner may read
         except safetensors.SafetensorError as error:
             # The library says what the disk said in words only.
             number = re.search(r"os error (\d+)", str(error))
