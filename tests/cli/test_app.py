@@ -49,7 +49,7 @@ def test_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["paint"]).exit_code == 2
 
 
-@pytest.mark.parametrize("verb", ["segment", "auto", "track", "export"])
+@pytest.mark.parametrize("verb", ["segment", "auto", "track", "train", "export"])
 def test_help_does_not_import_torch(verb: str) -> None:
     code = f"import sys; sys.argv = ['segany', '{verb}', '--help']\nfrom segany.cli.app import main\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"

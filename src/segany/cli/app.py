@@ -22,6 +22,8 @@ from segany.cli.models import models
 from segany.cli.segment import EPILOG, segment
 from segany.cli.track import EPILOG as TRACK_EPILOG
 from segany.cli.track import track
+from segany.cli.train import EPILOG as TRAIN_EPILOG
+from segany.cli.train import train
 from segany.errors import SeganyError
 
 USER_ERROR = 2
@@ -60,6 +62,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(segment)
 app.command()(auto)
 app.command(epilog=TRACK_EPILOG)(track)
+app.command(epilog=TRAIN_EPILOG)(train)
 app.command()(export)
 app.command()(models)
 app.add_typer(weights.app, name="weights")

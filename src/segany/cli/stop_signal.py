@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,26 +15,32 @@ class StopSignal:
     Use it in a `with` block in the main thread; in other threads, which get no signals, it does nothing.
 
     Attributes:
-        is_set: whether there was a Ctrl-C.
+        is_set: whether there was a signal.
+        number: of the first one; None before.
     """
 
-    def __init__(self) -> None:
-        """Listen from the `with` block on."""
-        self.is_set = False
-        self._before: Any = None
+    def __init__(self, signals: Sequence[int] = (signal.SIGINT,)) -> None:
+        """Listen from the `with` block on, to Ctrl-C or other signals too."""
+        self.number: int | None = None
+        self._signals = signals
+        self._before: dict[int, Any] = {}
+
+    @property
+    def is_set(self) -> bool:
+        return self.number is not None
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._stop)
+            self._before = {number: signal.signal(number, self._stop) for number in self._signals}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self.is_set:
+        if self.is_set and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.is_set = True
+        self.number = self.number or number

@@ -48,8 +48,8 @@ def load(
 
     Args:
         model: a name from `segany.list_models()`, whose official weights are fetched on first use; the path of
-            a checkpoint, official or in transformers' format, whose tensors say which model it is; or the
-            folder that `segany export` made of a model.
+            a checkpoint, official or in transformers' format, whose tensors say which model it is, or of
+            training, which says it itself; or the folder that `segany export` made of a model.
         runtime: what runs it: "torch"; "onnx"; "openvino", or "openvino-bf16", which computes in bfloat16:
             faster where the processor has it, with slightly other masks. By default PyTorch, and ONNX
             Runtime for an exported folder. For a name, all but the first export the model on first use,

@@ -10,6 +10,7 @@ from segany.errors import CheckpointError, ConfigError
 from segany.hub.progress import terminal_progress
 from segany.hub.weights import fetch_weights
 from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
+from segany.models.model_file import saved_spec
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec, find_spec
 
@@ -27,7 +28,7 @@ def load_torch(
         with terminal_progress() as progress:
             path = fetch_weights(spec, progress=progress)
     state = read_checkpoint(path)
-    return _assemble(spec or _recognise(state, path), state, path).to(device=target, dtype=dtype)
+    return _assemble(spec or saved_spec(path) or _recognise(state, path), state, path).to(device=target, dtype=dtype)
 
 
 def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:

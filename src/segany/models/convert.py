@@ -200,7 +200,7 @@ def check_state(state: StateDict, spec: ModelSpec, source: Path) -> None:
 
     The message names what is missing, unexpected or of another shape, and the model it looks like.
     """
-    problems = _differences(state, _shapes(spec.name))
+    problems = _differences(state, _shapes(spec))
     if not problems:
         return
     alike = matching_spec(state)
@@ -210,18 +210,18 @@ def check_state(state: StateDict, spec: ModelSpec, source: Path) -> None:
 
 def matching_spec(state: StateDict) -> ModelSpec | None:
     """The registered model whose tensors these are, by name and shape, or None."""
-    return next((spec for name, spec in MODELS.items() if not _differences(state, _shapes(name))), None)
+    return next((spec for spec in MODELS.values() if not _differences(state, _shapes(spec))), None)
 
 
 def nearest_spec(state: StateDict) -> ModelSpec:
     """The registered model that shares the most tensors with these, by name and shape."""
     found = {(key, tuple(value.shape)) for key, value in state.items()}
-    return max(MODELS.values(), key=lambda spec: len(found & set(_shapes(spec.name).items())))
+    return max(MODELS.values(), key=lambda spec: len(found & set(_shapes(spec).items())))
 
 
 @lru_cache
-def _shapes(name: str) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in MODELS[name].build_empty().state_dict().items()}
+def _shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in spec.build_empty().state_dict().items()}
 
 
 def _differences(state: StateDict, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -245,6 +245,11 @@ def _some(names: list[str], shown: int = 4) -> str:
 
 
 def encoder_id(module: nn.Module) -> str:
+    """The digest of a module's weights; see `weights_digest`."""
+    return weights_digest(module.state_dict())
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
     """A digest of weights, the same on every device and in every run: 16 hexadecimal digits.
 
     It covers all names and shapes, and evenly spaced values of each tensor: all of them up to 127, else
@@ -252,7 +257,7 @@ def encoder_id(module: nn.Module) -> str:
     cost of hashing everything; an edit of a few values may not. The dtype is no part of it.
     """
     digest = hashlib.sha256()
-    for key, value in sorted(module.state_dict().items()):
+    for key, value in sorted(state.items()):
         digest.update(f"{key}{tuple(value.shape)}".encode())
         digest.update(value.flatten()[:: max(1, value.numel() // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""What `segany train` tells: a bar on stderr, a line for each validation, and where the models are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.text import Text
+
+from segany.cli.work_bar import work_bar
+from segany.train.loop_report import Observer, StepLog, TrainingResult
+from segany.train.recipe import TrainingRecipe
+
+SMOOTHING = 0.9
+"""Share that the loss and the speed shown keep of what they were, a step."""
+
+
+class TrainReporter(Observer):
+    """Watches a training. Use it in a `with` block; the bar is there only where stderr is a terminal."""
+
+    def __init__(self, recipe: TrainingRecipe, *, is_main: bool = True) -> None:
+        """Prepare to tell of a recipe; only the main process of several tells."""
+        self._recipe = recipe
+        self._console = Console(soft_wrap=True, highlight=False, quiet=not is_main)
+        self._progress = work_bar()
+        self._task = self._progress.add_task("preparing", total=None, count="")
+        self._total = 0
+        self._loss: float | None = None
+        self._rate: float | None = None
+
+    def __enter__(self) -> TrainReporter:
+        self._console.print(Text(self._recipe.title, style="bold"))
+        if not self._console.quiet:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, step: int, total: int) -> None:
+        self._total = total
+        if step:
+            self._console.print(f"going on after step {step} of {total}")
+        self._progress.update(self._task, description="training", completed=step, total=total)
+
+    def stepped(self, log: StepLog) -> None:
+        rate = log.items / max(log.seconds, 1e-9)
+        self._loss = log.loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * log.loss
+        self._rate = rate if self._rate is None else SMOOTHING * self._rate + (1 - SMOOTHING) * rate
+        count = f"{log.step}/{self._total}  loss {self._loss:.4g}  lr {log.lr:.2g}  {self._rate:.1f} items/s"
+        self._progress.update(self._task, description="training", completed=log.step, count=count)
+
+    def validating(self, step: int) -> None:  # noqa: ARG002
+        self._progress.update(self._task, description="validating")
+
+    def validated(self, step: int, scores: Mapping[str, float], *, is_best: bool) -> None:
+        if scores:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._console.print(Text(f"step {step}: {shown}" + ("  (best)" if is_best else "")))
+
+    def summarise(self, result: TrainingResult, *, is_stopped: bool) -> None:
+        """Training is over: say how it ended, where the models are and how to use or go on with them."""
+        tell = self._console.print
+        if result.end == "interrupted":
+            why = "Interrupted" if is_stopped else "Stopped, as --limit-steps asks,"
+            tell(f"{why} after step {result.step} of {result.total}, which is saved.")
+            tell("Go on with the same command and --resume.")
+        elif result.end == "early":
+            tell(f"stopped early after step {result.step} of {result.total}: it got no better")
+        else:
+            tell(f"finished after step {result.step}")
+        score = "" if result.best_score is None else f", score {result.best_score:.4f}"
+        tell(Text.assemble(("  best: ", ""), (str(result.best), "cyan"), f"  after step {result.best_step}{score}"))
+        if _is_model(result):
+            tell(Text(f"  use it: segany segment photo.jpg --point 500,375 --model {result.best}"))
+
+
+def _is_model(result: TrainingResult) -> bool:
+    from segany.models.model_file import saved_spec
+
+    return saved_spec(result.best) is not None

@@ -1,0 +1,56 @@
+"""The blocks of a model, and what can be done to each alone: compiling it, computing its activations anew."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from segany.train.loop_config import LoopConfig
+
+
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The modules in module lists, without those within them: what deep models repeat."""
+    blocks: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            blocks.extend(child)
+        else:
+            blocks.extend(blocks_of(child))
+    return blocks
+
+
+@contextlib.contextmanager
+def prepared_blocks(blocks: Sequence[nn.Module], config: LoopConfig) -> Iterator[None]:
+    """Have blocks do what the config asks for until the end of the `with` block. No weight changes its name.
+
+    Blocks are compiled one by one: those alike are compiled once, and it does not matter how a task calls the
+    model around them. What they draw at random must come from PyTorch's own generators, whose state is put
+    back when activations are computed anew.
+    """
+    try:
+        for block in blocks:
+            if config.checkpoint_activations:
+                _recompute(block)
+            if config.compile:
+                block.compile()
+        yield
+    finally:
+        for block in blocks:
+            vars(block).pop("forward", None)
+            block._compiled_call_impl = None
+
+
+def _recompute(block: nn.Module) -> None:
+    forward = block.forward
+
+    def forward_twice(*args: Any, **options: Any) -> Any:
+        if block.training and torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **options)
+        return forward(*args, **options)
+
+    block.forward = forward_twice

@@ -1,0 +1,158 @@
+"""What a training that stopped needs to go on as if it never had: one file, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segany.errors import CheckpointError, TrainingError
+from segany.models.convert import weights_digest
+from segany.models.model_file import read_metadata, save_model, write_tensors
+from segany.models.promptable import PromptableModel
+
+STATE_KEY = "segany.training"
+"""Of the metadata of a state: JSON of `Progress`, and the digest of the weights that are not trained."""
+
+STATE_VERSION = 1
+
+_MODULE, _OPTIMISER = "module/", "optimiser/"
+
+
+@dataclass
+class Progress:
+    """How far a training is. All of it is JSON values.
+
+    What is random needs no place here: it comes from the seeds of the items.
+
+    Attributes:
+        step: how many are done.
+        given: batches that were given out, those included of which nothing was left.
+        batches: the state of `Batches`.
+        best: the best score of a validation, None before the first.
+        best_step: when that was.
+        since_best: validations since then.
+    """
+
+    step: int = 0
+    given: int = 0
+    batches: dict[str, object] = field(default_factory=dict)
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+
+
+def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write the trained weights, the buffers, the optimiser's state, and how far the training is.
+
+    Weights that are not trained are not in it; a digest of them is, by which another model is told.
+
+    Raises:
+        TrainingError: weights are no numbers any more; the state on disk stays.
+        OutputError: the file could not be written; the state on disk stays.
+    """
+    trained = _trained(module)
+    bad = [name for name, value in trained.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise TrainingError(
+            f"After step {progress.step}, {len(bad)} of the weights are no numbers any more ({bad[0]} is the first). "
+            "They were not saved. Go on from the last checkpoint with a lower learning rate, or clip gradients."
+        )
+    tensors = {_MODULE + name: value for name, value in trained.items()}
+    for name, values in _optimiser_state(module, optimiser).items():
+        tensors |= {f"{_OPTIMISER}{key}/{name}": value for key, value in values.items()}
+    facts = {"version": STATE_VERSION, "frozen": _frozen_digest(module), **asdict(progress)}
+    write_tensors(path, tensors, {STATE_KEY: json.dumps(facts)})
+
+
+def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+    """Put a module and its optimiser into the state that `save_state` wrote.
+
+    Raises:
+        CheckpointError: the file is damaged, no such state, or of another model.
+    """
+    from safetensors.torch import load_file
+
+    facts = _facts(path)
+    frozen = facts.pop("frozen")
+    loaded = load_file(path)
+    weights = {name.removeprefix(_MODULE): value for name, value in loaded.items() if name.startswith(_MODULE)}
+    _check_fits(path, weights, module, frozen)
+    module.load_state_dict(weights, strict=False)
+    numbers = {name: number for number, name in enumerate(_names(module, optimiser))}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in loaded.items():
+        if key.startswith(_OPTIMISER):
+            kind, _, name = key.removeprefix(_OPTIMISER).partition("/")
+            if name not in numbers:
+                raise CheckpointError(f"{path} trained {name}, which is not trained now. Resume with the same recipe.")
+            state.setdefault(numbers[name], {})[kind] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return Progress(**facts)
+
+
+def save_module(path: Path, module: nn.Module, notes: Mapping[str, str]) -> None:
+    """Write a module for use: a promptable model so that `segany.load` takes it, others as tensors by name.
+
+    Raises:
+        OutputError: the file could not be written; an earlier one stays.
+    """
+    if isinstance(module, PromptableModel):
+        save_model(module, path, notes)
+    else:
+        write_tensors(path, module.state_dict(), notes)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    described = read_metadata(path).get(STATE_KEY)
+    try:
+        facts = json.loads(described or "")
+        version = facts.pop("version")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no state of a training. Train into another folder.") from error
+    if version != STATE_VERSION:
+        raise CheckpointError(f"{path} was written by another version of segany. Resume with that one.")
+    return dict(facts)
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    """By name, what training changes: parameters with gradients, and the buffers that are saved."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
+def _frozen_digest(module: nn.Module) -> str:
+    frozen = {name: value for name, value in module.named_parameters() if not value.requires_grad}
+    return weights_digest({name: value.detach() for name, value in frozen.items()})
+
+
+def _check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module, frozen: str) -> None:
+    here = {name: tuple(value.shape) for name, value in _trained(module).items()}
+    there = {name: tuple(value.shape) for name, value in weights.items()}
+    different = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    if different:
+        raise CheckpointError(
+            f"{path} is the state of another model: {len(different)} of its trained weights differ by name or shape "
+            f"({', '.join(different[:3])}). Resume with the model and the recipe of the run, or choose another folder."
+        )
+    if frozen != _frozen_digest(module):
+        raise CheckpointError(
+            f"{path} is the state of a training from other weights: those that are not trained differ. "
+            "Resume with the model that the run began with, or choose another folder."
+        )
+
+
+def _names(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[str]:
+    """The parameters of the optimiser by name, in its own order."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+
+
+def _optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    state = optimiser.state_dict()["state"]
+    return {name: state[number] for number, name in enumerate(_names(module, optimiser)) if number in state}

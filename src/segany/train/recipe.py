@@ -1,0 +1,178 @@
+"""Recipes: Python files that say what is trained, how, and what to expect of it.
+
+A recipe file says at its top, in its docstring, the command that runs it, what that costs and what it
+should reach; and it holds `RECIPE`, a `TrainingRecipe`. Those that come with segany lie in the folder
+`recipes` beside this module and are called by their names; all others by their paths.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segany.data.item import Dataset
+from segany.errors import ConfigError, check
+from segany.files import path_errors
+from segany.models.sam.config import SamConfig
+from segany.train.loop_config import LoopConfig
+from segany.train.overrides import override
+
+if TYPE_CHECKING:
+    import torch
+
+    from segany.models.promptable import PromptableModel
+    from segany.train.task import Task
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Two datasets without an image in common.
+
+    Attributes:
+        train: what is learned from.
+        held_out: what is kept to measure by; None where nothing is.
+    """
+
+    train: Dataset
+    held_out: Dataset | None
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a task is made of.
+
+    Attributes:
+        model: on its device, in float32.
+        data: the split.
+        folder: of the run, for caches.
+        device: of this process.
+    """
+
+    model: PromptableModel
+    data: DataSplit
+    folder: Path
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What is trained, and how. Every number of its configs can be changed by name; see `TrainingRecipe.changed`.
+
+    Attributes:
+        title: what it does, in a line.
+        build: makes the task of the recipe, with what was changed in it, and its ingredients.
+        task: numbers of the task: a frozen config.
+        items: how images become items: `segany.data.transforms.ItemConfig`.
+        loop: numbers of the loop.
+        model: that training starts from: a name of `segany models` or a path; or an architecture, which
+            begins with random weights.
+        datasets: makes the split from the folder given as `--data`, or from none, where the recipe has data or
+            a split of its own. None opens the folder and holds out a share.
+        document: what its file says at the top.
+        name: of its file.
+    """
+
+    title: str
+    build: Callable[[TrainingRecipe, Ingredients], Task]
+    task: Any
+    items: Any
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    model: str | SamConfig = "mobile_sam"
+    datasets: Callable[[Path | None], DataSplit] | None = None
+    document: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check(bool(self.title.strip()), "A recipe needs a title.")
+        check(callable(self.build), "build of a recipe is a function of the recipe and its ingredients.")
+        check(isinstance(self.loop, LoopConfig), f"loop of a recipe is a LoopConfig, not {type(self.loop).__name__}.")
+
+    def changed(self, settings: Iterable[str]) -> TrainingRecipe:
+        """The recipe with other numbers: `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=false`.
+
+        Raises:
+            ConfigError: there is no such field, or the value does not fit it.
+        """
+        numbers = override(self.numbers, settings)
+        return replace(self, loop=numbers.loop, task=numbers.task, items=numbers.items)
+
+    @property
+    def numbers(self) -> RecipeNumbers:
+        return RecipeNumbers(self.loop, self.task, self.items)
+
+
+@dataclass(frozen=True)
+class RecipeNumbers:
+    """The configs of a recipe.
+
+    Attributes:
+        loop, task, items: as in `TrainingRecipe`.
+    """
+
+    loop: LoopConfig
+    task: Any
+    items: Any
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with segany."""
+    return sorted(path.stem for path in RECIPE_FOLDER.glob("*.py") if not path.stem.startswith("_"))
+
+
+def find_recipe(recipe: str) -> TrainingRecipe:
+    """A recipe by the name of one that comes with segany, or by the path of a file, which is run.
+
+    Raises:
+        ConfigError: there is none of that name, or the file is no recipe; the message says what is wrong in it.
+    """
+    names = recipe_names()
+    if recipe in names:
+        return read_recipe(RECIPE_FOLDER / f"{recipe}.py")
+    path = Path(recipe)
+    with path_errors(path, ConfigError):
+        if path.is_file():
+            return read_recipe(path)
+    near = difflib.get_close_matches(recipe, names, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Recipes: {', '.join(names) or 'none'}; or a file's path."
+    raise ConfigError(f"There is no recipe {recipe!r}. {hint}")
+
+
+def read_recipe(path: Path) -> TrainingRecipe:
+    """The recipe of a file, which is run.
+
+    Raises:
+        ConfigError: it cannot be run, or holds no `RECIPE`.
+    """
+    specification = importlib.util.spec_from_file_location(f"segany_recipe_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise ConfigError(f"{path} is no Python file, which a recipe is.")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # where dataclasses look for the types of their fields
+    try:
+        specification.loader.exec_module(module)
+    except ConfigError as error:
+        raise ConfigError(f"{path}{_line(error, path)}: {error}") from error
+    except Exception as error:  # whatever a file of the user's does wrong
+        raise ConfigError(f"{path}{_line(error, path)} cannot be run: {type(error).__name__}: {error}") from error
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, TrainingRecipe):
+        what = "has no RECIPE" if recipe is None else f"has a RECIPE that is a {type(recipe).__name__}"
+        raise ConfigError(f"{path} {what}. A recipe file sets RECIPE = TrainingRecipe(...); see docs/train.md.")
+    return replace(recipe, document=(module.__doc__ or "").strip(), name=path.stem)
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Where in the file it went wrong, as ", line 3"."""
+    file = str(path.absolute())
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", line {lines[-1]}" if lines else ""

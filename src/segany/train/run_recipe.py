@@ -1,0 +1,150 @@
+"""Running a recipe: its data, its model and its task put together, and trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segany.data.item import Dataset
+from segany.data.loader import Loader
+from segany.data.opening import open_dataset
+from segany.data.subsets import split_by_name
+from segany.errors import ConfigError
+from segany.hub.load import load
+from segany.models.convert import encoder_id, weights_digest
+from segany.models.promptable import PromptableModel
+from segany.models.registry import ModelSpec
+from segany.models.sam.config import SamConfig
+from segany.train.loop import train
+from segany.train.loop_report import Observer, TrainingResult
+from segany.train.processes import joined_processes
+from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a recipe is run with.
+
+    Attributes:
+        out: folder of the run.
+        data: what is learned from, for `open_dataset`; None for the recipe's own.
+        held_out: what is measured by; None holds out a share.
+        held_out_share: of the images in `data`, or from 1 how many; 0 holds out none.
+        model: a name or a path instead of the recipe's model.
+        device: "cpu", "cuda", "mps"; None is CUDA where there is any.
+        resume: go on with the run in `out`.
+        limit_steps: stop after so many, saved, to be gone on with.
+    """
+
+    out: Path
+    data: Path | None = None
+    held_out: Path | None = None
+    held_out_share: float = 0.1
+    model: str | None = None
+    device: str | None = None
+    resume: bool = False
+    limit_steps: int | None = None
+
+
+def run_recipe(
+    recipe: TrainingRecipe,
+    options: RunOptions,
+    *,
+    observer: Observer | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainingResult:
+    """Train by a recipe, in the processes that `torchrun` started or in this one.
+
+    Args:
+        recipe: with the numbers it is to be run with; see `TrainingRecipe.changed`.
+        options: where from and where to.
+        observer: is told of steps, in the main process.
+        stop: asked after each step; once true, the run is saved and ends.
+
+    Raises:
+        SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
+            `segany.train.loop.train`.
+    """
+    with joined_processes(options.device) as (processes, device):
+        data = split_data(recipe, options)
+        model = start_model(recipe, options.model, device)
+        description = {
+            "recipe": recipe.name or recipe.title,
+            "model": {"name": model.name, "weights": weights_digest(model.state_dict())},
+            "data": {"train": _names_digest(data.train), "held_out": _names_digest(data.held_out)},
+            "task": _json(recipe.task),
+            "items": _json(recipe.items),
+        }
+        task = recipe.build(recipe, Ingredients(model, data, options.out, device))
+        loop, process = recipe.loop, (processes.rank, processes.world)
+        with Loader(
+            data.train, recipe.items, batch=loop.batch, seed=loop.seed, workers=loop.workers, process=process
+        ) as batches:
+            return train(
+                task,
+                batches,
+                loop,
+                options.out,
+                description=description,
+                facts={"data": str(options.data), "device": str(device)},
+                resume=options.resume,
+                processes=processes,
+                observer=observer,
+                stop=stop,
+                limit_steps=options.limit_steps,
+            )
+
+
+def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
+    """The recipe's own data, or those of the folders.
+
+    Raises:
+        ConfigError: there are no data, or two of what there can be one of.
+        DataError: a folder cannot be used.
+    """
+    if recipe.datasets is not None:
+        if options.held_out is not None:
+            raise ConfigError("The recipe splits its data itself: leave out --held-out.")
+        return recipe.datasets(options.data)
+    if options.data is None:
+        raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
+    dataset = open_dataset(options.data)
+    if options.held_out is not None:
+        return DataSplit(dataset, open_dataset(options.held_out))
+    if options.held_out_share == 0:
+        return DataSplit(dataset, None)
+    return DataSplit(*split_by_name(dataset, options.held_out_share))
+
+
+def start_model(recipe: TrainingRecipe, model: str | None, device: torch.device) -> PromptableModel:
+    """The model that training starts from, on its device in float32: another than the recipe's where one is named."""
+    wanted = model if model is not None else recipe.model
+    if isinstance(wanted, str):
+        return load(wanted, runtime="torch", device=device)
+    return _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
+
+
+def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
+    model.encoder_id = encoder_id(model.image_encoder)
+    return model
+
+
+def _json(config: Any) -> Any:
+    """A config as JSON values; what is none of them as its text."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def _names_digest(dataset: Dataset | None) -> str | None:
+    """Which images a dataset has: 16 hexadecimal digits of their names."""
+    if dataset is None:
+        return None
+    return hashlib.sha256("\n".join(dataset.names).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""What a run leaves in its folder, and a full disk."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from tests.models_for_tests import small_sam
+from tests.train.loop_for_tests import MeanTask
+from tests.train.test_loop import changed, run
+
+import segany
+from segany.errors import CheckpointError, OutputError
+from segany.models.model_file import config_from_json, config_to_json, save_model, saved_spec, write_tensors
+from segany.models.registry import MODELS
+
+
+def test_what_a_run_leaves(tmp_path):
+    task = MeanTask()
+    task.samples = lambda: [np.full((4, 6, 3), 200, np.uint8), np.full((2, 3, 3), 100, np.uint8)]
+    run(tmp_path, changed(validate_every=4), task, description={"task": {"weight": 20.0}}, facts={"device": "cpu"})
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    board = [name for name in names if name.startswith("tensorboard/events.out.tfevents")]
+    assert len(board) == 1
+    assert set(names) - set(board) == {
+        "best.safetensors",
+        "config.json",
+        "curves.png",
+        "environment.json",
+        "last.safetensors",
+        "metrics.jsonl",
+        "samples/step-000004.png",
+        "samples/step-000008.png",
+        "skipped.json",
+        "state.safetensors",
+    }
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["task"] == {"weight": 20.0}
+    assert described["loop"]["lr"] == 0.01
+    (start,) = json.loads((tmp_path / "environment.json").read_text())
+    assert (start["step"], start["device"], start["processes"]) == (0, "cpu", 1)
+    assert start["torch"] == torch.__version__
+    with Image.open(tmp_path / "samples" / "step-000008.png") as picture:
+        assert picture.size == (6, 6)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert np.asarray(picture).std() > 1
+
+
+def test_tensorboard_has_the_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, changed(steps=3))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {"loss", "lr", "parts/error", "validation/score"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("what", ["state.safetensors", "last.safetensors", "best.safetensors"])
+def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, what):
+    config = changed(save_every=2, validate_every=2)
+    run(tmp_path, config, limit_steps=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk(tmp_path, monkeypatch, what))
+    with pytest.raises(OutputError, match=rf"{what} could not be written: there is no space left"):
+        run(tmp_path, config, resume=True)
+    monkeypatch.undo()
+    for name, data in before.items():
+        if what in ("best.safetensors", name):
+            assert (tmp_path / name).read_bytes() == data, name
+    assert not list(tmp_path.glob(".*.tmp"))
+    _, _, result = run(tmp_path, config, resume=True)
+    assert result.end == "finished"
+
+
+def full_disk(folder, monkeypatch, what):
+    """A writer that fails, in the library's words, for the file that is to be `what`."""
+    from segany.models import model_file
+
+    replacing, save, wanted = model_file.replacing, safetensors.torch.save_file, []
+    monkeypatch.setattr(model_file, "replacing", lambda path: (wanted.append(path.name), replacing(path))[1])
+
+    def write(tensors, path, metadata):
+        if wanted[-1] == what:
+            path.write_bytes(b"half")
+            raise SafetensorError(f"Error while serializing: I/O error: x (os error {errno.ENOSPC})")
+        save(tensors, path, metadata)
+
+    return write
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_no_space_left_for_metrics(tmp_path):
+    from segany.train.run_folder import RunFolder
+
+    with RunFolder(tmp_path) as folder:
+        folder.open_logs(-1)
+        folder._metrics.close()
+        folder._metrics = open("/dev/full", "a")  # noqa: PTH123, SIM115
+        with pytest.raises(OutputError, match=r"metrics\.jsonl could not be written: there is no space left"):
+            folder.log({"step": 1, "loss": 1.0})
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path):
+    whole = torch.arange(6.0)
+    write_tensors(tmp_path / "a.safetensors", {"a": whole, "b": whole, "c": whole[2:4], "d": whole[::2]}, {})
+    read = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    assert {name: value.tolist() for name, value in read.items()} == {
+        "a": [0, 1, 2, 3, 4, 5],
+        "b": [0, 1, 2, 3, 4, 5],
+        "c": [2, 3],
+        "d": [0, 2, 4],
+    }
+
+
+def test_a_model_in_no_table_is_loaded_from_its_file(tmp_path):
+    model = small_sam()
+    path = save_model(model, tmp_path / "small.safetensors")
+    loaded = segany.load(path, device="cpu")
+    assert (loaded.config, loaded.name, loaded.encoder_id) == (model.config, "small", model.encoder_id)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_architecture_survives_json(name):
+    config = MODELS[name].config
+    assert config_from_json(json.loads(json.dumps(config_to_json(config)))) == config
+
+
+def test_a_model_of_the_table_keeps_its_row(tmp_path):
+    model = MODELS["mobile_sam"].build()
+    path = save_model(model, tmp_path / "tuned.safetensors")
+    assert saved_spec(path) is MODELS["mobile_sam"]
+
+
+@pytest.mark.parametrize("config", [{"kind": "Sam9"}, {"kind": "SamConfig", "colour": 3}, {"kind": "VitConfig"}, 7])
+def test_a_description_of_another_version(tmp_path, config):
+    described = json.dumps({"name": "x", "config": config})
+    path = write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"segany.model": described})
+    with pytest.raises(CheckpointError, match="does not understand"):
+        segany.load(path)
