@@ -87,7 +87,7 @@ def image_id(pixels: PixelArray) -> str:
 
 def readable_suffixes() -> frozenset[str]:
     """Endings of the names of files that can be read, in lower case and with the dot."""
-    formats = set(_formats())
+    formats = set(readable_formats())
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
@@ -112,14 +112,15 @@ def _from_file(source: str | Path, max_pixels: int) -> PixelArray:
         raise ImageError(f"{path} may not be read: {error.strerror}. Check the permissions.") from error
     except UnidentifiedImageError as error:
         what = "not an image" if path.stat().st_size else "empty: it has no bytes"
-        raise ImageError(f"{path} is {what}. segany reads {', '.join(_formats())}.") from error
+        raise ImageError(f"{path} is {what}. segany reads {', '.join(readable_formats())}.") from error
     except OSError as error:  # the file system, or a name no file can have
         raise ImageError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # Pillow's openers raise as many types for broken files as its decoders
         raise ImageError(f"{str(path)!r} cannot be read: {error}.") from error
 
 
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """Pillow's names of the formats that can be read here."""
     Image.init()  # every plugin, so that the answer does not depend on what was opened before
     return [name for name in READABLE_FORMATS if name in Image.OPEN]
 
@@ -140,7 +141,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             limit = Image.MAX_IMAGE_PIXELS
             Image.MAX_IMAGE_PIXELS = None
             try:
-                image = Image.open(file, formats=_formats())
+                image = Image.open(file, formats=readable_formats())
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
         with image:

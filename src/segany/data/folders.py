@@ -1,0 +1,151 @@
+"""Finding the files of a dataset in its folders, and what to call them."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from segany.errors import DataError, ImageError
+from segany.files import path_errors
+from segany.images import read_image, readable_suffixes
+from segany.types import PixelArray, SizeHW
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `DataError` unless there is a folder of that name."""
+    with path_errors(folder, DataError):
+        if not folder.exists():
+            raise DataError(f"There is no folder {folder}. Check the path.")
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder.")
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files of a folder and all folders in it that end so, ascending by their path from it. Links are followed.
+
+    Args:
+        folder: where to look.
+        suffixes: in lower case, with the dot; in names case does not matter.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    files = [file for file in walk_files(folder) if file.suffix.lower() in suffixes]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """The files of a folder and all folders in it, in no order, without what is hidden. Links are followed, once.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    seen: set[tuple[int, int]] = set()  # links may lead back
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        with path_errors(current, DataError):
+            status = current.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(current) as found:
+                for entry in found:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(Path(entry.path))
+                    else:
+                        yield Path(entry.path)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, by name, without hidden ones."""
+    return sorted(entry for entry in entries(folder) if entry.is_dir())
+
+
+def entries(folder: Path) -> list[Path]:
+    """What is in a folder, by name, without what is hidden.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with path_errors(folder, DataError):
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """As `files_below`, all images."""
+    return files_below(folder, readable_suffixes())
+
+
+def name_of(path: Path, root: Path) -> str:
+    """What a dataset calls a file: its path from the root, with slashes and without suffix.
+
+    What no text can hold is escaped, so that names can be printed and written whatever they are.
+    """
+    relative = path.relative_to(root)
+    return printable(relative.with_name(relative.stem).as_posix())
+
+
+def printable(text: str) -> str:
+    """Text without what cannot be written, such as the surrogates that stand for bytes which are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def stem_key(path: Path) -> str:
+    """What the names of an image and of its masks share.
+
+    The same letters may be written in several ways, and some systems change that when files are copied.
+    """
+    return unicodedata.normalize("NFC", path.stem)
+
+
+def by_stem(files: Collection[Path]) -> dict[str, Path]:
+    """Files by `stem_key`.
+
+    Raises:
+        DataError: two share one.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(stem_key(file), file)
+        if other is not file:
+            raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
+    return found
+
+
+def read_item_image(path: Path, size_hw: SizeHW | None = None) -> PixelArray:
+    """The image of an item, uint8 [H, W, 3].
+
+    Args:
+        path: of the image.
+        size_hw: of its masks.
+
+    Raises:
+        DataError: it is missing or damaged, or its masks are of another size.
+    """
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        raise DataError(str(error)) from error
+    if size_hw is not None:
+        check_size(image, size_hw, str(path))
+    return image
+
+
+def check_size(image: PixelArray, size_hw: SizeHW, what: str) -> None:
+    """Raise `DataError` unless masks of that size fit an image [H, W, 3]; `what` begins the message."""
+    height, width = image.shape[:2]
+    if (height, width) != tuple(size_hw):
+        raise DataError(
+            f"{what} is {width} wide and {height} high, but its masks are {size_hw[1]} wide and {size_hw[0]} high."
+        )
+
+
+def check_not_empty(count: int, where: Path | str, what: str) -> None:
+    """Raise `DataError` where nothing was found."""
+    if not count:
+        raise DataError(f"{where} holds no {what}. The dataset is empty.")

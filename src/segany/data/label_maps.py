@@ -1,0 +1,151 @@
+"""Masks that come as pictures: label maps, in which every value is an object, and pictures of one mask."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from segany.data.annotations import encode_runs
+from segany.errors import DataError
+from segany.images import DEFAULT_MAX_PIXELS, readable_formats
+from segany.ops.components import find_components
+from segany.ops.nearest import LabelArray
+from segany.ops.rle import Rle, encode_masks
+from segany.types import BoolArray
+
+Objects: TypeAlias = Literal["values", "foreground", "parts"]
+"""What are objects in a picture: each value but 0; everything that is not background, as one; or each
+connected part of that."""
+
+VOID = 255
+"""In pictures with a palette, pixels that belong to no object and no background (PASCAL VOC, DAVIS)."""
+
+MAX_OBJECTS = 5000
+"""A picture of more values is no label map but a photograph."""
+
+_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
+
+
+def read_objects(source: Path | bytes, what: str, objects: Objects = "values") -> dict[int, Rle]:
+    """The objects in a picture: their masks by label, in ascending order.
+
+    Args:
+        source: a file, or what it holds.
+        what: begins messages.
+        objects: see `Objects`. Parts are numbered from 1.
+
+    Raises:
+        DataError: it is missing, no picture, damaged, or no label map.
+    """
+    if objects == "foreground":
+        mask = read_mask(source, what)
+        return {1: encode_masks(mask)[0]} if mask.any() else {}
+    if objects == "parts":
+        return encode_labels(_connected_parts(read_mask(source, what)))
+    return encode_labels(read_labels(source, what))
+
+
+def read_labels(source: Path | bytes, what: str) -> LabelArray:
+    """A label map: int32 [H, W], 0 where there is no object.
+
+    Pictures with a palette are read by index, and what is `VOID` there beside other labels is no object.
+    In colour pictures each colour but black is an object.
+
+    Raises:
+        DataError: as for `read_objects`.
+    """
+    image = _open(source, what)
+    if image.format in _LOSSY_FORMATS:
+        raise DataError(
+            f"{what} is {image.format}, which does not keep values exactly, so that they cannot be labels. "
+            "Save it as PNG; or, where it holds one mask, read it with objects='foreground'."
+        )
+    labels = _values(image, what)
+    if image.mode in ("P", "PA"):
+        without_void = np.where(labels == VOID, 0, labels)
+        labels = without_void if without_void.any() else labels
+    return labels
+
+
+def read_mask(source: Path | bytes, what: str) -> BoolArray:
+    """A picture of one mask: bool [H, W], what is above half of its highest value.
+
+    So black and white may be 0 and 1 or 0 and 255, and the rounded edges of lossy files do not matter.
+
+    Raises:
+        DataError: it is missing, no picture, or damaged.
+    """
+    image = _open(source, what)
+    if image.mode not in ("1", "L", "P", "I", "I;16"):
+        image = image.convert("L")
+    values = _values(image, what)
+    if image.mode == "P":  # an index has no half
+        return np.asarray(values != 0)
+    return np.asarray(values > values.max() / 2)
+
+
+def encode_labels(labels: LabelArray) -> dict[int, Rle]:
+    """The masks of all labels but 0 of a map [H, W], in ascending order, in one pass over it."""
+    size_hw = (labels.shape[0], labels.shape[1])
+    columns = labels.T.reshape(-1)
+    start = np.append(0, np.flatnonzero(columns[1:] != columns[:-1]) + 1)
+    stop = np.append(start[1:], len(columns))
+    value = columns[start]
+    by_value = np.argsort(value, kind="stable")
+    found, first = np.unique(value[by_value], return_index=True)
+    encodings = {}
+    for label, runs in zip(found.tolist(), np.split(by_value, first[1:]), strict=True):
+        if label == 0:
+            continue
+        edges = np.stack([start[runs], stop[runs]], axis=1).reshape(-1)
+        lengths = np.diff(edges, prepend=0, append=len(columns))
+        encodings[int(label)] = encode_runs(lengths if lengths[-1] else lengths[:-1], size_hw)
+    return encodings
+
+
+def _open(source: Path | bytes, what: str) -> Image.Image:
+    """A picture, decoded and upright."""
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=readable_formats()
+        ) as file:
+            if file.width * file.height > DEFAULT_MAX_PIXELS:
+                raise DataError(f"{what} has more than {DEFAULT_MAX_PIXELS:,} pixels.")  # noqa: TRY301
+            file.load()
+            format_name = file.format
+            image = ImageOps.exif_transpose(file)
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise DataError(f"There is no file {what}.") from None
+    except Exception as error:  # Pillow raises a dozen unrelated types for broken files
+        raise DataError(f"{what} cannot be read as a picture of masks: {error}.") from error
+    image.format = format_name  # which a turned copy has lost
+    return image
+
+
+def _values(image: Image.Image, what: str) -> LabelArray:
+    values = np.asarray(image)
+    if image.mode in ("LA", "PA"):
+        values = values[..., 0]
+    elif image.mode in ("RGB", "RGBA"):
+        channels = values[..., :3].astype(np.int32)
+        is_grey = (channels[..., :1] == channels).all()
+        values = channels[..., 0] if is_grey else channels @ np.array([1, 1 << 8, 1 << 16], dtype=np.int32)
+    elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        raise DataError(f"{what} is of Pillow's mode {image.mode}, whose values cannot be labels.")
+    count = len(np.unique(values))
+    if count > MAX_OBJECTS:
+        raise DataError(f"{what} holds {count:,} different values. That is a photograph and no picture of masks.")
+    return np.asarray(values, dtype=np.int32)
+
+
+def _connected_parts(mask: BoolArray) -> LabelArray:
+    parts = find_components(mask)
+    labels = np.zeros(mask.shape, dtype=np.int32)
+    labels[mask] = np.repeat(parts.component + 1, parts.stop - parts.start)
+    return labels

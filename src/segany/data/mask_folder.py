@@ -1,0 +1,137 @@
+"""A folder of images and a folder of masks of the same names."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image, subfolders
+from segany.data.item import AnnotatedImage
+from segany.data.label_maps import Objects, read_objects
+from segany.errors import DataError, check
+from segany.ops.rle import Rle
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img")
+MASK_FOLDERS = ("masks", "mask", "labels", "gt")
+"""What the two folders may be called, in any case of letters; the first that is there counts."""
+
+MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt")
+"""What the name of a mask may have after the name of its image."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image and its masks: one picture with all of them, or a picture each."""
+
+    name: str
+    image: Path | None
+    label_map: Path | None
+    parts: tuple[Path, ...]
+
+
+class MaskFolder:
+    """A `Dataset` of images/NAME.jpg with masks/NAME.png, or with a folder masks/NAME of a picture an object.
+
+    Folders may lie in both, in the same way. A picture of an image's name is a label map, unless `objects`
+    says otherwise; a picture in a folder of that name is one mask. Images without masks are left out. Masks
+    without an image are an item that cannot be read, so that it is counted and reported like other damage.
+
+    Attributes:
+        left_out: names of the images without masks.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        objects: Objects = "values",
+        *,
+        masks: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Look for files; none is read.
+
+        Args:
+            folder: that holds both folders; or that of the images, where `masks` is given.
+            objects: what is an object in a label map: each of the "values" but 0, the whole "foreground" as
+                one, or each of its connected "parts".
+            masks: the folder of masks.
+
+        Raises:
+            DataError: a folder is missing, no image has a mask, or two files differ only in their endings.
+            ConfigError: there is no such kind of objects.
+        """
+        check(
+            objects in ("values", "foreground", "parts"),
+            f"objects must be 'values', 'foreground' or 'parts', got {objects!r}.",
+        )
+        root = Path(folder)
+        check_folder(root)
+        self.images = root if masks is not None else named_folder(root, IMAGE_FOLDERS)
+        self.masks = Path(masks) if masks is not None else named_folder(root, MASK_FOLDERS)
+        check_folder(self.masks)
+        self.objects: Objects = objects
+        images = (image for image in images_below(self.images) if self.masks not in image.parents)
+        items = _paired(_by_name(images, self.images), _by_name(images_below(self.masks), self.masks))
+        self._items = [item for item in items if item.label_map is not None or item.parts]
+        self.left_out = tuple(item.name for item in items if item.label_map is None and not item.parts)
+        matching = sum(item.image is not None for item in self._items)
+        check_not_empty(matching, self.images, f"image that has a mask of the same name in {self.masks}")
+        self.names = tuple(item.name for item in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        item = self._items[index]
+        if item.image is None:
+            raise DataError(f"{item.label_map} has no image of the same name in {self.images}.")
+        encodings: list[Rle] = []
+        if item.label_map is not None:
+            encodings.extend(read_objects(item.label_map, str(item.label_map), self.objects).values())
+        for part in item.parts:
+            encodings.extend(read_objects(part, str(part), "foreground").values())
+        sizes = {(encoding["size"][0], encoding["size"][1]) for encoding in encodings}
+        if len(sizes) > 1:
+            raise DataError(f"The masks of {item.image} are of different sizes: {sorted(sizes)}, height and width.")
+        image = read_item_image(item.image, next(iter(sizes), None))
+        return AnnotatedImage(item.name, image, tuple(encodings))
+
+
+def named_folder(root: Path, names: Iterable[str]) -> Path:
+    """The folder in a folder that has the first of some names, in any case of letters.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = {folder.name.lower(): folder for folder in subfolders(root)}
+    for name in names:
+        if name in found:
+            return found[name]
+    raise DataError(f"{root} has no folder {', '.join(names)}; it has {', '.join(sorted(found)) or 'no folders'}.")
+
+
+def _by_name(files: Iterable[Path], root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        # The same letters may be written in several ways, and some systems change that when files are copied.
+        other = found.setdefault(unicodedata.normalize("NFC", name_of(file, root)), file)
+        if other is not file:
+            raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
+    return found
+
+
+def _paired(images: dict[str, Path], masks: dict[str, Path]) -> list[_Item]:
+    folders: dict[str, list[str]] = {}
+    for name in masks:
+        folders.setdefault(name.rpartition("/")[0], []).append(name)
+    items = []
+    left = dict(masks)
+    for name, image in images.items():
+        label_map = next((left.pop(name + ending) for ending in MASK_ENDINGS if name + ending in left), None)
+        parts = tuple(left.pop(part) for part in sorted(folders.get(name, ())) if part in left)
+        items.append(_Item(name, image, label_map, parts))
+    items.extend(_Item(name, None, mask, ()) for name, mask in left.items())
+    return sorted(items, key=lambda item: item.name)

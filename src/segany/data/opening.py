@@ -1,0 +1,138 @@
+"""Opening a dataset of any layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from segany.data.coco import CocoDataset
+from segany.data.folders import entries, walk_files
+from segany.data.item import Dataset
+from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
+from segany.data.sa1b import Sa1bFolder
+from segany.data.shards import TarShards
+from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_files
+from segany.errors import DataError, check
+from segany.files import path_errors
+from segany.images import readable_suffixes
+
+Layout: TypeAlias = Literal["sa1b", "coco", "masks", "videos", "shards"]
+
+LOOKED_FOR = """\
+  shards  a .tar file, a folder of them, or a pattern such as sa_{000000..000009}.tar
+  coco    a .json file of COCO or LVIS, or a folder with one, in annotations/ or itself
+  videos  JPEGImages/ and Annotations/ (DAVIS), JPEGImages_24fps/ and Annotations_6fps/ (SA-V), or *_manual.json
+  masks   images/ and masks/
+  sa1b    images and .json files of the same names, at any depth"""
+
+ENTRIES_SHOWN = 10
+
+
+def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> Dataset:
+    """Open a dataset. Files are found, but images and masks are only read when they are asked for.
+
+    Args:
+        path: a folder, a COCO or LVIS file, a tar file, or a pattern of tar files.
+        layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "coco"
+            (`CocoDataset`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards" (`TarShards`). These
+            classes have options of their own.
+
+    Raises:
+        DataError: there is no such path, it is of no known layout, which says what was looked for and what is
+            there, it holds several datasets, or it is empty.
+        ConfigError: there is no such layout.
+    """
+    check(
+        layout is None or layout in get_args(Layout),
+        f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}.",
+    )
+    if layout is None:
+        layout = _recognise(Path(path))
+    return _OPENERS[layout](Path(path))
+
+
+def _recognise(path: Path) -> Layout:
+    with path_errors(path, DataError):
+        if path.is_dir():
+            return _recognise_folder(path)
+        if path.suffix.lower() == ".json":
+            return "coco"
+        if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) or any(mark in str(path) for mark in "{*?"):
+            return "shards"
+        if not path.exists():
+            raise DataError(f"There is no {path}. Check the path.")
+    raise DataError(f"{path} is no dataset. Looked for:\n{LOOKED_FOR}")
+
+
+def _recognise_folder(folder: Path) -> Layout:
+    found = entries(folder)
+    if not found:
+        raise DataError(f"The folder {folder} is empty.")
+    names = {entry.name.lower() for entry in found if entry.is_dir()}
+    if any(entry.suffix.lower() == ".tar" for entry in found):
+        return "shards"
+    if has_frame_folders(folder):
+        return "videos"
+    if names & set(IMAGE_FOLDERS) and names & set(MASK_FOLDERS) and not _json_files(folder / "annotations"):
+        return "masks"
+    # Before COCO: a folder of images with a JSON file each may be called annotations as well.
+    if _has_image_with_json(folder):
+        return "sa1b"
+    if masklet_files(folder):
+        return "videos"
+    if _coco_files(folder):
+        return "coco"
+    shown = ", ".join(entry.name + "/" * entry.is_dir() for entry in found[:ENTRIES_SHOWN])
+    more = f" and {len(found) - ENTRIES_SHOWN} more" if len(found) > ENTRIES_SHOWN else ""
+    raise DataError(f"{folder} is of no known layout. It holds {shown}{more}. Looked for:\n{LOOKED_FOR}")
+
+
+def _has_image_with_json(folder: Path) -> bool:
+    """Whether any JSON file has an image of its name, in the folders below."""
+    suffixes = readable_suffixes()
+    images: set[str] = set()
+    records: set[str] = set()
+    for file in walk_files(folder):
+        if file.suffix.lower() == ".json":
+            records.add(file.stem)
+        elif file.suffix.lower() in suffixes:
+            images.add(file.stem)
+        else:
+            continue
+        if file.stem in images and file.stem in records:
+            return True
+    return False
+
+
+def _coco_files(folder: Path) -> list[Path]:
+    """Those that may be COCO's: of captions and keypoints there are others, without masks."""
+    files = _json_files(folder / "annotations") or _json_files(folder)
+    return [file for file in files if file.stem.startswith(("instances", "lvis"))] or files
+
+
+def _json_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [file for file in entries(folder) if file.suffix.lower() == ".json" and file.is_file()]
+
+
+def _open_coco(path: Path) -> CocoDataset:
+    if not path.is_dir():
+        return CocoDataset(path)
+    files = _coco_files(path)
+    if not files:
+        raise DataError(f"{path} has no .json file, nor has a folder annotations in it.")
+    if len(files) > 1:
+        raise DataError(f"{path} holds several datasets: give one of {', '.join(str(file) for file in files)}.")
+    return CocoDataset(files[0])
+
+
+_OPENERS: dict[Layout, Callable[[Path], Dataset]] = {
+    "sa1b": Sa1bFolder,
+    "coco": _open_coco,
+    "masks": MaskFolder,
+    "videos": VideoFrames,
+    "shards": TarShards,
+}

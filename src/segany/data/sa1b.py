@@ -1,0 +1,94 @@
+"""Folders like those of SA-1B: images, and for each a JSON file of the same name with its masks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from segany.data.annotations import read_annotations, read_json
+from segany.data.folders import (
+    by_stem,
+    check_folder,
+    check_not_empty,
+    files_below,
+    images_below,
+    name_of,
+    read_item_image,
+    stem_key,
+)
+from segany.data.item import AnnotatedImage
+from segany.errors import DataError
+
+
+class Sa1bFolder:
+    """A `Dataset` of images and JSON files, side by side or in separate folders, at any depth.
+
+    An image and a JSON file belong together when they have the same name, up to the ending, in the same
+    folder, or in any two folders below the root where that is not the case. Images without a JSON file are
+    left out. A JSON file without an image is an item that cannot be read, so that it is counted and reported
+    like other damage.
+
+    Attributes:
+        left_out: names of the images without a JSON file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Look for files; none is read.
+
+        Raises:
+            DataError: there is no such folder, it holds no image with its JSON file, or several of one name.
+        """
+        self.folder = Path(folder)
+        check_folder(self.folder)
+        pairs, left = _paired(images_below(self.folder), files_below(self.folder, {".json"}))
+        check_not_empty(sum(pair.image is not None for pair in pairs), self.folder, "image with its JSON file")
+        self._pairs = sorted(pairs, key=lambda pair: name_of(pair.path, self.folder))
+        self.names = tuple(name_of(pair.path, self.folder) for pair in self._pairs)
+        self.left_out = tuple(name_of(image, self.folder) for image in left)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        pair = self._pairs[index]
+        if pair.image is None:
+            raise DataError(f"{pair.record} has no image of the same name.")
+        encodings = read_annotations(read_json(pair.record), str(pair.record))
+        size_hw = (encodings[0]["size"][0], encodings[0]["size"][1]) if encodings else None
+        return AnnotatedImage(self.names[index], read_item_image(pair.image, size_hw), tuple(encodings))
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A JSON file, and the image of the same name where there is one."""
+
+    record: Path
+    image: Path | None
+
+    @property
+    def path(self) -> Path:
+        """What the pair is named after."""
+        return self.image or self.record
+
+
+def _paired(images: list[Path], records: list[Path]) -> tuple[list[_Pair], list[Path]]:
+    """All pairs, and the images without a JSON file."""
+    in_place = {(record.parent, stem_key(record)): record for record in records}
+    pairs, alone = [], []
+    for image in images:
+        record = in_place.pop((image.parent, stem_key(image)), None)
+        if record is None:
+            alone.append(image)
+        else:
+            pairs.append(_Pair(record, image))
+    elsewhere = by_stem(in_place.values())
+    left = []
+    for stem, image in by_stem(alone).items():
+        record = elsewhere.pop(stem, None)
+        if record is None:
+            left.append(image)
+        else:
+            pairs.append(_Pair(record, image))
+    return pairs + [_Pair(record, None) for record in elsewhere.values()], left

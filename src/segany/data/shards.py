@@ -1,0 +1,234 @@
+"""Tar shards in the way of WebDataset: files of one name, up to the first dot, belong together."""
+
+from __future__ import annotations
+
+import glob
+import io
+import itertools
+import os
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from PIL import Image
+
+from segany.data.annotations import parse_json, read_annotations
+from segany.data.folders import check_not_empty, check_size, printable
+from segany.data.item import AnnotatedImage
+from segany.data.label_maps import Objects, read_objects
+from segany.errors import DataError, ImageError
+from segany.files import path_errors
+from segany.images import read_image, readable_formats, readable_suffixes
+from segany.ops.rle import Rle
+from segany.types import PixelArray
+
+MAX_SHARDS = 1_000_000
+"""A pattern that stands for more is a slip of the pen."""
+
+ShardInput: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Where a file lies in a shard, in bytes."""
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The files of one name in a shard, by their endings without the first dot, in lower case."""
+
+    shard: Path
+    members: dict[str, _Member] = field(default_factory=dict)
+
+
+class TarShards:
+    """A `Dataset` of samples in tar files, read at any place without unpacking.
+
+    A sample is an image and its masks: `json`, an annotation file of SA-1B's; a PNG beside a JPEG, or with a
+    longer ending such as `mask.png`, a label map; or several PNGs with longer endings, each one mask. Samples
+    without masks are left out, and so is what is no sample of images. Names are those of the shards, a slash,
+    and the path of the sample in its shard.
+
+    Opening looks through all shards once, at a few hundred bytes a file in them. Where the end of a shard is
+    missing, what is before it can be read, and `warnings` tells.
+
+    Attributes:
+        shards: the tar files.
+        left_out: names of the samples without masks.
+        warnings: what is wrong with shards that can be used in part.
+    """
+
+    def __init__(self, pattern: ShardInput, objects: Objects = "values") -> None:
+        """Find shards, and the samples in them.
+
+        Args:
+            pattern: a tar file; a folder of them; a pattern with {000..012}, {train,val}, * or ?; or a list of
+                these.
+            objects: what is an object in a label map, see `MaskFolder`.
+
+        Raises:
+            DataError: there are no shards, one is no tar file, compressed or has no readable beginning, or there
+                are no images with masks in them.
+        """
+        self.shards = find_shards(pattern)
+        self.objects: Objects = objects
+        self.warnings: list[str] = []
+        samples: dict[str, _Sample] = {}
+        for shard, title in zip(self.shards, _titles(self.shards), strict=True):
+            for name, sample in self._index(shard).items():
+                samples[printable(f"{title}/{name}")] = sample
+        with_image = {name: sample for name, sample in sorted(samples.items()) if _image_ending(sample) is not None}
+        self._samples = [sample for sample in with_image.values() if _has_masks(sample)]
+        self.names = tuple(name for name, sample in with_image.items() if _has_masks(sample))
+        self.left_out = tuple(name for name, sample in with_image.items() if not _has_masks(sample))
+        check_not_empty(len(self._samples), str(pattern), "images with masks (.jpg with .json or .png)")
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        name, sample = self.names[index], self._samples[index]
+        image_ending = _image_ending(sample)
+        assert image_ending is not None
+        image = _read_image(_read(sample, image_ending, name), f"{name}.{image_ending}")
+        encodings: list[Rle] = []
+        if "json" in sample.members:
+            what = f"{name}.json"
+            encodings.extend(read_annotations(parse_json(_read(sample, "json", name), what), what))
+        pictures = _mask_endings(sample)
+        for ending in pictures:
+            objects = self.objects if len(pictures) == 1 else "foreground"
+            found = read_objects(_read(sample, ending, name), f"{name}.{ending}", objects)
+            encodings.extend(found.values())
+        for encoding in encodings:
+            check_size(image, (encoding["size"][0], encoding["size"][1]), name)
+        return AnnotatedImage(name, image, tuple(encodings))
+
+    def _index(self, shard: Path) -> dict[str, _Sample]:
+        """The samples of a shard by their path in it."""
+        samples: dict[str, _Sample] = {}
+        try:
+            with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                try:
+                    for member in archive:
+                        path = PurePosixPath(member.name)
+                        stem, _, ending = path.name.partition(".")
+                        if member.isreg() and stem:
+                            sample = samples.setdefault((path.parent / stem).as_posix(), _Sample(shard))
+                            sample.members[ending.lower()] = _Member(member.offset_data, member.size)
+                except tarfile.TarError as error:
+                    self.warnings.append(f"{shard} is damaged or cut off ({error}); what comes before is used.")
+        except tarfile.TarError as error:
+            raise DataError(
+                f"{shard} is no tar file, or a compressed one, which cannot be read at any place ({error}). "
+                "Unpack compressed ones first."
+            ) from error
+        except OSError as error:
+            raise DataError(f"{shard} cannot be read: {error.strerror or error}.") from error
+        return samples
+
+
+def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
+    """The tar files that a pattern of `TarShards` stands for, in its order; those of a folder or of * by name.
+
+    Raises:
+        DataError: there are none, or one that is named is missing.
+    """
+    if not isinstance(pattern, (str, os.PathLike)):
+        return tuple(dict.fromkeys(shard for each in pattern for shard in find_shards(each)))
+    path = Path(pattern)
+    with path_errors(path, DataError):
+        if path.is_dir():
+            shards = sorted(path.glob("*.tar"))
+            check_not_empty(len(shards), path, "tar files")
+            return tuple(shards)
+        if path.exists():  # whatever brackets are in its name
+            return (path,)
+        found: list[Path] = []
+        for text in expand_braces(str(pattern)):
+            matches = sorted(glob.glob(text)) if glob.has_magic(text) else [text] * Path(text).exists()  # noqa: PTH207
+            if not matches:
+                raise DataError(f"There is no file {text}. Check the path.")
+            found.extend(Path(match) for match in matches)
+    return tuple(dict.fromkeys(found))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """What a pattern stands for: {08..10} for 08, 09 and 10, and {a,b} for a and b; several multiply.
+
+    Raises:
+        DataError: it stands for more than `MAX_SHARDS`.
+    """
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [_choices(piece) if number % 2 else [piece] for number, piece in enumerate(pieces)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_SHARDS:
+        raise DataError(f"{pattern} stands for {count:,} files, more than {MAX_SHARDS:,}.")
+    return ["".join(parts) for parts in itertools.product(*choices)]
+
+
+def _choices(braces: str) -> Sequence[str]:
+    span = re.fullmatch(r"([0-9]+)\.\.([0-9]+)", braces)
+    if span is None:
+        return braces.split(",") if "," in braces else [f"{{{braces}}}"]
+    first, last = int(span[1]), int(span[2])
+    if last - first >= MAX_SHARDS:
+        raise DataError(f"{{{braces}}} stands for {last - first + 1:,} files, more than {MAX_SHARDS:,}.")
+    return [f"{number:0{len(span[1])}d}" for number in range(first, last + 1)]
+
+
+def _titles(shards: Sequence[Path]) -> list[str]:
+    """Names of shards without their ending, and with their folder where that would not tell them apart."""
+    stems = [shard.stem for shard in shards]
+    return stems if len(set(stems)) == len(stems) else [shard.with_suffix("").as_posix() for shard in shards]
+
+
+def _image_ending(sample: _Sample) -> str | None:
+    """Of the image of a sample: a PNG only where there is no other, since beside a JPEG it is a label map."""
+    suffixes = readable_suffixes()
+    endings = [ending for ending in sample.members if f".{ending}" in suffixes]
+    return min(endings, key=lambda ending: (ending == "png", ending), default=None)
+
+
+def _mask_endings(sample: _Sample) -> list[str]:
+    image = _image_ending(sample)
+    return sorted(ending for ending in sample.members if ending.split(".")[-1] == "png" and ending != image)
+
+
+def _has_masks(sample: _Sample) -> bool:
+    return "json" in sample.members or bool(_mask_endings(sample))
+
+
+def _read(sample: _Sample, ending: str, name: str) -> bytes:
+    """A member. Files are opened anew each time, so that processes and threads do not share a place in them."""
+    member = sample.members[ending]
+    try:
+        with sample.shard.open("rb") as file:
+            file.seek(member.offset)
+            data = file.read(member.size)
+    except OSError as error:
+        raise DataError(f"{sample.shard} cannot be read: {error.strerror or error}.") from error
+    if len(data) < member.size:
+        raise DataError(f"{name}.{ending} is cut off: the end of {sample.shard} is missing.")
+    return data
+
+
+def _read_image(data: bytes, what: str) -> PixelArray:
+    try:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+            return read_image(image)
+    except ImageError as error:
+        raise DataError(f"{what}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's openers raise a dozen unrelated types for broken files
+        raise DataError(f"{what} cannot be read as an image: {error}.") from error

@@ -1,0 +1,146 @@
+"""Datasets of videos: in the folders of DAVIS and YouTube-VOS, and of SA-V."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
+from segany.data.item import AnnotatedImage
+from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
+from segany.errors import DataError, VideoError
+from segany.frames.images import images_in
+
+FRAME_FOLDERS = ("JPEGImages_24fps", "JPEGImages")
+MASK_FOLDERS = ("Annotations_6fps", "Annotations")
+"""What the folders of frames and of masks are called in SA-V, and in DAVIS and YouTube-VOS."""
+
+RESOLUTIONS = ("480p", "Full-Resolution")
+"""DAVIS has videos in several; the first that is there counts, the one its benchmark uses."""
+
+MASKLET_ENDINGS = ("_manual", "_auto")
+"""SA-V has two files of masklets for a video; where both are there, the first counts."""
+
+
+def read_video_dataset(folder: str | os.PathLike[str]) -> list[AnnotatedVideo]:
+    """Find the annotated videos of a dataset, by name. Frames and masks are read when they are asked for.
+
+    Args:
+        folder: that of DAVIS or YouTube-VOS (JPEGImages and Annotations, with or without a folder for the
+            resolution); of SA-V validation or test (JPEGImages_24fps and Annotations_6fps); or of SA-V training
+            (videos and `*_manual.json` or `*_auto.json`, at any depth).
+
+    Raises:
+        DataError: it is none of these, a masklet file is damaged, masks belong to no frame, or it is empty.
+    """
+    root = Path(folder)
+    check_folder(root)
+    if not has_frame_folders(root) and not masklet_files(root):
+        raise DataError(
+            f"{root} is no dataset of videos. Looked for JPEGImages and Annotations (DAVIS), JPEGImages_24fps and "
+            f"Annotations_6fps (SA-V), and *_manual.json or *_auto.json beside videos; found "
+            f"{', '.join(entry.name for entry in entries(root)[:10]) or 'nothing'}."
+        )
+    videos = _folder_videos(root) if has_frame_folders(root) else _masklet_videos(root)
+    check_not_empty(len(videos), root, "annotated videos")
+    return videos
+
+
+class VideoFrames:
+    """A `Dataset` of the annotated frames of all videos in a folder, each an image by itself.
+
+    Frames of one video are alike: keep them on one side of a split (`split_by_name(by_folder=True)`).
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """See `read_video_dataset`."""
+        self.videos = read_video_dataset(folder)
+        self._items = [(video, frame) for video in self.videos for frame in video.annotated]
+        self.names = tuple(f"{video.name}/{video.frame_name(frame)}" for video, frame in self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        video, frame = self._items[index]
+        encodings = tuple(video.masks(frame).values())
+        image = video.read_frame(frame)
+        if encodings:
+            height, width = encodings[0]["size"]
+            check_size(image, (height, width), self.names[index])
+        return AnnotatedImage(self.names[index], image, encodings)
+
+
+def has_frame_folders(root: Path) -> bool:
+    """Whether a folder has one of frames and one of masks, as DAVIS and SA-V have."""
+    return _first_of(root, FRAME_FOLDERS) is not None and _first_of(root, MASK_FOLDERS) is not None
+
+
+def masklet_files(root: Path) -> dict[str, Path]:
+    """The masklet files to use below a folder, by the name of their video."""
+    found: dict[str, Path] = {}
+    for ending in MASKLET_ENDINGS:
+        for path in files_below(root, {".json"}):
+            if path.stem.endswith(ending):
+                found.setdefault(name_of(path, root).removesuffix(ending), path)
+    return dict(sorted(found.items()))
+
+
+def _masklet_videos(root: Path) -> list[AnnotatedVideo]:
+    videos: list[AnnotatedVideo] = []
+    for name, record in masklet_files(root).items():
+        title = record.stem.rsplit("_", 1)[0]
+        file, folder = record.with_name(f"{title}.mp4"), record.with_name(title)
+        frames = images_in(folder) if folder.is_dir() else file
+        videos.append(MaskletVideo(name, frames, record))
+    return videos
+
+
+def _folder_videos(root: Path) -> list[AnnotatedVideo]:
+    frame_root, mask_root = _first_of(root, FRAME_FOLDERS), _first_of(root, MASK_FOLDERS)
+    assert frame_root is not None
+    assert mask_root is not None
+    frame_root, mask_root = _at_resolution(frame_root), _at_resolution(mask_root)
+    videos: list[AnnotatedVideo] = []
+    for masks in subfolders(mask_root):
+        try:
+            frames = images_in(frame_root / masks.name)
+        except VideoError as error:
+            raise DataError(f"The video {masks.name} has masks but no frames. {error}") from error
+        number_of = {frame.stem: number for number, frame in enumerate(frames)}
+        objects = subfolders(masks)
+        if objects:
+            pictures: dict[int, dict[int, Path]] = {}
+            for object_id, folder in _numbered(objects):
+                for frame, picture in _pictures(folder, number_of):
+                    pictures.setdefault(frame, {})[object_id] = picture
+            videos.append(PicturesVideo(masks.name, frames, pictures))
+        else:
+            videos.append(LabelMapVideo(masks.name, frames, dict(_pictures(masks, number_of))))
+    return [video for video in videos if video.annotated]
+
+
+def _pictures(folder: Path, number_of: dict[str, int]) -> Iterator[tuple[int, Path]]:
+    """The pictures of masks in a folder, with the numbers of their frames."""
+    for picture in files_below(folder, {".png"}):
+        if picture.stem not in number_of:
+            raise DataError(f"{picture} belongs to no frame: there is none of the name {picture.stem}.")
+        yield number_of[picture.stem], picture
+
+
+def _numbered(folders: list[Path]) -> Iterator[tuple[int, Path]]:
+    """Folders of objects with the ids that are their names; 000 is a valid one."""
+    for folder in folders:
+        if not folder.name.isdecimal():
+            raise DataError(f"{folder} is no folder of an object: its name is no number.")
+        yield int(folder.name), folder
+
+
+def _at_resolution(root: Path) -> Path:
+    return _first_of(root, RESOLUTIONS) or root
+
+
+def _first_of(root: Path, names: tuple[str, ...]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)

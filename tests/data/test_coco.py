@@ -1,0 +1,159 @@
+"""COCO and LVIS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.data_for_tests import block, picture, rle, save, save_json
+
+from segany.data.coco import CocoDataset
+from segany.errors import DataError
+from segany.ops.rle import run_lengths
+
+SIZE_HW = 6, 8
+MASK = block(SIZE_HW, 1, 2, 4, 6)
+POLYGON = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]
+COMPRESSED = rle(MASK)
+PLAIN = {"size": list(SIZE_HW), "counts": run_lengths(COMPRESSED).tolist()}
+
+
+def image(number: int, **fields: Any) -> dict[str, Any]:
+    return {"id": number, "file_name": f"{number:012d}.png", "height": 6, "width": 8, **fields}
+
+
+def annotation(image_number: int, segmentation: Any, **fields: Any) -> dict[str, Any]:
+    return {"id": 9, "image_id": image_number, "category_id": 1, "segmentation": segmentation, "iscrowd": 0, **fields}
+
+
+def dataset_file(root: Path, images: list[Any], annotations: list[Any], name: str = "instances_val2017") -> Path:
+    return save_json(root / "annotations" / f"{name}.json", {"images": images, "annotations": annotations})
+
+
+def test_all_forms_of_masks(tmp_path: Path) -> None:
+    masks = [annotation(1, form) for form in ([POLYGON], PLAIN, COMPRESSED)]
+    path = dataset_file(tmp_path, [image(1)], masks)
+    save(tmp_path / "val2017" / f"{1:012d}.png", picture(SIZE_HW))
+    dataset = CocoDataset(path)
+    assert dataset.names == ("000000000001",)
+    read = dataset.read(0)
+    np.testing.assert_array_equal(read.image, picture(SIZE_HW))
+    np.testing.assert_array_equal([read.mask(index) for index in range(3)], [MASK] * 3)
+
+
+def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> None:
+    annotations = [
+        annotation(2, [POLYGON]),
+        annotation(2, PLAIN, iscrowd=1),
+        annotation(2, []),
+        annotation(3, PLAIN, iscrowd=1),
+        {"image_id": 4, "bbox": [1, 2, 3, 4]},
+    ]
+    path = dataset_file(tmp_path, [image(number) for number in (1, 2, 3, 4)], annotations)
+    save(tmp_path / "val2017" / f"{2:012d}.png", picture(SIZE_HW))
+    dataset = CocoDataset(path)
+    assert dataset.names == ("000000000002",)
+    assert len(dataset.read(0)) == 1
+
+
+@pytest.mark.parametrize(
+    "place", ["val2017", "images/val2017", "images", "annotations", "annotations/images", "."], ids=str
+)
+def test_usual_places_of_images(tmp_path: Path, place: str) -> None:
+    path = dataset_file(tmp_path, [image(1)], [annotation(1, [POLYGON])])
+    save(tmp_path / place / f"{1:012d}.png", picture(SIZE_HW))
+    assert len(CocoDataset(path).read(0)) == 1
+
+
+def test_lvis_says_where_images_are_by_address(tmp_path: Path) -> None:
+    images = [
+        {"id": 1, "coco_url": "http://images.cocodataset.org/train2017/000000000001.png", "height": 6, "width": 8},
+        {"id": 2, "coco_url": "http://images.cocodataset.org/val2017/000000000002.png", "height": 6, "width": 8},
+    ]
+    no_crowds = [annotation(number, [POLYGON]) for number in (1, 2)]
+    for each in no_crowds:
+        del each["iscrowd"]
+    path = dataset_file(tmp_path, images, no_crowds, "lvis_v1_val")
+    save(tmp_path / "train2017" / "000000000001.png", picture(SIZE_HW))
+    save(tmp_path / "val2017" / "000000000002.png", picture(SIZE_HW, seed=1))
+    dataset = CocoDataset(path)
+    assert dataset.names == ("train2017/000000000001", "val2017/000000000002")
+    np.testing.assert_array_equal(dataset.read(1).image, picture(SIZE_HW, seed=1))
+
+
+def test_folder_of_images_given(tmp_path: Path) -> None:
+    path = dataset_file(tmp_path, [image(1, file_name="deep\\er/été.png")], [annotation(1, [POLYGON])])
+    save(tmp_path / "elsewhere" / "deep" / "er" / "été.png", picture(SIZE_HW))
+    dataset = CocoDataset(path, tmp_path / "elsewhere")
+    assert dataset.names == ("deep/er/été",)
+    assert len(dataset.read(0)) == 1
+    with pytest.raises(DataError, match=r"No image of .* Looked in .*annotations"):
+        CocoDataset(path)
+
+
+def test_names_tell_images_apart(tmp_path: Path) -> None:
+    images = [image(1, file_name="a.png"), image(2, file_name="a.jpg"), image(3, file_name="a.jpg")]
+    path = dataset_file(tmp_path, images, [annotation(number, [POLYGON]) for number in (1, 2, 3)])
+    save(tmp_path / "images" / "a.png", picture(SIZE_HW))
+    assert CocoDataset(path).names == ("a.jpg", "a.jpg#2", "a.png")
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    images = [image(1), image(2, file_name="\ud800.png"), image(3, file_name="a\0b.png"), image(4, file_name="x" * 999)]
+    path = dataset_file(tmp_path, images, [annotation(number, [POLYGON]) for number in (1, 2, 3, 4)])
+    save(tmp_path / "val2017" / f"{1:012d}.png", picture(SIZE_HW))
+    dataset = CocoDataset(path)
+    assert "\\ud800" in dataset.names
+    for index, name in enumerate(dataset.names):
+        if name != "000000000001":
+            with pytest.raises(DataError, match="is not in"):
+                dataset.read(index)
+
+
+def test_damage_names_the_image(tmp_path: Path) -> None:
+    annotations = [
+        annotation(1, [POLYGON]),
+        annotation(2, [POLYGON]),
+        annotation(3, [[*POLYGON, 1]]),
+        annotation(4, [POLYGON, ["a"]]),
+    ]
+    path = dataset_file(tmp_path, [image(number) for number in (1, 2, 3, 4)], annotations)
+    for number, size_hw in [(2, (8, 6)), (3, SIZE_HW), (4, SIZE_HW)]:
+        save(tmp_path / "val2017" / f"{number:012d}.png", picture(size_hw))
+    dataset = CocoDataset(path)
+    for index, message in enumerate(
+        [
+            r"000000000001\.png is not in",
+            r"is 6 wide and 8 high, but its masks are 8 wide and 6 high",
+            r"image 000000000003\.png: mask 0 is damaged",
+            r"image 000000000004\.png: mask 0 is damaged",
+        ]
+    ):
+        with pytest.raises(DataError, match=message):
+            dataset.read(index)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        {"images": []},
+        {"images": [{"id": 1}], "annotations": []},
+        {"images": [{"id": 1, "file_name": "a.png", "height": "x", "width": 1}], "annotations": []},
+        {"images": [{"id": 1, "coco_url": "a"}], "annotations": []},
+        {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [annotation(2, [POLYGON])]},
+        {"images": [{"id": 1, "file_name": "a.png"}], "annotations": ["a"]},
+    ],
+)
+def test_files_of_another_form(tmp_path: Path, record: Any) -> None:
+    with pytest.raises(DataError, match="no instances file of COCO or LVIS"):
+        CocoDataset(save_json(tmp_path / "a.json", record))
+
+
+def test_no_masks(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no masks"):
+        CocoDataset(dataset_file(tmp_path, [image(1)], [annotation(1, PLAIN, iscrowd=1)]))
+    with pytest.raises(DataError, match=r"cannot be used|No such file"):
+        CocoDataset(tmp_path / "missing.json")

@@ -1,0 +1,103 @@
+"""Folders of images and masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data_for_tests import block, encoded, picture, save
+
+from segany.data.mask_folder import MaskFolder
+from segany.errors import ConfigError, DataError
+
+SIZE_HW = 6, 8
+LABELS = np.zeros(SIZE_HW, dtype=np.uint8)
+LABELS[0:2, 0:3] = 1
+LABELS[3:6, 4:8] = 5
+TWO = [LABELS == 1, LABELS == 5]
+
+
+def test_label_maps(tmp_path: Path) -> None:
+    for name in ("b", "sub/a"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(encoded(picture(SIZE_HW), "JPEG"))
+    save(tmp_path / "masks" / "b.png", LABELS)
+    save(tmp_path / "masks" / "sub" / "a_mask.png", LABELS)
+    dataset = MaskFolder(tmp_path)
+    assert dataset.names == ("b", "sub/a")
+    for index in range(2):
+        read = dataset.read(index)
+        np.testing.assert_array_equal([read.mask(0), read.mask(1)], TWO)
+
+
+def test_objects(tmp_path: Path) -> None:
+    save(tmp_path / "img" / "a.png", picture(SIZE_HW))
+    save(tmp_path / "GT" / "a.png", LABELS)
+    assert len(MaskFolder(tmp_path).read(0)) == 2
+    np.testing.assert_array_equal(MaskFolder(tmp_path, "foreground").read(0).mask(0), LABELS == 5)  # 1 is below half
+    save(tmp_path / "GT" / "a.png", np.where(LABELS, 255, 0).astype(np.uint8))
+    assert len(MaskFolder(tmp_path).read(0)) == 1
+    parts = MaskFolder(tmp_path, "parts").read(0)
+    np.testing.assert_array_equal([parts.mask(0), parts.mask(1)], TWO)
+    with pytest.raises(ConfigError, match="objects must be"):
+        MaskFolder(tmp_path, "value")  # type: ignore[arg-type]
+
+
+def test_a_picture_an_object(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", picture(SIZE_HW))
+    overlapping = [block(SIZE_HW, 0, 0, 4, 4), block(SIZE_HW, 2, 2, 6, 6)]
+    for number, mask in enumerate(overlapping):
+        save(tmp_path / "masks" / "a" / f"{number}.png", mask.astype(np.uint8) * np.uint8(255))
+    save(tmp_path / "masks" / "a" / "2.png", np.zeros(SIZE_HW, np.uint8))
+    read = MaskFolder(tmp_path).read(0)
+    np.testing.assert_array_equal([read.mask(index) for index in range(len(read))], overlapping)
+
+
+def test_folders_of_any_name(tmp_path: Path) -> None:
+    save(tmp_path / "x" / "NORMAL" / "a.png", picture(SIZE_HW))
+    save(tmp_path / "x" / "y" / "NORMAL" / "a.png", LABELS)  # inside of the other folder
+    dataset = MaskFolder(tmp_path / "x", masks=tmp_path / "x" / "y")
+    assert dataset.names == ("NORMAL/a",)
+    assert len(dataset.read(0)) == 2
+
+
+def test_what_is_left_alone(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png", picture(SIZE_HW))
+    for name in ("b", "c"):
+        save(tmp_path / "masks" / f"{name}.png", LABELS)
+    dataset = MaskFolder(tmp_path)
+    assert dataset.names == ("b", "c")
+    assert dataset.left_out == ("a",)
+    with pytest.raises(DataError, match=r"c\.png has no image"):
+        dataset.read(1)
+
+
+def test_masks_of_another_size(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", picture((8, 6)))
+    save(tmp_path / "masks" / "a.png", LABELS)
+    with pytest.raises(DataError, match=r"a\.png is 6 wide and 8 high, but its masks are 8 wide and 6 high"):
+        MaskFolder(tmp_path).read(0)
+    save(tmp_path / "masks" / "a" / "1.png", LABELS[:5])
+    with pytest.raises(DataError, match="of different sizes"):
+        MaskFolder(tmp_path).read(0)
+
+
+def test_truncated_files(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(encoded(picture((60, 80)), "JPEG")[:2000])
+    save(tmp_path / "masks" / "a.png", np.ones((60, 80), np.uint8))
+    with pytest.raises(DataError, match=r"a\.jpg"):
+        MaskFolder(tmp_path).read(0)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no folder images, image"):
+        MaskFolder(tmp_path)
+    save(tmp_path / "images" / "a.png", picture(SIZE_HW))
+    with pytest.raises(DataError, match="it has images"):
+        MaskFolder(tmp_path)
+    save(tmp_path / "masks" / "b.png", LABELS)
+    with pytest.raises(DataError, match="empty"):
+        MaskFolder(tmp_path)
