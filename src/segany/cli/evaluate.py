@@ -13,7 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
+from segany.cli.track import DEFAULT_VIDEO_MODEL
 from segany.cli.work_bar import work_bar
+from segany.data.opening import Layout, open_dataset
+from segany.data.video_folder import read_video_dataset
 from segany.errors import ConfigError
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
@@ -47,8 +50,12 @@ def evaluate_command(
         list[Path], typer.Argument(metavar="DATA...", help="Datasets: folders or files.", show_default=False)
     ],
     model: Annotated[
-        str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Option(
+            help="A name from `segany models`, the path of a checkpoint, or an exported folder.",
+            show_default=f"{DEFAULT_MODEL}; for videos {DEFAULT_VIDEO_MODEL}",
+        ),
+    ] = None,
     protocols: Annotated[
         str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
     ] = DEFAULT_PROTOCOLS,
@@ -57,7 +64,7 @@ def evaluate_command(
         int | None, typer.Option(min=1, help="Only so many images or videos, the first.", show_default="all")
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="How the data is laid out.", show_default="whatever is found")
+        Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
     ] = None,
     proposals: Annotated[
         ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
@@ -83,7 +90,8 @@ def evaluate_command(
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
     datasets = [_open(path, layout, chosen) for path in data]
-    loaded = load_model(model, runtime, device)
+    default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
+    loaded = load_model(model or default, runtime, device)
     subject_of = _subjects(loaded, chosen)
     facts = ModelFacts.of(loaded)
     results = []
@@ -124,15 +132,8 @@ def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
     return any(isinstance(one, VideoProtocol) for one in protocols)
 
 
-def _open(path: Path, layout: str | None, protocols: Sequence[Protocol]) -> Readable:
-    if _is_for_videos(protocols):
-        from segany.data.video_folder import read_video_dataset
-
-        return Videos(read_video_dataset(path))
-    from segany.data.opening import open_dataset
-
-    dataset: Readable = open_dataset(path, layout)
-    return dataset
+def _open(path: Path, layout: Layout | None, protocols: Sequence[Protocol]) -> Readable:
+    return Videos(read_video_dataset(path)) if _is_for_videos(protocols) else open_dataset(path, layout)
 
 
 def _subjects(model: Any, protocols: Sequence[Protocol]) -> Any:
