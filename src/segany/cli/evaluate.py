@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,20 +95,23 @@ def evaluate_command(
     loaded = load_model(model or default, runtime, device)
     subject_of = _subjects(loaded, chosen)
     facts = ModelFacts.of(loaded)
-    results = []
     with path_errors(out, ConfigError):
         names = file_names([path.resolve() for path in data])
+    results = []
     for name, dataset in zip(names, datasets, strict=True):
-        with _Bar(name, quiet=as_json) as bar:
-            found = evaluate(
-                dataset, subject_of, chosen, out / name, facts,
-                name=name, limit=limit, overwrite=overwrite, progress=bar.show,
-            )  # fmt: skip
-            write_report(found, dataset, subject_of, out / name, failures=failures)
+        try:
+            with _Bar(name, quiet=as_json) as bar:
+                found = evaluate(
+                    dataset, subject_of, chosen, out / name, facts,
+                    name=name, limit=limit, overwrite=overwrite, progress=bar.show,
+                )  # fmt: skip
+                write_report(found, dataset, subject_of, out / name, failures=failures)
+        except KeyboardInterrupt:
+            errors = Console(stderr=True, soft_wrap=True, highlight=False)
+            errors.print("Interrupted. What is measured is kept; the same command goes on from there.")
+            raise
         results.append(found)
         if as_json:
-            import json
-
             print(json.dumps(found.as_json(), default=str))
     if not as_json:
         _tell(results, out)

@@ -142,12 +142,7 @@ def evaluate(
         OutputError: the folder holds results of another model or other settings, or cannot be written to.
         ConfigError: there is no protocol, two have the same name, or the limit is no positive number.
     """
-    check(len(protocols) > 0, "There is no protocol. Give at least one.")
-    check(len({one.name for one in protocols}) == len(protocols), "A protocol is there twice. Give each once.")
-    check(limit is None or limit >= 1, f"limit must be at least 1, got {limit}.")
-    names = dataset.names[:limit]
-    if not names:
-        raise DataError(f"The dataset {name} is empty: there is nothing to evaluate.")
+    names = _names(dataset, protocols, name, limit)
     journals = {
         one.name: Journal(
             folder / f"{one.name}.jsonl",
@@ -169,17 +164,29 @@ def evaluate(
         raise DataError(f"Nothing of the dataset {name} can be read. The first: {skipped[0].reason}")
     if progress is not None:
         progress("", len(names), len(names))
-    read = set(names) - {one.name for one in skipped}
-    entries = {key: {one: journal.entries[one] for one in names if one in read} for key, journal in journals.items()}
+    not_read = {one.name for one in skipped}
+    read = [one for one in names if one not in not_read]
+    first = journals[protocols[0].name].entries
     return Results(
         name,
         model,
         tuple(protocols),
         measured=len(read),
-        left_out=sum(entry.left_out for entry in next(iter(entries.values())).values()),
+        left_out=sum(first[one].left_out for one in read),
         skipped=tuple(skipped),
-        records={key: {one: entry.records for one, entry in found.items()} for key, found in entries.items()},
+        records={key: {one: journal.entries[one].records for one in read} for key, journal in journals.items()},
     )
+
+
+def _names(dataset: Readable, protocols: Sequence[Protocol], name: str, limit: int | None) -> tuple[str, ...]:
+    """What is to be measured."""
+    check(len(protocols) > 0, "There is no protocol. Give at least one.")
+    check(len({one.name for one in protocols}) == len(protocols), "A protocol is there twice. Give each once.")
+    check(limit is None or limit >= 1, f"limit must be at least 1, got {limit}.")
+    names = dataset.names[:limit]
+    if not names:
+        raise DataError(f"The dataset {name} is empty: there is nothing to evaluate.")
+    return names
 
 
 class _Teller:
