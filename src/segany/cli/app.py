@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 import segany
 from segany.cli import weights
 from segany.cli.auto import auto
+from segany.cli.evaluate import evaluate_command
 from segany.cli.export import export
 from segany.cli.models import models
 from segany.cli.segment import EPILOG, segment
@@ -64,6 +65,7 @@ app.command()(auto)
 app.command(epilog=TRACK_EPILOG)(track)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command()(export)
+app.command("evaluate")(evaluate_command)
 app.command()(models)
 app.add_typer(weights.app, name="weights")
 

@@ -37,8 +37,8 @@ def load_model(model: str, runtime: RuntimeName | None, device: str | None) -> P
     return segany.load(model, runtime=runtime, device=device)
 
 
-def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:
-    """The formats of a list with commas.
+def parse_formats(text: str, known: Collection[str], option: str = "--format", what: str = "format") -> tuple[str, ...]:
+    """The formats of a list with commas, or what else an option takes.
 
     Raises:
         OutputError: one is not among the known ones, or there is none.
@@ -46,8 +46,8 @@ def parse_formats(text: str, known: Collection[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        what = f"There is no format {unknown[0]!r}" if unknown else "--format is empty"
-        raise OutputError(f"{what}. Known formats: {', '.join(known)}.")
+        wrong = f"There is no {what} {unknown[0]!r}" if unknown else f"{option} is empty"
+        raise OutputError(f"{wrong}. Known {what}s: {', '.join(known)}.")
     return names
 
 

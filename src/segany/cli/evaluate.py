@@ -1,0 +1,200 @@
+"""`segany evaluate`: how good a model is on annotated images and videos, from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
+from segany.cli.track import DEFAULT_VIDEO_MODEL
+from segany.cli.work_bar import work_bar
+from segany.data.opening import Layout, open_dataset
+from segany.data.video_folder import read_video_dataset
+from segany.errors import ConfigError
+from segany.evaluate.protocol import Protocol
+from segany.evaluate.protocols import (
+    AutomaticProtocol,
+    BoxProtocol,
+    ClickCountProtocol,
+    ClickProtocol,
+    ImageSubject,
+    proposals_config,
+)
+from segany.evaluate.report import write_report
+from segany.evaluate.run import ModelFacts, Readable, Results, evaluate
+from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject
+from segany.files import path_errors
+from segany.models.registry import DEFAULT_MODEL
+from segany.output.writing import file_names
+from segany.predict.automatic import AutomaticConfig
+from segany.predict.image import ImagePredictor
+
+ProposalPreset: TypeAlias = Literal["default", "paper"]
+
+PROTOCOLS = ("clicks", "box", "noc", "automatic", "video")
+DEFAULT_PROTOCOLS = "clicks,box"
+
+SPEED_SECONDS = 600.0
+"""The time left is reckoned from the speed of that long: images differ."""
+
+
+def evaluate_command(
+    data: Annotated[
+        list[Path], typer.Argument(metavar="DATA...", help="Datasets: folders or files.", show_default=False)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name from `segany models`, the path of a checkpoint, or an exported folder.",
+            show_default=f"{DEFAULT_MODEL}; for videos {DEFAULT_VIDEO_MODEL}",
+        ),
+    ] = None,
+    protocols: Annotated[
+        str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
+    ] = DEFAULT_PROTOCOLS,
+    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("evaluation"),
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many images or videos, the first.", show_default="all")
+    ] = None,
+    layout: Annotated[
+        Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
+    ] = None,
+    proposals: Annotated[
+        ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
+    ] = "default",
+    failures: Annotated[int, typer.Option(min=0, help="Show so many of the worst objects; 0 for none.")] = 12,
+    runtime: RuntimeOption = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything anew.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each dataset, and nothing else.")
+    ] = False,
+) -> None:
+    """Measure how good a model is on annotated data, by the protocols of the papers.
+
+    clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three masks after one. box: mean IoU
+    of the boxes around objects. noc: number of clicks to an IoU of 80, 85 and 90%. automatic: average recall
+    of the masks of everything. video: J, F and J&F of objects tracked from their first masks.
+
+    After an interrupt, the same command goes on where it stopped.
+    """
+    check_folder(out, "--out")
+    chosen = _protocols(protocols, proposals)
+    datasets = [_open(path, layout, chosen) for path in data]
+    default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
+    loaded = load_model(model or default, runtime, device)
+    subject_of = _subjects(loaded, chosen)
+    facts = ModelFacts.of(loaded)
+    with path_errors(out, ConfigError):
+        names = file_names([path.resolve() for path in data])
+    results = []
+    for name, dataset in zip(names, datasets, strict=True):
+        try:
+            with _Bar(name, quiet=as_json) as bar:
+                found = evaluate(
+                    dataset, subject_of, chosen, out / name, facts,
+                    name=name, limit=limit, overwrite=overwrite, progress=bar.show,
+                )  # fmt: skip
+                write_report(found, dataset, subject_of, out / name, failures=failures)
+        except KeyboardInterrupt:
+            errors = Console(stderr=True, soft_wrap=True, highlight=False)
+            errors.print("Interrupted. What is measured is kept; the same command goes on from there.")
+            raise
+        results.append(found)
+        if as_json:
+            print(json.dumps(found.as_json(), default=str))
+    if not as_json:
+        _tell(results, out)
+
+
+def _protocols(text: str, proposals: ProposalPreset) -> list[Protocol]:
+    names = parse_formats(text, PROTOCOLS, "--protocol", "protocol")
+    if "video" in names and len(names) > 1:
+        raise ConfigError("--protocol video is for videos, the others for images. Give it alone.")
+    config = proposals_config() if proposals == "paper" else AutomaticConfig()
+    made: dict[str, Protocol] = {
+        "clicks": ClickProtocol(),
+        "box": BoxProtocol(),
+        "noc": ClickCountProtocol(),
+        "automatic": AutomaticProtocol(config),
+        "video": VideoProtocol(),
+    }
+    return [made[name] for name in names]
+
+
+def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
+    return any(isinstance(one, VideoProtocol) for one in protocols)
+
+
+def _open(path: Path, layout: Layout | None, protocols: Sequence[Protocol]) -> Readable:
+    return Videos(read_video_dataset(path)) if _is_for_videos(protocols) else open_dataset(path, layout)
+
+
+def _subjects(model: Any, protocols: Sequence[Protocol]) -> Any:
+    """Makes what the protocols measure of what the dataset reads."""
+    if _is_for_videos(protocols):
+        from segany.predict.video import VideoPredictor
+
+        tracker = VideoPredictor(model)
+        return lambda video: VideoSubject(tracker, video)
+    predictor = ImagePredictor(model)
+    return lambda annotated: ImageSubject(predictor, annotated)
+
+
+class _Bar:
+    """The bar of one dataset. Use it in a `with` block."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self.progress = work_bar(SPEED_SECONDS)
+        self.progress.disable = self.progress.disable or quiet
+        self.task = self.progress.add_task(name, total=None, count="")
+
+    def __enter__(self) -> _Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def show(self, name: str, done: float, total: int) -> None:
+        description = name if len(name) <= 40 else f"...{name[-37:]}"
+        self.progress.update(
+            self.task, completed=done, total=total, description=description or "report", count=f"{int(done)}/{total}"
+        )
+
+
+def _tell(results: Sequence[Results], out: Path) -> None:
+    """The numbers as tables, a row a number and a column a dataset."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    table = Table(title=results[0].model.name, title_justify="left")
+    table.add_column("")
+    for one in results:
+        table.add_column(one.dataset, justify="right")
+    for protocol in results[0].protocols:
+        numbers = [one.numbers(protocol) for one in results]
+        table.add_section()
+        for key in numbers[0]:
+            table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
+    console.print(table)
+    for one in results:
+        skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
+        left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
+        console.print(Text(f"{one.dataset}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
+        for item in one.skipped:
+            console.print(Text(f"  {item.name}: {item.reason}"))
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,203 @@
+"""One image under simulated prompts: clicks that go where the mask is wrong, and the boxes of its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from segany.data.item import AnnotatedImage
+from segany.errors import check
+from segany.evaluate.clicks import Click, NextClick, ritm_click, sam_click
+from segany.evaluate.metrics import mask_iou
+from segany.predict.image import ImagePredictor
+from segany.types import BoolArray, Embedding, MaskPrediction, Prompt
+
+ClickRule: TypeAlias = Literal["sam", "ritm"]
+
+RULES: dict[ClickRule, NextClick] = {"sam": sam_click, "ritm": ritm_click}
+
+PIXELS_AT_ONCE = 64_000_000
+"""Pixels of masks that are predicted together, which bounds the memory: a byte each, and as much for the objects."""
+
+PROMPTS_AT_ONCE = 32
+"""Prompts that are predicted together at most."""
+
+
+@dataclass(frozen=True)
+class ClickPlan:
+    """How to click.
+
+    Attributes:
+        rule: where to click: see `clicks.sam_click` and `clicks.ritm_click`.
+        max_clicks: after so many, it is enough.
+        stop_iou: with this IoU it is enough, too; None to go on in any case.
+    """
+
+    rule: ClickRule = "sam"
+    max_clicks: int = 5
+    stop_iou: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.rule in RULES, f"rule must be one of {list(RULES)}, got {self.rule!r}.")
+        check(self.max_clicks >= 1, f"max_clicks must be at least 1, got {self.max_clicks}.")
+        check(self.stop_iou is None or 0 < self.stop_iou <= 1, f"stop_iou must lie in 0..1, got {self.stop_iou}.")
+
+
+@dataclass(frozen=True, eq=False)
+class ClickedObject:
+    """What clicks on one object led to.
+
+    Attributes:
+        index: of the object in its image.
+        clicks: in order.
+        ious: after each click; as many. They end before `max_clicks` where that was enough.
+        oracle_iou: after the first click, of the best of all candidates by the true IoU.
+        mask: bool [H, W], the last prediction.
+    """
+
+    index: int
+    clicks: tuple[Click, ...]
+    ious: tuple[float, ...]
+    oracle_iou: float
+    mask: BoolArray
+
+    def iou_after(self, count: int) -> float:
+        """The IoU after so many clicks, or after the last one where there are fewer."""
+        return self.ious[min(count, len(self.ious)) - 1]
+
+
+@dataclass(frozen=True, eq=False)
+class BoxedObject:
+    """What the box of one object led to: `index` of the object, `iou`, and `mask`, bool [H, W]."""
+
+    index: int
+    iou: float
+    mask: BoolArray
+
+
+def visible_objects(annotated: AnnotatedImage) -> list[int]:
+    """The objects of an image with at least one pixel: no others can be prompted."""
+    areas = annotated.boxes_xyxy()
+    return [index for index, (x0, y0, x1, y1) in enumerate(areas.tolist()) if x1 > x0 and y1 > y0]
+
+
+def click_objects(
+    predictor: ImagePredictor,
+    embedding: Embedding,
+    annotated: AnnotatedImage,
+    plan: ClickPlan,
+    only: Sequence[int] | None = None,
+) -> Iterator[ClickedObject]:
+    """Simulate clicks on the objects of an image (SAM, section D.1; RITM, section 5.1).
+
+    The first click yields three candidates, of which the one with the best predicted IoU is taken. With
+    each further click goes everything before it: the earlier clicks and the logits of the mask so far. From then
+    on there is one candidate.
+
+    Args:
+        predictor: the model.
+        embedding: of the image.
+        annotated: the image and its objects.
+        plan: how to click.
+        only: some of the objects, by index; by default all visible ones.
+
+    Yields:
+        Each object, in order.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
+    for indices in _batches(annotated, only):
+        runs = [_Run(index, annotated.mask(index)) for index in indices]
+        waiting = runs
+        for _ in range(plan.max_clicks):
+            waiting = [run for run in waiting if not run.is_done(plan) and run.click(RULES[plan.rule])]
+            if not waiting:
+                break
+            prediction = predictor.predict(embedding, [run.prompt for run in waiting])
+            for number, run in enumerate(waiting):
+                run.answer(prediction[number])
+        yield from (run.result() for run in runs)
+
+
+class _Run:
+    """One object that is clicked on."""
+
+    def __init__(self, index: int, target: BoolArray) -> None:
+        self.index, self.target = index, target
+        self.mask = np.zeros_like(target)
+        self.clicks: list[Click] = []
+        self.ious: list[float] = []
+        self.oracle_iou = 0.0
+        self.before: MaskPrediction | None = None
+
+    def is_done(self, plan: ClickPlan) -> bool:
+        return plan.stop_iou is not None and bool(self.ious) and self.ious[-1] >= plan.stop_iou
+
+    def click(self, rule: NextClick) -> bool:
+        """Click once more; False where there is nothing to click on."""
+        found = rule(self.target, self.mask, self.clicks)
+        if found is not None:
+            self.clicks.append(found)
+        return found is not None
+
+    @property
+    def prompt(self) -> Prompt:
+        latest = self.clicks[-1]
+        point, label = [[latest.x, latest.y]], [latest.label]
+        return Prompt(point, label) if self.before is None else self.before.refine(point, label)
+
+    def answer(self, prediction: MaskPrediction) -> None:
+        """Take what was predicted for the prompt, P = 1."""
+        candidates = prediction.masks[0]
+        best = int(prediction.best_index[0])
+        self.mask = candidates[best].copy()  # or it would keep those of all other objects
+        ious = [mask_iou(candidate, self.target) for candidate in (candidates if not self.ious else [self.mask])]
+        if not self.ious:
+            self.oracle_iou = max(ious)
+        self.ious.append(ious[best if len(ious) > 1 else 0])
+        self.before = _without_masks(prediction)
+
+    def result(self) -> ClickedObject:
+        return ClickedObject(self.index, tuple(self.clicks), tuple(self.ious), self.oracle_iou, self.mask)
+
+
+def _without_masks(prediction: MaskPrediction) -> MaskPrediction:
+    """What the next prompt needs of a prediction: masks at the size of the image are most of its memory."""
+    return MaskPrediction(
+        np.zeros((*prediction.scores.shape, 0, 0), dtype=np.bool_),
+        prediction.scores,
+        prediction.low_res_logits,
+        prediction.candidates,
+        prediction.prompts,
+    )
+
+
+def box_objects(
+    predictor: ImagePredictor, embedding: Embedding, annotated: AnnotatedImage, only: Sequence[int] | None = None
+) -> Iterator[BoxedObject]:
+    """Prompt with the box around each object; as in SAM's evaluation of boxes there is one candidate.
+
+    Args:
+        predictor, embedding, annotated, only: as for `click_objects`.
+
+    Yields:
+        Each object, in order.
+    """
+    boxes = annotated.boxes_xyxy()
+    for indices in _batches(annotated, only):
+        masks = predictor.predict(embedding, [Prompt(box_xyxy=boxes[index]) for index in indices]).best()
+        for index, mask in zip(indices, masks, strict=True):
+            yield BoxedObject(index, mask_iou(mask, annotated.mask(index)), mask.copy())
+
+
+def _batches(annotated: AnnotatedImage, only: Sequence[int] | None) -> Iterator[list[int]]:
+    """The objects of an image, as many together as memory allows."""
+    indices = visible_objects(annotated) if only is None else list(only)
+    height, width = annotated.image.shape[:2]
+    together = max(1, min(PROMPTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))
+    for first in range(0, len(indices), together):
+        yield indices[first : first + together]

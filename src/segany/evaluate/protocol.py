@@ -1,0 +1,44 @@
+"""What a protocol is: a way to measure images or videos one by one, and what a dataset's numbers are made of."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, TypeAlias
+
+Record: TypeAlias = dict[str, Any]
+"""What was measured of one object, or of one image as a whole: JSON values."""
+
+Numbers: TypeAlias = dict[str, float | int | None]
+"""What was measured of a dataset; None where there was nothing to measure."""
+
+Share: TypeAlias = Callable[[float], None]
+"""Told which share of an image or a video is done."""
+
+
+class Protocol(abc.ABC):
+    """One way to measure.
+
+    Attributes:
+        name: what files and the command line call it.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its numbers depend on besides model and data; JSON values."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @abc.abstractmethod
+    def measure(self, subject: Any, progress: Share | None = None) -> list[Record]:
+        """Measure one image or video."""
+
+    @abc.abstractmethod
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        """The numbers of a dataset, from the records of all its images or videos."""
+
+    def worst(self, record: Record) -> float | None:  # noqa: ARG002
+        """How good one object is, for the pictures of failures; None where the protocol has none."""
+        return None

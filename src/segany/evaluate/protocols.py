@@ -1,0 +1,243 @@
+"""The papers' protocols for images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from segany.data.item import AnnotatedImage
+from segany.errors import check
+from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
+from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
+from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
+from segany.ops.rle import Rle
+from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
+from segany.predict.image import ImagePredictor
+from segany.types import Embedding
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSubject:
+    """An image that protocols are run on. It is embedded once, when the first of them needs it.
+
+    Attributes:
+        predictor: the model.
+        annotated: the image and its objects.
+        known: its embedding, where that was computed before.
+    """
+
+    predictor: ImagePredictor
+    annotated: AnnotatedImage
+    known: Embedding | None = None
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        return self.predictor.embed(self.annotated.image) if self.known is None else self.known
+
+    @cached_property
+    def objects(self) -> list[int]:
+        """The visible objects, by index."""
+        return visible_objects(self.annotated)
+
+    @property
+    def left_out(self) -> int:
+        """How many objects have no pixel, and so cannot be prompted or found."""
+        return len(self.annotated) - len(self.objects)
+
+
+@dataclass(frozen=True)
+class ClickProtocol(Protocol):
+    """Mean IoU after 1, 3 and 5 clicks, and that of the best of three candidates after one (SAM, sections 7.1, D.1).
+
+    Attributes:
+        counts: numbers of clicks, in ascending order.
+        rule: where to click.
+    """
+
+    counts: tuple[int, ...] = (1, 3, 5)
+    rule: ClickRule = "sam"
+    name: ClassVar[str] = "clicks"
+
+    def __post_init__(self) -> None:
+        check(len(self.counts) > 0, "counts is empty. Give at least one number of clicks.")
+        check(
+            list(self.counts) == sorted(set(self.counts)) and self.counts[0] >= 1,
+            f"counts must be different numbers from 1 on, in ascending order, got {self.counts}.",
+        )
+        _ = self.plan
+
+    @property
+    def plan(self) -> ClickPlan:
+        return ClickPlan(self.rule, self.counts[-1])
+
+    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+        counts = range(1, self.counts[-1] + 1)
+        return [
+            {**record, "ious": [clicked.iou_after(count) for count in counts], "oracle_iou": clicked.oracle_iou}
+            for clicked, record in _clicked(subject, self.plan)
+        ]
+
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        numbers: Numbers = {"objects": len(records)}
+        for count in self.counts:
+            numbers[f"miou_{count}"] = mean([one["ious"][count - 1] for one in records])
+        numbers["oracle_miou_1"] = mean([one["oracle_iou"] for one in records])
+        return numbers
+
+    def worst(self, record: Record) -> float | None:
+        return float(record["ious"][-1])
+
+    def curve(self, records: Sequence[Record]) -> list[float]:
+        """Mean IoU after each click."""
+        return [float(value) for value in np.mean([one["ious"] for one in records], axis=0)] if records else []
+
+
+def _clicked(subject: ImageSubject, plan: ClickPlan) -> Iterator[tuple[ClickedObject, Record]]:
+    """The objects of an image after their clicks, and what is written of any of them."""
+    if subject.objects:  # or it needs no embedding
+        for clicked in click_objects(subject.predictor, subject.embedding, subject.annotated, plan):
+            clicks = [[click.x, click.y, click.label] for click in clicked.clicks]
+            yield clicked, {"object": clicked.index, "clicks": clicks}
+
+
+@dataclass(frozen=True)
+class BoxProtocol(Protocol):
+    """Mean IoU of what the box around each object prompts."""
+
+    name: ClassVar[str] = "box"
+
+    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+        if not subject.objects:
+            return []  # and no embedding
+        boxed = box_objects(subject.predictor, subject.embedding, subject.annotated)
+        return [{"object": one.index, "iou": one.iou} for one in boxed]
+
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        return {"objects": len(records), "box_miou": mean([one["iou"] for one in records])}
+
+    def worst(self, record: Record) -> float | None:
+        return float(record["iou"])
+
+
+@dataclass(frozen=True)
+class ClickCountProtocol(Protocol):
+    """How many clicks it takes to an IoU: NoC@80, @85 and @90, by RITM's simulation (RITM, section 5.1).
+
+    Attributes:
+        qualities: the IoUs, in percent.
+        max_clicks: where it gives up.
+        rule: where to click.
+    """
+
+    qualities: tuple[int, ...] = (80, 85, 90)
+    max_clicks: int = MAX_CLICKS
+    rule: ClickRule = "ritm"
+    name: ClassVar[str] = "noc"
+
+    def __post_init__(self) -> None:
+        check(len(self.qualities) > 0, "qualities is empty. Give at least one IoU in percent.")
+        check(all(0 < one <= 100 for one in self.qualities), f"qualities must lie in 1..100, got {self.qualities}.")
+        _ = self.plan
+
+    @property
+    def plan(self) -> ClickPlan:
+        return ClickPlan(self.rule, self.max_clicks, max(self.qualities) / 100)
+
+    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+        return [{**record, "ious": list(clicked.ious)} for clicked, record in _clicked(subject, self.plan)]
+
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        numbers: Numbers = {"objects": len(records)}
+        for quality in self.qualities:
+            count = count_clicks([one["ious"] for one in records], quality / 100, self.max_clicks)
+            numbers[f"noc_{quality}"] = None if count is None else count.mean
+            numbers[f"noc_{quality}_failures"] = None if count is None else count.failures
+        return numbers
+
+    def worst(self, record: Record) -> float | None:
+        return float(record["ious"][-1])
+
+    def curve(self, records: Sequence[Record], quality: int) -> list[float]:
+        """The share of objects that reached an IoU, in percent, after each number of clicks."""
+        needed = [clicks_needed(one["ious"], quality / 100) for one in records]
+        reached = [sum(one is not None and one <= count for one in needed) for count in range(1, self.max_clicks + 1)]
+        return [count / len(records) for count in reached] if records else []
+
+
+def proposals_config() -> AutomaticConfig:
+    """What SAM's authors find proposals with (SAM, section D.3): 64 x 64 points, and box NMS at 0.9 only.
+
+    It takes four times as long as the defaults.
+    """
+    return AutomaticConfig(points_per_side=64, box_nms_thresh=0.9)
+
+
+@dataclass(frozen=True)
+class AutomaticProtocol(Protocol):
+    """Average recall of the masks of everything, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
+
+    Proposals are ranked by the mean of predicted IoU and stability, as in the paper, and all objects count
+    as one category.
+
+    Attributes:
+        config: of the generator; the paper's is `proposals_config()`.
+    """
+
+    config: AutomaticConfig = field(default_factory=AutomaticConfig)
+    name: ClassVar[str] = "automatic"
+
+    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:
+        annotated = subject.annotated
+        generator = AutomaticMaskGenerator(
+            subject.predictor.model,  # type: ignore[arg-type]
+            self.config,
+            max_pixels=subject.predictor.max_pixels,
+        )
+        source = subject.embedding if self.config.crop_n_layers == 0 else annotated.image
+        tell = None if progress is None else lambda done, total: progress(done / max(1, total))
+        records = sorted(
+            generator.generate(source, progress=tell), key=lambda one: -(one.predicted_iou + one.stability_score)
+        )
+        proposals = [Rle(size=list(record.size_hw), counts=record.rle_counts) for record in records]
+        objects = [annotated.encodings[index] for index in subject.objects]
+        areas = np.array([np.count_nonzero(annotated.mask(index)) for index in subject.objects], dtype=np.int64)
+        record: Record = {"masks": len(proposals)}
+        for kind, overlaps in (("mask", mask_overlaps), ("box", box_overlaps)):
+            counts = count_found(overlaps(proposals, objects), areas)
+            record[kind] = {"objects": counts.objects.tolist(), "found": counts.found.tolist()}
+        return [record]
+
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        numbers: Numbers = {
+            "objects": sum(one["mask"]["objects"][0] for one in records),
+            "masks_per_image": mean([one["masks"] for one in records]),
+        }
+        for kind in ("mask", "box"):
+            counts = _pooled(records, kind)
+            for limit in LIMITS:
+                numbers[f"{kind}_ar_{limit}"] = counts.average_recall(limit)
+            for area in list(AREAS)[1:]:
+                numbers[f"{kind}_ar_{LIMITS[-1]}_{area}"] = counts.average_recall(LIMITS[-1], area)
+        return numbers
+
+    def curve(self, records: Sequence[Record], limit: int) -> list[tuple[float, float]]:
+        """IoU thresholds, and the share of objects that so many masks find at each."""
+        counts = _pooled(records, "mask")
+        if not counts.objects[0]:
+            return []
+        shares = counts.found[0, LIMITS.index(limit)] / counts.objects[0]
+        return [(float(iou), float(share)) for iou, share in zip(IOU_THRESHOLDS, shares, strict=True)]
+
+
+def _pooled(records: Sequence[Record], kind: str) -> RecallCounts:
+    """The counts of all images together."""
+    counts = RecallCounts.none()
+    for record in records:
+        found: Mapping[str, Any] = record[kind]
+        counts += RecallCounts(np.array(found["objects"], dtype=np.int64), np.array(found["found"], dtype=np.int64))
+    return counts

@@ -1,0 +1,188 @@
+"""One annotated video, tracked from the masks of the frames where its objects first appear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+from typing import Protocol as Interface
+
+import numpy as np
+
+from segany.errors import DataError
+from segany.evaluate.contours import TrackScores, score_track
+from segany.evaluate.metrics import mean
+from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.frames import FrameSource
+from segany.ops.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
+from segany.types import BoolArray, SizeHW
+
+if TYPE_CHECKING:
+    from segany.predict.video import VideoPredictor
+    from segany.predict.video_session import VideoSession
+
+Progress = Callable[[int, int | None], None]
+"""Told how many of how many frames are done; None where it is not known how many there are."""
+
+
+class AnnotatedVideo(Interface):
+    """A video and the masks of its objects in some of its frames, or in all: `segany.data.video` has them.
+
+    Attributes:
+        name: of the video in its dataset, unlike all others.
+        annotated: numbers of the frames that are annotated, ascending.
+        object_ids: all objects that are to be seen in any of them.
+    """
+
+    name: str
+    annotated: tuple[int, ...]
+
+    @property
+    def object_ids(self) -> tuple[int, ...]: ...
+
+    def open(self) -> FrameSource:
+        """The frames, to be used in a `with` block."""
+        ...
+
+    def masks(self, frame: int) -> Mapping[int, Rle]:
+        """The masks of an annotated frame by object; one that is hidden there has none, or an empty one.
+
+        Raises:
+            DataError: they are damaged.
+        """
+        ...
+
+
+class Videos:
+    """Videos as a dataset, with `names` and `read`."""
+
+    def __init__(self, videos: Sequence[AnnotatedVideo]) -> None:
+        self._videos = videos
+        self.names = tuple(video.name for video in videos)
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+    def read(self, index: int) -> AnnotatedVideo:
+        return self._videos[index]
+
+
+def track_objects(
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: Progress | None = None
+) -> dict[int, TrackScores]:
+    """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
+
+    Each object is prompted once, with its mask in the first frame in which it is annotated and to be seen.
+    Before that frame, its prediction is empty.
+
+    Args:
+        predictor: the model.
+        video: what to track.
+        progress: told of the frames.
+
+    Returns:
+        The scores of each object; without any frames where it is only seen in the first or the last.
+
+    Raises:
+        VideoError: a frame cannot be read.
+        DataError: an annotation cannot be read, or does not fit the frames.
+        MissingExtraError: SciPy is not installed.
+    """
+    with video.open() as frames:
+        targets = {frame: _checked(video, frame, frames.size_hw) for frame in video.annotated}
+        appearing: dict[int, list[int]] = {}
+        for object_id in video.object_ids:
+            seen = next((frame for frame in video.annotated if object_id in targets[frame]), None)
+            if seen is not None:
+                appearing.setdefault(seen, []).append(object_id)
+        found: dict[tuple[int, int], Rle] = {}
+        if appearing:
+            with predictor.open(frames) as session:
+                for frame, object_id, mask in _track(session, targets, appearing, progress):
+                    if frame in targets:
+                        found[frame, object_id] = encode_masks(mask)[0]
+        nothing = np.zeros(frames.size_hw, dtype=np.bool_)
+
+    def masks_of(encodings: Iterable[Rle | None]) -> Iterator[BoolArray]:
+        return (nothing if encoding is None else decode_mask(encoding) for encoding in encodings)
+
+    return {
+        object_id: score_track(
+            masks_of(found.get((frame, object_id)) for frame in video.annotated),
+            masks_of(targets[frame].get(object_id) for frame in video.annotated),
+        )
+        for object_id in video.object_ids
+    }
+
+
+def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rle]:
+    """The masks of a frame that are not empty."""
+    masks = video.masks(frame)
+    for object_id, mask in masks.items():
+        if tuple(mask["size"]) != size_hw:
+            raise DataError(
+                f"The mask of object {object_id} in frame {frame} of {video.name} is {mask['size'][1]} wide and "
+                f"{mask['size'][0]} high, but the frames are {size_hw[1]} x {size_hw[0]}."
+            )
+    return {object_id: mask for object_id, mask in masks.items() if coco_bbox_xywh(mask)[2]}
+
+
+def _track(
+    session: VideoSession,
+    targets: Mapping[int, Mapping[int, Rle]],
+    appearing: Mapping[int, Sequence[int]],
+    progress: Progress | None,
+) -> Iterator[tuple[int, int, BoolArray]]:
+    """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
+    first = min(appearing)
+    for object_id in appearing[first]:
+        session.prompt(first, object_id, decode_mask(targets[first][object_id]))
+    for result in session.propagate(start=first, progress=progress):
+        for object_id in result.object_ids:
+            yield result.frame, object_id, result.mask_of(object_id)
+        for object_id in appearing.get(result.frame, []) if result.frame != first else []:
+            answer = session.prompt(result.frame, object_id, decode_mask(targets[result.frame][object_id]))
+            yield result.frame, object_id, answer.mask_of(object_id)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoSubject:
+    """A video that is to be tracked, and what tracks it."""
+
+    predictor: VideoPredictor
+    video: AnnotatedVideo
+
+    @property
+    def left_out(self) -> int:
+        """Objects that are never seen are only known once all is read, and have records without scores."""
+        return 0
+
+
+@dataclass(frozen=True)
+class VideoProtocol(Protocol):
+    """J, F and J&F of objects given by their first masks (DAVIS 2017; SA-V, as its evaluation code has it).
+
+    A dataset's J is the mean over all objects of all videos of each object's mean over frames; F is the same,
+    and J&F the mean of both.
+    """
+
+    name: ClassVar[str] = "video"
+
+    def measure(self, subject: VideoSubject, progress: Share | None = None) -> list[Record]:
+        def tell(done: int, total: int | None) -> None:
+            if progress is not None and total:
+                progress(done / total)
+
+        scores = track_objects(subject.predictor, subject.video, tell)
+        return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]
+
+    def summarise(self, records: Sequence[Record]) -> Numbers:
+        scored = [one for one in records if one["frames"]]
+        j, f = mean([one["j"] for one in scored]), mean([one["f"] for one in scored])
+        return {
+            "objects": len(scored),
+            "frames": sum(one["frames"] for one in scored),
+            "j": j,
+            "f": f,
+            "jf": None if j is None or f is None else (j + f) / 2,
+        }
