@@ -21,6 +21,7 @@ from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec
 from segany.models.sam.config import SamConfig
+from segany.train.init import initialise
 from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
 from segany.train.processes import joined_processes
@@ -131,9 +132,8 @@ def start_model(recipe: TrainingRecipe, model: str | None, device: torch.device)
 
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
+    model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
+    initialise(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model
 
