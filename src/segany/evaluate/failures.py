@@ -78,12 +78,34 @@ def draw_failure(subject: ImageSubject, protocol: Protocol, failure: Failure) ->
         clicked = next(click_objects(subject.predictor, subject.embedding, annotated, protocol.plan, [index]))
         clicks, mask = clicked.clicks, clicked.mask
         prompt = f"{len(clicks)} click{'' if len(clicks) == 1 else 's'}"
+    return draw_object(annotated, index, mask, f"IoU {failure.score:.2f}, {prompt}", clicks, box_xyxy)
+
+
+def draw_object(
+    annotated: AnnotatedImage,
+    index: int,
+    mask: BoolArray,
+    caption: str,
+    clicks: Sequence[Click] = (),
+    box_xyxy: FloatArray | None = None,
+) -> PixelArray:
+    """One object as it is annotated and as it was predicted, with the prompts that led there.
+
+    Args:
+        annotated: the image and its objects.
+        index: of an object with at least one pixel.
+        mask: bool [H, W], the prediction.
+        caption: a short line below the picture.
+        clicks, box_xyxy: the prompts.
+
+    Returns:
+        uint8 [TILE + CAPTION, TILE, 3].
+    """
     tile = _draw(annotated, index, mask, clicks, box_xyxy)
     picture = Image.new("RGB", (TILE, TILE + CAPTION), WHITE)
     picture.paste(tile, ((TILE - tile.width) // 2, (TILE - tile.height) // 2))
-    text = f"IoU {failure.score:.2f}, {prompt}"
-    _write(picture, text, (4, TILE + 1), 12)
-    _write(picture, _shortened(f"{failure.name} #{index}"), (4, TILE + 16), 11)
+    _write(picture, caption, (4, TILE + 1), 12)
+    _write(picture, _shortened(f"{annotated.name} #{index}"), (4, TILE + 16), 11)
     return np.array(picture)
 
 

@@ -19,6 +19,8 @@ from segany.train.parameters import encoder_blocks, freeze_parts, parameter_grou
 from segany.train.prompts import plan_prompts
 from segany.train.sam_recipe import SamRecipe
 from segany.train.task import ItemLoss
+from segany.train.validation import ClickScores
+from segany.types import PixelArray
 
 FeatureSource: TypeAlias = Callable[[TrainingItem], Sequence[Tensor]]
 """What `encode_features` makes of an item, without the axis B, from wherever it was kept."""
@@ -85,6 +87,10 @@ class SamTask:
             return {}
         self._model.eval()
         return self._validation(self._model)
+
+    def samples(self) -> Sequence[PixelArray]:
+        """Pictures of answers on held-out images, where the validation draws any; see `ClickScores`."""
+        return self._validation.pictures(self._model) if isinstance(self._validation, ClickScores) else ()
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         """Encode the items together, and decode all objects together whose prompts are alike.

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tests.evaluate.painting import Images, PaintingModel, blocks
+from tests.models_for_tests import small_sam
+from tests.train.test_sam_task import SHORT, small_model
+from torch import nn
+
+from segany.data.shapes import Shapes
+from segany.errors import ConfigError, DataError
+from segany.evaluate.failures import CAPTION, TILE
+from segany.evaluate.scores import evaluate_clicks
+from segany.train.batches import ShowsSamples
+from segany.train.sam_task import SamTask
+from segany.train.validation import ClickScores
+
+
+class Painter(PaintingModel):
+    """The painting model with an image encoder that learns, or does not."""
+
+    def __init__(self, *, learns: bool) -> None:
+        super().__init__()
+        self.image_encoder = nn.Linear(1, 1).requires_grad_(learns)
+
+
+def painter(*, learns: bool) -> Any:
+    return Painter(learns=learns)
+
+
+def test_the_scores_are_those_of_the_evaluation():
+    data = Images(blocks("a"), blocks("b", empty=True))
+    scores = ClickScores(data)(painter(learns=False))
+    assert scores == evaluate_clicks(PaintingModel(), data).numbers()
+    assert next(iter(scores)) == "miou_1"
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_images_are_embedded_again_only_where_the_encoder_learns(learns):
+    model, scores = painter(learns=learns), ClickScores(Images(blocks("a"), "torn", blocks("c")))
+    for _ in range(3):
+        scores(model)
+    scores.pictures(model)
+    assert cast(PaintingModel, model).embedded == (2 * 4 if learns else 2)
+
+
+def test_a_limit_takes_images_from_all_over_the_dataset():
+    data = Shapes(101, side=32)
+    scores = ClickScores(data, 3)
+    assert scores.data is not None
+    assert scores.data.names == (data.names[0], data.names[50], data.names[100])
+    assert ClickScores(data, None).data is data
+    for wrong in ({"limit": 0}, {"shown": -1}):
+        with pytest.raises(ConfigError):
+            ClickScores(data, **wrong)
+
+
+def test_pictures_show_annotation_and_prediction():
+    (picture,) = ClickScores(Images(blocks("a"), "torn", blocks("c"))).pictures(painter(learns=True))
+    gap = 6
+    assert picture.shape == (CAPTION + TILE + CAPTION + gap, 2 * (TILE + gap) + gap, 3)
+    assert picture.dtype == np.uint8
+    left, right = picture[CAPTION:, gap : gap + TILE], picture[CAPTION:, -gap - TILE : -gap]
+    assert not np.array_equal(left, right)  # another object of the same picture
+    assert ClickScores(Images(blocks("a")), shown=0).pictures(painter(learns=True)) == []
+
+
+def test_without_held_out_images_there_is_nothing():
+    scores = ClickScores(None)
+    assert scores(painter(learns=True)) == {}
+    assert scores.pictures(painter(learns=True)) == []
+
+
+def test_a_dataset_that_cannot_be_read_is_an_error():
+    with pytest.raises(DataError, match="torn is damaged"):
+        ClickScores(Images("torn"))(painter(learns=False))
+
+
+def test_a_task_shows_the_pictures_of_its_validation():
+    task = SamTask(small_model(), SHORT, validation=ClickScores(Shapes(3, side=64), shown=1))
+    assert isinstance(task, ShowsSamples)
+    assert list(task.validate()) == ["miou_1", "oracle_miou_1", "box_miou"]
+    (picture,) = task.samples()
+    assert picture.shape[1] == TILE + 12
+    assert SamTask(small_sam(), SHORT).samples() == ()
