@@ -10,16 +10,14 @@ from pathlib import Path
 from segany.data.mask_folder import MaskFolder
 from segany.data.subsets import only
 from segany.data.transforms import ItemConfig
-from segany.evaluate.scores import evaluate_clicks
 from segany.hub.datasets import CHEST_XRAYS, fetch_dataset
 from segany.hub.progress import terminal_progress
-from segany.models.promptable import PromptableModel
-from segany.predict.image import ImagePredictor
 from segany.train.embeddings import EmbeddingStore
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
+from segany.train.validation import ClickScores
 
 HELD_OUT = 100
 
@@ -35,16 +33,8 @@ def datasets(folder: Path | None) -> DataSplit:
 
 def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
     """The image encoder stays as it is, so what it says of an image is kept."""
-    held_out = given.data.held_out
-    assert held_out is not None
     store = EmbeddingStore(given.folder / "features", given.model)
-    predictor = ImagePredictor(given.model)
-    films = [held_out.read(index) for index in range(len(held_out))]
-    embeddings = {film.name: predictor.embed(film.image) for film in films}
-
-    def validation(model: PromptableModel) -> dict[str, float]:
-        return evaluate_clicks(model, films, clicks=1, embeddings=embeddings).numbers()
-
+    validation = ClickScores(given.data.held_out, HELD_OUT)
     return SamTask(given.model, recipe.task, features=store.features, validation=validation)
 
 

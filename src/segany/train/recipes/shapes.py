@@ -9,14 +9,13 @@ from pathlib import Path
 
 from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
-from segany.evaluate.scores import evaluate_clicks
 from segany.models.mobile_sam.config import TinyVitConfig
-from segany.models.promptable import PromptableModel
 from segany.models.sam.config import DecoderConfig, SamConfig
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
+from segany.train.validation import ClickScores
 
 SIDE = 128
 
@@ -41,13 +40,7 @@ def datasets(_: Path | None) -> DataSplit:
 
 def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
     """Everything is trained."""
-    held_out = given.data.held_out
-    assert held_out is not None
-
-    def validation(model: PromptableModel) -> dict[str, float]:
-        return evaluate_clicks(model, held_out, clicks=1).numbers()
-
-    return SamTask(given.model, recipe.task, validation=validation)
+    return SamTask(given.model, recipe.task, validation=ClickScores(given.data.held_out, None))
 
 
 RECIPE = TrainingRecipe(
