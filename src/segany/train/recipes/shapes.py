@@ -67,6 +67,7 @@ RECIPE = TrainingRecipe(
         decay="cosine",
         clip_norm=1.0,
         validate_every=300,
+        validate_first=True,
         save_every=600,
         workers=1,
     ),
