@@ -60,23 +60,21 @@ def _scores(recipe: str, run: Path, steps: list[dict[str, Any]], validations: li
     whole = (ended - datetime.fromisoformat(start["time"])).total_seconds() / 60
     best = max(validations, key=lambda line: next(iter(line["validation"].values())))
     taken = f"{sum(step['seconds'] for step in steps) / 60:.1f} minutes in {len(steps)} steps"
-    columns = [validations[0], best, validations[-1]]
+    columns = list({line["step"]: line for line in (validations[0], best, validations[-1])}.values())
     return [
         f"# segany train {recipe}",
         "",
         f"Made by `python -m benchmarks.training {recipe}`: {setting.cpu}, {setting.cores} cores, {start['time']}, "
         f"commit {setting.commit}. Training took {taken}, {whole:.1f} minutes with reading and validation.",
         "",
-        "Mean IoU on held-out images of",
+        "Mean IoU on held-out images, at the first validation, at the best by one click, and at the last:",
         "",
         "| | " + " | ".join(f"step {line['step']}" for line in columns) + " |",
-        "|---|---|---|---|",
+        "|---" * (1 + len(columns)) + "|",
         *(
             f"| {TITLES.get(name, name)} | " + " | ".join(f"{line['validation'][name]:.3f}" for line in columns) + " |"
             for name in best["validation"]
         ),
-        "",
-        "The columns are the first validation, the one with the best score of one click, and the last.",
         "",
     ]
 
