@@ -166,14 +166,15 @@ def test_positions_are_sines_of_columns_and_rows() -> None:
     assert table[5].tolist() == pytest.approx(of_column + of_row)
 
 
-def test_positions_are_set_where_there_are_none_and_never_trained(task: MaeTask) -> None:
+def test_positions_are_set_unless_they_are_to_stay_and_never_trained(task: MaeTask) -> None:
     table = task.module.encoder.pos_embed
     torch.testing.assert_close(table[0].flatten(0, 1), sine_positions((8, 8), 32))
     assert not any(parameter is table for parameter in task.module.trained())
     model = tiny_model()
     seed_weights(model)
     before = model.image_encoder.pos_embed.clone()  # type: ignore[operator, union-attr]
-    assert torch.equal(MaeTask(model, SMALL_DECODER).module.encoder.pos_embed, before)
+    kept = replace(SMALL_DECODER, positions="kept")
+    assert torch.equal(MaeTask(model, kept).module.encoder.pos_embed, before)
 
 
 def test_positions_of_smaller_images_are_those_of_the_top_left(task: MaeTask) -> None:
@@ -308,9 +309,9 @@ def test_only_plain_vits(build: object) -> None:
     ("field", "value"),
     [
         ("mask_ratio", 0.0), ("mask_ratio", 1.0), ("decoder_depth", 0), ("decoder_width", 510),
-        ("decoder_heads", 7), ("mlp_ratio", 0), ("weight_decay", -1.0),
+        ("decoder_heads", 7), ("mlp_ratio", 0), ("weight_decay", -1.0), ("positions", "learned"),
     ],
 )  # fmt: skip
-def test_config_refuses(field: str, value: float) -> None:
+def test_config_refuses(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         MaeConfig(**{field: value})  # type: ignore[arg-type]

@@ -10,12 +10,13 @@ from tests.train.test_sam_task import SHORT, small_model
 from torch import nn
 
 from segany.data.shapes import Shapes
+from segany.data.transforms import ItemConfig
 from segany.errors import ConfigError, DataError
 from segany.evaluate.failures import CAPTION, TILE
 from segany.evaluate.scores import evaluate_clicks
 from segany.train.batches import ShowsSamples
 from segany.train.sam_task import SamTask
-from segany.train.validation import ClickScores
+from segany.train.validation import ClickScores, held_out_items
 
 
 class Painter(PaintingModel):
@@ -76,6 +77,18 @@ def test_without_held_out_images_there_is_nothing():
 def test_a_dataset_that_cannot_be_read_is_an_error():
     with pytest.raises(DataError, match="torn is damaged"):
         ClickScores(Images("torn"))(painter(learns=False))
+
+
+def test_held_out_items_have_nothing_random():
+    config = ItemConfig(side=64, jitter=(0.5, 2.0), flip=1.0, needs_masks=False)
+    data = Images(blocks("a"), "torn", blocks("c"))
+    items = held_out_items(data, config)
+    assert [(item.name, len(item.masks)) for item in items] == [("a", 0), ("c", 0)]
+    assert np.array_equal(items[0].image, blocks("a").image)  # neither mirrored nor scaled
+    assert [item.name for item in held_out_items(data, config, 1)] == ["a"]
+    assert held_out_items(None, config) == ()
+    with pytest.raises(ConfigError):
+        held_out_items(data, config, 0)
 
 
 def test_a_task_shows_the_pictures_of_its_validation():

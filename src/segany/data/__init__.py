@@ -1,10 +1,11 @@
 """Annotated images: reading them from what datasets come in, and bringing them to the size of training."""
 
 from segany.data.coco import CocoDataset
+from segany.data.image_folder import ImageFolder
 from segany.data.item import AnnotatedImage, Dataset, TrainingItem
 from segany.data.loader import Loader, LoadReport, SkippedImage
 from segany.data.mask_folder import MaskFolder
-from segany.data.opening import open_dataset
+from segany.data.opening import open_dataset, open_images
 from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
 from segany.data.subsets import only, split_by_name
@@ -18,6 +19,7 @@ __all__ = [
     "AnnotatedVideo",
     "CocoDataset",
     "Dataset",
+    "ImageFolder",
     "ItemConfig",
     "LoadReport",
     "Loader",
@@ -30,6 +32,7 @@ __all__ = [
     "make_item",
     "only",
     "open_dataset",
+    "open_images",
     "read_video_dataset",
     "split_by_name",
 ]

@@ -67,7 +67,7 @@ class TrainingItem:
         image: uint8 [h, w, 3], h and w at most S, the side of the model's input; float32 in the same units for
             models that resize in floating-point numbers (SAM 2). It lies at the top left of the input; what is
             right of it and below is padding, which the model makes itself.
-        masks: bool [N, S, S], none of them empty.
+        masks: bool [N, S, S], none of them empty; N is 0 where masks are not needed.
         boxes_xyxy: float32 [N, 4], in pixels of the model's input.
         seed: of everything random that training does with this item in this epoch: the same whatever process
             meets it, in whatever batch.

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from segany.data.coco import CocoDataset
 from segany.data.folders import entries, walk_files
+from segany.data.image_folder import ImageFolder
 from segany.data.item import Dataset
 from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
 from segany.data.sa1b import Sa1bFolder
@@ -53,6 +54,20 @@ def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> 
     return _OPENERS[layout](Path(path))
 
 
+def open_images(path: str | os.PathLike[str]) -> Dataset:
+    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks.
+
+    Raises:
+        DataError: as for `open_dataset`, but any folder with images will do.
+    """
+    folder = Path(path)
+    with path_errors(folder, DataError):
+        is_folder = folder.is_dir()
+    if is_folder and entries(folder) and _layout_of_folder(folder) is None:
+        return ImageFolder(folder)
+    return open_dataset(folder)
+
+
 def _recognise(path: Path) -> Layout:
     with path_errors(path, DataError):
         if path.is_dir():
@@ -70,6 +85,16 @@ def _recognise_folder(folder: Path) -> Layout:
     found = entries(folder)
     if not found:
         raise DataError(f"The folder {folder} is empty.")
+    layout = _layout_of_folder(folder)
+    if layout is not None:
+        return layout
+    shown = ", ".join(entry.name + "/" * entry.is_dir() for entry in found[:ENTRIES_SHOWN])
+    more = f" and {len(found) - ENTRIES_SHOWN} more" if len(found) > ENTRIES_SHOWN else ""
+    raise DataError(f"{folder} is of no known layout. It holds {shown}{more}. Looked for:\n{LOOKED_FOR}")
+
+
+def _layout_of_folder(folder: Path) -> Layout | None:
+    found = entries(folder)
     names = {entry.name.lower() for entry in found if entry.is_dir()}
     if any(entry.suffix.lower() == ".tar" for entry in found):
         return "shards"
@@ -82,11 +107,7 @@ def _recognise_folder(folder: Path) -> Layout:
         return "sa1b"
     if masklet_files(folder):
         return "videos"
-    if _coco_files(folder):
-        return "coco"
-    shown = ", ".join(entry.name + "/" * entry.is_dir() for entry in found[:ENTRIES_SHOWN])
-    more = f" and {len(found) - ENTRIES_SHOWN} more" if len(found) > ENTRIES_SHOWN else ""
-    raise DataError(f"{folder} is of no known layout. It holds {shown}{more}. Looked for:\n{LOOKED_FOR}")
+    return "coco" if _coco_files(folder) else None
 
 
 def _has_image_with_json(folder: Path) -> bool:

@@ -44,6 +44,8 @@ class ItemConfig:
         jitter: lowest and highest factor of the image's size (large-scale jitter): above 1 it is cropped at
             random, below 1 padded. None for none; see `LARGE_SCALE_JITTER`.
         flip: chance of mirroring left and right.
+        needs_masks: whether an image without masks is of no use. Where it is false, items have no masks, and those
+            of their images are not read.
 
     Raises:
         ConfigError: a value is out of range.
@@ -55,6 +57,7 @@ class ItemConfig:
     max_mask_fraction: float = 0.9
     jitter: tuple[float, float] | None = None
     flip: float = 0.0
+    needs_masks: bool = True
 
     def __post_init__(self) -> None:
         check(self.side >= 1, f"side must be at least 1, got {self.side}.")
@@ -109,15 +112,15 @@ def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> Train
         seed: of everything random, from 0. It becomes that of the item.
 
     Returns:
-        None where no mask is left.
+        None where no mask is left, if masks are needed.
 
     Raises:
         DataError: a mask is damaged, or not of the size of its image.
     """
     size_hw = (annotated.image.shape[0], annotated.image.shape[1])
     view = _choose_view(size_hw, config, seed)
-    masks = _draw_masks(annotated, size_hw, view, config, seed)
-    if not masks:
+    masks = _draw_masks(annotated, size_hw, view, config, seed) if config.needs_masks else []
+    if config.needs_masks and not masks:
         return None
     height, width = view.size_hw
     padded = np.zeros((len(masks), config.side, config.side), dtype=np.bool_)

@@ -14,6 +14,7 @@ from torch import Tensor
 from segany.data.item import TrainingItem
 from segany.errors import ConfigError, check
 from segany.models.convert import encoder_id
+from segany.models.promptable import PromptableModel
 from segany.models.sam.config import EMBEDDING_STRIDE
 from segany.models.sam.model import Sam
 from segany.train.groups import decay_groups
@@ -61,22 +62,22 @@ class DistillTask:
         held_out: what `validate` measures on.
 
     Raises:
-        ConfigError: the embeddings or decoders of the two models differ in size.
+        ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
 
     module: Sam
 
     def __init__(
         self,
-        teacher: Sam,
-        student: Sam,
+        teacher: PromptableModel,
+        student: PromptableModel,
         config: DistillConfig | None = None,
         *,
         features: TeacherFeatures | None = None,
         held_out: Sequence[TrainingItem] = (),
     ) -> None:
         self.config = config or DistillConfig()
-        self.teacher = teacher
+        self.teacher = _of_sam_family(teacher)
         self.module = assemble(student, teacher)
         for head in self.module.heads():
             head.requires_grad_(False)
@@ -141,17 +142,15 @@ def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
     return ItemLoss(total=error, parts={"squared_error": float(error.detach()), "cosine": float(cosine)})
 
 
-def assemble(student: Sam, teacher: Sam) -> Sam:
+def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
     """The student's image encoder with copies of the teacher's prompt encoder and decoder.
 
     The student is changed in place and returned.
 
     Raises:
-        ConfigError: the embeddings or decoders of the two models differ in size.
+        ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
-    for model in (student, teacher):
-        if not isinstance(model, Sam):
-            raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
+    student, teacher = _of_sam_family(student), _of_sam_family(teacher)
     ours, theirs = ((m.config.encoder.out_channels, m.config.embedding_size) for m in (student, teacher))
     check(
         ours == theirs,
@@ -168,3 +167,9 @@ def assemble(student: Sam, teacher: Sam) -> Sam:
     student.mask_decoder = deepcopy(teacher.mask_decoder).to(device=student.device, dtype=student.dtype)
     student.encoder_id = encoder_id(student.image_encoder)
     return student
+
+
+def _of_sam_family(model: PromptableModel) -> Sam:
+    if not isinstance(model, Sam):
+        raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
+    return model

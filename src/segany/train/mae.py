@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,8 @@ class MaeConfig:
         mlp_ratio: channels inside the decoder's MLPs, in widths.
         normalise: whether the pixels of a patch are told relative to their own mean and deviation.
         weight_decay: of everything but biases and norms.
+        positions: of patches, in the encoder: "sine" puts sines and cosines in their place, as in MAE; "kept"
+            leaves those of a model that has learned some. They do not learn here.
         seed: of the decoder's first weights.
     """
 
@@ -45,6 +48,7 @@ class MaeConfig:
     mlp_ratio: int = 4
     normalise: bool = True
     weight_decay: float = 0.05
+    positions: Literal["sine", "kept"] = "sine"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +64,7 @@ class MaeConfig:
         )
         check(self.mlp_ratio >= 1, f"mlp_ratio must be at least 1, got {self.mlp_ratio}.")
         check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}.")
+        check(self.positions in {"sine", "kept"}, f"positions must be 'sine' or 'kept', got {self.positions!r}.")
 
 
 class DecoderBlock(nn.Module):
@@ -89,9 +94,6 @@ class MaskedAutoencoder(nn.Module):
     2022, section 3): the tables start from zero, the neck from where it was, and `load_encoder` takes
     everything else over. The class token, which SAM's ViT has none of, is left out (MAE, section A.1, finds it
     not needed).
-
-    Positions do not learn here, as in MAE. Where the encoder's are all zero, as in one that was just built,
-    they are set to sines and cosines; others, such as those of a checkpoint, stay.
 
     Args:
         encoder: it is trained in place.
@@ -125,7 +127,7 @@ class MaskedAutoencoder(nn.Module):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
         table = self.encoder.pos_embed
-        if not table.any():
+        if self.config.positions == "sine":
             size = (table.shape[1], table.shape[2])
             table.data.copy_(sine_positions(size, table.shape[-1]).unflatten(0, size))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segany.data.item import TrainingItem
 from segany.errors import CheckpointError, ConfigError
+from segany.models.promptable import PromptableModel
 from segany.models.sam.config import EMBEDDING_STRIDE
 from segany.models.sam.model import Sam
 from segany.models.sam.vit import ImageEncoderVit
@@ -53,7 +54,9 @@ class MaeTask:
 
     module: MaskedAutoencoder
 
-    def __init__(self, model: Sam, config: MaeConfig | None = None, *, held_out: Sequence[TrainingItem] = ()) -> None:
+    def __init__(
+        self, model: PromptableModel, config: MaeConfig | None = None, *, held_out: Sequence[TrainingItem] = ()
+    ) -> None:
         if not isinstance(model.image_encoder, ImageEncoderVit):
             raise ConfigError(
                 f"Masked autoencoding is for the plain ViT of SAM; the image encoder of {model.name!r} is another. "
@@ -61,7 +64,7 @@ class MaeTask:
             )
         self.config = config or MaeConfig()
         self.model = model
-        self.module = MaskedAutoencoder(model.image_encoder, self.config)
+        self.module = MaskedAutoencoder(model.image_encoder, self.config).to(model.device)
         self.preprocessing = model.preprocessing
         self.held_out = tuple(held_out)
 
@@ -85,7 +88,7 @@ class MaeTask:
     def parameter_groups(self) -> list[dict[str, object]]:
         return decay_groups(self.module.trained(), self.config.weight_decay)
 
-    def saved_module(self) -> Sam:
+    def saved_module(self) -> PromptableModel:
         """What is of use afterwards: the model with the encoder that was trained, and the rest as it was given."""
         return self.model
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segany.data.item import Dataset
+from segany.data.transforms import ItemConfig
 from segany.errors import ConfigError, check
 from segany.files import path_errors
 from segany.models.sam.config import SamConfig
@@ -60,6 +61,16 @@ class Ingredients:
     data: DataSplit
     folder: Path
     device: torch.device
+
+    def check_fits(self, items: ItemConfig) -> None:
+        """Raise `ConfigError` unless items are of the size and the kind that the model takes."""
+        ours = self.model.preprocessing
+        wrong = [
+            f"--set items.{name}={wanted}"
+            for name, wanted, given in (("side", ours.input_size, items.side), ("resize", ours.resize, items.resize))
+            if wanted != given
+        ]
+        check(not wrong, f"The items are not what the model {self.model.name!r} takes: use {' '.join(wrong)}.")
 
 
 @dataclass(frozen=True)

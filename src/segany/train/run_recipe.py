@@ -13,7 +13,7 @@ import torch
 
 from segany.data.item import Dataset
 from segany.data.loader import Loader
-from segany.data.opening import open_dataset
+from segany.data.opening import open_dataset, open_images
 from segany.data.subsets import split_by_name
 from segany.errors import ConfigError
 from segany.hub.load import load
@@ -115,9 +115,10 @@ def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
         return recipe.datasets(options.data)
     if options.data is None:
         raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
-    dataset = open_dataset(options.data)
+    opened: Callable[[Path], Dataset] = open_dataset if getattr(recipe.items, "needs_masks", True) else open_images
+    dataset = opened(options.data)
     if options.held_out is not None:
-        return DataSplit(dataset, open_dataset(options.held_out))
+        return DataSplit(dataset, opened(options.held_out))
     if options.held_out_share == 0:
         return DataSplit(dataset, None)
     return DataSplit(*split_by_name(dataset, options.held_out_share))

@@ -13,6 +13,7 @@ from segany.data.item import TrainingItem
 from segany.errors import ConfigError, TrainingError
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.promptable import PromptableModel
+from segany.train.adapters import merged_copy
 from segany.train.interaction import Interaction
 from segany.train.losses import ObjectLosses, object_losses
 from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
@@ -87,6 +88,10 @@ class SamTask:
             return {}
         self._model.eval()
         return self._validation(self._model)
+
+    def saved_module(self) -> PromptableModel:
+        """The model; where it has adapters, a copy with these merged, which anything loads."""
+        return merged_copy(self._model)
 
     def samples(self) -> Sequence[PixelArray]:
         """Pictures of answers on held-out images, where the validation draws any; see `ClickScores`."""

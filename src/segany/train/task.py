@@ -32,7 +32,8 @@ class Task(Protocol):
         module: everything that is trained, and everything else that a checkpoint must hold.
     """
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module: ...
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         """Run the model on some items, together where that is faster. What is random comes from their seeds alone."""

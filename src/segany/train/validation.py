@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segany.data.item import AnnotatedImage, Dataset
+from segany.data.item import AnnotatedImage, Dataset, TrainingItem
 from segany.data.subsets import Subset
+from segany.data.transforms import ItemConfig, make_item
 from segany.errors import DataError, ImageError, check
 from segany.evaluate.failures import draw_object, mosaic
 from segany.evaluate.interactive import ClickPlan, click_objects, visible_objects
 from segany.evaluate.scores import evaluate_clicks
 from segany.models.promptable import PromptableModel
 from segany.predict.image import ImagePredictor
+from segany.train.sam_recipe import SamRecipe
 from segany.types import Embedding, PixelArray
 
 SCORED = 50
@@ -21,6 +24,17 @@ SCORED = 50
 
 SHOWN = 8
 """Held-out images of which an object is drawn."""
+
+
+@dataclass(frozen=True)
+class ScoredRecipe(SamRecipe):
+    """SAM's training, and how far it is measured.
+
+    Attributes:
+        scored: held-out images that a validation measures, spread evenly over all; none measures all.
+    """
+
+    scored: int | None = SCORED
 
 
 class ClickScores:
@@ -79,6 +93,27 @@ class ClickScores:
             predictor = ImagePredictor(model)
             self._embeddings = {one.name: predictor.embed(one.image) for one in _readable(self.data)}
         return self._embeddings
+
+
+def held_out_items(
+    held_out: Dataset | None, config: ItemConfig, limit: int | None = SCORED
+) -> tuple[TrainingItem, ...]:
+    """Held-out images as items, for tasks that are measured by their loss. Nothing in them is random.
+
+    Args:
+        held_out: what to measure by; for None there are no items.
+        config: of the items to train on; jitter and flips are left out.
+        limit: only so many images, spread evenly over the dataset; None for all.
+
+    Raises:
+        ConfigError: `limit` is out of range.
+    """
+    check(limit is None or limit >= 1, f"limit must be at least 1, got {limit}.")
+    if held_out is None:
+        return ()
+    plain = replace(config, jitter=None, flip=0.0)
+    made = [make_item(one, plain, seed) for seed, one in enumerate(_readable(_spread(held_out, limit)))]
+    return tuple(item for item in made if item is not None)
 
 
 def _spread(data: Dataset, count: int | None) -> Dataset:

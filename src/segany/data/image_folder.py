@@ -1,0 +1,41 @@
+"""A folder of images without masks, for what learns from images alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image
+from segany.data.item import AnnotatedImage
+from segany.errors import DataError
+
+
+class ImageFolder:
+    """A `Dataset` of all images in a folder and the folders in it, none of which has masks.
+
+    Items of it need `ItemConfig(needs_masks=False)`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Look for files; none is read.
+
+        Raises:
+            DataError: there is no such folder, it has no images, or two differ only in their endings.
+        """
+        root = Path(folder)
+        check_folder(root)
+        self._files: dict[str, Path] = {}
+        for file in images_below(root):
+            other = self._files.setdefault(name_of(file, root), file)
+            if other is not file:
+                raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
+        check_not_empty(len(self._files), root, "images")
+        self.names = tuple(self._files)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        name = self.names[index]
+        return AnnotatedImage(name, read_item_image(self._files[name]), ())

@@ -1,0 +1,77 @@
+"""Decoupled distillation: MobileSAM's TinyViT learns the image embeddings of a larger SAM, from images alone.
+
+    segany train distill --data photos/ --out runs/distill
+    segany train distill --data photos/ --out runs/distill --set task.teacher=sam_vit_b
+
+Any folder of images will do. What is saved is a whole model with the teacher's prompt encoder and mask decoder. The
+teacher's embeddings are computed once and kept, 2 MB an image; `--set task.cache=FOLDER` keeps them where other runs
+find them too, and `--set task.keep=false` keeps none, which random crops and flips need.
+
+Cost: the authors of MobileSAM took less than a day on one GPU, with 1% of SA-1B.
+COST_HERE
+Score: not measured here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segany.data.transforms import ItemConfig
+from segany.hub.load import load
+from segany.models.mobile_sam.config import MOBILE_SAM
+from segany.train.distill import DistillConfig, DistillTask
+from segany.train.embeddings import EmbeddingStore
+from segany.train.loop_config import LoopConfig
+from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.validation import SCORED, held_out_items
+
+
+@dataclass(frozen=True)
+class DistillRecipe(DistillConfig):
+    """Distillation, from which teacher, and how far it is measured.
+
+    Attributes:
+        teacher: name or path of the model whose embeddings are learned.
+        keep: whether the teacher's embeddings are kept on disk.
+        cache: folder for them, for any number of runs; none is `features` in the folder of the run.
+        scored: held-out images that a validation measures, spread evenly over all; none measures all.
+    """
+
+    teacher: str = "sam_vit_h"
+    keep: bool = True
+    cache: str | None = None
+    scored: int | None = SCORED
+
+
+def build(recipe: TrainingRecipe, given: Ingredients) -> DistillTask:
+    """The teacher stays in memory to embed what is met first."""
+    given.check_fits(recipe.items)
+    numbers: DistillRecipe = recipe.task
+    teacher = load(numbers.teacher, runtime="torch", device=given.device)
+    store = EmbeddingStore(Path(numbers.cache) if numbers.cache else given.folder / "features", teacher)
+    return DistillTask(
+        teacher,
+        given.model,
+        numbers,
+        features=store.features if numbers.keep else None,
+        held_out=held_out_items(given.data.held_out, recipe.items, numbers.scored),
+    )
+
+
+RECIPE = TrainingRecipe(
+    title="TinyViT learns the image embeddings of a larger SAM",
+    build=build,
+    task=DistillRecipe(),
+    items=ItemConfig(needs_masks=False),
+    loop=LoopConfig(
+        epochs=8,
+        batch=8,
+        lr=1e-3,
+        warmup_steps=250,
+        decay="cosine",
+        decay_steps=(),
+        clip_norm=1.0,
+    ),
+    model=MOBILE_SAM,
+)
