@@ -157,6 +157,32 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def foreign_files(folder: Path) -> list[str]:
+    """Names in a folder that are not of an exported model, of whatever version, in order.
+
+    A manifest that is no export's is one of them: browsers and packagers have files of that name, too.
+    """
+    path, known = folder / MANIFEST_NAME, set[str]()
+    if path.is_file():
+        try:
+            parts = _Parts.model_validate_json(path.read_bytes()).files.values()
+        except ValidationError:
+            pass
+        else:
+            known = {MANIFEST_NAME} | {part.path for part in parts} | {part.data for part in parts if part.data}
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+
+
+class _Part(BaseModel):
+    path: str
+    data: str | None = None
+
+
+class _Parts(BaseModel):
+    format_version: int
+    files: dict[str, _Part]
+
+
 class _Version(BaseModel):
     format_version: int
 
