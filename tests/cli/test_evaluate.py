@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,15 @@ def test_results_of_another_model_are_kept(model, folder, tmp_path):
     result = run(folder, "--out", tmp_path / "out", "--failures", 0)
     assert result.exit_code == 2
     assert "--overwrite" in result.output
+
+
+def test_results_of_a_folder_of_the_same_name_are_not_taken_over(model, folder, tmp_path):
+    assert run(folder, "--out", tmp_path / "out", "--failures", 0).exit_code == 0
+    other = tmp_path / "elsewhere" / "shapes"
+    shutil.copytree(folder, other)
+    result = run(other, "--out", tmp_path / "out", "--failures", 0)
+    assert result.exit_code == 2, result.output
+    assert "other data" in result.output
 
 
 def test_help_does_not_import_torch():

@@ -98,12 +98,13 @@ def evaluate_command(
     with path_errors(out, ConfigError):
         names = file_names([path.resolve() for path in data])
     results = []
-    for name, dataset in zip(names, datasets, strict=True):
+    for path, name, dataset in zip(data, names, datasets, strict=True):
+        source = f"{path.resolve()}, {type(dataset).__name__}"
         try:
             with _Bar(name, quiet=as_json) as bar:
                 found = evaluate(
                     dataset, subject_of, chosen, out / name, facts,
-                    name=name, limit=limit, overwrite=overwrite, progress=bar.show,
+                    name=name, source=source, limit=limit, overwrite=overwrite, progress=bar.show,
                 )  # fmt: skip
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
