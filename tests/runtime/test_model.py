@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,23 @@ def test_bf16_makes_embeddings_of_its_own() -> None:
     with pytest.raises(ConfigError, match="arithmetic must be"):
         OpenVinoModel(exported("sam"), arithmetic="int4")  # type: ignore[arg-type]
     assert session.open_onnx is not None
+
+
+@pytest.mark.parametrize("runtime", [OnnxModel, OpenVinoModel])
+def test_threads_may_share_a_model(runtime: type[OnnxModel] | type[OpenVinoModel]) -> None:
+    model, images = runtime(exported("sam")), [np.roll(scenes()[0], 60 * step, axis=1) for step in range(6)]
+    points, labels = np.full((5, 2, 2), 100, dtype=np.float32), np.tile([1, -1], (5, 1))
+
+    def masks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = model.embed([image])[0]
+        some = [found.low_res for found in model.propose(features, points, labels, -np.inf)]
+        return model.predict_low_res(features, points, labels, None, multimask=True)[0], np.concatenate(some)
+
+    with ThreadPoolExecutor(4) as threads:  # before any other call: what is opened late is opened by several
+        together = list(threads.map(masks, images * 2))
+    for found, expected in zip(together, [masks(image) for image in images] * 2, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 WITHOUT_TORCH = """
