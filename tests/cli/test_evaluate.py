@@ -58,6 +58,12 @@ def test_numbers_are_told_and_written(model, folder, tmp_path):
     assert {path.name for path in (out / "shapes").iterdir()} == names | {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
 
 
+def test_images_without_masks_are_counted(model, folder, tmp_path):
+    Image.fromarray(blocks().image).save(folder / "images" / "new.png")
+    result = run(folder, "--out", tmp_path / "out", "--failures", 0)
+    assert "2 measured, 1 could not be read, 1 images without masks left out" in result.stdout
+
+
 def test_the_same_command_goes_on_and_overwrite_begins_anew(model, folder, tmp_path):
     arguments = (folder, "--out", tmp_path / "out", "--failures", 0)
     assert run(*arguments).exit_code == 0
@@ -145,6 +151,15 @@ def test_results_of_a_folder_of_the_same_name_are_not_taken_over(model, folder, 
     result = run(other, "--out", tmp_path / "out", "--failures", 0)
     assert result.exit_code == 2, result.output
     assert "other data" in result.output
+
+
+@pytest.mark.parametrize("module", ["scipy", "matplotlib"])
+def test_what_is_not_installed_is_said_before_anything_is_measured(model, folder, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run(folder, "--out", tmp_path / "out", "--protocol", "box")
+    assert result.exit_code == 2, result.output
+    assert "segany[train]" in result.output
+    assert model.embedded == 0
 
 
 def test_help_does_not_import_torch():
