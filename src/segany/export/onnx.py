@@ -21,7 +21,7 @@ from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quiet import quiet
 from segany.export.whole import quantise_products, quantise_weights
 from segany.extras import import_extra
-from segany.files import path_errors, write_error, write_file
+from segany.files import path_errors, sha256_of, write_error, write_file
 from segany.images import ImageSource, read_image
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
@@ -35,7 +35,6 @@ from segany.runtime.manifest import (
     PreprocessingRecord,
     TensorRecord,
     foreign_files,
-    sha256_of,
 )
 from segany.runtime.model import OnnxModel
 from segany.types import PixelArray

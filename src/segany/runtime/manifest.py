@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segany.errors import ConfigError, ExportError
-from segany.files import path_errors
+from segany.files import path_errors, sha256_of
 from segany.types import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
@@ -197,12 +196,3 @@ def _check_version(text: bytes, path: Path) -> None:
             f"{path} has format version {version}; this segany reads version {FORMAT_VERSION}. "
             "Install a newer segany, or export the model again."
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
