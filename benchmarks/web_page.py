@@ -62,7 +62,7 @@ def open_page(browser: Browser, folder: Path) -> Iterator[Page]:
     """A page whose `window.segany` is the front end, and to which `folder` is /files/."""
     with _serving(folder) as address, browser.new_page() as page:
         page.goto(address)
-        page.wait_for_function("window.segany")
+        page.wait_for_function("window.segany", polling=50)  # frames are not drawn behind another page
         yield page
 
 

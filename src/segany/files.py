@@ -1,15 +1,18 @@
-"""Writing files so that they are whole or not there."""
+"""Writing files so that they are whole or not there, and telling whether they still are."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from segany.errors import OutputError, SeganyError
+
+_READ_BYTES = 1 << 20
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "there is no space left on the device. Free some, or choose another folder.",
@@ -87,3 +90,12 @@ def write_error(path: Path, error: Exception) -> OutputError:
     """What to tell of an error of the file system while a file was written."""
     reason = _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, f"{getattr(error, 'strerror', None) or error}.")
     return OutputError(f"{path} could not be written: {reason}")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -474,5 +474,9 @@ def test_reading_and_writing_go_on_while_the_model_works(
     assert run("photos").exit_code == 0
 
 
+def test_a_folder_that_is_no_export(run: Callable[..., Result]) -> None:
+    check_refused(run("photos", "--model", "photos"), "is no exported model: it has no manifest.json")
+
+
 def test_name_of_a_model_too_long(run: Callable[..., Result]) -> None:
     check_refused(run("photos", "--model", "x" * 300), "cannot be used: File name too long")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ def test_numbers_are_told_and_written(model, folder, tmp_path):
     assert written["protocols"]["box"]["numbers"] == {"objects": 4, "box_miou": 1}
     names = {"results.json", "curves.png", "clicks_failures.png", "box_failures.png", "noc_failures.png"}
     assert {path.name for path in (out / "shapes").iterdir()} == names | {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
+
+
+def test_images_without_masks_are_counted(model, folder, tmp_path):
+    Image.fromarray(blocks().image).save(folder / "images" / "new.png")
+    result = run(folder, "--out", tmp_path / "out", "--failures", 0)
+    assert "2 measured, 1 could not be read, 1 images without masks left out" in result.stdout
 
 
 def test_the_same_command_goes_on_and_overwrite_begins_anew(model, folder, tmp_path):
@@ -135,6 +142,24 @@ def test_results_of_another_model_are_kept(model, folder, tmp_path):
     result = run(folder, "--out", tmp_path / "out", "--failures", 0)
     assert result.exit_code == 2
     assert "--overwrite" in result.output
+
+
+def test_results_of_a_folder_of_the_same_name_are_not_taken_over(model, folder, tmp_path):
+    assert run(folder, "--out", tmp_path / "out", "--failures", 0).exit_code == 0
+    other = tmp_path / "elsewhere" / "shapes"
+    shutil.copytree(folder, other)
+    result = run(other, "--out", tmp_path / "out", "--failures", 0)
+    assert result.exit_code == 2, result.output
+    assert "other data" in result.output
+
+
+@pytest.mark.parametrize("module", ["scipy", "matplotlib"])
+def test_what_is_not_installed_is_said_before_anything_is_measured(model, folder, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run(folder, "--out", tmp_path / "out", "--protocol", "box")
+    assert result.exit_code == 2, result.output
+    assert "segany[train]" in result.output
+    assert model.embedded == 0
 
 
 def test_help_does_not_import_torch():

@@ -7,9 +7,11 @@ from tests.evaluate.painting import Images, PaintingModel, blocks
 
 from segany import ImagePredictor
 from segany.evaluate.failures import CAPTION, TARGET_COLOUR, TILE, Failure, draw_failure, worst_objects
-from segany.evaluate.protocols import BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
+from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
+from segany.evaluate.recall import count_found, mask_overlaps
 from segany.evaluate.report import write_report
-from segany.evaluate.run import ModelFacts, evaluate
+from segany.evaluate.run import ModelFacts, Results, evaluate
+from segany.evaluate.tracking import VideoProtocol
 from segany.images import read_image
 
 PROTOCOLS = (ClickProtocol((1, 2)), BoxProtocol(), ClickCountProtocol())
@@ -34,6 +36,25 @@ def test_a_report_holds_numbers_a_plot_and_the_worst_objects(tmp_path):
     assert [path.name for path in write_report(results, data, subject_of, tmp_path, failures=0)] == [
         "results.json", "curves.png"
     ]  # fmt: skip
+
+
+def test_without_anything_measured_there_is_no_plot(tmp_path):
+    only_the_first_frame: dict[str, list[dict[str, object]]] = {
+        "clip": [{"object": 1, "frames": 0, "j": None, "f": None}]
+    }
+    overlaps = count_found(mask_overlaps([], []), [])
+    counts = {"objects": overlaps.objects.tolist(), "found": overlaps.found.tolist()}
+    no_objects = [{"masks": 3, "mask": counts, "box": counts}]
+    for protocol, records in (
+        (VideoProtocol(), only_the_first_frame),
+        (AutomaticProtocol(), {"a": no_objects}),
+        (ClickProtocol(), {"a": []}),
+    ):
+        facts = ModelFacts("m", "", "")
+        results = Results("little", facts, (protocol,), 1, 0, (), {protocol.name: records})
+        files = write_report(results, Images(), lambda one: one, tmp_path)
+        assert [path.name for path in files] == ["results.json"]
+        assert json.loads(files[0].read_text())["protocols"][protocol.name]["numbers"]["objects"] == 0
 
 
 def test_a_failure_shows_annotation_and_prediction_where_they_are():

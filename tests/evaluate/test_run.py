@@ -77,6 +77,14 @@ def test_results_of_another_model_are_not_taken_over(tmp_path):
     assert run(tmp_path, data, facts=tuned, overwrite=True).model == tuned
 
 
+def test_results_of_a_dataset_of_the_same_name_are_not_taken_over(tmp_path):
+    run(tmp_path, Images(blocks("a")), source="/one/little")
+    other = Images(blocks("a", empty=True))
+    with pytest.raises(OutputError, match="other data"):
+        run(tmp_path, other, source="/another/little")
+    assert run(tmp_path, other, source="/another/little", overwrite=True).left_out == 1
+
+
 def test_the_first_images_alone_and_then_more(tmp_path):
     data = Images(blocks("a"), blocks("b"), blocks("c"))
     assert run(tmp_path, data, limit=2).measured == 2

@@ -18,9 +18,10 @@ from segany.export import check_export
 from segany.export.check import scenes
 from segany.export.check_memory import MAX_ERROR, compare_memory, judge_memory
 from segany.export.graphs import MemoryAttentionGraph, MemoryEncoderGraph
+from segany.files import sha256_of
 from segany.models.sam2.model import Sam2
 from segany.runtime import OnnxModel, OpenVinoModel
-from segany.runtime.manifest import Manifest, MemoryRecord, sha256_of
+from segany.runtime.manifest import Manifest, MemoryRecord
 from segany.runtime.model import ExportedModel
 
 Run = Callable[[Mapping[str, Any]], dict[str, Any]]

@@ -20,7 +20,7 @@ from segany.export.graphs import Graph
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
-from segany.runtime.manifest import Precision
+from segany.runtime.manifest import FileRecord, Precision
 from segany.runtime.session import open_onnx
 from segany.types import Prompt
 
@@ -195,6 +195,37 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_manifest_of_something_else_is_no_export(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3, "name": "an extension", "files": {}}')
+    with pytest.raises(OutputError, match=r"holds something else .*manifest\.json"):
+        to_onnx(small_model("sam"), tmp_path)
+    assert (tmp_path / "manifest.json").is_file()
+
+
+def test_what_was_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(exported("sam"), folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds something else .*notes\.txt"):
+        to_onnx(small_model("sam"), folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_an_earlier_export_is_replaced_where_a_link_leads(tmp_path: Path) -> None:
+    folder, link = tmp_path / "disk" / "export", tmp_path / "link"
+    shutil.copytree(exported("sam"), folder)
+    before = json.loads((folder / "manifest.json").read_text())
+    before["files"]["of_earlier_versions"] = before["files"].pop("proposals")  # what is no longer known is replaced too
+    (folder / "manifest.json").write_text(json.dumps(before))
+    link.symlink_to(folder)
+    with module._replacing_folder(link) as temporary:
+        (temporary / "manifest.json").write_text("new")
+    assert link.is_symlink()
+    assert [path.read_text() for path in folder.iterdir()] == ["new"]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "link"}
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -247,9 +278,21 @@ def test_int8_is_measured_and_refused_below_the_limit(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "int8" / "manifest.json").read_text())
     assert stored["mean_iou"] == manifest.mean_iou
     assert 0.9 < stored["mean_iou"] < 1
+    encoder = manifest.files["encoder"].sha256
+    assert manifest.encoder_id == f"{small_model('sam').encoder_id}-int8-{encoder[:8]}"
     with pytest.raises(ExportError, match="refused: in int8"):
         to_onnx(small_model("sam"), tmp_path / "refused", precision="int8", calibrate=images, min_iou=1.0)
     assert not (tmp_path / "refused").exists()
+
+
+def test_embeddings_of_other_arithmetic_have_another_id() -> None:
+    encoders = [FileRecord(path="encoder.onnx", sha256=digest * 8, inputs=[], outputs=[]) for digest in ("ab", "cd")]
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    ids = [[module._encoder_id("weights", precision, one) for one in encoders] for precision in precisions]
+    assert ids[0] == ["weights"] * 2
+    assert ids[1][0] == ids[1][1] != "weights"
+    assert ids[2][0] != ids[2][1]  # calibrated with other images, it rounds otherwise
+    assert len({one for pair in ids for one in pair}) == 4
 
 
 @pytest.mark.slow

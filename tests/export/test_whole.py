@@ -81,6 +81,21 @@ def test_products_are_rounded_and_nothing_else(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["file.onnx"]
 
 
+def test_a_bias_without_weights_is_kept(path: Path) -> None:
+    model = onnx.load(str(path))
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    small = numpy_helper.to_array(tensors["small"]).copy()
+    small[3] = 0  # of an output that does nothing, as networks that were pruned have them
+    small[4] = 1e-20
+    tensors["small"].CopyFrom(numpy_helper.from_array(small, "small"))
+    onnx.save(model, str(path))
+    bias = numpy_helper.to_array(tensors["bias"])
+    quantise_products(path, "x", examples())
+    assert nodes_of(path)["gemm"].input[2] != "bias"
+    for run_it in (open_onnx(path, None), open_openvino(path, None, "f32")):
+        np.testing.assert_allclose(run_it({"x": examples()[0]})["y"][:, 3:5], np.tile(bias[3:5], (8, 1)), rtol=1e-5)
+
+
 def test_a_product_whose_range_is_of_outliers_stays_in_float32(path: Path) -> None:
     quantise_products(path, "x", examples(outlier=1000.0))
     nodes = nodes_of(path)

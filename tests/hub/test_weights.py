@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from segany.errors import WeightsError
+from segany.files import sha256_of
 from segany.hub import cache, cached_path, fetch_weights, remove_weights, weights_status
 from segany.models.registry import MODELS, UrlFile, find_spec
 
@@ -219,4 +220,4 @@ def test_every_model_has_a_source_whose_digest_is_known():
 @pytest.mark.weights
 def test_the_real_checkpoint_arrives(mobile_sam_path):
     assert mobile_sam_path.stat().st_size == 40_728_226
-    assert cache.sha256_of(mobile_sam_path) == find_spec("mobile_sam").sources[0].sha256
+    assert sha256_of(mobile_sam_path) == find_spec("mobile_sam").sources[0].sha256

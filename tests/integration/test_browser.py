@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import segany
 from segany import Embedding, Prompt
 from segany.export import onnx as exporting
 from segany.export.check import mask_iou, scenes
-from segany.export.graphs import Graph
+from segany.export.graphs import Graph, make_graphs
 from segany.predict.image import labelled_points
 from segany.types import Preprocessing
 
@@ -33,6 +34,10 @@ from benchmarks.web_page import open_browser, open_page, what_is_missing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+    from segany.models.promptable import PromptableModel
+
+Scene: TypeAlias = Callable[[], tuple[np.ndarray, dict[str, Prompt]]]
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 
@@ -58,8 +63,11 @@ def predictor(mobile_sam_path: Path) -> segany.ImagePredictor:
 
 @pytest.fixture(scope="module")
 def folder(browser: Browser, predictor: segany.ImagePredictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `to_onnx` writes, less the encoder, which no page loads, and the checks: they take a minute."""
+    """What `to_onnx` writes, less the checks and all files that no page loads: they take a minute."""
     folder, export = tmp_path_factory.mktemp("web"), exporting._export
+
+    def listed(model: PromptableModel) -> list[Graph]:
+        return [graph for graph in make_graphs(model) if graph.name in ("encoder", "decoder")]
 
     def only_the_decoder(graph: Graph, path: Path, opset: int) -> None:
         if graph.name == "decoder":
@@ -68,6 +76,7 @@ def folder(browser: Browser, predictor: segany.ImagePredictor, tmp_path_factory:
             path.touch()
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "make_graphs", listed)
         patch.setattr(exporting, "_export", only_the_decoder)
         exporting._write(predictor.model, folder, "fp32", [], exporting.DEFAULT_OPSET)  # type: ignore[arg-type]
     return folder
@@ -101,11 +110,23 @@ def portrait() -> tuple[np.ndarray, dict[str, Prompt]]:
     }
 
 
+@pytest.fixture(scope="module")
+def embed(predictor: segany.ImagePredictor) -> Callable[[Scene], Embedding]:
+    """The embedding of a scene, computed once."""
+    return cache(lambda scene: predictor.embed(scene()[0]))
+
+
 @pytest.mark.weights
 @pytest.mark.parametrize("scene", [landscape, portrait])
-def test_masks_are_those_of_torch(scene: Any, predictor: segany.ImagePredictor, folder: Path, page: Page) -> None:
-    image, prompts = scene()
-    exact = predictor.embed(image)
+def test_masks_are_those_of_torch(
+    scene: Scene,
+    embed: Callable[[Scene], Embedding],
+    predictor: segany.ImagePredictor,
+    folder: Path,
+    page: Page,
+) -> None:
+    _, prompts = scene()
+    exact = embed(scene)
     path = exact.save(folder / f"{scene.__name__}.safetensors", precision="fp16")
     assert 2 * 2**20 < path.stat().st_size < 2 * 2**20 + 1024
     rounded = Embedding.load(path)
@@ -130,10 +151,10 @@ def test_masks_are_those_of_torch(scene: Any, predictor: segany.ImagePredictor, 
 
 @pytest.mark.weights
 def test_threads_make_the_same_masks(
-    predictor: segany.ImagePredictor, folder: Path, page: Page, browser: Browser
+    embed: Callable[[Scene], Embedding], folder: Path, page: Page, browser: Browser
 ) -> None:
-    image, prompts = landscape()
-    predictor.embed(image).save(folder / "threads.safetensors")  # in float32, which the page reads as well
+    _, prompts = landscape()
+    embed(landscape).save(folder / "threads.safetensors")  # in float32, which the page reads as well
     opened = ("/files/manifest.json", "/files/threads.safetensors")
     expected = WebDecoder(page, *opened).decode(prompts["box"])
     with open_page(browser, folder) as other:
@@ -145,10 +166,14 @@ def test_threads_make_the_same_masks(
 
 @pytest.mark.weights
 def test_a_click_takes_less_than_two_seconds(
-    predictor: segany.ImagePredictor, folder: Path, page: Page, browser: Browser, capsys: pytest.CaptureFixture[str]
+    embed: Callable[[Scene], Embedding],
+    folder: Path,
+    page: Page,
+    browser: Browser,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    image, prompts = landscape()
-    path = predictor.embed(image).save(folder / "timed.safetensors", precision="fp16")
+    _, prompts = landscape()
+    path = embed(landscape).save(folder / "timed.safetensors", precision="fp16")
     web = WebDecoder(page, "/files/manifest.json", f"/files/{path.name}")
     seconds = median(web.seconds(prompts["point"], repeats=9))
     with capsys.disabled():
@@ -157,9 +182,9 @@ def test_a_click_takes_less_than_two_seconds(
 
 
 @pytest.mark.weights
-def test_clicks_may_overlap(predictor: segany.ImagePredictor, folder: Path, page: Page) -> None:
-    image, prompts = landscape()
-    predictor.embed(image).save(folder / "overlap.safetensors")
+def test_clicks_may_overlap(embed: Callable[[Scene], Embedding], folder: Path, page: Page) -> None:
+    _, prompts = landscape()
+    embed(landscape).save(folder / "overlap.safetensors")
     WebDecoder(page, "/files/manifest.json", "/files/overlap.safetensors")
     x, y = prompts["point"].points_xy[0].tolist()  # type: ignore[index]
     alone, *together = page.evaluate(

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from tests.export.exported import exported
 import segany
 from segany.errors import ConfigError, ExportError, MissingExtraError
 from segany.export.check import scenes
-from segany.runtime import OnnxModel, OpenVinoModel, session
+from segany.files import sha256_of
+from segany.runtime import OnnxModel, OpenVinoModel
 
 
 @pytest.fixture
@@ -82,15 +84,9 @@ def test_a_file_that_the_runtime_cannot_run(folder: Path, runtime: type[OnnxMode
     model.opset_import[0].version = 999
     model.graph.node[0].op_type = "Sorcery"
     onnx.save(model, str(path))
-    change(folder, lambda content: content["files"]["decoder"].update(sha256=session_digest(path)))  # type: ignore[index]
+    change(folder, lambda content: content["files"]["decoder"].update(sha256=sha256_of(path)))  # type: ignore[index]
     with pytest.raises(ExportError, match=r"cannot run .*decoder\.onnx.*lower --opset"):
         runtime(folder)
-
-
-def session_digest(path: Path) -> str:
-    from segany.runtime.manifest import sha256_of
-
-    return sha256_of(path)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "openvino-bf16"])
@@ -138,7 +134,23 @@ def test_bf16_makes_embeddings_of_its_own() -> None:
     assert OpenVinoModel(exported("sam"), arithmetic="bf16").encoder_id.endswith("-bf16")
     with pytest.raises(ConfigError, match="arithmetic must be"):
         OpenVinoModel(exported("sam"), arithmetic="int4")  # type: ignore[arg-type]
-    assert session.open_onnx is not None
+
+
+@pytest.mark.parametrize("runtime", [OnnxModel, OpenVinoModel])
+def test_threads_may_share_a_model(runtime: type[OnnxModel] | type[OpenVinoModel]) -> None:
+    model, images = runtime(exported("sam")), [np.roll(scenes()[0], 60 * step, axis=1) for step in range(6)]
+    points, labels = np.full((5, 2, 2), 100, dtype=np.float32), np.tile([1, -1], (5, 1))
+
+    def masks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = model.embed([image])[0]
+        some = [found.low_res for found in model.propose(features, points, labels, -np.inf)]
+        return model.predict_low_res(features, points, labels, None, multimask=True)[0], np.concatenate(some)
+
+    with ThreadPoolExecutor(4) as threads:  # before any other call: what is opened late is opened by several
+        together = list(threads.map(masks, images * 2))
+    for found, expected in zip(together, [masks(image) for image in images] * 2, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 WITHOUT_TORCH = """
@@ -185,4 +197,3 @@ def test_everything_runs_without_torch(family: str, tmp_path: Path) -> None:
     here = predictor.predict(predictor.embed(image), prompts).masks.sum()
     assert abs(int(area) - int(here)) <= 0.001 * int(here) + 10
     assert list((tmp_path / "export-out").iterdir())
-    assert np.asarray(Image.open(image)).ndim == 3

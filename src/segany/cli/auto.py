@@ -16,15 +16,14 @@ from segany.cli.done_notes import DoneNotes
 from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, find_images, load_model, parse_formats
 from segany.cli.pipeline import AutoPlan, Pipeline
 from segany.errors import CheckpointError, ConfigError
-from segany.files import path_errors
-from segany.hub.cache import sha256_of
+from segany.files import path_errors, sha256_of
 from segany.images import DEFAULT_MAX_PIXELS
 from segany.models.registry import DEFAULT_MODEL, MODELS
 from segany.output.record_formats import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
 from segany.output.records import LabelOrder
 from segany.output.writing import file_names
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
-from segany.runtime.manifest import MANIFEST_NAME, is_export
+from segany.runtime.manifest import MANIFEST_NAME, is_export, read_manifest
 
 Preset: TypeAlias = Literal["default", "sa1b"]
 
@@ -194,6 +193,7 @@ def _identity(model: str, runtime: RuntimeName | None) -> str:
         if model not in MODELS and Path(model).is_file():
             return f"sha256:{sha256_of(Path(model))}"
         if model not in MODELS and is_export(model):
+            read_manifest(Path(model))  # or the folder is no export, which this says
             return f"sha256:{sha256_of(Path(model) / MANIFEST_NAME)}"
     return model
 

@@ -31,6 +31,7 @@ from segany.evaluate.protocols import (
 from segany.evaluate.report import write_report
 from segany.evaluate.run import ModelFacts, Readable, Results, evaluate
 from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject
+from segany.extras import import_extra
 from segany.files import path_errors
 from segany.models.registry import DEFAULT_MODEL
 from segany.output.writing import file_names
@@ -41,6 +42,9 @@ ProposalPreset: TypeAlias = Literal["default", "paper"]
 
 PROTOCOLS = ("clicks", "box", "noc", "automatic", "video")
 DEFAULT_PROTOCOLS = "clicks,box"
+
+EXTRAS = {"scipy": "Evaluation needs SciPy", "matplotlib": "Plots need Matplotlib"}
+"""What is looked for before anything is measured, and not hours later, when it is first used."""
 
 SPEED_SECONDS = 600.0
 """The time left is reckoned from the speed of that long: images differ."""
@@ -91,6 +95,8 @@ def evaluate_command(
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
     datasets = [_open(path, layout, chosen) for path in data]
+    for module, what in EXTRAS.items():
+        import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
     loaded = load_model(model or default, runtime, device)
     subject_of = _subjects(loaded, chosen)
@@ -98,12 +104,13 @@ def evaluate_command(
     with path_errors(out, ConfigError):
         names = file_names([path.resolve() for path in data])
     results = []
-    for name, dataset in zip(names, datasets, strict=True):
+    for path, name, dataset in zip(data, names, datasets, strict=True):
+        source = f"{path.resolve()}, {type(dataset).__name__}"
         try:
             with _Bar(name, quiet=as_json) as bar:
                 found = evaluate(
                     dataset, subject_of, chosen, out / name, facts,
-                    name=name, limit=limit, overwrite=overwrite, progress=bar.show,
+                    name=name, source=source, limit=limit, overwrite=overwrite, progress=bar.show,
                 )  # fmt: skip
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
@@ -114,7 +121,7 @@ def evaluate_command(
         if as_json:
             print(json.dumps(found.as_json(), default=str))
     if not as_json:
-        _tell(results, out)
+        _tell(results, [len(getattr(dataset, "left_out", ())) for dataset in datasets], out)
 
 
 def _protocols(text: str, proposals: ProposalPreset) -> list[Protocol]:
@@ -173,8 +180,8 @@ class _Bar:
         )
 
 
-def _tell(results: Sequence[Results], out: Path) -> None:
-    """The numbers as tables, a row a number and a column a dataset."""
+def _tell(results: Sequence[Results], without_masks: Sequence[int], out: Path) -> None:
+    """The numbers as tables, a row a number and a column a dataset; and what of the datasets was not measured."""
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table(title=results[0].model.name, title_justify="left")
     table.add_column("")
@@ -186,9 +193,11 @@ def _tell(results: Sequence[Results], out: Path) -> None:
         for key in numbers[0]:
             table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
     console.print(table)
-    for one in results:
+    for one, without in zip(results, without_masks, strict=True):
         skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
         left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
+        if without:
+            left_out += f", {without} images without masks left out"
         console.print(Text(f"{one.dataset}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
         for item in one.skipped:
             console.print(Text(f"  {item.name}: {item.reason}"))

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from segany.cli.done_notes import DoneNotes
 from segany.errors import EmbeddingError, ImageError, OutputError, SeganyError
-from segany.hub.cache import sha256_of
+from segany.files import sha256_of
 from segany.images import image_id, read_image
 from segany.output.record_formats import RECORD_FORMATS, RecordedImage
 from segany.output.records import LabelOrder, MaskRecords

@@ -12,7 +12,7 @@ from segany.errors import OutputError
 from segany.evaluate.protocol import Record
 from segany.files import path_errors, write_error, write_file
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 """Goes up when earlier lines mean something else."""
 
 
@@ -40,7 +40,7 @@ class Journal:
             overwrite: begin it anew in any case.
 
         Raises:
-            OutputError: the file is of another model or other settings, is no such file, or cannot be
+            OutputError: the file is of another model, other data or other settings, is no such file, or cannot be
                 written.
         """
         self.path = path
@@ -50,8 +50,8 @@ class Journal:
             lines = path.read_text(encoding="utf-8").split("\n") if path.exists() and not overwrite else []
         if lines and lines[0] and f"{lines[0]}\n" != first:
             raise OutputError(
-                f"{path} was made with another model or other settings. Choose another folder, or say that it "
-                "may be overwritten (--overwrite)."
+                f"{path} was made with another model, other data or other settings. Choose another folder, or say "
+                "that it may be overwritten (--overwrite)."
             )
         for line in lines[1:-1]:  # after the last line break there is nothing, or a line that was cut short
             self._read(line)

@@ -30,7 +30,9 @@ def write_plot(results: Results, path: Path) -> Path | None:
         MissingExtraError: Matplotlib is not installed.
         OutputError: the file could not be written.
     """
-    drawn = [(draw, one) for one in results.protocols if (draw := _PANELS.get(type(one))) and results.flat_records(one)]
+    # Of videos of which only the first frame is annotated, for one, there are records but no scores.
+    scored = [one for one in results.protocols if results.numbers(one)["objects"]]
+    drawn = [(draw, one) for one in scored if (draw := _PANELS.get(type(one)))]
     if not drawn:
         return None
     figure_module = import_extra("matplotlib.figure", "Plots need Matplotlib", "train")
@@ -74,7 +76,7 @@ def _click_counts(axes: Any, results: Results, protocol: ClickCountProtocol) -> 
         axes.plot(counts, protocol.curve(records, quality), color=colour, marker=".", label=label)
     axes.set(title="Number of clicks (NoC)", xlabel="clicks", ylabel="share of objects done", ylim=(0, 1.02))
     axes.set_xticks([1, *range(5, protocol.max_clicks + 1, 5)])
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")
 
 
 def _automatic(axes: Any, results: Results, protocol: AutomaticProtocol) -> None:

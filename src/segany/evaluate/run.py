@@ -120,6 +120,7 @@ def evaluate(
     model: ModelFacts,
     *,
     name: str,
+    source: str = "",
     limit: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -133,20 +134,21 @@ def evaluate(
         folder: of the files `PROTOCOL.jsonl`, in which every image or video has a line once it is measured.
         model: which model it is; what others have measured is not taken over.
         name: what the dataset is called.
+        source: where it is and how it is read; what was measured on data of another source is not taken over.
         limit: only so many images or videos, the first ones.
         overwrite: measure everything anew.
         progress: told of the work.
 
     Raises:
         DataError: the dataset is empty, or nothing of it can be read.
-        OutputError: the folder holds results of another model or other settings, or cannot be written to.
+        OutputError: the folder holds results of another model, other data or other settings, or cannot be written to.
         ConfigError: there is no protocol, two have the same name, or the limit is no positive number.
     """
     names = _names(dataset, protocols, name, limit)
     journals = {
         one.name: Journal(
             folder / f"{one.name}.jsonl",
-            {"dataset": name, "model": asdict(model), "settings": one.settings},
+            {"dataset": name, "source": source, "model": asdict(model), "settings": one.settings},
             overwrite=overwrite,
         )
         for one in protocols

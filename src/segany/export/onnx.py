@@ -21,7 +21,7 @@ from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quiet import quiet
 from segany.export.whole import quantise_products, quantise_weights
 from segany.extras import import_extra
-from segany.files import path_errors, write_error, write_file
+from segany.files import path_errors, sha256_of, write_error, write_file
 from segany.images import ImageSource, read_image
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
@@ -34,7 +34,7 @@ from segany.runtime.manifest import (
     Precision,
     PreprocessingRecord,
     TensorRecord,
-    sha256_of,
+    foreign_files,
 )
 from segany.runtime.model import OnnxModel
 from segany.types import PixelArray
@@ -69,7 +69,7 @@ def to_onnx(
 
     Args:
         model: what `segany.load` returns, on the CPU and in float32.
-        folder: made, or replaced where it holds an earlier export.
+        folder: made, or replaced where it holds an earlier export and nothing else.
         precision: "fp32"; "fp16", where products with weights are in half precision and everything else is
             not; or "int8", where the encoder multiplies matrices in whole numbers and large ones are stored so.
         calibrate: images for int8, of the kind that will be segmented; about twenty do. The first three are
@@ -132,7 +132,7 @@ def _write(
         format_version=FORMAT_VERSION,
         segany_version=__version__,
         model=model.name,
-        encoder_id=weights_id if precision == "fp32" else f"{weights_id}-{precision}",
+        encoder_id=_encoder_id(weights_id, precision, files["encoder"]),
         weights_id=weights_id,
         precision=precision,
         opset=opset,
@@ -143,6 +143,13 @@ def _write(
         files=files,
     )
     _write_manifest(manifest, folder)
+
+
+def _encoder_id(weights_id: str, precision: Precision, encoder: FileRecord) -> str:
+    """Embeddings are only exchanged where the arithmetic is the same; that of int8 depends on the images as well."""
+    if precision == "fp32":
+        return weights_id
+    return f"{weights_id}-fp16" if precision == "fp16" else f"{weights_id}-int8-{encoder.sha256[:8]}"
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -219,8 +226,12 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
     with path_errors(folder, OutputError):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file. Choose another folder.")
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
-            raise OutputError(f"{folder} holds something else than an exported model. Choose another folder.")
+        folder = folder.resolve()  # of a link, the folder that it leads to is replaced
+        foreign = foreign_files(folder) if folder.is_dir() else []
+        if foreign:
+            raise OutputError(
+                f"{folder} holds something else than an exported model: {foreign[0]}. Choose another folder."
+            )
     temporary, before = (folder.parent / f".{uuid.uuid4().hex}.tmp" for _ in range(2))
     try:
         temporary.mkdir(parents=True)

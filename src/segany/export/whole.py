@@ -21,6 +21,9 @@ MULTIPLIED_LEVELS = 63
 """The same for weights that are multiplied as whole numbers. Processors without VNNI add two products with
 activations in 16 bits, which larger weights overflow: masks would depend on the processor."""
 
+MAX_BIAS = 2**30
+"""The largest whole number of a bias, which has 32 bits."""
+
 MIN_STORED = 2**18
 """Weights of a matrix whose arithmetic stays in float32, from which it is stored in whole numbers. Smaller
 matrices, those of attention in the decoder, hold few of the bytes and cause most of the error."""
@@ -175,12 +178,15 @@ def _multiply_whole(graph: Any, product: _Product, step: float) -> list[Any]:
     from onnx import numpy_helper
 
     node = product.node
-    whole, scale = _round(product, MULTIPLIED_LEVELS)
+    bias = None if product.bias is None else numpy_helper.to_array(product.bias)
+    # Where weights are next to nothing, the bias, a whole number of the same scale, must still fit.
+    smallest = 0.0 if bias is None else np.abs(bias) * (MULTIPLIED_LEVELS / step / MAX_BIAS)
+    whole, scale = _round(product, MULTIPLIED_LEVELS, smallest)
     node.input[1] = f"{node.name}.weights"
     nodes = [_restore(graph, node.input[1], whole, scale, product.axis)]
-    if product.bias is not None:
+    if bias is not None:
         scale = (step * scale).astype(np.float32)
-        whole = np.rint(numpy_helper.to_array(product.bias) / scale.astype(np.float64)).astype(np.int32)
+        whole = np.rint(bias / scale.astype(np.float64)).astype(np.int32)
         node.input[2] = f"{node.name}.bias"
         nodes.append(_restore(graph, node.input[2], whole, scale, 0))
     return nodes
@@ -199,13 +205,16 @@ def _round_activations(graph: Any, name: str, known: _Range) -> list[Any]:
     ]
 
 
-def _round(product: _Product, levels: int) -> tuple[npt.NDArray[Any], FloatArray]:
-    """Weights as int8, of which `levels` on each side of zero are used, and a scale for each output."""
+def _round(product: _Product, levels: int, smallest: FloatArray | float = 0.0) -> tuple[npt.NDArray[Any], FloatArray]:
+    """Weights as int8, of which `levels` on each side of zero are used, and a scale for each output.
+
+    The scale is one for weights up to `smallest` at least.
+    """
     from onnx import numpy_helper
 
     weights = numpy_helper.to_array(product.matrix)
     largest = np.abs(weights).max(axis=1 - product.axis)
-    scale = np.maximum(largest, 1e-12).astype(np.float32) / np.float32(levels)
+    scale = np.maximum(np.maximum(largest, smallest), 1e-12).astype(np.float32) / np.float32(levels)
     return np.rint(weights / np.expand_dims(scale, 1 - product.axis)).astype(np.int8), scale
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from segany.files import sha256_of
 from segany.hub.progress import ProgressCallback
 from segany.models.registry import ModelSpec, WeightSource
 
@@ -36,7 +36,6 @@ DISK_ADVICE = {
 """Failures of the disk, which no other source of the weights can help with, and what to do."""
 
 _PART_SUFFIX = ".part"
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -93,15 +92,6 @@ def known_sha256(path: Path) -> str:
     digest = sha256_of(path)
     _write_note(path, fingerprint, digest)
     return digest
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def install(arrived: Path, path: Path, digest: str) -> None:

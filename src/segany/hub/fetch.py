@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from segany.errors import WeightsError
-from segany.hub.cache import CACHE_VARIABLE, sha256_of
+from segany.files import sha256_of
+from segany.hub.cache import CACHE_VARIABLE
 from segany.hub.progress import ProgressCallback
 
 ATTEMPTS = 3

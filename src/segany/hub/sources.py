@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segany.files import sha256_of
 from segany.hub import cache
 from segany.hub.fetch import SourceUnavailable, download, require_space
 from segany.hub.progress import ProgressCallback
@@ -109,7 +110,7 @@ def _from_hub(source: HubFile, spec: ModelSpec) -> tuple[Path, str]:
         if isinstance(error, OSError) and error.errno in cache.DISK_ADVICE:
             raise
         raise SourceUnavailable(_first_line(error)) from error
-    digest = cache.sha256_of(arrived)
+    digest = sha256_of(arrived)
     _check(arrived, digest, source.sha256)
     return arrived, digest
 

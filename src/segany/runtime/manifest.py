@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segany.errors import ConfigError, ExportError
-from segany.files import path_errors
+from segany.files import path_errors, sha256_of
 from segany.types import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
@@ -157,6 +156,32 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def foreign_files(folder: Path) -> list[str]:
+    """Names in a folder that are not of an exported model, of whatever version, in order.
+
+    A manifest that is no export's is one of them: browsers and packagers have files of that name, too.
+    """
+    path, known = folder / MANIFEST_NAME, set[str]()
+    if path.is_file():
+        try:
+            parts = _Parts.model_validate_json(path.read_bytes()).files.values()
+        except ValidationError:
+            pass
+        else:
+            known = {MANIFEST_NAME} | {part.path for part in parts} | {part.data for part in parts if part.data}
+    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+
+
+class _Part(BaseModel):
+    path: str
+    data: str | None = None
+
+
+class _Parts(BaseModel):
+    format_version: int
+    files: dict[str, _Part]
+
+
 class _Version(BaseModel):
     format_version: int
 
@@ -171,12 +196,3 @@ def _check_version(text: bytes, path: Path) -> None:
             f"{path} has format version {version}; this segany reads version {FORMAT_VERSION}. "
             "Install a newer segany, or export the model again."
         )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
