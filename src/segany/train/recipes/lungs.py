@@ -1,6 +1,6 @@
 """MobileSAM learns lungs: its prompt encoder and mask decoder, on 199 chest X-rays, features computed once.
 
-segany train lungs --out runs/lungs
+    segany train lungs --out runs/lungs
 
 The films (30 MB, with lung masks drawn by people) are fetched on first use; 100 of them are held out.
 Cost: 16 minutes on two CPU cores. Score: mean IoU of one click 0.37 to 0.91, of a box 0.77 to 0.93.
