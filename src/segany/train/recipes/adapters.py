@@ -4,7 +4,7 @@
 
 `best.safetensors` has the adapters merged: a model of the usual names and speed.
 
-COST_HERE
+Cost and score: not measured for a whole training. Each step runs the image encoder forward and backward.
 """
 
 from __future__ import annotations

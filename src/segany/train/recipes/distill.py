@@ -8,7 +8,6 @@ teacher's embeddings are computed once and kept, 2 MB an image; `--set task.cach
 find them too, and `--set task.keep=false` keeps none, which random crops and flips need.
 
 Cost: the authors of MobileSAM took less than a day on one GPU, with 1% of SA-1B.
-COST_HERE
 Score: not measured here.
 """
 

@@ -11,7 +11,6 @@ Or going on from released weights, with a learning rate that keeps what they hav
         --set loop.warmup_steps=100 --set loop.decay=cosine --set loop.validate_every=200
 
 Cost: the authors trained SAM with ViT-H, on 11 million images, for 68 hours on 256 A100 GPUs.
-COST_HERE
 Score: not measured here; a whole training of ViT-B is beyond a desktop.
 """
 
