@@ -80,6 +80,7 @@ class RunFolder:
         with _writing(path):
             self._metrics = path.open("a", encoding="utf-8")
         import_extra("tensorboard", "Training writes logs for TensorBoard", "train")
+        import_extra("matplotlib", "Loss curves need matplotlib", "train")  # now, and not after the first validation
         from torch.utils.tensorboard import SummaryWriter
 
         board = self.path / "tensorboard"
