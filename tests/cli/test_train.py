@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -139,6 +140,28 @@ def test_stopping_and_going_on() -> None:
     result = run("--resume")
     assert "going on after step 4 of 6" in result.stdout
     assert losses() == whole
+
+
+def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under torchrun: the training stops, though this process was told nothing."""
+    from segany.train.processes import Processes
+
+    monkeypatch.setattr(
+        Processes,
+        "gather",
+        lambda self, share: [dataclasses.replace(share, wants_stop=True)] if hasattr(share, "wants_stop") else [share],
+    )
+    result = run()
+    assert "Interrupted after step 1 of 6, which is saved." in result.stdout
+
+
+def test_a_folder_of_another_run_is_refused_before_the_task_is_built() -> None:
+    assert run("--limit-steps", "1").exit_code == 0
+    Path("colours.py").write_text(RECIPE.replace("    build=Task,", "    build=lambda *_: 1 / 0,"))
+    for arguments, message in (([], "holds a run already"), (["--resume", "--set", "loop.lr=1"], "of another recipe")):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
 
 
 def test_fields_are_changed_and_explained() -> None:

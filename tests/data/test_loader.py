@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,6 +233,24 @@ class Deadly(Shapes):
 def test_a_worker_that_dies() -> None:
     with loader(Deadly(4), workers=1) as dying, pytest.raises(DataError, match="has died"):
         epochs(dying)
+
+
+def test_a_dataset_that_workers_cannot_have() -> None:
+    class Local(Shapes):
+        """Of a class that no module has."""
+
+    with loader(Local(4), workers=1) as here, pytest.raises(DataError, match=r"cannot be given.*workers=0"):
+        epochs(here)
+
+
+def test_a_dataset_of_a_module_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that a recipe's file has defined."""
+    module = types.ModuleType("not_on_any_path")
+    kind = type("Mine", (Shapes,), {"__module__": module.__name__})
+    module.Mine = kind  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with loader(kind(4), workers=1) as there, pytest.raises(DataError, match=r"No module named.*workers=0"):
+        epochs(there)
 
 
 PROGRAM = """

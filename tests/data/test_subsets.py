@@ -47,7 +47,7 @@ def test_folders_stay_together() -> None:
     assert len(held_out) == 5
 
 
-@pytest.mark.parametrize("held_out", [0, -1, 1.5, float("nan")])
+@pytest.mark.parametrize("held_out", [0, -1, 1.5, float("nan"), float("inf")])
 def test_no_number(held_out: float) -> None:
     with pytest.raises(ConfigError, match="held_out must be"):
         split_by_name(Shapes(10), held_out)

@@ -71,6 +71,16 @@ def test_precision_of_the_training_is_not_that_of_features(tmp_path: Path, model
     assert torch.equal(feature, _direct(model, ITEMS[0].image)[0])
 
 
+def test_a_model_in_training_has_the_features_of_inference(tmp_path: Path) -> None:
+    model = small_sam(SMALL_TINY_VIT)
+    (expected,) = _direct(model, ITEMS[0].image)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    assert torch.equal(feature, expected)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_decoder_learns_from_features(tmp_path: Path, model: Sam) -> None:
     store = EmbeddingStore(tmp_path, model)
     points, labels = torch.tensor([[[80.0, 90.0]]]), torch.tensor([[1]])

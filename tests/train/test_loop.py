@@ -126,10 +126,38 @@ def test_activations_computed_anew_change_nothing(tmp_path):
     plain, _, _ = run(tmp_path / "plain", task=MeanTask(dropout=0.3))
     task = MeanTask(dropout=0.3)
     calls = []
-    task.module.layers[0].register_forward_pre_hook(lambda module, given: calls.append(torch.is_grad_enabled()))
+    task.module.layers[0].register_forward_pre_hook(lambda module, given: calls.append(module))
+    task.module.layers[0] = torch.nn.Sequential(task.module.layers[0])  # the block, within which the hook is
     again, task, _ = run(tmp_path / "again", changed(checkpoint_activations=True), task)
     assert again.losses == plain.losses
+    assert len(calls) == 2 * len(again.steps) + 1  # the last is validation
     assert "forward" not in vars(task.module.layers[0])
+
+
+def test_activations_of_blocks_in_evaluation_are_computed_anew_too(tmp_path):
+    """A task may hold an encoder's batch norms so, and train its weights."""
+    task, calls = MeanTask(), []
+    task.module.layers[0].register_forward_pre_hook(lambda module, given: calls.append(module))
+    task.module.layers[0] = torch.nn.Sequential(task.module.layers[0])
+    plain = task.losses
+    task.losses = lambda items: [task.module.layers.eval(), plain(items)][1]
+    run(tmp_path, changed(steps=3, checkpoint_activations=True), task)
+    assert len(calls) == 2 * 3 + 1
+
+
+def test_batch_norms_learn_from_a_batch_once(tmp_path):
+    """Though their activations are computed twice."""
+    states = []
+    for name, twice in (("plain", False), ("again", True)):
+        task = MeanTask()
+        task.module.layers[0] = torch.nn.Sequential(task.module.layers[0], torch.nn.BatchNorm1d(8))
+        run(tmp_path / name, changed(steps=3, checkpoint_activations=twice), task)
+        assert task.module.layers[0][1].momentum == 0.1
+        states.append(task.module.state_dict())
+    plain, again = states
+    assert plain.keys() == again.keys()
+    for name, value in plain.items():
+        assert torch.equal(again[name], value), name
 
 
 def test_blocks_are_compiled_and_names_stay(tmp_path, monkeypatch):

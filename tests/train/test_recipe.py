@@ -203,4 +203,8 @@ def test_a_recipe_that_is_not_there(tmp_path, monkeypatch):
 def test_a_recipe_is_checked():
     with pytest.raises(ConfigError, match="needs a title"):
         TrainingRecipe(title=" ", build=print, task=TaskNumbers(), items=TaskNumbers())
+    with pytest.raises(ConfigError, match="task of a recipe is a frozen dataclass with its numbers, not None"):
+        TrainingRecipe(title="Mine", build=print, task=None, items=TaskNumbers())
+    with pytest.raises(ConfigError, match="items of a recipe is a frozen dataclass"):
+        TrainingRecipe(title="Mine", build=print, task=TaskNumbers(), items=TaskNumbers)
     assert RECIPE_FOLDER.name == "recipes"

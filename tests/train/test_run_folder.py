@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ import safetensors.torch
 import torch
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tests.models_for_tests import small_sam
 from tests.train.loop_for_tests import MeanTask
 from tests.train.test_loop import changed, run
 
 import segany
-from segany.errors import CheckpointError, OutputError
+from segany.errors import CheckpointError, MissingExtraError, OutputError
 from segany.models.model_file import config_from_json, config_to_json, save_model, saved_spec, write_tensors
 from segany.models.registry import MODELS
 
@@ -76,6 +78,29 @@ def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, what):
     assert not list(tmp_path.glob(".*.tmp"))
     _, _, result = run(tmp_path, config, resume=True)
     assert result.end == "finished"
+
+
+def test_a_last_model_without_space_is_written_when_the_run_goes_on(tmp_path, monkeypatch):
+    config = changed(save_every=None, validate_every=None)
+    task = MeanTask()
+    task.validate = lambda: {}  # so that the last model is the best
+    with monkeypatch.context() as patched:
+        patched.setattr(safetensors.torch, "save_file", full_disk(tmp_path, patched, "last.safetensors"))
+        with pytest.raises(OutputError):
+            run(tmp_path, config, task)
+    task = MeanTask()
+    task.validate = lambda: {}
+    _, _, result = run(tmp_path, config, task, resume=True)
+    saved = load_file(result.best)
+    assert torch.equal(saved["head.weight"], task.module.head.weight)
+
+
+def test_what_curves_need_is_asked_for_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    task = MeanTask()
+    with pytest.raises(MissingExtraError, match=r"matplotlib.*segany\[train\]"):
+        run(tmp_path, changed(), task)
+    assert not task.runs
 
 
 def full_disk(folder, monkeypatch, what):

@@ -18,6 +18,8 @@ from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
 from segany.train.init import initialise
+from segany.train.interaction import Interaction
+from segany.train.prompts import plan_prompts
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
 from segany.train.task import Task
@@ -324,6 +326,16 @@ def test_what_a_model_cannot_do_is_refused_before_training() -> None:
         SamTask(small_model(), SamRecipe(), features=lambda item: [])
     with pytest.raises(ConfigError, match="loss_side 256"):
         SamTask(small_model(), SamRecipe(loss_side=256))
+
+
+def test_objects_are_prompted_without_float64_on_the_device() -> None:
+    """Which Apple's devices do not have."""
+    item = shape_item(1, 128)
+    plan = plan_prompts(3, len(item.masks), iterations=3, repeats=1, box_chance=0.0)
+    prompted = Interaction(0, item, plan, SHORT, torch.device("cpu"), boxes=False)
+    tensors = [value for value in vars(prompted).values() if isinstance(value, Tensor)]
+    assert len(tensors) == 5
+    assert torch.float64 not in {tensor.dtype for tensor in tensors}
 
 
 def test_an_item_of_another_size_is_refused_by_name() -> None:

@@ -99,7 +99,8 @@ def train(
     with StopSignal((signal.SIGINT, signal.SIGTERM)) as stop, TrainReporter(chosen, is_main=is_main) as reporter:
         result = run_recipe(chosen, options, observer=reporter, stop=lambda: stop.is_set)
     if is_main:
-        reporter.summarise(result, is_stopped=stop.is_set)
+        # Under torchrun the signal may have come to another process.
+        reporter.summarise(result, is_stopped=stop.is_set or limit_steps is None)
     if stop.number is not None and result.end == "interrupted":
         raise typer.Exit(128 + stop.number)
 

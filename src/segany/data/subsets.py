@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 
 from segany.data.item import AnnotatedImage, Dataset
@@ -67,7 +68,7 @@ def split_by_name(
         DataError: nothing would be left on one side.
     """
     is_share = 0 < held_out < 1
-    check(is_share or (held_out >= 1 and held_out == int(held_out)),
+    check(is_share or (1 <= held_out < math.inf and held_out == int(held_out)),
           f"held_out must be a share between 0 and 1 or a whole number, got {held_out}.")  # fmt: skip
     groups = [name.rpartition("/")[0] if by_folder else name for name in dataset.names]
     ranked = sorted(set(groups), key=lambda group: _digest(seed, group))

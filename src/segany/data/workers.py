@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -34,12 +35,20 @@ class WorkerPool:
     """Worker processes that share a dataset. They end with `close`, with this process, and however that ends."""
 
     def __init__(self, dataset: Dataset, config: ItemConfig, workers: int) -> None:
-        """Each worker gets a copy of the dataset, through pickle, once."""
+        """Each worker gets a copy of the dataset, through pickle, once.
+
+        Raises:
+            DataError: the dataset does not go through pickle.
+        """
+        try:
+            packed = pickle.dumps(dataset)
+        except Exception as error:  # whatever a dataset of the user's holds
+            raise _not_sent(error) from error
         self._executor = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(dataset, config),
+            initargs=(packed, config),
         )
 
     def submit(self, slot: Slot) -> Future[_Answer]:
@@ -58,7 +67,7 @@ class WorkerPool:
         """Wait for a slot to be filled.
 
         Raises:
-            DataError: as for `load_slot`; or a worker has died.
+            DataError: as for `load_slot`; or a worker has died, or cannot have the dataset.
         """
         try:
             answer = waiting.result()
@@ -95,16 +104,27 @@ def _died() -> DataError:
     )
 
 
-_dataset: Dataset | None = None
+def _not_sent(error: Exception) -> DataError:
+    return DataError(
+        f"The dataset cannot be given to processes that load images ({type(error).__name__}: {error}). Use no workers "
+        "(--set loop.workers=0), or have its class in a module that can be imported: a recipe's own file is none."
+    )
+
+
+_dataset: Dataset | DataError | None = None
 _config: ItemConfig | None = None
-"""What a worker loads from. Set once, in workers only."""
+"""What a worker loads from, or why it cannot. Set once, in workers only."""
 
 
-def _begin(dataset: Dataset, config: ItemConfig) -> None:
+def _begin(packed: bytes, config: ItemConfig) -> None:
     global _dataset, _config  # all that the tasks of a worker share
-    _dataset, _config = dataset, config
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        found: Dataset | DataError = pickle.loads(packed)
+    except Exception as error:  # raised here, it would end the worker without a word
+        found = _not_sent(error)
+    _dataset, _config = found, config
 
 
 def _end_with_parent() -> None:
@@ -116,6 +136,8 @@ def _end_with_parent() -> None:
 
 
 def _load(slot: Slot) -> _Answer:
+    if isinstance(_dataset, DataError):
+        raise _dataset
     assert _dataset is not None
     assert _config is not None
     loaded = load_slot(_dataset, _config, slot)

@@ -47,10 +47,30 @@ def prepared_blocks(blocks: Sequence[nn.Module], config: LoopConfig) -> Iterator
 
 def _recompute(block: nn.Module) -> None:
     forward = block.forward
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def contexts() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+        return contextlib.nullcontext(), _statistics_kept(norms)
 
     def forward_twice(*args: Any, **options: Any) -> Any:
-        if block.training and torch.is_grad_enabled():
-            return checkpoint(forward, *args, use_reentrant=False, **options)
-        return forward(*args, **options)
+        if not torch.is_grad_enabled():
+            return forward(*args, **options)
+        # Blocks that are compiled take no contexts, and change statistics once as it is.
+        if norms and not torch.compiler.is_compiling():
+            options["context_fn"] = contexts
+        return checkpoint(forward, *args, use_reentrant=False, **options)
 
     block.forward = forward_twice
+
+
+@contextlib.contextmanager
+def _statistics_kept(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Have batch norms learn nothing from a batch that they have seen already."""
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count

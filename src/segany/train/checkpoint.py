@@ -47,23 +47,25 @@ class Progress:
     since_best: int = 0
 
 
+def check_finite(module: nn.Module, step: int) -> None:
+    """Raise `TrainingError` where trained weights are no numbers any more, so that they are not saved."""
+    bad = [name for name, value in _trained(module).items() if not torch.isfinite(value).all()]
+    if bad:
+        raise TrainingError(
+            f"After step {step}, {len(bad)} of the weights are no numbers any more ({bad[0]} is the first). "
+            "They were not saved. Go on from the last checkpoint with a lower learning rate, or clip gradients."
+        )
+
+
 def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
     """Write the trained weights, the buffers, the optimiser's state, and how far the training is.
 
     Weights that are not trained are not in it; a digest of them is, by which another model is told.
 
     Raises:
-        TrainingError: weights are no numbers any more; the state on disk stays.
         OutputError: the file could not be written; the state on disk stays.
     """
-    trained = _trained(module)
-    bad = [name for name, value in trained.items() if not torch.isfinite(value).all()]
-    if bad:
-        raise TrainingError(
-            f"After step {progress.step}, {len(bad)} of the weights are no numbers any more ({bad[0]} is the first). "
-            "They were not saved. Go on from the last checkpoint with a lower learning rate, or clip gradients."
-        )
-    tensors = {_MODULE + name: value for name, value in trained.items()}
+    tensors = {_MODULE + name: value for name, value in _trained(module).items()}
     for name, values in _optimiser_state(module, optimiser).items():
         tensors |= {f"{_OPTIMISER}{key}/{name}": value for key, value in values.items()}
     facts = {"version": STATE_VERSION, "frozen": _frozen_digest(module), **asdict(progress)}

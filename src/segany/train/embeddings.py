@@ -139,6 +139,7 @@ class EmbeddingStore:
     def _compute(self, items: Sequence[TrainingItem]) -> list[Maps]:
         if not items:
             return []
+        self.model.image_encoder.eval()  # in training, batch norms would follow these images
         # Whatever precision the training around it has, the same item has the same features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             features = self.model.encode_features(self.model._normalise([item.image for item in items]))

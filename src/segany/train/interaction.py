@@ -38,7 +38,7 @@ class Interaction:
         self.masks = torch.from_numpy(data.masks[chosen]).to(device)  # bool [N, S, S]
         size = self.masks.shape[-1]
         self.truth = shrink_masks(self.masks, recipe.loss_side or size)
-        self.draws = torch.from_numpy(plan.draws[:, chosen]).to(device)
+        self.draws = torch.from_numpy(plan.draws[:, chosen].astype(np.float32)).to(device)  # MPS has no float64
         self.repeats = plan.repeats
         self.mask_logits: Tensor | None = None
         self.losses: list[ObjectLosses] = []

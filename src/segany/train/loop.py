@@ -17,7 +17,7 @@ from segany.data.item import TrainingItem
 from segany.errors import TrainingError
 from segany.train.batches import Batches, HasBlocks, SavesAnotherModule, ShowsSamples
 from segany.train.blocks import blocks_of, prepared_blocks
-from segany.train.checkpoint import Progress, load_state, save_module, save_state
+from segany.train.checkpoint import Progress, check_finite, load_state, save_module, save_state
 from segany.train.loop_config import LoopConfig
 from segany.train.loop_report import End, Observer, StepLog, TrainingResult
 from segany.train.processes import Processes
@@ -304,11 +304,13 @@ class _Training:
         step, folder, module = self.progress.step, self.folder, self._module_for_use()
         for damaged, without_masks in skipped:
             folder.write_skipped(damaged, without_masks)
-        save_state(folder.state, self.task.module, self.optimiser, self.progress)
+        check_finite(self.task.module, step)
         save_module(folder.last, module, self._notes())
         if self.config.keep:
             save_module(folder.step_model(step), module, self._notes())
             folder.drop_models(self.config.keep)
+        # After the models: where one of them cannot be written, a run that goes on writes it then.
+        save_state(folder.state, self.task.module, self.optimiser, self.progress)
         self.observer.saved(step)
 
     def _module_for_use(self) -> nn.Module:

@@ -55,7 +55,7 @@ def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         regions: bool [N, H, W], none of them empty.
-        draws: float64 [N], uniform in 0..1.
+        draws: floating-point [N], uniform in 0..1.
 
     Returns:
         int64 [N, 2], xy.
@@ -79,7 +79,7 @@ def correct(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Te
 
     Args:
         predicted, truth: bool [N, H, W]; no true mask is empty.
-        draws: float64 [N], uniform in 0..1.
+        draws: floating-point [N], uniform in 0..1.
 
     Returns:
         int64 [N, 2], xy, and labels int64 [N], 1 or 0.

@@ -12,7 +12,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,12 @@ class TrainingRecipe:
         check(bool(self.title.strip()), "A recipe needs a title.")
         check(callable(self.build), "build of a recipe is a function of the recipe and its ingredients.")
         check(isinstance(self.loop, LoopConfig), f"loop of a recipe is a LoopConfig, not {type(self.loop).__name__}.")
+        for name in ("task", "items"):
+            config = getattr(self, name)
+            check(
+                is_dataclass(config) and not isinstance(config, type),
+                f"{name} of a recipe is a frozen dataclass with its numbers, not {config!r}.",
+            )
 
     def changed(self, settings: Iterable[str]) -> TrainingRecipe:
         """The recipe with other numbers: `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=false`.

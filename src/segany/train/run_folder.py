@@ -42,6 +42,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.best, self.last, self.state = path / BEST, path / LAST, path / STATE
+        self._described = path / "config.json"
         self._metrics: Any = None
         self._board: Any = None
 
@@ -60,7 +61,12 @@ class RunFolder:
             TrainingError: another run is there, or one that was not asked for.
             OutputError: nothing can be written there.
         """
-        described = self.path / "config.json"
+        self.check_free(description, resume=resume)
+        write_file(self._described, json.dumps(description, indent=2).encode() + b"\n")
+        return self.state.exists()
+
+    def check_free(self, description: Mapping[str, Any], *, resume: bool) -> None:
+        """Raise as `begin` does where the folder cannot be taken; nothing is written."""
         with path_errors(self.path, OutputError):
             is_there = any(path.exists() for path in (self.state, self.best, self.last))
         if is_there and not resume:
@@ -68,9 +74,7 @@ class RunFolder:
                 f"{self.path} holds a run already. Go on with it by --resume (resume=True), or choose another folder."
             )
         if is_there:
-            self._check_same(described, json.loads(json.dumps(description)))
-        write_file(described, json.dumps(description, indent=2).encode() + b"\n")
-        return self.state.exists()
+            self._check_same(json.loads(json.dumps(description)))
 
     def open_logs(self, step: int) -> None:
         """Go on with the logs after a step, from -1 for a new run; what they hold of later ones was lost, and goes."""
@@ -80,6 +84,7 @@ class RunFolder:
         with _writing(path):
             self._metrics = path.open("a", encoding="utf-8")
         import_extra("tensorboard", "Training writes logs for TensorBoard", "train")
+        import_extra("matplotlib", "Loss curves need matplotlib", "train")  # now, and not after the first validation
         from torch.utils.tensorboard import SummaryWriter
 
         board = self.path / "tensorboard"
@@ -165,11 +170,13 @@ class RunFolder:
         for path in kept[: max(0, len(kept) - keep)]:
             path.unlink(missing_ok=True)
 
-    def _check_same(self, described: Path, now: Mapping[str, Any]) -> None:
+    def _check_same(self, now: Mapping[str, Any]) -> None:
         try:
-            before = json.loads(described.read_text(encoding="utf-8"))
+            before = json.loads(self._described.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise TrainingError(f"{described} cannot be read ({error}), so the run there cannot be resumed.") from error
+            raise TrainingError(
+                f"{self._described} cannot be read ({error}), so the run there cannot be resumed."
+            ) from error
         allowed = {f"loop.{name}" for name in MAY_CHANGE}
         old, new = dict(_flat(before)), dict(_flat(now))
         other = [name for name in {**old, **new} if name not in allowed and old.get(name) != new.get(name)]

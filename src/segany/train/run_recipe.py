@@ -26,6 +26,7 @@ from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
 from segany.train.processes import joined_processes
 from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
+from segany.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ def run_recipe(
             "task": _json(recipe.task),
             "items": _json(recipe.items),
         }
+        # Before the task is built, which may take long: it may compute the embeddings of all images.
+        folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
+        processes.on_main(lambda: folder.check_free(described, resume=options.resume))
         task = recipe.build(recipe, Ingredients(model, data, options.out, device))
         loop, process = recipe.loop, (processes.rank, processes.world)
         with Loader(
