@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from segany.errors import ExportError
 from segany.export.precision import fold_constants, store_in_half
 from segany.export.whole import MIN_STORED, quantise_products, quantise_weights
 from segany.runtime.session import open_onnx, open_openvino
@@ -117,6 +118,15 @@ def test_large_matrices_are_stored_in_whole_numbers(path: Path) -> None:
     assert path.stat().st_size < quantised - WIDTH * WIDTH
     assert nodes_of(path)["gemm"].input[1] == "small.restored"
     assert 0 < relative(run(path, x), before) < 0.01
+
+
+def test_an_opset_that_the_runtime_lacks_is_said(path: Path) -> None:
+    model = onnx.load(str(path))
+    model.graph.node[2].op_type = "Gelu"  # of opset 20
+    model.opset_import[0].version = 18
+    onnx.save(model, str(path))
+    with pytest.raises(ExportError, match=r"cannot run the file as it was exported: .*Choose another --opset"):
+        fold_constants(path)
 
 
 def test_what_repeats_is_stored_once(path: Path) -> None:

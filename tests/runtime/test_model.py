@@ -19,6 +19,8 @@ from segany.errors import ConfigError, ExportError, MissingExtraError
 from segany.export.check import scenes
 from segany.files import sha256_of
 from segany.runtime import OnnxModel, OpenVinoModel
+from segany.runtime import model as module
+from segany.runtime.session import Session
 
 
 @pytest.fixture
@@ -134,6 +136,19 @@ def test_bf16_makes_embeddings_of_its_own() -> None:
     assert OpenVinoModel(exported("sam"), arithmetic="bf16").encoder_id.endswith("-bf16")
     with pytest.raises(ConfigError, match="arithmetic must be"):
         OpenVinoModel(exported("sam"), arithmetic="int4")  # type: ignore[arg-type]
+
+
+def test_in_bf16_the_encoder_alone_is_less_precise(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: dict[str, str] = {}
+
+    def open_openvino(path: Path, device: str | None, precision: str) -> Session:
+        opened[path.stem] = precision
+        return lambda _: {}
+
+    monkeypatch.setattr(module, "open_openvino", open_openvino)
+    model = OpenVinoModel(exported("sam"), arithmetic="bf16")
+    model.open("proposals")
+    assert opened == {"encoder": "bf16", "decoder": "f32", "proposals": "f32"}
 
 
 @pytest.mark.parametrize("runtime", [OnnxModel, OpenVinoModel])

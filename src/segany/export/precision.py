@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from segany.errors import ExportError
+
 UPSCALING = "upscaler.first_step"
 """Name of the weights that the decoder upscales masks with."""
 
@@ -23,6 +25,10 @@ def fold_constants(path: Path) -> None:
 
     ONNX Runtime would do it at every start; others may not, and weights that are computed cannot be quantised.
     Only optimisations that leave standard operators are used.
+
+    Raises:
+        ExportError: ONNX Runtime cannot run the file: it was exported with an opset that the exporter or the
+            runtime lacks.
     """
     import onnx
     import onnxruntime
@@ -31,7 +37,14 @@ def fold_constants(path: Path) -> None:
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
-    onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    try:
+        onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # it has no common type of its own
+        reason = str(error).strip().splitlines()[:1]
+        raise ExportError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot run the {path.stem} as it was exported: {' '.join(reason)} "
+            "Choose another --opset; the default is 20."
+        ) from error
     model = onnx.load(str(path))
     used = {node.domain for node in model.graph.node}
     imports = [entry for entry in model.opset_import if entry.domain in used]
