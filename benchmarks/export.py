@@ -138,7 +138,13 @@ def _export_all(model: str, weights: str, parent: Path, calibrate: Path | None) 
         judged = nullcontext() if model == "mobile_sam" else patch.object(check, "_judge")
         try:
             with judged:
-                to_onnx(loaded, folder, precision=precision, calibrate=images, min_iou=0.0)
+                to_onnx(
+                    loaded,
+                    folder,
+                    precision=precision,
+                    calibrate=images if precision == "int8" else (),
+                    min_iou=0.0,
+                )
             note = ""
         except segany.ExportError as error:
             note = str(error)

@@ -78,10 +78,9 @@ class Processes:
         for parameter in wanted:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        waits = [dist.all_reduce(parameter.grad, async_op=True) for parameter in wanted]
-        for wait in waits:
-            if wait is not None:
-                wait.wait()
+        # One after the other and waited for: what is still under way when a process ends may abort it.
+        for parameter in wanted:
+            dist.all_reduce(parameter.grad)
 
     def share_weights(self, module: nn.Module) -> None:
         """Give all processes the weights of the main one."""
@@ -123,6 +122,7 @@ def joined_processes(device: str | None = None) -> Iterator[tuple[Processes, tor
         raise ConfigError(f"The {world} processes could not be joined: {error}") from error
     try:
         yield Processes(rank, world, local), target
+        dist.barrier()  # none leaves while another still talks to it
     finally:
         dist.destroy_process_group()
 
