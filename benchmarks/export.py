@@ -81,7 +81,7 @@ def main() -> None:
                     print(f"{number + 1}: {row.model} {row.task}, {row.title}: {row.seconds[-1]:.3f} s", flush=True)
         agreement = _agreements(rows)
     path = REPOSITORY / "benchmarks" / "results" / "export.md"
-    path.write_text(_table(rows, setting, options) + agreement)
+    path.write_text(_table(rows, setting, options) + "\n" + agreement)
     print(path)
 
 
