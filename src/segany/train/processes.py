@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -78,7 +79,6 @@ class Processes:
         for parameter in wanted:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        # One after the other and waited for: what is still under way when a process ends may abort it.
         for parameter in wanted:
             dist.all_reduce(parameter.grad)
 
@@ -116,6 +116,9 @@ def joined_processes(device: str | None = None) -> Iterator[tuple[Processes, tor
         return
     if target.type == "cuda":
         torch.cuda.set_device(target)
+    # PyTorch's compiler, which optimisers import, keeps a process group that is there when it is imported. Its threads
+    # would outlive it then, and now and then abort the process at its end.
+    import_module("torch._dynamo")
     try:
         dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
