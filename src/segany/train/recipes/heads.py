@@ -6,7 +6,7 @@
 encoder says of an image is computed once and kept, 2 MB an image with SAM and MobileSAM; `--set task.cache=FOLDER`
 keeps it where other runs find it too.
 
-Cost: with MobileSAM, features take 0.38 s an image once, on two cores of a desktop CPU, and then 2 ms to read. A step
+Cost: with MobileSAM, features take 0.38 s an image once, on two CPU cores, and then 2 ms to read. A step
 of 4 images with one to three objects each takes 4.9 s on one core and 4.4 GB: 4 minutes for an epoch of 200 images.
 Score: it depends on the images; `lungs` is this training on X-rays, measured.
 """

@@ -7,7 +7,7 @@ Any folder of images will do. Crops of a fifth of an image or more are learned f
 `--set items.side=1024` learns at the size that SAM has, of twenty times as many patches. `loop.lr` is that of the
 paper for a batch of 256: where the batch is another, change it in proportion.
 
-Cost: at 1024 px, an image takes 15 s on two cores of a desktop; at 224 px, not measured.
+Cost: at 1024 px, an image takes 15 s on two CPU cores; at 224 px, not measured.
 Score: not measured here; the paper trains for hundreds of epochs of ImageNet.
 """
 
