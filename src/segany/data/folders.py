@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from segany.errors import DataError, ImageError
@@ -109,9 +109,18 @@ def by_stem(files: Collection[Path]) -> dict[str, Path]:
     Raises:
         DataError: two share one.
     """
+    return by_key(files, stem_key)
+
+
+def by_key(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+    """Files by what a function makes of their paths.
+
+    Raises:
+        DataError: it makes the same of two.
+    """
     found: dict[str, Path] = {}
     for file in files:
-        other = found.setdefault(stem_key(file), file)
+        other = found.setdefault(key(file), file)
         if other is not file:
             raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
     return found

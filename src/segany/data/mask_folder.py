@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image, subfolders
+from segany.data.folders import (
+    by_key,
+    check_folder,
+    check_not_empty,
+    images_below,
+    name_of,
+    read_item_image,
+    subfolders,
+)
 from segany.data.item import AnnotatedImage
 from segany.data.label_maps import Objects, read_objects
 from segany.errors import DataError, check
@@ -114,13 +122,8 @@ def named_folder(root: Path, names: Iterable[str]) -> Path:
 
 
 def _by_name(files: Iterable[Path], root: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        # The same letters may be written in several ways, and some systems change that when files are copied.
-        other = found.setdefault(unicodedata.normalize("NFC", name_of(file, root)), file)
-        if other is not file:
-            raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
-    return found
+    # The same letters may be written in several ways, and some systems change that when files are copied.
+    return by_key(files, lambda file: unicodedata.normalize("NFC", name_of(file, root)))
 
 
 def _paired(images: dict[str, Path], masks: dict[str, Path]) -> list[_Item]:
