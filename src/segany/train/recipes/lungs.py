@@ -8,6 +8,7 @@ Cost: 16 minutes on two CPU cores. Score: mean IoU of one click 0.37 to 0.91, of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from segany.data.mask_folder import MaskFolder
@@ -15,12 +16,8 @@ from segany.data.subsets import only
 from segany.data.transforms import ItemConfig
 from segany.hub.datasets import CHEST_XRAYS, fetch_dataset
 from segany.hub.progress import terminal_progress
-from segany.train.embeddings import EmbeddingStore
-from segany.train.loop_config import LoopConfig
-from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
-from segany.train.sam_recipe import SamRecipe
-from segany.train.sam_task import SamTask
-from segany.train.validation import ClickScores
+from segany.train.recipe import DataSplit
+from segany.train.recipes import heads
 
 HELD_OUT = 100
 
@@ -34,31 +31,11 @@ def datasets(folder: Path | None) -> DataSplit:
     return DataSplit(only(films, films.names[:-HELD_OUT]), only(films, films.names[-HELD_OUT:]))
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
-    """The image encoder stays as it is, so what it says of an image is kept."""
-    store = EmbeddingStore(given.folder / "features", given.model)
-    validation = ClickScores(given.data.held_out, HELD_OUT)
-    return SamTask(given.model, recipe.task, features=store.features, validation=validation)
-
-
-RECIPE = TrainingRecipe(
+RECIPE = replace(
+    heads.RECIPE,
     title="MobileSAM's heads learn lungs on chest X-rays",
-    build=build,
-    # Predictors ask for the single mask of a box, so that is what is trained. Comparing at the side of the
-    # low-res logits takes a fraction of the time.
-    task=SamRecipe(train="heads", iterations=4, repeats=1, box_multimask=False, loss_side=256),
+    task=replace(heads.RECIPE.task, scored=HELD_OUT),
     items=ItemConfig(),
-    loop=LoopConfig(
-        epochs=5,
-        batch=4,
-        lr=2e-4,
-        warmup_steps=10,
-        decay="cosine",
-        clip_norm=1.0,
-        validate_every=50,
-        validate_first=True,
-        save_every=50,
-    ),
-    model="mobile_sam",
+    loop=replace(heads.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),
     datasets=datasets,
 )
