@@ -24,11 +24,13 @@ import segany
 from benchmarks.setting import REPOSITORY, Setting
 from benchmarks.web_decoder import WebDecoder
 from benchmarks.web_page import RUNTIME, open_browser, open_page, what_is_missing
+from segany.core.arrays import MASK_THRESHOLD, BoolArray
+from segany.core.embedding import Embedding
+from segany.core.prompt import Prompt
 from segany.export import to_onnx
 from segany.export.check import mask_iou
-from segany.predict.image import labelled_points
+from segany.predict.image import labeled_points
 from segany.runtime import OnnxModel
-from segany.types import MASK_THRESHOLD, BoolArray, Embedding, Prompt
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -125,7 +127,7 @@ def _page(browser: Browser, place: Place, threads: int) -> Timing:
 
 def _onnx(place: Place) -> Timing:
     model, embedding = OnnxModel(place.folder), place.exact[IMAGE.stem]
-    points, labels = labelled_points(Prompt(points_xy=[POINT_XY]), embedding, pads_boxes=model.pads_boxes)
+    points, labels = labeled_points(Prompt(points_xy=[POINT_XY]), embedding, pads_boxes=model.pads_boxes)
 
     def masks(size_hw: tuple[int, int]) -> BoolArray:
         found = model.decode(embedding.features, points[None], labels[None], size_hw=size_hw)
@@ -136,7 +138,7 @@ def _onnx(place: Place) -> Timing:
 
 def _torch(place: Place) -> Timing:
     model, embedding = place.predictor.model, place.exact[IMAGE.stem]
-    points, labels = labelled_points(Prompt(points_xy=[POINT_XY]), embedding, pads_boxes=model.pads_boxes)
+    points, labels = labeled_points(Prompt(points_xy=[POINT_XY]), embedding, pads_boxes=model.pads_boxes)
 
     def masks(size_hw: tuple[int, int]) -> BoolArray:
         low_res, _ = model.predict_low_res(embedding.features, points[None], labels[None], None, multimask=True)

@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 960, 540
 POINTS_XY = ((210.0, 350.0), (400.0, 100.0), (620.0, 250.0), (800.0, 420.0))
 """A point in the first frame for each of up to four objects. With seeded weights any will do."""
 
-COLOURS = ("crimson", "gold", "teal", "navy")
+COLORS = ("crimson", "gold", "teal", "navy")
 RADIUS, STEP = 60, 9
 
 
@@ -26,7 +26,7 @@ def write_clip(folder: Path, frames: int) -> None:
     for frame in range(frames):
         picture = background.copy()
         draw = ImageDraw.Draw(picture)
-        for number, ((x, y), colour) in enumerate(zip(POINTS_XY, COLOURS, strict=True)):
+        for number, ((x, y), color) in enumerate(zip(POINTS_XY, COLORS, strict=True)):
             shift = STEP * frame * (1 if number % 2 else -1)
-            draw.circle(((x + shift) % WIDTH, y), RADIUS, fill=colour)
+            draw.circle(((x + shift) % WIDTH, y), RADIUS, fill=color)
         picture.save(folder / f"{frame:05d}.jpg", quality=90)

@@ -212,7 +212,7 @@ def _agreements(rows: Sequence[Row]) -> str:
     """IoU with PyTorch's masks over every kind of prompt, of each export in each runtime, on the photographs."""
     import segany
     from segany.export.check import compare_masks
-    from segany.images import read_image
+    from segany.imaging.image import read_image
     from segany.runtime import open_export
 
     photos = [read_image(path) for path in sorted((REPOSITORY / "examples" / "images").iterdir())]

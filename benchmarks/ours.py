@@ -106,7 +106,7 @@ def track_many(job: Job, frames: int, compared: int) -> Call:
 
 def _session(job: Job, frames: str | list[Path]) -> segany.VideoSession:
     """A session whose objects are prompted, and which does what the peer's does without its post-processing."""
-    config = segany.VideoConfig(binarise_prompted=False, remember_corrections=False)
+    config = segany.VideoConfig(binarize_prompted=False, remember_corrections=False)
     session = segany.VideoPredictor(segany.load(job.weights, device=job.device), config).open(frames)
     for object_id, point_xy in enumerate(job.points_xy):
         session.prompt(0, object_id, segany.Prompt(points_xy=[point_xy]))

@@ -9,13 +9,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.rows import Row
-from segany.files import write_file
+from segany.core.files import write_file
 
 SIZE = (960, 480)
 LEFT, TOP, RIGHT, BOTTOM = 90, 60, 930, 410
 """The rectangle between the axes, in pixels."""
 
-COLOURS = ("#1f5fa8", "#d9730d")
+COLORS = ("#1f5fa8", "#d9730d")
 """Of our line, and of what it is beside."""
 
 INK, GRID = "#333333", "#dddddd"
@@ -35,12 +35,12 @@ def write_plot(row: Row, folder: Path) -> Path:
     top_mb = _round_up(max(max(line, default=0) for line in lines) / 1e6)
     _draw_axes(draw, row.title, frames, top_mb)
     # The longer line lies under the shorter one, which would be hidden otherwise.
-    for line, colour in sorted(zip(lines, COLOURS, strict=True), key=lambda pair: -len(pair[0])):
+    for line, color in sorted(zip(lines, COLORS, strict=True), key=lambda pair: -len(pair[0])):
         points = [(_x(frame, frames), _y(value / 1e6, top_mb)) for frame, value in enumerate(line, start=1)]
-        draw.line(points, fill=colour, width=3)
-    for number, (line, colour) in enumerate(zip(lines, COLOURS, strict=True)):
+        draw.line(points, fill=color, width=3)
+    for number, (line, color) in enumerate(zip(lines, COLORS, strict=True)):
         y = BOTTOM - 60 + 24 * number
-        draw.line((LEFT + 30, y, LEFT + 60, y), fill=colour, width=3)
+        draw.line((LEFT + 30, y, LEFT + 60, y), fill=color, width=3)
         label = f"{len(line)} frames, {line[0] / 1e6:.0f} MB after the first and {line[-1] / 1e6:.0f} MB after the last"
         draw.text((LEFT + 70, y), label, fill=INK, font=_font(15), anchor="lm")
     buffer = io.BytesIO()

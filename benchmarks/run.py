@@ -36,9 +36,9 @@ def run(
     case: Annotated[list[str] | None, typer.Option(help="Measure this case. Repeatable.", show_default="all")] = None,
     peer_python: Annotated[Path | None, typer.Option(help="Interpreter that has the peers' packages.")] = None,
     only_ours: Annotated[bool, typer.Option("--only-ours", help="No peer, no comparison, no results.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Processes of each side, in alternation.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="ProcessGroup of each side, in alternation.")] = 5,
     image: Annotated[
-        Path | None, typer.Option(help="Image file, prompted at its centre.", show_default="one with a known point")
+        Path | None, typer.Option(help="Image file, prompted at its center.", show_default="one with a known point")
     ] = None,
     clip: Annotated[
         Path | None,
@@ -117,8 +117,8 @@ def _image(given: Path | None) -> tuple[Path, tuple[float, float]]:
     if given is None:
         return next((path, point) for path, point in IMAGES.items() if path.exists())
     with Image.open(given) as image:
-        centre = image.width / 2, image.height / 2
-    return given, IMAGES.get(given.resolve(), centre)
+        center = image.width / 2, image.height / 2
+    return given, IMAGES.get(given.resolve(), center)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.cases import CASES, Quantity
 from benchmarks.rows import Row, Side
-from segany.files import write_file
+from segany.core.files import write_file
 
 _ROW = TypeAdapter(Row)
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 import segany
-from segany.types import BoolArray, FloatArray, MaskMode
+from segany.core.arrays import BoolArray, FloatArray
+from segany.core.prompt import MaskMode
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

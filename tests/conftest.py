@@ -8,7 +8,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import pytest
 
-from segany.errors import WeightsError
+from segany.core.errors import WeightsError
 from segany.hub import fetch_weights
 from segany.models.registry import find_spec
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segany.core.arrays import BoolArray, PixelArray, SizeHW
+from segany.core.errors import DataError
+from segany.core.rle import Rle, encode_masks
 from segany.data.item import AnnotatedImage
-from segany.errors import DataError
-from segany.ops.rle import Rle, encode_masks
-from segany.types import BoolArray, PixelArray, SizeHW
 
 
 def picture(size_hw: SizeHW = (6, 8), seed: int = 0) -> PixelArray:
@@ -76,7 +76,7 @@ def save_tar(path: Path, members: Mapping[str, bytes]) -> Path:
 
 @dataclass(frozen=True)
 class Shapes:
-    """A `Dataset` in memory: image k is of the colour k, and so many of them damaged or without masks."""
+    """A `Dataset` in memory: image k is of the color k, and so many of them damaged or without masks."""
 
     count: int = 10
     damaged: frozenset[int] = frozenset()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from segany.core.arrays import SizeHW
 from segany.data.item import TrainingItem
-from segany.types import SizeHW
 
 
 def make_item(name: str = "a", size_hw: SizeHW = (256, 192), side: int = 256, seed: int = 0) -> TrainingItem:

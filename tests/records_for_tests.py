@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from segany.ops.rle import encode_masks
-from segany.output.records import MaskRecord, MaskRecords
+from segany.core.rle import encode_masks
+from segany.data.formats.records import MaskRecord, MaskRecords
 
 SIZE_HW = (30, 40)
 

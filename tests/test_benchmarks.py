@@ -25,7 +25,7 @@ from benchmarks.cases import CASES, OURS, Case, Target
 from benchmarks.clip import HEIGHT, POINTS_XY, WIDTH, write_clip
 from benchmarks.measure import OUR_PYTHON, Inputs, WorkerError, make_job, measure, run_worker
 from benchmarks.noise import write_noise_checkpoint
-from benchmarks.plot import COLOURS, write_plot
+from benchmarks.plot import COLORS, write_plot
 from benchmarks.protocol import RESIDENT, Arrays, Job, Report, resident_bytes, serve
 from benchmarks.rows import Conditions, Row, Side, make_row
 from benchmarks.run import run
@@ -281,7 +281,7 @@ def test_plot_shows_both_lines_where_they_belong(tmp_path: Path) -> None:
     path = write_plot(result, tmp_path)
     with Image.open(path) as picture:
         pixels = np.array(picture.convert("RGB"))[60:340]  # above the legend
-    our_line, peer_line = (np.argwhere((pixels == ImageColor.getrgb(colour)).all(axis=2)) for colour in COLOURS)
+    our_line, peer_line = (np.argwhere((pixels == ImageColor.getrgb(color)).all(axis=2)) for color in COLORS)
     assert np.ptp(our_line[:, 0]) <= 3
     assert np.ptp(peer_line[:, 0]) > 100
     assert our_line[:, 1].max() > peer_line[:, 1].max()

@@ -76,7 +76,8 @@ def test_import_brings_in_nothing_heavy() -> None:
 def test_values_and_images_need_no_torch() -> None:
     code = (
         "import sys, segany, numpy as np; segany.Prompt(points_xy=[[1, 2]]);"
-        "from segany.images import read_image; read_image(np.zeros((2, 2), np.uint8)); print('torch' in sys.modules)"
+        "from segany.imaging.image import read_image; read_image(np.zeros((2, 2), np.uint8));"
+        "print('torch' in sys.modules)"
     )
     assert in_a_new_process(code).strip() == "False"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from segany.types import PixelArray
+from segany.core.arrays import PixelArray
 
 BLOCK = 16
 SIZE_HW = 2 * BLOCK, 4 * BLOCK

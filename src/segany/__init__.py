@@ -13,10 +13,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from segany.core.version import __version__
 
 if TYPE_CHECKING:
-    from segany.errors import (
+    from segany.core.embedding import Embedding
+    from segany.core.errors import (
         CheckpointError,
         ConfigError,
         DataError,
@@ -34,46 +35,48 @@ if TYPE_CHECKING:
         VideoError,
         WeightsError,
     )
-    from segany.frame_result import FrameResult
+    from segany.core.frame_result import FrameResult
+    from segany.core.prediction import MaskPrediction
+    from segany.core.preprocessing import Preprocessing
+    from segany.core.prompt import Prompt
+    from segany.data.formats.records import MaskRecord, MaskRecords
     from segany.hub.load import load
     from segany.models.registry import list_models
-    from segany.output.records import MaskRecord, MaskRecords
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
     from segany.predict.image import ImagePredictor
     from segany.predict.video import VideoConfig, VideoPredictor
     from segany.predict.video_session import VideoSession
-    from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
 
 _HOMES = {
     "AutomaticConfig": "segany.predict.automatic",
     "AutomaticMaskGenerator": "segany.predict.automatic",
-    "CheckpointError": "segany.errors",
-    "ConfigError": "segany.errors",
-    "DataError": "segany.errors",
-    "Embedding": "segany.types",
-    "EmbeddingError": "segany.errors",
-    "EndOfVideoError": "segany.errors",
-    "ExportError": "segany.errors",
-    "FrameResult": "segany.frame_result",
-    "ImageError": "segany.errors",
+    "CheckpointError": "segany.core.errors",
+    "ConfigError": "segany.core.errors",
+    "DataError": "segany.core.errors",
+    "Embedding": "segany.core.embedding",
+    "EmbeddingError": "segany.core.errors",
+    "EndOfVideoError": "segany.core.errors",
+    "ExportError": "segany.core.errors",
+    "FrameResult": "segany.core.frame_result",
+    "ImageError": "segany.core.errors",
     "ImagePredictor": "segany.predict.image",
-    "MaskPrediction": "segany.types",
-    "MaskRecord": "segany.output.records",
-    "MaskRecords": "segany.output.records",
-    "MissingExtraError": "segany.errors",
-    "OutputError": "segany.errors",
-    "Preprocessing": "segany.types",
-    "Prompt": "segany.types",
-    "PromptError": "segany.errors",
-    "RecordsError": "segany.errors",
-    "SeganyError": "segany.errors",
-    "TrainingError": "segany.errors",
-    "UnknownModelError": "segany.errors",
+    "MaskPrediction": "segany.core.prediction",
+    "MaskRecord": "segany.data.formats.records",
+    "MaskRecords": "segany.data.formats.records",
+    "MissingExtraError": "segany.core.errors",
+    "OutputError": "segany.core.errors",
+    "Preprocessing": "segany.core.preprocessing",
+    "Prompt": "segany.core.prompt",
+    "PromptError": "segany.core.errors",
+    "RecordsError": "segany.core.errors",
+    "SeganyError": "segany.core.errors",
+    "TrainingError": "segany.core.errors",
+    "UnknownModelError": "segany.core.errors",
     "VideoConfig": "segany.predict.video",
-    "VideoError": "segany.errors",
+    "VideoError": "segany.core.errors",
     "VideoPredictor": "segany.predict.video",
     "VideoSession": "segany.predict.video_session",
-    "WeightsError": "segany.errors",
+    "WeightsError": "segany.core.errors",
     "list_models": "segany.models.registry",
     "load": "segany.hub.load",
 }

@@ -17,20 +17,22 @@ from tests.records_for_tests import make_record
 from typer.testing import CliRunner, Result
 
 from segany.cli import auto as auto_module
-from segany.cli import pipeline as pipeline_module
 from segany.cli.app import app
-from segany.errors import CheckpointError, ConfigError, OutputError
-from segany.images import image_id, read_image
-from segany.output.record_formats import RECORD_FORMATS
-from segany.output.records import MaskRecords
+from segany.core.arrays import PixelArray
+from segany.core.embedding import Embedding
+from segany.core.errors import CheckpointError, ConfigError, OutputError
+from segany.core.preprocessing import Preprocessing
+from segany.data.formats.instances import RECORD_FORMATS
+from segany.data.formats.records import MaskRecords
+from segany.imaging.image import image_id, read_image
+from segany.jobs import pipeline as pipeline_module
 from segany.predict.automatic import AutomaticConfig
-from segany.types import Embedding, PixelArray, Preprocessing
 
 WIDTH, HEIGHT = 60, 40
 
 
 class FakePredictor:
-    """Embeds an image as its mean colour."""
+    """Embeds an image as its mean color."""
 
     def __init__(self) -> None:
         self.model = SimpleNamespace(name="fake", encoder_id="f00d", preprocessing=Preprocessing())
@@ -86,9 +88,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: FakeGenerato
     return invoke
 
 
-def save_image(path: Path, grey: int) -> None:
+def save_image(path: Path, gray: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (WIDTH, HEIGHT), (grey, grey, grey)).save(path)
+    Image.new("RGB", (WIDTH, HEIGHT), (gray, gray, gray)).save(path)
 
 
 def written(folder: str = "out") -> list[str]:

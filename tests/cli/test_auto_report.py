@@ -8,8 +8,8 @@ import pytest
 from tests.records_for_tests import make_records, rectangle
 
 from segany.cli.auto_report import AutoReporter
-from segany.cli.pipeline import ImageReport
-from segany.errors import ImageError
+from segany.core.errors import ImageError
+from segany.jobs.pipeline import ImageReport
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segany.cli.inputs import check_folder, find_images
-from segany.errors import ImageError, OutputError
+from segany.core.errors import ImageError, OutputError
 
 OUT = Path("out")
 

@@ -14,9 +14,12 @@ from typer.testing import CliRunner, Result
 
 from segany.cli import segment as segment_module
 from segany.cli.app import app
-from segany.errors import CheckpointError
-from segany.ops.prompt_masks import PROMPT_LOGIT
-from segany.types import Embedding, MaskPrediction, Preprocessing, Prompt
+from segany.core.embedding import Embedding
+from segany.core.errors import CheckpointError
+from segany.core.prediction import MaskPrediction
+from segany.core.preprocessing import Preprocessing
+from segany.core.prompt import Prompt
+from segany.imaging.prompt_masks import PROMPT_LOGIT
 
 WIDTH, HEIGHT = 60, 40
 
@@ -240,7 +243,7 @@ def test_bad_options(run: Callable[..., Result], arguments: list[str], parts: li
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--masks", "many"], ["--max-pixels", "0"], ["--max-pixels", "x"], ["--colour", "red"]]
+    "arguments", [["--masks", "many"], ["--max-pixels", "0"], ["--max-pixels", "x"], ["--color", "red"]]
 )
 def test_usage_errors(run: Callable[..., Result], arguments: list[str]) -> None:
     result = run("photo.png", "--point", "2,2", *arguments)

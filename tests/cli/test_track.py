@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from segany.cli import track as track_module
 from segany.cli.app import app
-from segany.errors import EndOfVideoError, VideoError
-from segany.frame_result import FrameResult
-from segany.frames import FrameSource, open_frames, pyav
+from segany.core.errors import EndOfVideoError, VideoError
+from segany.core.frame_result import FrameResult
+from segany.imaging.frames import FrameSource, open_frames, pyav
 
 FRAMES = 8
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, TrackPlan, plan_tracking
-from segany.errors import PromptError
-from segany.frames import open_frames
-from segany.images import DEFAULT_MAX_PIXELS
+from segany.core.errors import PromptError
+from segany.imaging.frames import open_frames
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 SIZE_HW = 40, 60
 

@@ -1,4 +1,4 @@
-"""`segany train` with a recipe of a tiny task on images of one colour."""
+"""`segany train` with a recipe of a tiny task on images of one color."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typer.testing import CliRunner, Result
 import segany
 from segany.cli.app import app
 
-RECIPE = '''"""Learns colours.
+RECIPE = '''"""Learns colors.
 
-    segany train colours.py --out run
+    segany train colors.py --out run
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ import torch
 from segany.data.item import AnnotatedImage
 from segany.data.transforms import ItemConfig
 from segany.models.sam.config import SamConfig, VitConfig
-from segany.ops.rle import encode_masks
+from segany.core.rle import encode_masks
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, TrainingRecipe
 from segany.train.task import ItemLoss
@@ -49,7 +49,7 @@ class Numbers:
     seconds: float = 0.0
 
 
-class Colours:
+class Colors:
     names = tuple(f"image-{number}" for number in range(6))
 
     def __len__(self):
@@ -82,13 +82,13 @@ class Task:
 
 
 RECIPE = TrainingRecipe(
-    title="Colours",
+    title="Colors",
     build=Task,
     task=Numbers(),
     items=ItemConfig(side=32, max_mask_fraction=1.0),
     loop=LoopConfig(steps=6, batch=2, lr=0.01, warmup_steps=2, decay_steps=(), validate_every=3),
     model=SamConfig(VitConfig(width=32, depth=1, heads=2, global_blocks=(), input_size=32)),
-    datasets=lambda data: DataSplit(Colours(), None),
+    datasets=lambda data: DataSplit(Colors(), None),
 )
 '''
 
@@ -96,12 +96,12 @@ RECIPE = TrainingRecipe(
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "colours.py").write_text(RECIPE)
+    (tmp_path / "colors.py").write_text(RECIPE)
     return tmp_path
 
 
 def run(*arguments: str) -> Result:
-    options = ["train", "colours.py", "--out", "run", "--device", "cpu", *arguments]
+    options = ["train", "colors.py", "--out", "run", "--device", "cpu", *arguments]
     return CliRunner().invoke(app, options, env={"COLUMNS": "200"})
 
 
@@ -114,16 +114,16 @@ def test_a_run_and_its_model() -> None:
     result = run()
     assert result.exit_code == 0, result.output
     shown = result.stdout.splitlines()
-    assert shown[0] == "Colours"
+    assert shown[0] == "Colors"
     assert shown[1].startswith("step 3: score ")
     assert shown[1].endswith("(best)")
     assert shown[3] == "finished after step 6"
     assert "best: run/best.safetensors  after step 6, score " in shown[4]
     assert shown[5].endswith("segany segment photo.jpg --point 500,375 --model run/best.safetensors")
     model = segany.load("run/best.safetensors", device="cpu")
-    assert (model.name, model.config.input_size) == ("colours", 32)
+    assert (model.name, model.config.input_size) == ("colors", 32)
     described = json.loads(Path("run/config.json").read_text())
-    assert described["recipe"] == "colours"
+    assert described["recipe"] == "colors"
     assert described["loop"]["steps"] == 6
 
 
@@ -144,10 +144,10 @@ def test_stopping_and_going_on() -> None:
 
 def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under torchrun: the training stops, though this process was told nothing."""
-    from segany.train.processes import Processes
+    from segany.train.distributed import ProcessGroup
 
     monkeypatch.setattr(
-        Processes,
+        ProcessGroup,
         "gather",
         lambda self, share: [dataclasses.replace(share, wants_stop=True)] if hasattr(share, "wants_stop") else [share],
     )
@@ -157,7 +157,7 @@ def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.Mo
 
 def test_a_folder_of_another_run_is_refused_before_the_task_is_built() -> None:
     assert run("--limit-steps", "1").exit_code == 0
-    Path("colours.py").write_text(RECIPE.replace("    build=Task,", "    build=lambda *_: 1 / 0,"))
+    Path("colors.py").write_text(RECIPE.replace("    build=Task,", "    build=lambda *_: 1 / 0,"))
     for arguments, message in (([], "holds a run already"), (["--resume", "--set", "loop.lr=1"], "of another recipe")):
         result = run(*arguments)
         assert result.exit_code == 2, result.output
@@ -169,7 +169,7 @@ def test_fields_are_changed_and_explained() -> None:
     assert result.exit_code == 0, result.output
     assert losses() == [0.0, 0.0]
     result = run("--explain", "--set", "task.weight=7")
-    assert "segany train colours.py --out run" in result.stdout
+    assert "segany train colors.py --out run" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if "task.weight" in line]
     assert [cell.strip() for cell in line.split("│")] == ["", "task.weight", "7.0", "of the loss.", ""]
     assert "loop.micro_batch" in result.stdout
@@ -183,7 +183,7 @@ def test_fields_are_changed_and_explained() -> None:
         (["--device", "cuda:99"], "cannot be used here"),
         (["--held-out", "other"], "splits its data itself"),
         (["--model", "mobile_sma"], "There is no model 'mobile_sma'"),
-        (["--out", "colours.py/run"], "is not a folder"),
+        (["--out", "colors.py/run"], "is not a folder"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], message: str) -> None:
@@ -195,7 +195,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], message: str) -> None:
 
 
 def test_no_data() -> None:
-    Path("colours.py").write_text(RECIPE.replace("    datasets=lambda data: DataSplit(Colours(), None),\n", ""))
+    Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data: DataSplit(Colors(), None),\n", ""))
     result = run()
     assert result.exit_code == 2
     assert "--data FOLDER" in result.stderr
@@ -212,7 +212,7 @@ def test_help_says_what_each_field_is() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
     code = "from segany.cli.app import main; main()"
-    arguments = ["train", "colours.py", "--out", "run", "--device", "cpu", "--set", "loop.steps=100000"]
+    arguments = ["train", "colors.py", "--out", "run", "--device", "cpu", "--set", "loop.steps=100000"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments, "--set", "task.seconds=0.02"],

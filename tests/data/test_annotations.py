@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
 from tests.data_for_tests import block, rle, sa1b_record
 
+from segany.core.errors import DataError
+from segany.core.rle import decode_mask, run_lengths
 from segany.data.annotations import encode_segmentation, parse_json, read_annotations
-from segany.errors import DataError
-from segany.ops.rle import decode_mask, run_lengths
 
 
 def test_polygon_along_pixel_edges_is_those_pixels() -> None:

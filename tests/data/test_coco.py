@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.data_for_tests import block, picture, rle, save, save_json
 
+from segany.core.errors import DataError
+from segany.core.rle import run_lengths
 from segany.data.coco import CocoDataset
-from segany.errors import DataError
-from segany.ops.rle import run_lengths
 
 SIZE_HW = 6, 8
 MASK = block(SIZE_HW, 1, 2, 4, 6)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tests.data_for_tests import picture, save, save_json
 
+from segany.core.errors import DataError
 from segany.data import ImageFolder, ItemConfig, Loader, MaskFolder, make_item, open_dataset, open_images
 from segany.data.loading import PackedItem
-from segany.errors import DataError
 
 PLAIN = ItemConfig(side=16, needs_masks=False)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from tests.data_for_tests import block, encoded, picture, rle, save
 
+from segany.core.errors import DataError
+from segany.core.rle import decode_mask
 from segany.data.label_maps import encode_labels, read_labels, read_mask, read_objects
-from segany.errors import DataError
-from segany.ops.rle import decode_mask
 
 LABELS = np.array([[0, 1, 1], [0, 2, 2], [7, 7, 2]], dtype=np.uint8)
 
@@ -34,27 +34,27 @@ def test_every_value_is_an_object(tmp_path: Path, dtype: Any) -> None:
 
 
 def test_palettes_are_read_by_index(tmp_path: Path) -> None:
-    colours = [0, 0, 0, 255, 0, 0, 255, 0, 0, *[9] * (253 * 3)]  # 1 and 2 look alike
-    path = save(tmp_path / "a.png", LABELS, palette=colours)
+    colors = [0, 0, 0, 255, 0, 0, 255, 0, 0, *[9] * (253 * 3)]  # 1 and 2 look alike
+    path = save(tmp_path / "a.png", LABELS, palette=colors)
     np.testing.assert_array_equal(read_labels(path, "a"), LABELS)
 
 
 def test_void_of_a_palette_is_no_object(tmp_path: Path) -> None:
-    colours = list(range(256)) * 3
+    colors = list(range(256)) * 3
     with_void = np.where(LABELS == 7, 255, LABELS).astype(np.uint8)
-    assert list(read_objects(save(tmp_path / "a.png", with_void, palette=colours), "a")) == [1, 2]
+    assert list(read_objects(save(tmp_path / "a.png", with_void, palette=colors), "a")) == [1, 2]
     binary = np.where(LABELS == 2, 255, 0).astype(np.uint8)  # here 255 is the object
-    assert list(read_objects(save(tmp_path / "b.png", binary, palette=colours), "b")) == [255]
+    assert list(read_objects(save(tmp_path / "b.png", binary, palette=colors), "b")) == [255]
     assert list(read_objects(save(tmp_path / "c.png", with_void), "c")) == [1, 2, 255]
 
 
-def test_colours_are_objects_and_greys_are_values(tmp_path: Path) -> None:
-    colours = np.zeros((2, 3, 3), dtype=np.uint8)
-    colours[0] = (10, 0, 1)
-    colours[1, 0] = (0, 10, 1)
-    assert list(read_objects(save(tmp_path / "a.png", colours), "a")) == [10 + 65536, 2560 + 65536]
-    grey = np.repeat(LABELS[..., None], 4, axis=2)
-    np.testing.assert_array_equal(read_labels(save(tmp_path / "b.png", grey), "b"), LABELS)
+def test_colors_are_objects_and_grays_are_values(tmp_path: Path) -> None:
+    colors = np.zeros((2, 3, 3), dtype=np.uint8)
+    colors[0] = (10, 0, 1)
+    colors[1, 0] = (0, 10, 1)
+    assert list(read_objects(save(tmp_path / "a.png", colors), "a")) == [10 + 65536, 2560 + 65536]
+    gray = np.repeat(LABELS[..., None], 4, axis=2)
+    np.testing.assert_array_equal(read_labels(save(tmp_path / "b.png", gray), "b"), LABELS)
 
 
 @pytest.mark.parametrize("high", [1, 255])

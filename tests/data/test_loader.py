@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from tests.data_for_tests import Shapes
 
+from segany.core.errors import ConfigError, DataError, MissingExtraError
 from segany.data import AnnotatedImage, ItemConfig, Loader, TrainingItem
 from segany.data.loading import PackedItem, Slot
-from segany.errors import ConfigError, DataError, MissingExtraError
 
 CONFIG = ItemConfig(side=8, jitter=(0.8, 1.5), flip=0.5)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.data_for_tests import block, encoded, picture, save
 
+from segany.core.errors import ConfigError, DataError
 from segany.data.mask_folder import MaskFolder
-from segany.errors import ConfigError, DataError
 
 SIZE_HW = 6, 8
 LABELS = np.zeros(SIZE_HW, dtype=np.uint8)

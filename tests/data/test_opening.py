@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.data_for_tests import block, encoded, picture, sa1b_record, save, save_json, save_tar
 
+from segany.core.errors import ConfigError, DataError
 from segany.data import CocoDataset, MaskFolder, Sa1bFolder, TarShards, VideoFrames, open_dataset
-from segany.errors import ConfigError, DataError
 
 SIZE_HW = 6, 8
 MASK = block(SIZE_HW, 0, 0, 2, 3)
@@ -79,7 +79,7 @@ LAYOUTS: list[tuple[Callable[[Path], None], type]] = [
 
 
 @pytest.mark.parametrize(("write", "kind"), LAYOUTS)
-def test_layouts_are_recognised(tmp_path: Path, write: Callable[[Path], None], kind: type) -> None:
+def test_layouts_are_recognized(tmp_path: Path, write: Callable[[Path], None], kind: type) -> None:
     write(tmp_path)
     dataset = open_dataset(tmp_path)
     assert isinstance(dataset, kind)

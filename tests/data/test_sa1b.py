@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.data_for_tests import block, picture, sa1b_record, save, save_json
 
+from segany.core.errors import DataError
 from segany.data.sa1b import Sa1bFolder
-from segany.errors import DataError
 
 SIZE_HW = 6, 8
 MASKS = [block(SIZE_HW, 0, 0, 2, 3), block(SIZE_HW, 1, 1, 5, 6)]

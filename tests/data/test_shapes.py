@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segany.core.errors import ConfigError
 from segany.data.item import Dataset
 from segany.data.shapes import Shapes
-from segany.errors import ConfigError
 
 
 def test_a_picture_follows_from_the_seed_and_its_number() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tests.data_for_tests import block, encoded, picture, sa1b_record, save_tar
 
+from segany.core.errors import DataError
 from segany.data.shards import TarShards, expand_braces, find_shards
-from segany.errors import DataError
 
 SIZE_HW = 6, 8
 LABELS = np.zeros(SIZE_HW, dtype=np.uint8)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.data_for_tests import Shapes
 
+from segany.core.errors import ConfigError, DataError
 from segany.data.subsets import only, split_by_name
-from segany.errors import ConfigError, DataError
 
 
 def test_only() -> None:

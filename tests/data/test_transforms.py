@@ -13,12 +13,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from tests.data_for_tests import block, picture, rle
 
+from segany.core.boxes import mask_box
+from segany.core.errors import ConfigError, DataError
+from segany.core.rle import decode_crop
 from segany.data import LARGE_SCALE_JITTER, AnnotatedImage, ItemConfig, make_item
 from segany.data.transforms import resize_encoded
-from segany.errors import ConfigError, DataError
-from segany.ops.boxes import mask_box
-from segany.ops.resize import resize_pixels
-from segany.ops.rle import decode_crop
+from segany.imaging.resize import resize_pixels
 
 PLAIN = ItemConfig(side=16)
 Resize = Literal["longest_side", "square"]
@@ -28,7 +28,7 @@ def annotated(image: np.ndarray, *masks: np.ndarray) -> AnnotatedImage:
     return AnnotatedImage("a", image, tuple(rle(mask) for mask in masks))
 
 
-def colour_is_mask(mask: np.ndarray) -> AnnotatedImage:
+def color_is_mask(mask: np.ndarray) -> AnnotatedImage:
     """An image that is white where the mask is, and black elsewhere."""
     return annotated(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * np.uint8(255), mask)
 
@@ -78,7 +78,7 @@ def test_without_augmentation_the_image_is_that_of_inference(resize: Resize, siz
 )
 def test_masks_stay_where_their_image_is(mask: np.ndarray, seed: int, jitter: Any, flip: float) -> None:
     config = ItemConfig(side=24, jitter=jitter, flip=flip, max_mask_fraction=1.0)
-    item = make_item(colour_is_mask(mask), config, seed)
+    item = make_item(color_is_mask(mask), config, seed)
     if item is None:
         return
     height, width = item.image.shape[:2]
@@ -93,7 +93,7 @@ def test_masks_stay_where_their_image_is(mask: np.ndarray, seed: int, jitter: An
 def test_masks_of_a_stretched_image_stay_as_well(seed: int, flips: bool) -> None:
     mask = block((20, 31), 3, 4, 15, 25)
     config = ItemConfig(side=24, resize="square", jitter=(0.5, 2.0), flip=float(flips), max_mask_fraction=1.0)
-    item = make_item(colour_is_mask(mask), config, seed)
+    item = make_item(color_is_mask(mask), config, seed)
     if item is None:
         return
     height, width = item.image.shape[:2]
@@ -116,7 +116,7 @@ def test_by_hand() -> None:
 
 def test_flip_mirrors_the_image_and_not_the_padding() -> None:
     mask = block((16, 8), 0, 0, 4, 2)
-    item = make_item(colour_is_mask(mask), dataclasses.replace(PLAIN, flip=1.0), 0)
+    item = make_item(color_is_mask(mask), dataclasses.replace(PLAIN, flip=1.0), 0)
     assert item is not None
     assert item.image.shape == (16, 8, 3)
     assert item.boxes_xyxy.tolist() == [[6, 0, 8, 4]]

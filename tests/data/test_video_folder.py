@@ -10,9 +10,9 @@ from tests.data_for_tests import block, encoded, picture, rle, save, save_json
 from tests.videos_for_tests import SIZE_HW as VIDEO_HW
 from tests.videos_for_tests import number_in, write_video
 
+from segany.core.errors import DataError
+from segany.core.rle import decode_mask
 from segany.data.video_folder import VideoFrames, read_video_dataset
-from segany.errors import DataError
-from segany.ops.rle import decode_mask
 
 SIZE_HW = 6, 8
 ONE, TWO = block(SIZE_HW, 0, 0, 2, 3), block(SIZE_HW, 1, 2, 6, 8)
@@ -25,7 +25,7 @@ def save_frames(folder: Path, count: int) -> None:
         (folder / f"{number:05d}.jpg").write_bytes(encoded(picture(SIZE_HW, number), "JPEG"))
 
 
-def grey(mask: np.ndarray) -> np.ndarray:
+def gray(mask: np.ndarray) -> np.ndarray:
     return mask.astype(np.uint8) * np.uint8(255)
 
 
@@ -45,7 +45,7 @@ def sav(tmp_path: Path) -> Path:
     save_frames(tmp_path / "JPEGImages_24fps" / "sav_1", 6)
     for object_id, masks in {"000": (ONE, TWO), "001": (TWO, EMPTY)}.items():
         for number, mask in zip((0, 4), masks, strict=True):
-            save(tmp_path / "Annotations_6fps" / "sav_1" / object_id / f"{number:05d}.png", grey(mask))
+            save(tmp_path / "Annotations_6fps" / "sav_1" / object_id / f"{number:05d}.png", gray(mask))
     return tmp_path
 
 
@@ -152,7 +152,7 @@ def test_masklets_of_another_size(tmp_path: Path) -> None:
 
 
 def test_masks_without_frames(davis: Path) -> None:
-    save(davis / "Annotations" / "480p" / "dog" / "00009.png", grey(ONE))
+    save(davis / "Annotations" / "480p" / "dog" / "00009.png", gray(ONE))
     with pytest.raises(DataError, match=r"00009\.png belongs to no frame"):
         read_video_dataset(davis)
     (davis / "Annotations" / "480p" / "dog" / "00009.png").unlink()

@@ -1,4 +1,4 @@
-"""A model whose masks can be told by hand: it paints everything that has the colour of the pixel clicked on."""
+"""A model whose masks can be told by hand: it paints everything that has the color of the pixel clicked on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.errors import DataError
+from segany.core.preprocessing import Preprocessing
+from segany.core.rle import encode_masks
 from segany.data.item import AnnotatedImage
-from segany.errors import DataError
-from segany.ops.rle import encode_masks
-from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
 SIDE = 64
 CONFIDENCE = (0.5, 0.9, 0.7)
@@ -20,7 +21,7 @@ class PaintingModel:
     """Images must be 64 wide and at most as high, so that input, low-res masks and image have the same pixels.
 
     The first click has three candidates, of which it believes most in the whole input. Further clicks add or
-    take away a colour from the mask before. Boxes are filled.
+    take away a color from the mask before. Boxes are filled.
     """
 
     name, encoder_id, pads_boxes, pred_iou_thresh = "painting", "no weights", False, 0.0
@@ -38,9 +39,9 @@ class PaintingModel:
         self.embedded += len(images)
         features = []
         for image in images:
-            colours = np.full((1, SIDE, SIDE), -1, dtype=np.float32)
-            colours[0, : image.shape[0], : image.shape[1]] = image[..., 0]
-            features.append((colours,))
+            colors = np.full((1, SIDE, SIDE), -1, dtype=np.float32)
+            colors[0, : image.shape[0], : image.shape[1]] = image[..., 0]
+            features.append((colors,))
         return features
 
     def predict_low_res(
@@ -61,9 +62,9 @@ class PaintingModel:
         return np.where(masks, 4, -4).astype(np.float32), np.tile(np.float32(scores), (len(points), 1))
 
     def _answer(
-        self, colours: FloatArray, xy: IntArray, labels: IntArray, before: BoolArray | None, multimask: bool
+        self, colors: FloatArray, xy: IntArray, labels: IntArray, before: BoolArray | None, multimask: bool
     ) -> list[BoolArray]:
-        painted = np.zeros_like(colours, dtype=bool)
+        painted = np.zeros_like(colors, dtype=bool)
         if 2 in labels:
             (x0, y0), (x1, y1) = xy[labels == 2][0], xy[labels == 3][0]
             painted[y0:y1, x0:x1] = True
@@ -71,10 +72,10 @@ class PaintingModel:
         if not multimask:
             assert before is not None
             x, y = xy[labels >= 0][-1]
-            return [np.where(colours == colours[y, x], bool(labels[labels >= 0][-1]), before)]
+            return [np.where(colors == colors[y, x], bool(labels[labels >= 0][-1]), before)]
         x, y = xy[labels == 1][0]
         painted[y, x] = True
-        return [colours == colours[y, x], np.ones_like(painted), painted]
+        return [colors == colors[y, x], np.ones_like(painted), painted]
 
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
         return low_res[..., : size_hw[0], : size_hw[1]]
@@ -84,7 +85,7 @@ class PaintingModel:
 
 
 def blocks(name: str = "blocks", size_h: int = 40, empty: bool = False) -> AnnotatedImage:
-    """Colour 100 is a block of 10 x 20 = 200 pixels, 200 one of 6 x 6 = 36, and the ground, 0, is all else."""
+    """Color 100 is a block of 10 x 20 = 200 pixels, 200 one of 6 x 6 = 36, and the ground, 0, is all else."""
     image = np.zeros((size_h, SIDE, 3), dtype=np.uint8)
     image[5:15, 5:25] = 100
     image[20:26, 40:46] = 200

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segany.core.arrays import BoolArray
 from segany.evaluate.clicks import Click, ritm_click, sam_click
-from segany.types import BoolArray
 
 NOTHING = np.zeros((12, 16), dtype=bool)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segany.errors import ConfigError
+from segany.core.errors import ConfigError
 from segany.evaluate.metrics import clicks_needed, count_clicks, mask_iou, mean
 
 

@@ -6,6 +6,7 @@ from tests.evaluate.painting import SIDE, PaintingModel, blocks
 from tests.models_for_tests import small_sam
 
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, ImagePredictor
+from segany.core.rle import Rle, encode_masks
 from segany.data.item import AnnotatedImage
 from segany.evaluate import interactive
 from segany.evaluate.clicks import Click
@@ -18,7 +19,6 @@ from segany.evaluate.protocols import (
     ImageSubject,
     proposals_config,
 )
-from segany.ops.rle import Rle, encode_masks
 
 ALL = 40 * SIDE
 """Pixels of `blocks`, of which the objects have 200 and 36."""
@@ -46,7 +46,7 @@ def test_mean_iou_after_clicks():
     protocol = ClickProtocol()
     records = protocol.measure(subject())
     assert records[0]["ious"] == [200 / ALL, 200 / 236, 1, 1, 1]  # perfect before the last click, it stays so
-    numbers = protocol.summarise(records)
+    numbers = protocol.summarize(records)
     assert numbers == {
         "objects": 2,
         "miou_1": pytest.approx((200 + 36) / 2 / ALL, abs=1e-15),
@@ -62,7 +62,7 @@ def test_number_of_clicks():
     records = protocol.measure(subject())
     # 200/236 is 0.847: enough for 80, and not for 85.
     assert [len(record["ious"]) for record in records] == [3, 3]
-    assert protocol.summarise(records) == {
+    assert protocol.summarize(records) == {
         "objects": 2, "noc_80": 2.5, "noc_80_failures": 0, "noc_85": 3, "noc_85_failures": 0, "noc_90": 3,
         "noc_90_failures": 0,
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_number_of_clicks_stops_at_the_best_quality_and_gives_up_in_time():
     assert [len(one["ious"]) for one in ClickCountProtocol((80,)).measure(subject())] == [2, 3]
     given_up = ClickCountProtocol((80,), max_clicks=2)
     records = given_up.measure(subject())
-    assert given_up.summarise(records) == {"objects": 2, "noc_80": 2, "noc_80_failures": 0.5}
+    assert given_up.summarize(records) == {"objects": 2, "noc_80": 2, "noc_80_failures": 0.5}
 
 
 def test_boxes_go_around_the_masks():
@@ -82,7 +82,7 @@ def test_boxes_go_around_the_masks():
     corner[10:15, 10:15] = False
     annotated = AnnotatedImage("corner", np.zeros((40, SIDE, 3), np.uint8), tuple(encode_masks(corner[None])))
     protocol = BoxProtocol()
-    assert protocol.summarise(protocol.measure(subject(annotated))) == {"objects": 1, "box_miou": 0.75}
+    assert protocol.summarize(protocol.measure(subject(annotated))) == {"objects": 1, "box_miou": 0.75}
 
 
 def test_objects_without_pixels_are_left_out():
@@ -100,7 +100,7 @@ def test_images_without_objects_need_no_embedding():
     for protocol in (ClickProtocol(), BoxProtocol(), ClickCountProtocol()):
         records = protocol.measure(subject(bare, model))
         assert records == []
-        assert set(protocol.summarise(records).values()) == {0, None}
+        assert set(protocol.summarize(records).values()) == {0, None}
     assert model.embedded == 0
 
 
@@ -137,14 +137,14 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     shares: list[float] = []
     seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, encodings))
     records = protocol.measure(seen, shares.append)
-    numbers = protocol.summarise(records)
+    numbers = protocol.summarize(records)
     assert numbers["objects"] == numbers["masks_per_image"] == len(found)
     assert (numbers["mask_ar_1000"], numbers["box_ar_1000"]) == (1, 1)
     assert protocol.curve(records, 1000)[0] == (0.5, 1)
     assert shares[-1] == 1
     # With another image's masks, nothing is sure any more.
     turned = tuple(encode_masks(np.array([seen.annotated.mask(0)[::-1, ::-1] ^ True])))
-    other = protocol.summarise(protocol.measure(ImageSubject(seen.predictor, AnnotatedImage("other", image, turned))))
+    other = protocol.summarize(protocol.measure(ImageSubject(seen.predictor, AnnotatedImage("other", image, turned))))
     assert other["mask_ar_1000"] is not None
     assert other["mask_ar_1000"] < 1
 

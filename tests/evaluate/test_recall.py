@@ -8,17 +8,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segany.errors import ConfigError
-from segany.evaluate.recall import (
-    AREAS,
-    IOU_THRESHOLDS,
-    LIMITS,
-    RecallCounts,
-    box_overlaps,
-    count_found,
-    mask_overlaps,
-)
-from segany.ops.rle import Rle, coco_bbox_xywh, encode_masks
+from segany.core.errors import ConfigError
+from segany.core.rle import Rle, coco_bbox_xywh, encode_masks
+from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
 
 
 def test_recall_is_the_share_of_objects_found_at_each_threshold():

@@ -6,13 +6,13 @@ import numpy as np
 from tests.evaluate.painting import Images, PaintingModel, blocks
 
 from segany import ImagePredictor
-from segany.evaluate.failures import CAPTION, TARGET_COLOUR, TILE, Failure, draw_failure, worst_objects
+from segany.evaluate.failures import CAPTION, TARGET_COLOR, TILE, Failure, draw_failure, worst_objects
 from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
 from segany.evaluate.recall import count_found, mask_overlaps
 from segany.evaluate.report import write_report
 from segany.evaluate.run import ModelFacts, Results, evaluate
 from segany.evaluate.tracking import VideoProtocol
-from segany.images import read_image
+from segany.imaging.image import read_image
 
 PROTOCOLS = (ClickProtocol((1, 2)), BoxProtocol(), ClickCountProtocol())
 
@@ -64,7 +64,7 @@ def test_a_failure_shows_annotation_and_prediction_where_they_are():
     assert tile.shape == (TILE + CAPTION, TILE, 3)
     # The object is 20 wide; with its margin, columns 0 to 33 and rows 0 to 23 are shown.
     scale = TILE / 34
-    near = np.linalg.norm(tile.astype(int) - TARGET_COLOUR, axis=2) < 60
+    near = np.linalg.norm(tile.astype(int) - TARGET_COLOR, axis=2) < 60
     rows, columns = np.nonzero(near[:TILE])
     top = (TILE - round(24 * scale)) // 2
     assert abs(columns.min() - 5 * scale) < 5

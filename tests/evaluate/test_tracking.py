@@ -8,12 +8,12 @@ import pytest
 from tests.models_for_tests import small_sam2
 
 from segany import DataError, FrameResult, VideoPredictor
-from segany.evaluate.contours import boundary_f
+from segany.core.arrays import BoolArray
+from segany.core.rle import Rle, encode_masks
+from segany.evaluate.boundary_f import boundary_f
 from segany.evaluate.run import ModelFacts, evaluate
 from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject, track_objects
-from segany.frames import FrameSource, open_frames
-from segany.ops.rle import Rle, encode_masks
-from segany.types import BoolArray
+from segany.imaging.frames import FrameSource, open_frames
 
 SIZE_HW = (48, 64)
 FRAMES = 6

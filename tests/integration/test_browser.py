@@ -21,11 +21,11 @@ from tests.export.exported import FAMILIES, exported, small_model
 
 import segany
 from segany import Embedding, Prompt
+from segany.core.preprocessing import Preprocessing
 from segany.export import onnx as exporting
 from segany.export.check import mask_iou, scenes
 from segany.export.graphs import Graph, make_graphs
-from segany.predict.image import labelled_points
-from segany.types import Preprocessing
+from segany.predict.image import labeled_points
 
 pytest.importorskip("benchmarks", reason="the front end is in the repository only")
 
@@ -231,10 +231,10 @@ def test_prompts_become_what_python_makes_of_them(page: Page) -> None:
         )
         preprocessing = Preprocessing(resize=resize)  # type: ignore[arg-type]
         embedding = Embedding((), size_hw, preprocessing, "small", "e", "i")
-        expected_points, expected_labels = labelled_points(prompt, embedding, pads_boxes=pads)
+        expected_points, expected_labels = labeled_points(prompt, embedding, pads_boxes=pads)
         found = page.evaluate(
             """([prompt, sizeHW, manifest]) => {
-                const { points, labels } = segany.labelledPoints(prompt, sizeHW, manifest);
+                const { points, labels } = segany.labeledPoints(prompt, sizeHW, manifest);
                 return { points: [...points], labels: [...labels].map(Number) };
             }""",
             [

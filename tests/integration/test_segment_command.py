@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segany.output.formats import FORMATS
+from segany.data.formats.prediction import FORMATS
 
 pytestmark = pytest.mark.weights
 

@@ -8,7 +8,7 @@ from tests.models_for_tests import small_sam2
 from segany import Prompt, VideoPredictor
 from segany.cli import track as track_module
 from segany.cli.track_prompts import FramePrompt
-from segany.frames import open_frames
+from segany.imaging.frames import open_frames
 
 SIZE_HW = (72, 128)
 PROMPTS = [

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from segany.kernels import compute
 from segany.nn.attention import attend, relative_position_attention
-from segany.ops import compute
 
 
 def plain_attention(

@@ -7,13 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segany.nn.layers import FeedForward, LayerNorm2d, by_rows
-from segany.nn.positions import (
-    RandomFourierPositions,
-    axial_rotations,
-    halves_first,
-    relative_position_rows,
-    sine_grid,
-)
+from segany.nn.positions import RandomFourierPositions, axial_rotations, halves_first, relative_position_rows, sine_grid
 from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
 
@@ -32,7 +26,7 @@ def test_partition_fills_the_border() -> None:
     assert partition(torch.ones(1, 1, 1, 2), 2)[0, 1].tolist() == [0, 0]
 
 
-def test_windows_are_square_neighbourhoods() -> None:
+def test_windows_are_square_neighborhoods() -> None:
     x = torch.arange(16.0).reshape(1, 4, 4, 1)
     assert partition(x, 2)[:, :, 0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
 
@@ -76,7 +70,7 @@ def test_layers_by_rows_give_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(pieces) == 70
 
 
-def test_layer_norm_2d_normalises_channels() -> None:
+def test_layer_norm_2d_normalizes_channels() -> None:
     x = torch.randn(2, 6, 3, 4) * 5 + 2
     out = LayerNorm2d(6)(x)
     torch.testing.assert_close(out.mean(1), torch.zeros(2, 3, 4), atol=1e-5, rtol=0)
@@ -88,7 +82,7 @@ def test_relative_positions_depend_on_the_distance_alone() -> None:
     assert rows.tolist() == [[3, 2, 1, 0], [4, 3, 2, 1], [5, 4, 3, 2], [6, 5, 4, 3]]
 
 
-def test_position_grid_encodes_the_centres_x_first() -> None:
+def test_position_grid_encodes_the_centers_x_first() -> None:
     positions = RandomFourierPositions(8)
     grid = positions.grid((2, 4))
     assert grid.shape == (2, 4, 8)
@@ -96,7 +90,7 @@ def test_position_grid_encodes_the_centres_x_first() -> None:
 
 
 def test_rotations_are_complex_products() -> None:
-    """Neighbouring channels are a complex number, which turns with the column in the first half, then the row."""
+    """Neighboring channels are a complex number, which turns with the column in the first half, then the row."""
     torch.manual_seed(0)
     x = torch.randn(2 * 3, 16)
     frequencies = 10000.0 ** -(torch.arange(0, 16, 4) / 16)

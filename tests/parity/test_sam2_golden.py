@@ -50,7 +50,7 @@ def test_every_step_of_tracking(version: str, case: str) -> None:
                 tuple(time for _, time in plan.pointers),
             )
             masks = model.decode_frame(image, model.attend_memory(image, [memory])).best()
-        memories.append(model.encode_memory(image, masks.low_res[:, 0], masks.object_scores, binarise=frame == 0)[0])
+        memories.append(model.encode_memory(image, masks.low_res[:, 0], masks.object_scores, binarize=frame == 0)[0])
         pointers.append(masks.pointers[0, 0])
         ours = {
             "low": masks.low_res[0, 0],

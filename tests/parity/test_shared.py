@@ -1,6 +1,6 @@
 """Ours against the golden files kept beside the checkout, which hold more and larger cases.
 
-`../shared/golden` is not part of the repository (its photographs are under another licence); without it
+`../shared/golden` is not part of the repository (its photographs are under another license); without it
 these tests are skipped and say so. `test_golden.py` covers the same code with what the repository carries.
 """
 

@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(not (SHARED / "golden").is_dir(), reason=f"needs the golden files in {SHARED / 'golden'}"),
 ]
 
-OFFICIAL = VideoConfig(binarise_prompted=False, remember_corrections=False)
+OFFICIAL = VideoConfig(binarize_prompted=False, remember_corrections=False)
 """What the golden files were made with."""
 
 

@@ -104,7 +104,9 @@ def test_points_per_batch_does_not_change_the_masks(model: Sam, image: np.ndarra
 
 def test_crops_search_parts_and_report_them(monkeypatch: pytest.MonkeyPatch, model: Sam, image: np.ndarray) -> None:
     # Masks of seeded weights reach over their whole crop.
-    monkeypatch.setattr("segany.predict.automatic.cut_off_by_crop", lambda boxes, *_: np.zeros(len(boxes), np.bool_))
+    monkeypatch.setattr(
+        "segany.predict.automatic.is_box_near_crop_edge", lambda boxes, *_: np.zeros(len(boxes), np.bool_)
+    )
     config = dataclasses.replace(LENIENT, crop_n_layers=1, crop_nms_thresh=1.0, box_nms_thresh=1.0)
     told: list[tuple[int, int]] = []
     records = AutomaticMaskGenerator(model, config).generate(
@@ -144,7 +146,7 @@ def test_limits_of_area(model: Sam, image: np.ndarray) -> None:
 
 
 def test_cleanup_leaves_no_small_holes_and_islands(model: Sam, image: np.ndarray) -> None:
-    from segany.ops.components import find_components
+    from segany.imaging.components import find_components
 
     config = dataclasses.replace(LENIENT, min_mask_region_area=60)
     for record in AutomaticMaskGenerator(model, config).generate(image):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tests.ops.test_measure import disc
+from tests.imaging.test_measure import disc
 
-from segany.ops.boxes import suppress_overlaps
-from segany.ops.measure import MaskMeasures, measure_masks
+from segany.core.boxes import nms
+from segany.core.preprocessing import Preprocessing
+from segany.imaging.measure import MaskMeasures, measure_masks
 from segany.predict import candidates as module
 from segany.predict.candidates import Candidates
-from segany.types import Preprocessing
 
 PREPROCESSING = Preprocessing(input_size=256)
 SIZE_HW = (180, 250)
@@ -32,7 +32,7 @@ def test_the_choice_is_that_of_measuring_all_first(
     scores = random.choice(np.linspace(0.5, 1, 20), 80).astype(np.float32)  # with ties
     measures = measure_masks(low_res, PREPROCESSING, SIZE_HW, 1.0)
     good = np.flatnonzero(accept(measures))
-    expected = good[suppress_overlaps(measures.boxes_xyxy[good], scores[good], iou_thresh)]
+    expected = good[nms(measures.boxes_xyxy[good], scores[good], iou_thresh)]
 
     candidates = Candidates(PREPROCESSING, SIZE_HW, 1.0)
     for first in range(0, 80, 7):

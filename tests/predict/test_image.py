@@ -9,8 +9,8 @@ from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
+from segany.core.embedding import Embedding
 from segany.models.sam.config import SamConfig, VitConfig
-from segany.types import Embedding
 
 SIZE_HW = (90, 140)
 

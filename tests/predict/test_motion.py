@@ -6,7 +6,7 @@ import torch
 
 from segany.models.sam2.config import MemoryConfig
 from segany.predict.motion import STABLE_FRAMES, BoxFilter, Motion
-from segany.predict.object_track import ObjectTrack, Remembered
+from segany.predict.object_track import FrameMemory, ObjectTrack
 
 
 def box_at(index: float) -> np.ndarray:
@@ -63,9 +63,9 @@ def test_a_lost_object_starts_anew(lost: str) -> None:
     assert motion.choose(candidates, np.array([0.85, 0.8], dtype=np.float32)) == 0
 
 
-def remembered(frame: int, iou: float = 0.9, score: float = 3.0) -> Remembered:
+def remembered(frame: int, iou: float = 0.9, score: float = 3.0) -> FrameMemory:
     """Tells by its numbers which frame it is of."""
-    return Remembered(
+    return FrameMemory(
         torch.full((4, 2, 2), float(frame)), torch.full((4,), float(frame)), torch.zeros(4, 4), score, iou
     )
 

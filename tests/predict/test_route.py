@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from segany import PromptError
-from segany.predict.route import Direction, plan_route
+from segany.predict.frame_schedule import Direction, plan_frame_schedule
 
 
 @pytest.mark.parametrize(
@@ -21,23 +21,23 @@ from segany.predict.route import Direction, plan_route
     ],
 )
 def test_frames_in_order(start: int, direction: Direction, end: int | None, frames: list[int]) -> None:
-    legs, total = plan_route(start, direction, end, 6)
+    legs, total = plan_frame_schedule(start, direction, end, 6)
     assert [frame for leg in legs for frame in leg.frames()] == frames
     assert total == len(frames)
 
 
 def test_without_a_known_end() -> None:
-    legs, total = plan_route(3, "forward", None, None)
+    legs, total = plan_frame_schedule(3, "forward", None, None)
     frames = legs[0].frames()
     assert [next(frames) for _ in range(4)] == [3, 4, 5, 6]
     assert total is None
-    assert plan_route(3, "forward", 9, None)[1] == 7
+    assert plan_frame_schedule(3, "forward", 9, None)[1] == 7
 
 
 def test_mistakes() -> None:
     with pytest.raises(PromptError, match="never reaches frame 2"):
-        plan_route(3, "forward", 2, 6)
+        plan_frame_schedule(3, "forward", 2, 6)
     with pytest.raises(PromptError, match="never reaches frame 4"):
-        plan_route(3, "backward", 4, 6)
+        plan_frame_schedule(3, "backward", 4, 6)
     with pytest.raises(PromptError, match="'up'"):
-        plan_route(3, "up", None, 6)  # type: ignore[arg-type]
+        plan_frame_schedule(3, "up", None, 6)  # type: ignore[arg-type]

@@ -432,7 +432,7 @@ def test_a_full_disk_is_an_error_of_its_own(session: VideoSession, monkeypatch: 
 
 
 def test_small_regions_of_results_are_cleaned(model: Sam2) -> None:
-    from segany.ops.components import clean_masks
+    from segany.imaging.components import clean_masks
 
     with VideoPredictor(model).open(moving_frames(4)) as session:
         session.prompt(0, 1, CLICK)

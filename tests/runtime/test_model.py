@@ -15,9 +15,9 @@ from PIL import Image
 from tests.export.exported import exported
 
 import segany
-from segany.errors import ConfigError, ExportError, MissingExtraError
+from segany.core.errors import ConfigError, ExportError, MissingExtraError
+from segany.core.files import sha256_of
 from segany.export.check import scenes
-from segany.files import sha256_of
 from segany.runtime import OnnxModel, OpenVinoModel
 from segany.runtime import model as module
 from segany.runtime.session import Session

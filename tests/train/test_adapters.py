@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tests.models_for_tests import SMALL_TINY_VIT, seed_weights, small_sam, small_sam2
 
 import segany
-from segany.errors import ConfigError, TrainingError
+from segany.core.errors import ConfigError, TrainingError
 from segany.models.promptable import PromptableModel
 from segany.models.registry import find_spec
 from segany.nn.layers import Linear
@@ -33,11 +33,11 @@ def _pixels(model: PromptableModel, seed: int = 0) -> torch.Tensor:
 def _train(model: PromptableModel, steps: int = 3) -> None:
     """Some steps towards features of zero, large enough to move outputs by more than rounding."""
     trained = [parameter for parameter in model.image_encoder.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=0.01)
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.encode_features(_pixels(model))[0].square().mean().backward()
-        optimiser.step()
+        optimizer.step()
 
 
 def _assert_same(ours: torch.Tensor, theirs: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from tests.items_for_tests import make_item
 from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, seed_weights, small_sam, small_sam2
 
 import segany
-from segany.errors import ConfigError
+from segany.core.errors import ConfigError
 from segany.models.registry import find_spec
 from segany.models.sam.config import DecoderConfig, VitConfig
 from segany.models.sam.model import Sam
@@ -42,7 +42,7 @@ def test_loss_is_the_mean_squared_error_of_embeddings() -> None:
     teacher, student = small_sam(), smaller_sam()
     task = DistillTask(teacher, student, PLAIN)
     (loss,) = task.losses(ITEMS[1:])
-    pixels = teacher._normalise([ITEMS[1].image])
+    pixels = teacher._normalize([ITEMS[1].image])
     with torch.no_grad():
         error = (student.encode_image(pixels) - teacher.encode_image(pixels)).square().mean()
     torch.testing.assert_close(loss.total.detach(), error)
@@ -87,12 +87,12 @@ def test_loss_falls_and_the_student_predicts() -> None:
     teacher = small_sam()
     task = DistillTask(teacher, smaller_sam(), held_out=ITEMS)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
-    optimiser = torch.optim.AdamW(groups, lr=3e-3)
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
     before = task.validate()
     for _ in range(15):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack([loss.total for loss in task.losses(ITEMS)]).mean().backward()
-        optimiser.step()
+        optimizer.step()
     after = task.validate()
     assert after["squared_error"] < 0.7 * before["squared_error"]
     assert after["cosine"] > before["cosine"]

@@ -9,7 +9,7 @@ import torch
 from tests.items_for_tests import make_item
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
 
-from segany.errors import ConfigError, TrainingError
+from segany.core.errors import ConfigError, TrainingError
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
 from segany.train.embeddings import EmbeddingStore, StoreCounts
@@ -24,7 +24,7 @@ def model() -> Sam:
 
 def _direct(model: PromptableModel, image: np.ndarray) -> list[torch.Tensor]:
     with torch.inference_mode():
-        return [feature[0] for feature in model.encode_features(model._normalise([image]))]
+        return [feature[0] for feature in model.encode_features(model._normalize([image]))]
 
 
 def _files(folder: Path) -> list[Path]:

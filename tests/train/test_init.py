@@ -5,7 +5,7 @@ from tests.models_for_tests import SMALL_SAM2_CONFIGS, SMALL_TINY_VIT, SMALL_VIT
 
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
-from segany.train.init import initialise
+from segany.train.init import initialize
 
 
 def test_weights_follow_from_the_seed_alone() -> None:
@@ -16,7 +16,7 @@ def test_weights_follow_from_the_seed_alone() -> None:
             Sam(SMALL_VIT, "a"),
             Sam(SMALL_TINY_VIT, "b"),
         ):
-            initialise(model, seed)
+            initialize(model, seed)
             states.append(model.state_dict())
     for key, value in (*states[0].items(), *states[1].items()):
         assert value.isfinite().all(), key
@@ -30,14 +30,14 @@ def test_weights_follow_from_the_seed_alone() -> None:
 def test_the_global_random_state_is_left_alone() -> None:
     model = Sam(SMALL_VIT, "a")
     before = torch.get_rng_state()
-    initialise(model, 0)
+    initialize(model, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_fresh_model_tells_positions_and_images_apart() -> None:
     torch.manual_seed(0)
     for model in (Sam(SMALL_VIT, "a"), Sam2(SMALL_SAM2_CONFIGS["sam2.1"], "b")):
-        initialise(model, 0)
+        initialize(model, 0)
         model.eval()
         with torch.no_grad():
             flat = model.encode_features(torch.zeros(1, 3, 256, 256))[0]

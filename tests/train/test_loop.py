@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tests.train.loop_for_tests import Mean, MeanTask, MemoryBatches, make_item
 
-from segany.errors import CheckpointError, ConfigError, TrainingError
+from segany.core.errors import CheckpointError, ConfigError, TrainingError
 from segany.train.loop import train
 from segany.train.loop_config import LoopConfig
 from segany.train.loop_report import Observer

@@ -9,8 +9,8 @@ import torch
 from tests.items_for_tests import make_item
 from tests.models_for_tests import SMALL_TINY_VIT, seed_weights, small_sam, small_sam2
 
+from segany.core.errors import CheckpointError, ConfigError
 from segany.data.item import TrainingItem
-from segany.errors import CheckpointError, ConfigError
 from segany.models.sam.config import SamConfig, VitConfig
 from segany.models.sam.model import Sam
 from segany.train.mae import (
@@ -46,7 +46,7 @@ def task() -> MaeTask:
 
 def test_paper_values_are_the_defaults() -> None:
     config = MaeConfig()
-    assert (config.mask_ratio, config.decoder_depth, config.decoder_width, config.normalise) == (0.75, 8, 512, True)
+    assert (config.mask_ratio, config.decoder_depth, config.decoder_width, config.normalize) == (0.75, 8, 512, True)
     decoder = MaskedAutoencoder(tiny_model().image_encoder, config)  # type: ignore[arg-type]
     assert len(decoder.decoder_blocks) == 8
     assert decoder.predict.out_features == 16 * 16 * 3
@@ -134,14 +134,14 @@ def test_order_of_visible_patches_does_not_matter(task: MaeTask) -> None:
 def test_loss_is_over_masked_patches_alone() -> None:
     patches, predicted = torch.randn(2, 6, PATCH_VALUES), torch.randn(2, 6, PATCH_VALUES)
     visible = torch.tensor([[0, 5], [1, 2]])
-    losses = reconstruction_loss(predicted, patches, visible, normalise=False)
+    losses = reconstruction_loss(predicted, patches, visible, normalize=False)
     by_hand = (predicted[0, 1:5] - patches[0, 1:5]).square().mean()
     torch.testing.assert_close(losses[0], by_hand)
     predicted[0, 5] += 100
     patches[1, 1] -= 100
-    assert torch.equal(reconstruction_loss(predicted, patches, visible, normalise=False), losses)
+    assert torch.equal(reconstruction_loss(predicted, patches, visible, normalize=False), losses)
     predicted[1, 0] += 1
-    assert float(reconstruction_loss(predicted, patches, visible, normalise=False)[1]) != float(losses[1])
+    assert float(reconstruction_loss(predicted, patches, visible, normalize=False)[1]) != float(losses[1])
 
 
 def test_target_is_the_patch_without_its_mean_and_deviation() -> None:
@@ -151,9 +151,9 @@ def test_target_is_the_patch_without_its_mean_and_deviation() -> None:
     predicted = torch.where(patch > 0, 5 / deviation, -5 / deviation)
     patches = torch.stack([patch, patch])[None]
     seen = torch.tensor([[0]])
-    right = reconstruction_loss(torch.stack([predicted, predicted])[None], patches, seen, normalise=True)
+    right = reconstruction_loss(torch.stack([predicted, predicted])[None], patches, seen, normalize=True)
     assert float(right) < 1e-9
-    wrong = reconstruction_loss(torch.stack([predicted, predicted + 0.5])[None], patches, seen, normalise=True)
+    wrong = reconstruction_loss(torch.stack([predicted, predicted + 0.5])[None], patches, seen, normalize=True)
     assert float(wrong) == pytest.approx(0.25)
 
 
@@ -222,12 +222,12 @@ def test_loss_falls() -> None:
     items = [small_item(seed) for seed in range(2)]
     task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), held_out=items)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
-    optimiser = torch.optim.AdamW(groups, lr=3e-3)
+    optimizer = torch.optim.AdamW(groups, lr=3e-3)
     before = task.validate()
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack([loss.total for loss in task.losses(items)]).mean().backward()
-        optimiser.step()
+        optimizer.step()
     after = task.validate()
     assert list(after) == ["minus_reconstruction"]
     assert after["minus_reconstruction"] > 0.5 * before["minus_reconstruction"]  # both are below zero

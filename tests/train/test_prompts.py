@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segany.train.prompts import correct, plan_prompts, sample_pixels, shake_boxes
+from segany.train.prompts import correct, jitter_boxes, plan_prompts, sample_pixels
 
 
 def test_equally_spaced_draws_meet_every_pixel_of_a_region_once() -> None:
@@ -46,16 +46,16 @@ def test_corrections_are_spread_over_both_kinds_of_error_by_area() -> None:
 
 def test_boxes_without_noise_stay() -> None:
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [3.0, 5.0, 4.0, 6.0]])
-    torch.testing.assert_close(shake_boxes(boxes, torch.zeros(2, 4), 64, share=0.1, limit=20), boxes)
+    torch.testing.assert_close(jitter_boxes(boxes, torch.zeros(2, 4), 64, share=0.1, limit=20), boxes)
 
 
 def test_noise_on_boxes_is_a_share_of_their_sides_and_limited() -> None:
     noise = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0))
     small = torch.tensor([400.0, 500.0, 500.0, 550.0])  # 100 wide, 50 high
-    moved = shake_boxes(small.expand(5000, -1), noise, 1024, share=0.1, limit=20) - small
+    moved = jitter_boxes(small.expand(5000, -1), noise, 1024, share=0.1, limit=20) - small
     torch.testing.assert_close(moved.std(dim=0), torch.tensor([10.0, 5.0, 10.0, 5.0]), rtol=0.1, atol=0)
     large = torch.tensor([100.0, 100.0, 900.0, 900.0])
-    moved = shake_boxes(large.expand(5000, -1), noise, 1024, share=0.1, limit=20) - large
+    moved = jitter_boxes(large.expand(5000, -1), noise, 1024, share=0.1, limit=20) - large
     assert moved.abs().max() == 20
 
 
@@ -63,7 +63,7 @@ def test_shaken_boxes_are_within_the_input_and_have_an_area() -> None:
     generator = torch.Generator().manual_seed(1)
     corners = torch.randint(0, 63, (500, 2), generator=generator)
     boxes = torch.cat([corners, corners + 1], dim=1).float()
-    shaken = shake_boxes(boxes, 30 * torch.randn(500, 4, generator=generator), 64, share=0.5, limit=20)
+    shaken = jitter_boxes(boxes, 30 * torch.randn(500, 4, generator=generator), 64, share=0.5, limit=20)
     assert (shaken >= 0).all()
     assert (shaken <= 64).all()
     assert (shaken[:, 2:] - shaken[:, :2] > 1 - 1e-4).all()

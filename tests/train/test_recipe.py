@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from segany.errors import ConfigError, check
+from segany.core.errors import ConfigError, check
 from segany.train.field_docs import attribute_docs, field_docs
 from segany.train.loop_config import MAY_CHANGE, LoopConfig
 from segany.train.overrides import override

@@ -17,7 +17,7 @@ from tests.train.loop_for_tests import MeanTask
 from tests.train.test_loop import changed, run
 
 import segany
-from segany.errors import CheckpointError, MissingExtraError, OutputError
+from segany.core.errors import CheckpointError, MissingExtraError, OutputError
 from segany.models.model_file import config_from_json, config_to_json, save_model, saved_spec, write_tensors
 from segany.models.registry import MODELS
 
@@ -163,7 +163,7 @@ def test_a_model_of_the_table_keeps_its_row(tmp_path):
     assert saved_spec(path) is MODELS["mobile_sam"]
 
 
-@pytest.mark.parametrize("config", [{"kind": "Sam9"}, {"kind": "SamConfig", "colour": 3}, {"kind": "VitConfig"}, 7])
+@pytest.mark.parametrize("config", [{"kind": "Sam9"}, {"kind": "SamConfig", "color": 3}, {"kind": "VitConfig"}, 7])
 def test_a_description_of_another_version(tmp_path, config):
     described = json.dumps({"name": "x", "config": config})
     path = write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"segany.model": described})

@@ -11,14 +11,14 @@ from tests.models_for_tests import SMALL_SAM2_CONFIGS, SMALL_TINY_VIT
 from tests.train.shape_items import shape_item
 from torch import Tensor
 
+from segany.core.errors import ConfigError, TrainingError
 from segany.data.item import TrainingItem
-from segany.errors import ConfigError, TrainingError
 from segany.models.promptable import PromptableModel
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
-from segany.train.init import initialise
-from segany.train.interaction import Interaction
+from segany.train.click_simulation import ClickSimulation
+from segany.train.init import initialize
 from segany.train.prompts import plan_prompts
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
@@ -38,7 +38,7 @@ def small_model(family: str = "vit") -> PromptableModel:
     else:
         vit = VitConfig(width=32, depth=3, heads=2, global_blocks=(1,), input_size=128, window_size=6, out_channels=32)
         model = Sam(SamConfig(vit if family == "vit" else TINY_VIT, SMALL_DECODER), "small")
-    initialise(model, 0)
+    initialize(model, 0)
     return model
 
 
@@ -183,7 +183,7 @@ def test_features_computed_before_replace_the_encoder(family: str, monkeypatch: 
     with torch.no_grad():
         model.eval()
         kept = {
-            item.name: [feature[0] for feature in model.encode_features(model._normalise([item.image]))]
+            item.name: [feature[0] for feature in model.encode_features(model._normalize([item.image]))]
             for item in items(0, 1)
         }
     monkeypatch.setattr(model.image_encoder, "forward", None)
@@ -271,7 +271,7 @@ def test_gradients_of_the_heads_are_those_of_finite_differences() -> None:
     vit = VitConfig(width=8, depth=1, heads=1, global_blocks=(), input_size=32, window_size=2, out_channels=16)
     decoder = DecoderConfig(depth=2, heads=2, mlp_width=8, iou_head_width=8, cross_attention_width=8)
     model = Sam(SamConfig(vit, decoder, mask_channels=4), "small")
-    initialise(model, 0)
+    initialize(model, 0)
     model.double()
     points, labels = torch.rand(2, 2, 2).double() * 32, torch.tensor([[1, 0], [1, -1]])
 
@@ -332,7 +332,7 @@ def test_objects_are_prompted_without_float64_on_the_device() -> None:
     """Which Apple's devices do not have."""
     item = shape_item(1, 128)
     plan = plan_prompts(3, len(item.masks), iterations=3, repeats=1, box_chance=0.0)
-    prompted = Interaction(0, item, plan, SHORT, torch.device("cpu"), boxes=False)
+    prompted = ClickSimulation(0, item, plan, SHORT, torch.device("cpu"), boxes=False)
     tensors = [value for value in vars(prompted).values() if isinstance(value, Tensor)]
     assert len(tensors) == 5
     assert torch.float64 not in {tensor.dtype for tensor in tensors}
@@ -357,15 +357,15 @@ def test_a_few_images_are_learnt_by_heart() -> None:
     model = small_model()
     task = SamTask(model, replace(SHORT, iterations=2, repeats=0, focal_weight=5, dice_weight=5))
     groups = [{**group, "lr": 2e-3} for group in task.parameter_groups()]
-    optimiser = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(groups)
     batch = items(*range(8))
     scores = []
     for _ in range(150):
         losses = task.losses(batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack([loss.total for loss in losses]).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         scores.append(sum(loss.parts["first_iou"] for loss in losses) / len(losses))
     assert scores[0] < 0.2
     assert min(scores[-5:]) > 0.6

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from segany.errors import ConfigError
+from segany.core.errors import ConfigError
 from segany.train.loop_config import LoopConfig
 from segany.train.schedule import learning_rate
 

@@ -13,14 +13,14 @@ from tests.data_for_tests import save
 from tests.train.test_sam_task import small_model
 
 import segany
+from segany.core.errors import ConfigError
+from segany.core.prompt import Prompt
 from segany.data.shapes import Shapes
-from segany.errors import ConfigError
 from segany.models.model_file import save_model
 from segany.models.promptable import PromptableModel
 from segany.train.loop_report import TrainingResult
 from segany.train.recipe import find_recipe
 from segany.train.run_recipe import RunOptions, run_recipe
-from segany.types import Prompt
 
 SIDE = 64
 LOOP = [

@@ -9,9 +9,9 @@ from tests.models_for_tests import small_sam
 from tests.train.test_sam_task import SHORT, small_model
 from torch import nn
 
+from segany.core.errors import ConfigError, DataError
 from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
-from segany.errors import ConfigError, DataError
 from segany.evaluate.failures import CAPTION, TILE
 from segany.evaluate.scores import evaluate_clicks
 from segany.train.batches import ShowsSamples

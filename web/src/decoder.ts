@@ -5,7 +5,7 @@ import * as ort from "onnxruntime-web/wasm";
 import type { Embedding } from "./embedding";
 import { SeganyError } from "./errors";
 import { fetchDecoder, fetchManifest, type Manifest, type SizeHW } from "./manifest";
-import { labelledPoints, type MaskMode, type Prompt, wantedCandidates } from "./prompt";
+import { labeledPoints, type MaskMode, type Prompt, wantedCandidates } from "./prompt";
 
 export interface OpenOptions {
   /**
@@ -73,7 +73,7 @@ export class Decoder {
   async decode(embedding: Embedding, prompt: Prompt, options: DecodeOptions = {}): Promise<Prediction> {
     const { manifest } = this;
     checkEmbedding(embedding, manifest);
-    const { points, labels } = labelledPoints(prompt, embedding.sizeHW, manifest);
+    const { points, labels } = labeledPoints(prompt, embedding.sizeHW, manifest);
     const candidates = wantedCandidates(prompt, options.masks ?? "auto");
     const sizeHW = options.sizeHW ?? embedding.sizeHW;
     const side = manifest.low_res_size;

@@ -4,4 +4,4 @@ export { type DecodeOptions, Decoder, openDecoder, type OpenOptions, type Predic
 export { type Embedding, type Feature, readEmbedding, widenFloat16 } from "./embedding";
 export { SeganyError } from "./errors";
 export type { Manifest, Preprocessing, SizeHW } from "./manifest";
-export { labelledPoints, type MaskMode, type Prompt } from "./prompt";
+export { labeledPoints, type MaskMode, type Prompt } from "./prompt";

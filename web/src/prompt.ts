@@ -36,7 +36,7 @@ export function wantedCandidates(prompt: Prompt, masks: MaskMode): number[] {
  *
  * @throws SeganyError the prompt is empty, lies outside the image, or contradicts itself.
  */
-export function labelledPoints(prompt: Prompt, sizeHW: SizeHW, manifest: Manifest) {
+export function labeledPoints(prompt: Prompt, sizeHW: SizeHW, manifest: Manifest) {
   check(prompt, sizeHW, manifest.low_res_size);
   const points = (prompt.pointsXY ?? []).flat();
   const labels = [...(prompt.labels ?? (prompt.pointsXY ?? []).map(() => FOREGROUND))];

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-import segany
 from segany.cli import weights
 from segany.cli.auto import auto
 from segany.cli.evaluate import evaluate_command
@@ -25,7 +24,8 @@ from segany.cli.track import EPILOG as TRACK_EPILOG
 from segany.cli.track import track
 from segany.cli.train import EPILOG as TRAIN_EPILOG
 from segany.cli.train import train
-from segany.errors import SeganyError
+from segany.core.errors import SeganyError
+from segany.core.version import __version__
 
 USER_ERROR = 2
 """Exit code for what the user can put right, as for a wrong option."""
@@ -72,7 +72,7 @@ app.add_typer(weights.app, name="weights")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(segany.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

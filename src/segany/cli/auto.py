@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from segany.cli.auto_report import AutoReporter
-from segany.cli.done_notes import DoneNotes
 from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, find_images, load_model, parse_formats
-from segany.cli.pipeline import AutoPlan, Pipeline
-from segany.errors import CheckpointError, ConfigError
-from segany.files import path_errors, sha256_of
-from segany.images import DEFAULT_MAX_PIXELS
+from segany.core.errors import CheckpointError, ConfigError
+from segany.core.files import path_errors, sha256_of
+from segany.data.formats.instances import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
+from segany.data.formats.records import LabelOrder
+from segany.data.formats.writing import file_names
+from segany.imaging.image import DEFAULT_MAX_PIXELS
+from segany.jobs.done_notes import DoneNotes
+from segany.jobs.pipeline import AutoPlan, Pipeline
 from segany.models.registry import DEFAULT_MODEL, MODELS
-from segany.output.record_formats import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
-from segany.output.records import LabelOrder
-from segany.output.writing import file_names
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.runtime.manifest import MANIFEST_NAME, is_export, read_manifest
 

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from segany.cli.pipeline import ImageReport
 from segany.cli.work_bar import work_bar
-from segany.errors import SeganyError
+from segany.core.errors import SeganyError
+from segany.jobs.pipeline import ImageReport
 
 SPEED_SECONDS = 600.0
 """The time left is reckoned from the speed of that long: images differ."""

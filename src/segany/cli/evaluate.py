@@ -16,9 +16,12 @@ from rich.text import Text
 from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
 from segany.cli.track import DEFAULT_VIDEO_MODEL
 from segany.cli.work_bar import work_bar
+from segany.core.errors import ConfigError
+from segany.core.extras import import_extra
+from segany.core.files import path_errors
+from segany.data.formats.writing import file_names
 from segany.data.opening import Layout, open_dataset
 from segany.data.video_folder import read_video_dataset
-from segany.errors import ConfigError
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
     AutomaticProtocol,
@@ -31,10 +34,7 @@ from segany.evaluate.protocols import (
 from segany.evaluate.report import write_report
 from segany.evaluate.run import ModelFacts, Readable, Results, evaluate
 from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject
-from segany.extras import import_extra
-from segany.files import path_errors
 from segany.models.registry import DEFAULT_MODEL
-from segany.output.writing import file_names
 from segany.predict.automatic import AutomaticConfig
 from segany.predict.image import ImagePredictor
 

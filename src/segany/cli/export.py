@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segany.cli.inputs import find_images
-from segany.errors import ConfigError
+from segany.core.errors import ConfigError
 from segany.models.registry import MODELS
 from segany.runtime import open_export
 from segany.runtime.manifest import Manifest, read_manifest

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
-from segany.errors import ImageError, OutputError
-from segany.files import path_errors
-from segany.images import missing_image, readable_suffixes
+from segany.core.errors import ImageError, OutputError
+from segany.core.files import path_errors
+from segany.imaging.image import missing_image, readable_suffixes
 
 if TYPE_CHECKING:
     from segany.models.promptable import PromptableModel

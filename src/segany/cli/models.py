@@ -16,7 +16,7 @@ _ENCODERS: dict[type, str] = {VitConfig: "ViT", TinyVitConfig: "TinyViT", HieraC
 
 def models() -> None:
     """Show the models that `--model` takes."""
-    table = Table("name", "title", "encoder", "input", "weights", "licence", "cached")
+    table = Table("name", "title", "encoder", "input", "weights", "license", "cached")
     for column in table.columns:
         column.overflow = "fold"
     for status in weights_status():
@@ -28,7 +28,7 @@ def models() -> None:
             _ENCODERS[type(spec.config.encoder)],
             f"{side} x {side}",
             f"{spec.megabytes} MB",
-            spec.licence,
+            spec.license,
             "damaged" if status.damage else "yes" if status.path else "no",
         )
     console = Console()

@@ -14,14 +14,16 @@ from rich.console import Console
 from rich.text import Text
 
 from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, load_model, parse_formats
-from segany.cli.prompts import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
-from segany.errors import ImageError, PromptError
-from segany.files import path_errors
-from segany.images import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
+from segany.core.arrays import PixelArray
+from segany.core.errors import ImageError, PromptError
+from segany.core.files import path_errors
+from segany.core.prediction import MaskPrediction
+from segany.core.prompt import MaskMode
+from segany.data.formats.prediction import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
+from segany.data.formats.writing import file_names
+from segany.data.prompts_file import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
+from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
 from segany.models.registry import DEFAULT_MODEL
-from segany.output.formats import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
-from segany.output.writing import file_names
-from segany.types import MaskMode, MaskPrediction, PixelArray
 
 if TYPE_CHECKING:
     from segany.predict.image import ImagePredictor

@@ -14,14 +14,14 @@ from segany.cli.inputs import check_folder, parse_formats
 from segany.cli.stop_signal import StopSignal
 from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, FramePrompt, TrackPlan, plan_tracking
 from segany.cli.track_report import TrackReporter
-from segany.errors import OutputError, PromptError, VideoError
-from segany.files import path_errors
-from segany.frame_result import FrameResult
-from segany.frames import FrameSource, open_frames
-from segany.frames.pyav import import_av
-from segany.images import DEFAULT_MAX_PIXELS
-from segany.output.track_formats import check_labels
-from segany.output.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
+from segany.core.errors import OutputError, PromptError, VideoError
+from segany.core.files import path_errors
+from segany.core.frame_result import FrameResult
+from segany.data.formats.track_formats import check_labels
+from segany.data.formats.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
+from segany.imaging.frames import FrameSource, open_frames
+from segany.imaging.frames.pyav import import_av
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 Direction: TypeAlias = Literal["forward", "backward", "both"]
 
@@ -114,7 +114,7 @@ def track(
                     reporter.tracked(result)
                     if stop.is_set:
                         break
-        reporter.summarise(writer.files, is_stopped=stop.is_set)
+        reporter.summarize(writer.files, is_stopped=stop.is_set)
         if stop.is_set:
             raise KeyboardInterrupt
 

@@ -10,10 +10,18 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from segany.cli.prompts import MASK_ARRAY_SUFFIXES, ObjectPrompt, load_json, parse_numbers, parse_objects, read_mask
-from segany.errors import PromptError
-from segany.frames import FrameSource
-from segany.types import FOREGROUND, BoolArray, Prompt
+from segany.core.arrays import BoolArray
+from segany.core.errors import PromptError
+from segany.core.prompt import FOREGROUND, Prompt
+from segany.data.prompts_file import (
+    MASK_ARRAY_SUFFIXES,
+    ObjectPrompt,
+    load_json,
+    parse_numbers,
+    parse_objects,
+    read_mask,
+)
+from segany.imaging.frames import FrameSource
 
 TRACK_PROMPTS_EXAMPLE = (
     '[{"frame": 0, "object": 1, "points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, '

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from segany.cli.work_bar import work_bar
-from segany.errors import OutputError
-from segany.frame_result import FrameResult
-from segany.frames import FrameSource
+from segany.core.errors import OutputError
+from segany.core.frame_result import FrameResult
+from segany.imaging.frames import FrameSource
 
 
 class TrackReporter:
@@ -66,7 +66,7 @@ class TrackReporter:
         """So many frames of so many of the overlay are drawn, after tracking."""
         self._progress.update(self._task, description="drawing", completed=done, total=total, count=f"{done}/{total}")
 
-    def summarise(self, files: Mapping[str, Sequence[Path]], *, is_stopped: bool) -> None:
+    def summarize(self, files: Mapping[str, Sequence[Path]], *, is_stopped: bool) -> None:
         """All files are written."""
         height, width = self._source.size_hw
         if self._as_json:

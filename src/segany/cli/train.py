@@ -15,7 +15,7 @@ from rich.table import Table
 from segany.cli.inputs import check_folder
 from segany.cli.stop_signal import StopSignal
 from segany.cli.train_report import TrainReporter
-from segany.extras import require_torch
+from segany.core.extras import require_torch
 from segany.train.field_docs import FieldDoc, field_docs
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import TrainingRecipe, find_recipe, recipe_names
@@ -100,7 +100,7 @@ def train(
         result = run_recipe(chosen, options, observer=reporter, stop=lambda: stop.is_set)
     if is_main:
         # Under torchrun the signal may have come to another process.
-        reporter.summarise(result, is_stopped=stop.is_set or limit_steps is None)
+        reporter.summarize(result, is_stopped=stop.is_set or limit_steps is None)
     if stop.number is not None and result.end == "interrupted":
         raise typer.Exit(128 + stop.number)
 

@@ -61,7 +61,7 @@ class TrainReporter(Observer):
             shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             self._console.print(Text(f"step {step}: {shown}" + ("  (best)" if is_best else "")))
 
-    def summarise(self, result: TrainingResult, *, is_stopped: bool) -> None:
+    def summarize(self, result: TrainingResult, *, is_stopped: bool) -> None:
         """Training is over: say how it ended, where the models are and how to use or go on with them."""
         tell = self._console.print
         if result.end == "interrupted":

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from segany.errors import WeightsError
+from segany.core.errors import WeightsError
 from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, terminal_progress, weights_status
 from segany.models.registry import find_spec
 
@@ -20,10 +20,10 @@ def list_models(
     sources: Annotated[bool, typer.Option("--sources", help="Say too where the files are and come from.")] = False,
 ) -> None:
     """Show every model and whether its weights are in the cache."""
-    table = Table("name", "size", "cached", "licence")
+    table = Table("name", "size", "cached", "license")
     statuses = weights_status()
     for status in statuses:
-        table.add_row(status.spec.name, f"{status.spec.megabytes} MB", _state(status), status.spec.licence)
+        table.add_row(status.spec.name, f"{status.spec.megabytes} MB", _state(status), status.spec.license)
     Console().print(table)
     if sources:
         for status in statuses:

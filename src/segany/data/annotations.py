@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from segany.errors import DataError
-from segany.files import path_errors
-from segany.ops.rle import Rle, run_lengths
-from segany.types import SizeHW
+from segany.core.arrays import SizeHW
+from segany.core.errors import DataError
+from segany.core.files import path_errors
+from segany.core.rle import Rle, run_lengths
 
 MIN_POLYGON_NUMBERS = 6
 """Three corners. What has fewer has no area, and pycocotools takes four numbers for a box."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from segany.core.arrays import SizeHW
+from segany.core.errors import DataError
 from segany.data.annotations import encode_segmentations, read_json
 from segany.data.folders import check_folder, check_not_empty, check_size, printable, read_item_image
 from segany.data.item import AnnotatedImage
-from segany.errors import DataError
-from segany.types import SizeHW
 
 IMAGES_TRIED = 100
 """If none of the first so many images is in any folder, the folder is not known; later ones are damage."""

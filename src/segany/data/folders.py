@@ -7,10 +7,10 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from segany.errors import DataError, ImageError
-from segany.files import path_errors
-from segany.images import read_image, readable_suffixes
-from segany.types import PixelArray, SizeHW
+from segany.core.arrays import PixelArray, SizeHW
+from segany.core.errors import DataError, ImageError
+from segany.core.files import path_errors
+from segany.imaging.image import read_image, readable_suffixes
 
 
 def check_folder(folder: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from segany.core.errors import DataError
 from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image
 from segany.data.item import AnnotatedImage
-from segany.errors import DataError
 
 
 class ImageFolder:

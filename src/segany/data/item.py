@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from segany.ops.rle import Rle, coco_bbox_xywh, decode_mask
-from segany.types import BoolArray, FloatArray, PixelArray
+from segany.core.arrays import BoolArray, FloatArray, PixelArray
+from segany.core.rle import Rle, coco_bbox_xywh, decode_mask
 
 
 @dataclass(frozen=True, eq=False)

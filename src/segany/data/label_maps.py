@@ -9,13 +9,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
+from segany.core.arrays import BoolArray
+from segany.core.errors import DataError
+from segany.core.label_map import LabelArray
+from segany.core.rle import Rle, encode_masks
 from segany.data.annotations import encode_runs
-from segany.errors import DataError
-from segany.images import DEFAULT_MAX_PIXELS, readable_formats
-from segany.ops.components import find_components
-from segany.ops.nearest import LabelArray
-from segany.ops.rle import Rle, encode_masks
-from segany.types import BoolArray
+from segany.imaging.components import find_components
+from segany.imaging.image import DEFAULT_MAX_PIXELS, readable_formats
 
 Objects: TypeAlias = Literal["values", "foreground", "parts"]
 """What are objects in a picture: each value but 0; everything that is not background, as one; or each
@@ -53,7 +53,7 @@ def read_labels(source: Path | bytes, what: str) -> LabelArray:
     """A label map: int32 [H, W], 0 where there is no object.
 
     Pictures with a palette are read by index, and what is `VOID` there beside other labels is no object.
-    In colour pictures each colour but black is an object.
+    In color pictures each color but black is an object.
 
     Raises:
         DataError: as for `read_objects`.
@@ -134,8 +134,8 @@ def _values(image: Image.Image, what: str) -> LabelArray:
         values = values[..., 0]
     elif image.mode in ("RGB", "RGBA"):
         channels = values[..., :3].astype(np.int32)
-        is_grey = (channels[..., :1] == channels).all()
-        values = channels[..., 0] if is_grey else channels @ np.array([1, 1 << 8, 1 << 16], dtype=np.int32)
+        is_gray = (channels[..., :1] == channels).all()
+        values = channels[..., 0] if is_gray else channels @ np.array([1, 1 << 8, 1 << 16], dtype=np.int32)
     elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
         raise DataError(f"{what} is of Pillow's mode {image.mode}, whose values cannot be labels.")
     count = len(np.unique(values))

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from segany.core.errors import DataError, check
 from segany.data.item import Dataset, TrainingItem
 from segany.data.loading import Loaded, Slot, load_slot
 from segany.data.transforms import ItemConfig
 from segany.data.workers import WorkerPool
-from segany.errors import DataError, check
 
 JUDGED_FROM = 100
 """Images that must have been met before the share of damaged ones is judged, so that chance does not decide.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segany.core.arrays import BoolArray, FloatArray, PixelArray
+from segany.core.errors import DataError, ImageError, VideoError
 from segany.data.folders import printable
 from segany.data.item import Dataset, TrainingItem
 from segany.data.transforms import ItemConfig, make_item
-from segany.errors import DataError, ImageError, VideoError
-from segany.types import BoolArray, FloatArray, PixelArray
 
 MAX_TRIES = 100
 """Other images that may take the place of one that cannot be used."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from segany.core.errors import DataError, check
+from segany.core.rle import Rle
 from segany.data.folders import (
     by_key,
     check_folder,
@@ -19,8 +21,6 @@ from segany.data.folders import (
 )
 from segany.data.item import AnnotatedImage
 from segany.data.label_maps import Objects, read_objects
-from segany.errors import DataError, check
-from segany.ops.rle import Rle
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "gt")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from segany.core.errors import DataError, check
+from segany.core.files import path_errors
 from segany.data.coco import CocoDataset
 from segany.data.folders import entries, walk_files
 from segany.data.image_folder import ImageFolder
@@ -15,9 +17,7 @@ from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
 from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
 from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_files
-from segany.errors import DataError, check
-from segany.files import path_errors
-from segany.images import readable_suffixes
+from segany.imaging.image import readable_suffixes
 
 Layout: TypeAlias = Literal["sa1b", "coco", "masks", "videos", "shards"]
 
@@ -50,7 +50,7 @@ def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> 
         f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}.",
     )
     if layout is None:
-        layout = _recognise(Path(path))
+        layout = _recognize(Path(path))
     return _OPENERS[layout](Path(path))
 
 
@@ -68,10 +68,10 @@ def open_images(path: str | os.PathLike[str]) -> Dataset:
     return open_dataset(folder)
 
 
-def _recognise(path: Path) -> Layout:
+def _recognize(path: Path) -> Layout:
     with path_errors(path, DataError):
         if path.is_dir():
-            return _recognise_folder(path)
+            return _recognize_folder(path)
         if path.suffix.lower() == ".json":
             return "coco"
         if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) or any(mark in str(path) for mark in "{*?"):
@@ -81,7 +81,7 @@ def _recognise(path: Path) -> Layout:
     raise DataError(f"{path} is no dataset. Looked for:\n{LOOKED_FOR}")
 
 
-def _recognise_folder(folder: Path) -> Layout:
+def _recognize_folder(folder: Path) -> Layout:
     found = entries(folder)
     if not found:
         raise DataError(f"The folder {folder} is empty.")

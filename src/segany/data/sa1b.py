@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from segany.core.errors import DataError
 from segany.data.annotations import read_annotations, read_json
 from segany.data.folders import (
     by_stem,
@@ -18,7 +19,6 @@ from segany.data.folders import (
     stem_key,
 )
 from segany.data.item import AnnotatedImage
-from segany.errors import DataError
 
 
 class Sa1bFolder:

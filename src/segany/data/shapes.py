@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segany.core.arrays import BoolArray
+from segany.core.errors import check
+from segany.core.rle import encode_masks
 from segany.data.item import AnnotatedImage
-from segany.errors import check
-from segany.ops.rle import encode_masks
-from segany.types import BoolArray
 
 _FloatMap = npt.NDArray[np.float64]
 
-_COLOURS_TRIED = 4
+_COLORS_TRIED = 4
 
 _MIN_VISIBLE = 0.4
 """Share of a shape that must not be covered by others for it to be an object of the picture."""
@@ -55,14 +55,14 @@ class Shapes:
         if not 0 <= index < self.count:
             raise IndexError(f"there are {self.count} pictures, none with the number {index}")
         rng = np.random.default_rng([self.seed, index])
-        colours = [_colour(rng, [])]
-        picture = _textured(rng, colours[0], self.side)
+        colors = [_color(rng, [])]
+        picture = _textured(rng, colors[0], self.side)
         masks: list[BoolArray] = []
         areas: list[int] = []
         for _ in range(rng.integers(1, self.most + 1)):
             drawn = _DRAWN[rng.integers(len(_DRAWN))](rng, self.side)
-            colours.append(_colour(rng, colours))
-            picture = np.where(drawn[..., None], _textured(rng, colours[-1], self.side), picture)
+            colors.append(_color(rng, colors))
+            picture = np.where(drawn[..., None], _textured(rng, colors[-1], self.side), picture)
             masks = [mask & ~drawn for mask in masks]
             masks.append(drawn)
             areas.append(int(drawn.sum()))
@@ -71,28 +71,28 @@ class Shapes:
         return AnnotatedImage(self.names[index], image, tuple(encode_masks(np.stack(visible))))
 
 
-def _colour(rng: np.random.Generator, others: list[_FloatMap]) -> _FloatMap:
-    """Of a few random colours [3] the one that is least like any other."""
-    colours = rng.uniform(0, 255, (_COLOURS_TRIED, 3))
-    distances = [min((float(np.abs(colour - other).sum()) for other in others), default=0.0) for colour in colours]
-    chosen: _FloatMap = colours[int(np.argmax(distances))]
+def _color(rng: np.random.Generator, others: list[_FloatMap]) -> _FloatMap:
+    """Of a few random colors [3] the one that is least like any other."""
+    colors = rng.uniform(0, 255, (_COLORS_TRIED, 3))
+    distances = [min((float(np.abs(color - other).sum()) for other in others), default=0.0) for color in colors]
+    chosen: _FloatMap = colors[int(np.argmax(distances))]
     return chosen
 
 
-def _textured(rng: np.random.Generator, colour: _FloatMap, side: int) -> _FloatMap:
-    """A colour with a gradient and noise, [side, side, 3]."""
+def _textured(rng: np.random.Generator, color: _FloatMap, side: int) -> _FloatMap:
+    """A color with a gradient and noise, [side, side, 3]."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     slope = rng.normal(0, 20, (2, 3))
     noise = rng.normal(0, rng.uniform(2, 10), (side, side, 1))
-    texture: _FloatMap = colour + y[..., None] * slope[0] + x[..., None] * slope[1] + noise
+    texture: _FloatMap = color + y[..., None] * slope[0] + x[..., None] * slope[1] + noise
     return texture
 
 
 def _disc(rng: np.random.Generator, side: int) -> BoolArray:
     y, x = np.mgrid[:side, :side] + 0.5
-    centre_y, centre_x = rng.uniform(0.15, 0.85, 2) * side
+    center_y, center_x = rng.uniform(0.15, 0.85, 2) * side
     radius = rng.uniform(0.1, 0.25) * side
-    return np.asarray((x - centre_x) ** 2 + (y - centre_y) ** 2 < radius**2)
+    return np.asarray((x - center_x) ** 2 + (y - center_y) ** 2 < radius**2)
 
 
 def _rectangle(rng: np.random.Generator, side: int) -> BoolArray:
@@ -109,11 +109,11 @@ def _triangle(rng: np.random.Generator, side: int) -> BoolArray:
 
 
 def _turned(rng: np.random.Generator, side: int) -> tuple[_FloatMap, _FloatMap]:
-    """Coordinates of the pixels along two axes at right angles, from a random centre and at a random angle."""
+    """Coordinates of the pixels along two axes at right angles, from a random center and at a random angle."""
     y, x = np.mgrid[:side, :side] + 0.5
-    centre_y, centre_x = rng.uniform(0.15, 0.85, 2) * side
+    center_y, center_x = rng.uniform(0.15, 0.85, 2) * side
     angle = rng.uniform(0, 2 * np.pi)
-    x, y = x - centre_x, y - centre_y
+    x, y = x - center_x, y - center_y
     return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 

@@ -15,15 +15,15 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from segany.core.arrays import PixelArray
+from segany.core.errors import DataError, ImageError
+from segany.core.files import path_errors
+from segany.core.rle import Rle
 from segany.data.annotations import parse_json, read_annotations
 from segany.data.folders import check_not_empty, check_size, printable
 from segany.data.item import AnnotatedImage
 from segany.data.label_maps import Objects, read_objects
-from segany.errors import DataError, ImageError
-from segany.files import path_errors
-from segany.images import read_image, readable_formats, readable_suffixes
-from segany.ops.rle import Rle
-from segany.types import PixelArray
+from segany.imaging.image import read_image, readable_formats, readable_suffixes
 
 MAX_SHARDS = 1_000_000
 """A pattern that stands for more is a slip of the pen."""

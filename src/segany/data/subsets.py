@@ -6,8 +6,8 @@ import hashlib
 import math
 from collections.abc import Iterable
 
+from segany.core.errors import DataError, check
 from segany.data.item import AnnotatedImage, Dataset
-from segany.errors import DataError, check
 
 
 class Subset:

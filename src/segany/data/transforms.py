@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segany.core.arrays import BoolArray, FloatArray, PixelArray, SizeHW
+from segany.core.boxes import mask_box
+from segany.core.errors import DataError, check
+from segany.core.preprocessing import Preprocessing
+from segany.core.rle import Rle, decode_crop, run_lengths
 from segany.data.item import AnnotatedImage, TrainingItem
-from segany.errors import DataError, check
-from segany.ops.boxes import mask_box
-from segany.ops.resize import extent, resize_pixels
-from segany.ops.rle import Rle, decode_crop, run_lengths
-from segany.types import BoolArray, FloatArray, PixelArray, Preprocessing, SizeHW
+from segany.imaging.resize import extent, resize_pixels
 
 LARGE_SCALE_JITTER = (0.1, 2.0)
 """The scales that SAM was trained at while its data was the output of the first two stages of the data engine.
@@ -76,7 +77,7 @@ class ItemConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of a model of that input; its normalisation has no part in items."""
+        """Of a model of that input; its normalization has no part in items."""
         return Preprocessing(input_size=self.side, resize=self.resize)
 
 
@@ -103,7 +104,7 @@ def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> Train
     Without jitter and flip the image is, bit for bit, what the model gets for inference. Masks go through the
     same resampling as the image and keep what covers half of a pixel or more: that is how a mask that is
     predicted in low resolution is compared with a true one, edges stay where they are, no holes open, and thin
-    lines do not fall into dots as they do when only pixel centres are taken. A mask of which nothing is left
+    lines do not fall into dots as they do when only pixel centers are taken. A mask of which nothing is left
     is dropped.
 
     Args:

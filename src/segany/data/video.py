@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segany.core.arrays import PixelArray, SizeHW
+from segany.core.errors import DataError, ImageError, VideoError
+from segany.core.rle import Rle, coco_bbox_xywh
 from segany.data.annotations import encode_segmentation, read_json
 from segany.data.folders import read_item_image
 from segany.data.label_maps import read_objects
-from segany.errors import DataError, ImageError, VideoError
-from segany.frames import FrameSource, open_frames
-from segany.ops.rle import Rle, coco_bbox_xywh
-from segany.types import PixelArray, SizeHW
+from segany.imaging.frames import FrameSource, open_frames
 
 
 class AnnotatedVideo(abc.ABC):

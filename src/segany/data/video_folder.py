@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from segany.core.errors import DataError, VideoError
 from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
 from segany.data.item import AnnotatedImage
 from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
-from segany.errors import DataError, VideoError
-from segany.frames.images import images_in
+from segany.imaging.frames.images import images_in
 
 FRAME_FOLDERS = ("JPEGImages_24fps", "JPEGImages")
 MASK_FOLDERS = ("Annotations_6fps", "Annotations")

@@ -17,10 +17,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
+from segany.core.errors import DataError
 from segany.data.item import Dataset
 from segany.data.loading import Loaded, PackedItem, Slot, load_slot
 from segany.data.transforms import ItemConfig
-from segany.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Where an annotator would click next: the simulated clicks of SAM's and RITM's evaluations.
 
-Distances are Euclidean, between the centres of pixels; what lies outside the image counts as no part of any
+Distances are Euclidean, between the centers of pixels; what lies outside the image counts as no part of any
 region, so that the border of the image is a boundary too. Of pixels equally far from a boundary the topmost is
 clicked, and of those the leftmost.
 """
@@ -13,9 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from segany.extras import import_extra
-from segany.ops.boxes import mask_box
-from segany.types import BACKGROUND, FOREGROUND, BoolArray
+from segany.core.arrays import BoolArray
+from segany.core.boxes import mask_box
+from segany.core.extras import import_extra
+from segany.core.prompt import BACKGROUND, FOREGROUND
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from segany.core.arrays import BoolArray, FloatArray, PixelArray
+from segany.core.boxes import mask_box
+from segany.core.polygons import mask_to_polygons
 from segany.data.item import AnnotatedImage
 from segany.evaluate.clicks import Click
 from segany.evaluate.interactive import box_objects, click_objects
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
 from segany.evaluate.run import Results
-from segany.ops.boxes import mask_box
-from segany.ops.polygons import mask_to_polygons
-from segany.output.draw import draw_outlines, draw_overlay
-from segany.output.marks import draw_box, draw_point
-from segany.output.style import BLACK, PALETTE, WHITE, Sizes
-from segany.types import BoolArray, FloatArray, PixelArray
+from segany.imaging.visualize.draw import draw_outlines, draw_overlay
+from segany.imaging.visualize.marks import draw_box, draw_point
+from segany.imaging.visualize.style import BLACK, PALETTE, WHITE, Sizes
 
 TILE = 300
 """Side of a picture in pixels; what is smaller is enlarged."""
@@ -31,8 +31,8 @@ CAPTION = 34
 MARGIN = 0.35
 """How much of the image is shown around an object, as a share of its longer side."""
 
-TARGET_COLOUR = PALETTE[1]
-"""Outline of the annotation. Predictions have the first colour of the palette."""
+TARGET_COLOR = PALETTE[1]
+"""Outline of the annotation. Predictions have the first color of the palette."""
 
 FAILURES = 12
 """How many objects are shown."""
@@ -110,7 +110,7 @@ def draw_object(
 
 
 def mosaic(tiles: Sequence[PixelArray], title: str) -> PixelArray:
-    """Pictures of one size side by side, with a title and what the colours mean: uint8 [H, W, 3]."""
+    """Pictures of one size side by side, with a title and what the colors mean: uint8 [H, W, 3]."""
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]
@@ -118,8 +118,8 @@ def mosaic(tiles: Sequence[PixelArray], title: str) -> PixelArray:
     canvas = Image.new("RGB", (columns * (width + gap) + gap, CAPTION + rows * (height + gap)), WHITE)
     _write(canvas, title, (gap, 2), 13)
     left = gap
-    for colour, text in ((TARGET_COLOUR, "annotation"), (PALETTE[0], "prediction")):
-        ImageDraw.Draw(canvas).rectangle((left, 22, left + 14, 28), fill=colour)
+    for color, text in ((TARGET_COLOR, "annotation"), (PALETTE[0], "prediction")):
+        ImageDraw.Draw(canvas).rectangle((left, 22, left + 14, 28), fill=color)
         _write(canvas, text, (left + 20, 18), 12)
         left += 100
     for number, tile in enumerate(tiles):
@@ -143,7 +143,7 @@ def _draw(
     )
     canvas = Image.fromarray(draw_overlay(pixels, mask[None]))
     sizes = Sizes.fitting((size[1], size[0]))
-    draw_outlines(canvas, mask_to_polygons(target), TARGET_COLOUR, sizes)
+    draw_outlines(canvas, mask_to_polygons(target), TARGET_COLOR, sizes)
     if box_xyxy is not None:
         corners = (box_xyxy - np.array([left, top, left, top])) * scale
         draw_box(canvas, corners.astype(np.float32), PALETTE[3], sizes)

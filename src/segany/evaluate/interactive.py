@@ -8,12 +8,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from segany.core.arrays import BoolArray
+from segany.core.embedding import Embedding
+from segany.core.errors import check
+from segany.core.prediction import MaskPrediction
+from segany.core.prompt import Prompt
 from segany.data.item import AnnotatedImage
-from segany.errors import check
 from segany.evaluate.clicks import Click, NextClick, ritm_click, sam_click
 from segany.evaluate.metrics import mask_iou
 from segany.predict.image import ImagePredictor
-from segany.types import BoolArray, Embedding, MaskPrediction, Prompt
 
 ClickRule: TypeAlias = Literal["sam", "ritm"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segany.errors import OutputError
+from segany.core.errors import OutputError
+from segany.core.files import path_errors, write_error, write_file
 from segany.evaluate.protocol import Record
-from segany.files import path_errors, write_error, write_file
 
 JOURNAL_VERSION = 2
 """Goes up when earlier lines mean something else."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segany.errors import check
-from segany.types import BoolArray
+from segany.core.arrays import BoolArray
+from segany.core.errors import check
 
 MAX_CLICKS = 20
 """Where simulations of clicks give up, in RITM's protocol and those it compares to."""

@@ -6,18 +6,18 @@ import io
 from pathlib import Path
 from typing import Any
 
+from segany.core.extras import import_extra
+from segany.core.files import write_file
 from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol
 from segany.evaluate.recall import LIMITS
 from segany.evaluate.run import Results
 from segany.evaluate.tracking import VideoProtocol
-from segany.extras import import_extra
-from segany.files import write_file
-from segany.output.style import PALETTE
+from segany.imaging.visualize.style import PALETTE
 
 PANEL_INCHES = (5.0, 3.6)
 DOTS_PER_INCH = 120
 
-COLOURS = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE]
+COLORS = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE]
 
 
 def write_plot(results: Results, path: Path) -> Path | None:
@@ -54,15 +54,15 @@ def write_plot(results: Results, path: Path) -> Path | None:
 def _clicks(axes: Any, results: Results, protocol: ClickProtocol) -> None:
     curve = protocol.curve(results.flat_records(protocol))
     counts = range(1, len(curve) + 1)
-    axes.plot(counts, curve, color=COLOURS[0], marker="o", label="most confident mask")
+    axes.plot(counts, curve, color=COLORS[0], marker="o", label="most confident mask")
     for count in protocol.counts:
         value = curve[count - 1]
         axes.annotate(f"{value:.3f}", (count, value), (0, -14), textcoords="offset points", ha="center", fontsize=8)
     oracle = results.numbers(protocol)["oracle_miou_1"]
-    axes.plot([1], [oracle], color=COLOURS[1], marker="D", linestyle="none", label="best of three")
+    axes.plot([1], [oracle], color=COLORS[1], marker="D", linestyle="none", label="best of three")
     for other in results.protocols:
         if isinstance(other, BoxProtocol):
-            axes.axhline(results.numbers(other)["box_miou"], color=COLOURS[3], linestyle="--", label="box")
+            axes.axhline(results.numbers(other)["box_miou"], color=COLORS[3], linestyle="--", label="box")
     axes.set(title="Mean IoU against clicks", xlabel="clicks", ylabel="mean IoU", xticks=list(counts))
     axes.set_ylim(max(0.0, axes.get_ylim()[0] - 0.05), 1.0)
     axes.legend(fontsize=8, loc="lower right")
@@ -71,9 +71,9 @@ def _clicks(axes: Any, results: Results, protocol: ClickProtocol) -> None:
 def _click_counts(axes: Any, results: Results, protocol: ClickCountProtocol) -> None:
     records, numbers = results.flat_records(protocol), results.numbers(protocol)
     counts = range(1, protocol.max_clicks + 1)
-    for quality, colour in zip(protocol.qualities, COLOURS * len(protocol.qualities), strict=False):
+    for quality, color in zip(protocol.qualities, COLORS * len(protocol.qualities), strict=False):
         label = f"IoU {quality}%: {numbers[f'noc_{quality}']:.2f} clicks"
-        axes.plot(counts, protocol.curve(records, quality), color=colour, marker=".", label=label)
+        axes.plot(counts, protocol.curve(records, quality), color=color, marker=".", label=label)
     axes.set(title="Number of clicks (NoC)", xlabel="clicks", ylabel="share of objects done", ylim=(0, 1.02))
     axes.set_xticks([1, *range(5, protocol.max_clicks + 1, 5)])
     axes.legend(fontsize=8, loc="best")
@@ -81,21 +81,21 @@ def _click_counts(axes: Any, results: Results, protocol: ClickCountProtocol) -> 
 
 def _automatic(axes: Any, results: Results, protocol: AutomaticProtocol) -> None:
     records, numbers = results.flat_records(protocol), results.numbers(protocol)
-    for limit, colour in zip(LIMITS, COLOURS, strict=False):
+    for limit, color in zip(LIMITS, COLORS, strict=False):
         curve = protocol.curve(records, limit)
         if curve:
             label = f"AR@{limit}: {numbers[f'mask_ar_{limit}']:.3f}"
-            axes.plot([x for x, _ in curve], [y for _, y in curve], color=colour, marker=".", label=label)
+            axes.plot([x for x, _ in curve], [y for _, y in curve], color=color, marker=".", label=label)
     axes.set(title="Recall of automatic masks", xlabel="IoU", ylabel="share of objects found", ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="upper right")
 
 
 def _video(axes: Any, results: Results, protocol: VideoProtocol) -> None:
     scored = [record for record in results.flat_records(protocol) if record["frames"]]
-    for key, colour in (("j", COLOURS[0]), ("f", COLOURS[1])):
+    for key, color in (("j", COLORS[0]), ("f", COLORS[1])):
         values = sorted((record[key] for record in scored), reverse=True)
         mean = results.numbers(protocol)[key]
-        axes.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=f"{key.upper()}: {mean:.3f}")
+        axes.plot(range(1, len(values) + 1), values, color=color, marker=".", label=f"{key.upper()}: {mean:.3f}")
     axes.set(title="Tracked objects, best first", xlabel="objects", ylabel="mean over frames", ylim=(0, 1.02))
     axes.legend(fontsize=8, loc="lower left")
 

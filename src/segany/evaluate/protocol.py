@@ -36,7 +36,7 @@ class Protocol(abc.ABC):
         """Measure one image or video."""
 
     @abc.abstractmethod
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         """The numbers of a dataset, from the records of all its images or videos."""
 
     def worst(self, record: Record) -> float | None:  # noqa: ARG002

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from segany.core.embedding import Embedding
+from segany.core.errors import check
+from segany.core.rle import Rle
 from segany.data.item import AnnotatedImage
-from segany.errors import check
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
 from segany.evaluate.protocol import Numbers, Protocol, Record, Share
 from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
-from segany.ops.rle import Rle
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
-from segany.types import Embedding
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ class ClickProtocol(Protocol):
             for clicked, record in _clicked(subject, self.plan)
         ]
 
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         numbers: Numbers = {"objects": len(records)}
         for count in self.counts:
             numbers[f"miou_{count}"] = mean([one["ious"][count - 1] for one in records])
@@ -117,7 +117,7 @@ class BoxProtocol(Protocol):
         boxed = box_objects(subject.predictor, subject.embedding, subject.annotated)
         return [{"object": one.index, "iou": one.iou} for one in boxed]
 
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         return {"objects": len(records), "box_miou": mean([one["iou"] for one in records])}
 
     def worst(self, record: Record) -> float | None:
@@ -151,7 +151,7 @@ class ClickCountProtocol(Protocol):
     def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
         return [{**record, "ious": list(clicked.ious)} for clicked, record in _clicked(subject, self.plan)]
 
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         numbers: Numbers = {"objects": len(records)}
         for quality in self.qualities:
             count = count_clicks([one["ious"] for one in records], quality / 100, self.max_clicks)
@@ -212,7 +212,7 @@ class AutomaticProtocol(Protocol):
             record[kind] = {"objects": counts.objects.tolist(), "found": counts.found.tolist()}
         return [record]
 
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         numbers: Numbers = {
             "objects": sum(one["mask"]["objects"][0] for one in records),
             "masks_per_image": mean([one["masks"] for one in records]),

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from segany.errors import check
-from segany.ops.rle import Rle, coco_bbox_xywh
-from segany.types import FloatArray, IntArray
+from segany.core.arrays import FloatArray, IntArray
+from segany.core.errors import check
+from segany.core.rle import Rle, coco_bbox_xywh
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """An object is found at a threshold where a mask overlaps it by at least that IoU (COCO)."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from segany.core.files import write_file
 from segany.evaluate.failures import FAILURES, draw_failure, mosaic, worst_objects
 from segany.evaluate.plots import write_plot
 from segany.evaluate.protocols import ImageSubject
 from segany.evaluate.run import Readable, Results
-from segany.files import write_file
 
 RESULTS_NAME, PLOT_NAME = "results.json", "curves.png"
 

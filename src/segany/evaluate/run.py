@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from segany.errors import DataError, ImageError, VideoError, check
+from segany.core.errors import DataError, ImageError, VideoError, check
 from segany.evaluate.journal import Entry, Journal
 from segany.evaluate.protocol import Numbers, Protocol, Record
 
@@ -91,7 +91,7 @@ class Results:
 
     def numbers(self, protocol: Protocol) -> Numbers:
         """The numbers of one of the protocols."""
-        return protocol.summarise(self.flat_records(protocol))
+        return protocol.summarize(self.flat_records(protocol))
 
     def flat_records(self, protocol: Protocol) -> list[Record]:
         """The records of one of the protocols, of all images or videos."""
@@ -99,12 +99,12 @@ class Results:
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the records, as `results.json` has it."""
-        import segany
+        from segany.core.version import __version__
 
         return {
             "dataset": self.dataset,
             "model": asdict(self.model),
-            "segany": segany.__version__,
+            "segany": __version__,
             "measured": self.measured,
             "objects_left_out": self.left_out,
             "skipped": [asdict(one) for one in self.skipped],

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segany.core.embedding import Embedding
+from segany.core.errors import DataError, ImageError, check
 from segany.data.item import AnnotatedImage, Dataset
-from segany.errors import DataError, ImageError, check
 from segany.evaluate.interactive import ClickPlan, box_objects, click_objects
 from segany.evaluate.metrics import mean
 from segany.evaluate.protocols import ImageSubject
 from segany.predict.image import ImageModel, ImagePredictor
-from segany.types import Embedding
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from segany.errors import DataError
-from segany.evaluate.contours import TrackScores, score_track
+from segany.core.arrays import BoolArray, SizeHW
+from segany.core.errors import DataError
+from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
+from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
 from segany.evaluate.protocol import Numbers, Protocol, Record, Share
-from segany.frames import FrameSource
-from segany.ops.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
-from segany.types import BoolArray, SizeHW
+from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
     from segany.predict.video import VideoPredictor
@@ -176,7 +176,7 @@ class VideoProtocol(Protocol):
         scores = track_objects(subject.predictor, subject.video, tell)
         return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]
 
-    def summarise(self, records: Sequence[Record]) -> Numbers:
+    def summarize(self, records: Sequence[Record]) -> Numbers:
         scored = [one for one in records if one["frames"]]
         j, f = mean([one["j"] for one in scored]), mean([one["f"] for one in scored])
         return {

@@ -1,6 +1,6 @@
 """Models as ONNX files that run without PyTorch: `to_onnx(segany.load("mobile_sam"), "onnx/mobile_sam")`."""
 
-from segany.extras import require_torch
+from segany.core.extras import require_torch
 
 require_torch()
 

@@ -8,15 +8,17 @@ from typing import get_args
 
 import numpy as np
 
-from segany.errors import ExportError
+from segany.core.arrays import BoolArray, PixelArray, SizeHW
+from segany.core.embedding import Embedding
+from segany.core.errors import ExportError
+from segany.core.prompt import Prompt
 from segany.export.check_memory import compare_memory, judge_memory
+from segany.imaging.amg import build_point_grid
 from segany.models.promptable import PromptableModel
 from segany.models.sam2.model import Sam2
-from segany.ops.points import point_grid
-from segany.predict.image import ImagePredictor, labelled_points
+from segany.predict.image import ImagePredictor, labeled_points
 from segany.runtime.manifest import CheckRecord, Manifest, Precision
 from segany.runtime.model import ExportedModel, OnnxModel
-from segany.types import BoolArray, Embedding, PixelArray, Prompt, SizeHW
 
 CHECKED_PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -35,7 +37,7 @@ SCENE_SIZES: tuple[SizeHW, ...] = ((640, 448), (420, 640), (512, 512))
 _GRID_SIDE = 2
 """Points along each side of a scene for which masks are proposed."""
 
-_CENTRES = np.array([[0.32, 0.3], [0.66, 0.64], [0.3, 0.72]])
+_CENTERS = np.array([[0.32, 0.3], [0.66, 0.64], [0.3, 0.72]])
 _RADII = np.array([[0.2, 0.14], [0.22, 0.2], [0.13, 0.16]])
 
 
@@ -46,10 +48,10 @@ def scenes() -> list[PixelArray]:
         random = np.random.default_rng(seed)
         y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
         image = np.stack([90 + 60 * x, 110 + 50 * y, 130 - 50 * x], axis=-1)
-        for (centre_x, centre_y), (radius_x, radius_y) in zip(_CENTRES, _RADII, strict=True):
-            distance = np.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y)
-            colour = random.uniform(20, 235, 3)
-            image = np.where((distance < 1)[..., None], colour * (1 - 0.3 * distance[..., None]), image)
+        for (center_x, center_y), (radius_x, radius_y) in zip(_CENTERS, _RADII, strict=True):
+            distance = np.hypot((x - center_x) / radius_x, (y - center_y) / radius_y)
+            color = random.uniform(20, 235, 3)
+            image = np.where((distance < 1)[..., None], color * (1 - 0.3 * distance[..., None]), image)
         image += random.normal(0, 4, image.shape)
         images.append(image.clip(0, 255).astype(np.uint8))
     return images
@@ -58,7 +60,7 @@ def scenes() -> list[PixelArray]:
 def prompts_of_kinds(size_hw: SizeHW, mask_logits: Prompt) -> dict[str, Prompt]:
     """A prompt of each kind for a scene; `mask_logits` is the one with a mask."""
     scale = np.array(size_hw[::-1], dtype=np.float64)
-    first, second = _CENTRES[:2] * scale
+    first, second = _CENTERS[:2] * scale
     box = np.concatenate([first - _RADII[0] * scale, first + _RADII[0] * scale]).clip(0)
     return {
         "point": Prompt(points_xy=[first]),
@@ -80,7 +82,7 @@ def compare_masks(model: PromptableModel, exported: ExportedModel, images: Seque
     for image in images:
         embedding = predictor.embed(image)
         features = exported.embed([image])[0]
-        earlier = predictor.predict(embedding, Prompt(points_xy=[_CENTRES[1] * np.array(embedding.size_hw[::-1])]))
+        earlier = predictor.predict(embedding, Prompt(points_xy=[_CENTERS[1] * np.array(embedding.size_hw[::-1])]))
         overlaps.setdefault("grid", []).extend(_proposed_overlaps(model, exported, embedding, features))
         kinds = prompts_of_kinds(embedding.size_hw, earlier.refine())
         for kind, prompt in kinds.items():
@@ -99,10 +101,10 @@ def _proposed_overlaps(
     model: PromptableModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
 ) -> Iterator[float]:
     """IoU of what both propose for a grid of points, in low resolution."""
-    points_xy = point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
+    points_xy = build_point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
     prompts = [Prompt(points_xy=[point]) for point in points_xy]
-    labelled = [labelled_points(prompt, embedding, pads_boxes=exported.pads_boxes) for prompt in prompts]
-    points, labels = (np.stack(arrays) for arrays in zip(*labelled, strict=True))
+    labeled = [labeled_points(prompt, embedding, pads_boxes=exported.pads_boxes) for prompt in prompts]
+    points, labels = (np.stack(arrays) for arrays in zip(*labeled, strict=True))
     expected, _ = model.predict_low_res(embedding.features, points, labels, None, multimask=True)
     found = np.concatenate([some.low_res for some in exported.propose(features, points, labels, -np.inf)])
     expected = expected.reshape(found.shape)
@@ -113,7 +115,7 @@ def _exported_masks(
     exported: ExportedModel, features: Sequence[np.ndarray], embedding: Embedding, prompt: Prompt
 ) -> Iterator[BoolArray]:
     """The four candidates at the size of the image. A second prompt beside it must change nothing."""
-    points, labels = labelled_points(prompt, embedding, pads_boxes=exported.pads_boxes)
+    points, labels = labeled_points(prompt, embedding, pads_boxes=exported.pads_boxes)
     side = exported.low_res_size
     mask = np.zeros((side, side), dtype=np.float32) if prompt.mask_logits is None else prompt.mask_logits
     outputs = exported.decode(

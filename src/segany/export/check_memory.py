@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segany.errors import ExportError
+from segany.core.arrays import PixelArray
+from segany.core.errors import ExportError
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMemory
 from segany.runtime.manifest import Manifest, MemoryRecord
 from segany.runtime.model import ExportedModel
-from segany.types import PixelArray
 
 MAX_ERROR = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-1}
 """What `MemoryRecord.error` may be. Seeded small models reach 5e-7 in fp32 and 5e-3 in int8."""
@@ -35,7 +35,7 @@ def compare_memory(model: Sam2, exported: ExportedModel, image: PixelArray) -> l
         masks, scores, pointers = _objects(model, frame)
         memories = torch.cat(
             [
-                model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarise=i == 1)
+                model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarize=i == 1)
                 for i in range(len(masks))
             ]
         )

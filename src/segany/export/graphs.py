@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.core.arrays import MASK_THRESHOLD
+from segany.core.preprocessing import Preprocessing
 from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_tensors
 from segany.models.promptable import PromptableModel
 from segany.models.sam.mask_decoder import arrange_detail
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.model import LOGIT_LIMIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures
-from segany.types import MASK_THRESHOLD, Preprocessing
 
 SAM_FEATURES = ("image_embedding",)
 SAM2_FEATURES = ("image_embedding", "fine", "half")
@@ -217,9 +218,9 @@ class Upscaler(nn.Module):
 
 def _bilinear(indices: Tensor, side: int, out: int | Tensor, inside: Tensor) -> Tensor:
     """[out, side]: weights of a bilinear resize to `out` of the first `inside` of `side` samples."""
-    centre = ((indices.float() + 0.5) * (inside / out) - 0.5).clamp(min=0)
-    centre = torch.minimum(centre, inside - 1)
-    return (1 - (centre[:, None] - torch.arange(side).float()).abs()).clamp(min=0)
+    center = ((indices.float() + 0.5) * (inside / out) - 0.5).clamp(min=0)
+    center = torch.minimum(center, inside - 1)
+    return (1 - (center[:, None] - torch.arange(side).float()).abs()).clamp(min=0)
 
 
 class MemoryEncoderGraph(nn.Module):
@@ -268,9 +269,9 @@ class MemoryAttentionGraph(nn.Module):
         """
         frame = frame_of(self.model, image_embedding)
         keys, values = self.model.memory_tokens(memories, slots, pointers, times)
-        unrotated = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
+        num_k_exclude_rope = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
         look = self.model.memory_attention.look(frame.image)
-        conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], unrotated)
+        conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], num_k_exclude_rope)
         by_channel: Tensor = conditioned.transpose(1, 2).unflatten(2, frame.image.shape[2:])
         return by_channel
 

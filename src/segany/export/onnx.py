@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 
-from segany import __version__
-from segany.errors import ConfigError, ExportError, OutputError, SeganyError, check
+from segany.core.arrays import PixelArray
+from segany.core.errors import ConfigError, ExportError, OutputError, SeganyError, check
+from segany.core.extras import import_extra
+from segany.core.files import path_errors, sha256_of, write_error, write_file
+from segany.core.version import __version__
 from segany.export.check import CHECKED_PRECISIONS, run_checks
 from segany.export.graphs import Graph, make_graphs
 from segany.export.precision import fold_constants, halve, store_in_half
+from segany.export.quantize import quantize_products, quantize_weights
 from segany.export.quiet import quiet
-from segany.export.whole import quantise_products, quantise_weights
-from segany.extras import import_extra
-from segany.files import path_errors, sha256_of, write_error, write_file
-from segany.images import ImageSource, read_image
+from segany.imaging.image import ImageSource, read_image
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
@@ -37,7 +38,6 @@ from segany.runtime.manifest import (
     foreign_files,
 )
 from segany.runtime.model import OnnxModel
-from segany.types import PixelArray
 
 DEFAULT_OPSET = 20
 """The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
@@ -119,9 +119,9 @@ def _write(
         if precision == "fp16":
             halve(path)
         elif precision == "int8" and graph.name == "encoder":
-            quantise_products(path, "pixels", (model.preprocess([image]).contiguous().numpy() for image in images))
+            quantize_products(path, "pixels", (model.preprocess([image]).contiguous().numpy() for image in images))
         elif precision == "int8":
-            quantise_weights(path)
+            quantize_weights(path)
         if precision == "int8":
             store_in_half(path)
         if precision != "fp32":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from segany.errors import ExportError
+from segany.core.errors import ExportError
 
 UPSCALING = "upscaler.first_step"
 """Name of the weights that the decoder upscales masks with."""
@@ -23,8 +23,8 @@ _WORTH_EXPANDING = 2**14
 def fold_constants(path: Path) -> None:
     """Compute once, in place, what depends on weights alone: folded batch norms, tables of positions, transposes.
 
-    ONNX Runtime would do it at every start; others may not, and weights that are computed cannot be quantised.
-    Only optimisations that leave standard operators are used.
+    ONNX Runtime would do it at every start; others may not, and weights that are computed cannot be quantized.
+    Only optimizations that leave standard operators are used.
 
     Raises:
         ExportError: ONNX Runtime cannot run the file: it was exported with an opset that the exporter or the

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from segany.models.promptable import PromptableModel
 from segany.models.sam.mask_decoder import arrange_detail, upscale_and_project
-from segany.models.sam.shared_image import SharedImage, centred
-from segany.models.sam.two_way_transformer import Attention, Detail, ImageTokens, TwoWayBlock
+from segany.models.sam.shared_image import SharedImage, centered
+from segany.models.sam.two_way_transformer import Attention, HighResFeatures, ImageTokens, TwoWayBlock
 from segany.nn.attention import merge_heads, split_heads
 
 
@@ -95,10 +95,10 @@ class ProposalsGraph(nn.Module):
         image = dict(zip(self.names, tensors, strict=True))
         prompt_encoder, mask_decoder = self.model.heads()
         prompts = prompt_encoder.encode_points(points, labels)
-        own = mask_decoder.own_tokens().expand(prompts.shape[0], -1, -1)
+        own = mask_decoder.output_tokens().expand(prompts.shape[0], -1, -1)
         tokens, rows = self._transform(torch.cat([own, prompts], dim=1), image)
         decoded = mask_decoder.read_tokens(tokens, (rows,), multimask=True)
-        detail = Detail(image["detail_half"], image["detail_quarter"]) if "detail_half" in image else None
+        detail = HighResFeatures(image["detail_half"], image["detail_quarter"]) if "detail_half" in image else None
         return upscale_and_project(mask_decoder.output_upscaling, [rows], decoded.mask_weights, detail), decoded.iou
 
     def _transform(self, prompt_tokens: Tensor, image: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -154,15 +154,15 @@ class ProposalsGraph(nn.Module):
         updates: Sequence[_Update],
         image: Mapping[str, Tensor],
     ) -> tuple[Tensor, list[_Update]]:
-        """The image attends to tokens [P, n, C] and is normalised: its scale [P, T] and updates from then on."""
+        """The image attends to tokens [P, n, C] and is normalized: its scale [P, T] and updates from then on."""
         attention = block.cross_attn_image_to_token
         few, made = (split_heads(x, attention.heads) for x in (attention.k_proj(keys), attention.v_proj(values)))
         positions = self.get_buffer(f"query_positions_{index}")
         scores = _scores(few, image[f"query_{index}"], positions, attention.q_proj, scale, updates)
         coefficients = torch.softmax(scores, dim=2) / scale[:, None, None]
         by_head = attention.out_proj.weight.unflatten(1, (attention.heads, -1)).permute(1, 2, 0)
-        vectors = _add_to_first(centred(made @ by_head), self.get_buffer(f"shift_{index}"))
-        earlier = [update._replace(vectors=centred(update.vectors)) for update in updates]
+        vectors = _add_to_first(centered(made @ by_head), self.get_buffer(f"shift_{index}"))
+        earlier = [update._replace(vectors=centered(update.vectors)) for update in updates]
         every = [*earlier, _Update(coefficients.flatten(1, 2), vectors.flatten(1, 2), made)]
         squares = image[f"square_{index}"]
         for number, update in enumerate(every):

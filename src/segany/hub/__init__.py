@@ -7,13 +7,7 @@ simple index that wheels are taken from.
 """
 
 from segany.hub.progress import ProgressCallback, terminal_progress
-from segany.hub.weights import (
-    WeightsStatus,
-    cached_path,
-    fetch_weights,
-    remove_weights,
-    weights_status,
-)
+from segany.hub.weights import WeightsStatus, cached_path, fetch_weights, remove_weights, weights_status
 
 __all__ = [
     "ProgressCallback",

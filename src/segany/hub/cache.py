@@ -21,7 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from segany.files import sha256_of
+from segany.core.files import sha256_of
 from segany.hub.progress import ProgressCallback
 from segany.models.registry import ModelSpec, WeightSource
 

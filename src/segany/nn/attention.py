@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segany.core.arrays import SizeHW
+from segany.kernels.compute import CACHE_BUDGET, fast_cpu, linear
 from segany.nn.positions import relative_position_rows
-from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
-from segany.types import SizeHW
 
 _KEYS_AT_ONCE = 256
 """Keys whose scores are held together: as weights of a product they are put in the kernel's order anew."""

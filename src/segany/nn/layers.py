@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.ops.compute import CACHE_BUDGET, fast_cpu, linear
+from segany.kernels.compute import CACHE_BUDGET, fast_cpu, linear
 
 Activation: TypeAlias = Literal["gelu", "relu"]
 
@@ -75,7 +75,7 @@ def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 
-def add_branch(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
+def drop_path_residual(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
     """x + scale * branch, for maps [B, H, W, C] and a number an image, [B]; None is one.
 
     With scales of 0, and of 1 / (share kept), this is stochastic depth (Huang et al., 2016), or drop path.
@@ -83,7 +83,7 @@ def add_branch(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
     return x + branch if scale is None else x + scale.to(branch.dtype)[:, None, None, None] * branch
 
 
-class Perceptron(nn.Module):
+class MLP(nn.Module):
     """A stack of linear layers with an activation between them (heads, and all MLPs of SAM 2)."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segany.types import SizeHW
+from segany.core.arrays import SizeHW
 
 _LONGEST = 10000.0
 """Ratio of the longest to the shortest wavelength of sines and rotations."""
@@ -29,15 +29,15 @@ class RandomFourierPositions(nn.Module):
     def forward(self, coordinates: Tensor) -> Tensor:
         """Encode xy in 0..1, [..., 2], as [..., C]."""
         matrix = self.positional_encoding_gaussian_matrix
-        centred = (2 * coordinates - 1).to(matrix.dtype)
+        centered = (2 * coordinates - 1).to(matrix.dtype)
         if torch.is_autocast_enabled(matrix.device.type):  # which would round coordinates to a few hundred places
-            angles = 2 * math.pi * (centred[..., :1] * matrix[0] + centred[..., 1:] * matrix[1])
+            angles = 2 * math.pi * (centered[..., :1] * matrix[0] + centered[..., 1:] * matrix[1])
         else:
-            angles = 2 * math.pi * (centred @ matrix)
+            angles = 2 * math.pi * (centered @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, size_hw: SizeHW) -> Tensor:
-        """Encode the centres of a grid of positions, [H, W, C]."""
+        """Encode the centers of a grid of positions, [H, W, C]."""
         matrix = self.positional_encoding_gaussian_matrix
         y, x = ((torch.arange(side, device=matrix.device, dtype=torch.float32) + 0.5) / side for side in size_hw)
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -112,7 +112,7 @@ def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:
     """Rotary positions of a grid (Heo et al., Rotary Position Embedding for Vision Transformer, 2024).
 
     The first half of the channel pairs turns with the column, the second with the row. Channels are in
-    pairs of halves, not of neighbours; `halves_first` brings weights trained for neighbours to that order.
+    pairs of halves, not of neighbors; `halves_first` brings weights trained for neighbors to that order.
     """
     height, width = size_hw
     frequencies = _LONGEST ** -(torch.arange(0, channels, 4, device=like.device, dtype=torch.float32) / channels)
@@ -126,7 +126,7 @@ def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:
 
 
 def halves_first(weight: Tensor) -> Tensor:
-    """Rows 0, 2, 4, ... and then 1, 3, 5, ... of a projection, so that pairs of neighbours become pairs of halves.
+    """Rows 0, 2, 4, ... and then 1, 3, 5, ... of a projection, so that pairs of neighbors become pairs of halves.
 
     Done to queries and keys alike it changes no product of theirs.
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segany.ops.compute import CACHE_BUDGET, fast_cpu
+from segany.kernels.compute import CACHE_BUDGET, fast_cpu
 
 
 def rows_of(x: Tensor, first: int, last: int) -> Tensor:

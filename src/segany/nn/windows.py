@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segany.types import SizeHW
+from segany.core.arrays import SizeHW
 
 
 def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:

@@ -9,19 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import check
-from segany.images import DEFAULT_MAX_PIXELS, ImageSource, read_image
-from segany.ops.boxes import box_areas, cut_off_by_crop, mask_box, suppress_overlaps
-from segany.ops.components import remove_small_regions
-from segany.ops.crops import Crop, make_crops
-from segany.ops.measure import Logits, MaskMeasures
-from segany.ops.points import point_grid
-from segany.ops.proposals import Proposals
-from segany.ops.rle import encode_masks
-from segany.output.records import MaskRecord, MaskRecords
+from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.boxes import box_areas, is_box_near_crop_edge, mask_box, nms
+from segany.core.embedding import Embedding
+from segany.core.errors import check
+from segany.core.prompt import FOREGROUND, PADDING_LABEL
+from segany.core.rle import encode_masks
+from segany.data.formats.records import MaskRecord, MaskRecords
+from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_boxes
+from segany.imaging.components import remove_small_regions
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
+from segany.imaging.measure import Logits, MaskMeasures
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
-from segany.types import FOREGROUND, PADDING_LABEL, BoolArray, Embedding, FloatArray, IntArray, PixelArray, SizeHW
 
 Progress = Callable[[int, int], None]
 """Told how many of how many points are done."""
@@ -121,7 +121,7 @@ class AutomaticConfig:
             f"points_per_side {self.points_per_side} leaves no points for layer {layer}: lower crop_n_layers "
             f"({self.crop_n_layers}) or crop_n_points_downscale_factor ({self.crop_n_points_downscale_factor}).",
         )
-        return point_grid(count)
+        return build_point_grid(count)
 
 
 def _checked_grids(grids: Sequence[npt.ArrayLike], layers: int) -> tuple[FloatArray, ...]:
@@ -207,7 +207,7 @@ class AutomaticMaskGenerator:
         return MaskRecords(tuple(self._records(_best_of_crops(found, config.crop_nms_thresh), size_hw)), size_hw)
 
     def _crops(self, size_hw: SizeHW) -> list[Crop]:
-        crops = make_crops(size_hw, self.config.crop_n_layers, self.config.crop_overlap_ratio)
+        crops = generate_crop_boxes(size_hw, self.config.crop_n_layers, self.config.crop_overlap_ratio)
         check(all(min(crop.size_hw) > 0 for crop in crops), "The image is too small for that many layers of crops.")
         return crops
 
@@ -238,7 +238,7 @@ class AutomaticMaskGenerator:
             boxes = measures.boxes_xyxy + np.tile(offset_xy, 2)
             good = (measures.stability >= config.stability_score_thresh) & (measures.areas < largest)
             good &= measures.areas >= max(config.min_mask_area, 1)
-            return np.asarray(good & ~cut_off_by_crop(boxes, crop.box_xyxy, size_hw))
+            return np.asarray(good & ~is_box_near_crop_edge(boxes, crop.box_xyxy, size_hw))
 
         chosen = candidates.choose(accept, config.box_nms_thresh)
         return _Found(
@@ -288,7 +288,7 @@ class AutomaticMaskGenerator:
         boxes[:, 2:] += boxes[:, :2]
         untouched = 1 - np.array(changes, dtype=np.float32)
         thresh = max(config.box_nms_thresh, config.crop_nms_thresh)
-        return [records[index] for index in suppress_overlaps(boxes, untouched, thresh)]
+        return [records[index] for index in nms(boxes, untouched, thresh)]
 
 
 def _record(mask: BoolArray, found: _Found, index: int) -> MaskRecord:
@@ -340,7 +340,7 @@ def _best_of_crops(found: list[_Found], iou_thresh: float) -> list[_Found]:
     crop_areas = box_areas(np.array([one.crop.box_xyxy for one in found], dtype=np.float32))
     preference = np.repeat(1 / crop_areas, [len(one.scores) for one in found]).astype(np.float32)
     kept = np.zeros(len(boxes), dtype=np.bool_)
-    kept[suppress_overlaps(boxes, preference, iou_thresh)] = True
+    kept[nms(boxes, preference, iou_thresh)] = True
     ends = np.cumsum([len(one.scores) for one in found])[:-1]
     left = [_subset(one, np.flatnonzero(flags)) for one, flags in zip(found, np.split(kept, ends), strict=True)]
     return [left[index] for index in np.argsort(crop_areas, kind="stable")]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segany.ops.boxes import overlap
-from segany.ops.measure import BoxBounds, CutOut, Logits, MaskMeasures, bound_boxes, cut_out, measure_masks, restore
-from segany.types import BoolArray, FloatArray, IntArray, Preprocessing, SizeHW
+from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW
+from segany.core.boxes import overlap
+from segany.core.preprocessing import Preprocessing
+from segany.imaging.measure import BoxBounds, CutOut, Logits, MaskMeasures, bound_boxes, cut_out, measure_masks, restore
 
 _MEASURED_AT_ONCE = {"cpu": 1, "gpu": 64}
 """Masks measured together: on a CPU there is nothing to gain, elsewhere a launch costs more than a mask."""

@@ -7,25 +7,13 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from segany.errors import PromptError
-from segany.images import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
-from segany.types import (
-    BOX_BOTTOM_RIGHT_LABEL,
-    BOX_TOP_LEFT_LABEL,
-    IMAGES_AT_ONCE,
-    MASK_THRESHOLD,
-    PADDING_LABEL,
-    BoolArray,
-    Embedding,
-    FloatArray,
-    IntArray,
-    MaskMode,
-    MaskPrediction,
-    PixelArray,
-    Preprocessing,
-    Prompt,
-    SizeHW,
-)
+from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.embedding import Embedding
+from segany.core.errors import PromptError
+from segany.core.prediction import MaskPrediction
+from segany.core.preprocessing import Preprocessing
+from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
 
 
 class ImageModel(Protocol):
@@ -182,7 +170,7 @@ class ImagePredictor:
 
         Only prompts with equally many points can share a batch: to attention, padding is a point.
         """
-        points = [labelled_points(prompt, embedding, pads_boxes=self.model.pads_boxes) for prompt in prompts]
+        points = [labeled_points(prompt, embedding, pads_boxes=self.model.pads_boxes) for prompt in prompts]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
             form = (len(points[index][1]), prompt.mask_logits is not None, multi[index])
@@ -215,7 +203,7 @@ def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray
     return low_res, scores, candidates
 
 
-def labelled_points(prompt: Prompt, embedding: Embedding, *, pads_boxes: bool) -> tuple[FloatArray, IntArray]:
+def labeled_points(prompt: Prompt, embedding: Embedding, *, pads_boxes: bool) -> tuple[FloatArray, IntArray]:
     """A prompt as the points [N, 2] in pixels of the model's input, and labels [N], that the model takes."""
     points: list[FloatArray] = []
     labels: list[int] = []

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from segany.ops.boxes import box_iou, mask_box
-from segany.types import MASK_THRESHOLD, FloatArray
+from segany.core.arrays import MASK_THRESHOLD, FloatArray
+from segany.core.boxes import box_iou, mask_box
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,10 +35,10 @@ _VELOCITY_NOISE = 1 / 160
 
 
 class BoxFilter:
-    """A Kalman filter with constant velocity on centre and size of a box."""
+    """A Kalman filter with constant velocity on center and size of a box."""
 
     def __init__(self, box_xyxy: FloatArray) -> None:
-        self.state = np.concatenate([_to_centre(box_xyxy), np.zeros(4)])
+        self.state = np.concatenate([_to_center(box_xyxy), np.zeros(4)])
         self.covariance = np.diag(self._noise(2 * _POSITION_NOISE, 10 * _VELOCITY_NOISE) ** 2)
 
     def predict(self) -> FloatArray:
@@ -48,15 +48,15 @@ class BoxFilter:
         noise = np.diag(self._noise(_POSITION_NOISE, _VELOCITY_NOISE) ** 2)
         self.state = step @ self.state
         self.covariance = step @ self.covariance @ step.T + noise
-        centre, size = self.state[:2], np.maximum(self.state[2:4], 0)
-        return np.concatenate([centre - size / 2, centre + size / 2]).astype(np.float32)
+        center, size = self.state[:2], np.maximum(self.state[2:4], 0)
+        return np.concatenate([center - size / 2, center + size / 2]).astype(np.float32)
 
     def update(self, box_xyxy: FloatArray) -> None:
         """Correct by the box that was found."""
         noise = np.diag(self._noise(_POSITION_NOISE, _VELOCITY_NOISE)[:4] ** 2)
         innovation = self.covariance[:4, :4] + noise
         gain = np.linalg.solve(innovation, self.covariance[:4]).T  # [8, 4]
-        self.state = self.state + gain @ (_to_centre(box_xyxy) - self.state[:4])
+        self.state = self.state + gain @ (_to_center(box_xyxy) - self.state[:4])
         self.covariance = self.covariance - gain @ innovation @ gain.T
 
     def _noise(self, position: float, velocity: float) -> npt.NDArray[np.float64]:
@@ -114,6 +114,6 @@ def _box(logits: FloatArray) -> FloatArray:
     return np.array(mask_box(logits > MASK_THRESHOLD) or (0, 0, 0, 0), dtype=np.float32)
 
 
-def _to_centre(box_xyxy: FloatArray) -> npt.NDArray[np.float64]:
+def _to_center(box_xyxy: FloatArray) -> npt.NDArray[np.float64]:
     box = box_xyxy.astype(np.float64)
     return np.concatenate([(box[:2] + box[2:]) / 2, box[2:] - box[:2]])

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from segany.errors import PromptError
+from segany.core.arrays import BoolArray, SizeHW
+from segany.core.errors import PromptError
+from segany.core.prompt import Prompt
 from segany.models.sam2.memory_bank import MemoryPlan, plan_memory
 from segany.models.sam2.tracking import ObjectMemory
 from segany.predict.motion import MEMORY_IOU, Motion
-from segany.types import BoolArray, Prompt, SizeHW
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Remembered:
+class FrameMemory:
     """One object in one frame.
 
     Attributes:
@@ -58,7 +59,7 @@ class Before(NamedTuple):
         reverse: whether that was backward.
     """
 
-    remembered: Remembered | None
+    remembered: FrameMemory | None
     outline: BoolArray | None
     was_followed: bool
     reverse: bool
@@ -76,8 +77,8 @@ class ObjectTrack:
     """
 
     prompts: dict[int, Prompt | BoolArray] = field(default_factory=dict)
-    conditioning: dict[int, Remembered] = field(default_factory=dict)
-    tracked: dict[int, Remembered] = field(default_factory=dict)
+    conditioning: dict[int, FrameMemory] = field(default_factory=dict)
+    tracked: dict[int, FrameMemory] = field(default_factory=dict)
     motion: Motion = field(default_factory=Motion)
 
     def recall(

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from segany.predict.object_track import ObjectTrack, Remembered
-from segany.types import Prompt
+from segany.core.prompt import Prompt
+from segany.predict.object_track import FrameMemory, ObjectTrack
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -47,7 +47,7 @@ def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays,
         tensors = {name: torch.from_numpy(values[name]).to(device) for name in values if name != "facts"}
         memory = tensors.get("memory")
         entries = track.conditioning if kind == "conditioning" else track.tracked
-        entries[frame] = Remembered(
+        entries[frame] = FrameMemory(
             memory=None if memory is None else memory.view(torch.bfloat16),
             pointer=tensors["pointer"],
             low_res=tensors.get("low_res"),

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import OutputError, VideoError
-from segany.files import replacing
+from segany.core.errors import OutputError, VideoError
+from segany.core.files import replacing
 
 FORMAT = 1
 

@@ -10,27 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, Prompt
+from segany.imaging.interpolate import resize_mask, resize_smoothly
 from segany.models.sam2.model import MASK_LOGIT
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
-from segany.ops.interpolate import resize_mask, resize_smoothly
-from segany.predict.object_track import Before, ObjectTrack, Remembered
-from segany.types import (
-    BOX_BOTTOM_RIGHT_LABEL,
-    BOX_TOP_LEFT_LABEL,
-    BoolArray,
-    FloatArray,
-    IntArray,
-    PixelArray,
-    Prompt,
-    SizeHW,
-)
+from segany.predict.object_track import Before, FrameMemory, ObjectTrack
 
 if TYPE_CHECKING:
     from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
 
 
-class Moment(NamedTuple):
+class FrameContext(NamedTuple):
     """Where tracking is.
 
     Attributes:
@@ -62,11 +54,11 @@ class Tracker:
     def answer(
         self,
         features: FrameFeatures,
-        moment: Moment,
+        moment: FrameContext,
         track: ObjectTrack,
         prompt: Prompt,
         before: Before,
-    ) -> Remembered:
+    ) -> FrameMemory:
         """The best mask for a prompt.
 
         Args:
@@ -94,27 +86,27 @@ class Tracker:
             None if labels is None else torch.tensor(labels, device=self.model.device)[None],
             None if logits is None else logits.to(device=self.model.device, dtype=self.model.dtype)[None],
         )
-        binarise = self.config.binarise_prompted
+        binarize = self.config.binarize_prompted
         return self._remember(
-            features, masks.best(), binarise=binarise, reverse=before.reverse, followed=before.was_followed
+            features, masks.best(), binarize=binarize, reverse=before.reverse, followed=before.was_followed
         )[0]
 
     @torch.inference_mode()
-    def use_mask(self, features: FrameFeatures, mask: BoolArray) -> Remembered:
+    def use_mask(self, features: FrameFeatures, mask: BoolArray) -> FrameMemory:
         """A mask [H, W] that was given, as the answer."""
         square = resize_mask(mask, self.model.preprocessing.input_size)
         masks = torch.from_numpy(square[None].astype(np.float32)).to(self.model.device)
         found = self.model.use_masks(features, masks)
-        return self._remember(features, found, binarise=self.config.binarise_prompted, reverse=False, followed=False)[0]
+        return self._remember(features, found, binarize=self.config.binarize_prompted, reverse=False, followed=False)[0]
 
     @torch.inference_mode()
-    def follow(self, features: FrameFeatures, moment: Moment, tracks: Sequence[ObjectTrack]) -> list[Remembered]:
+    def follow(self, features: FrameFeatures, moment: FrameContext, tracks: Sequence[ObjectTrack]) -> list[FrameMemory]:
         """Objects in a frame by what is remembered of them, all together."""
         conditioned = self.model.attend_memory(features, [self._recall(track, moment) for track in tracks])
         masks = self._chosen(self.model.decode_frame(features, conditioned), tracks)
-        return self._remember(features, masks, binarise=False, reverse=moment.reverse, followed=True)
+        return self._remember(features, masks, binarize=False, reverse=moment.reverse, followed=True)
 
-    def low_res(self, known: Sequence[Remembered]) -> FloatArray:
+    def low_res(self, known: Sequence[FrameMemory]) -> FloatArray:
         """Answers for O objects as logits [1, O, 4h, 4w]."""
         side = self.model.low_res_size
         low_res = np.empty((1, len(known), side, side), dtype=np.float32)
@@ -123,7 +115,7 @@ class Tracker:
             row[:] = one.low_res.cpu().numpy()
         return low_res
 
-    def _recall(self, track: ObjectTrack, moment: Moment) -> ObjectMemory:
+    def _recall(self, track: ObjectTrack, moment: FrameContext) -> ObjectMemory:
         return track.recall(
             moment.frame,
             self.model.config.memory,
@@ -141,14 +133,14 @@ class Tracker:
         return masks.choose(torch.tensor(chosen, device=masks.iou.device))
 
     def _remember(
-        self, features: FrameFeatures, masks: ObjectMasks, *, binarise: bool, reverse: bool, followed: bool
-    ) -> list[Remembered]:
+        self, features: FrameFeatures, masks: ObjectMasks, *, binarize: bool, reverse: bool, followed: bool
+    ) -> list[FrameMemory]:
         """One entry an object, of its chosen candidate."""
-        memory = self.model.encode_memory(features, masks.low_res[:, 0], masks.object_scores, binarise=binarise)
+        memory = self.model.encode_memory(features, masks.low_res[:, 0], masks.object_scores, binarize=binarize)
         memory = memory.bfloat16()  # as the official code keeps it
         scores, iou = masks.object_scores.float().cpu(), masks.iou[:, 0].float().cpu()
         return [
-            Remembered(
+            FrameMemory(
                 memory=_kept_apart(memory[index]),
                 pointer=_kept_apart(masks.pointers[index, 0]),
                 low_res=_kept_apart(masks.low_res[index, 0].float()),

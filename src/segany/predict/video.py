@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segany.errors import ConfigError, check
-from segany.extras import require_torch
-from segany.frames import open_frames
-from segany.frames.live import LiveFrames
-from segany.images import DEFAULT_MAX_PIXELS
+from segany.core.errors import ConfigError, check
+from segany.core.extras import require_torch
+from segany.imaging.frames import open_frames
+from segany.imaging.frames.live import LiveFrames
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 require_torch()
 
@@ -29,16 +29,16 @@ class VideoConfig:
             (SAMURAI), without any training.
         clean_area: holes and specks of masks of up to so many pixels are filled and removed; 0 for none.
             Only results are cleaned, not what is remembered.
-        binarise_prompted: remember the masks of prompted frames as what is above the threshold, not as
+        binarize_prompted: remember the masks of prompted frames as what is above the threshold, not as
             probabilities.
         remember_corrections: whether prompts on frames that have been tracked already make them frames that
             all others attend to, as first prompts do. Without it, as in the official code, such a frame is
-            remembered like its neighbours only, and tracking over it again undoes the correction.
+            remembered like its neighbors only, and tracking over it again undoes the correction.
     """
 
     motion_aware: bool = False
     clean_area: int = 0
-    binarise_prompted: bool = True
+    binarize_prompted: bool = True
     remember_corrections: bool = True
 
     def __post_init__(self) -> None:

@@ -10,27 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segany.errors import EndOfVideoError, PromptError, SeganyError, VideoError
-from segany.frame_result import FrameResult
-from segany.frames import FrameSource
-from segany.frames.live import LiveFrames
-from segany.images import ImageSource
-from segany.ops.components import clean_masks
-from segany.ops.rle import Rle, decode_mask, encode_masks
+from segany.core.arrays import BoolArray, SizeHW
+from segany.core.errors import EndOfVideoError, PromptError, SeganyError, VideoError
+from segany.core.frame_result import FrameResult
+from segany.core.prompt import Prompt
+from segany.core.rle import Rle, decode_mask, encode_masks
+from segany.imaging.components import clean_masks
+from segany.imaging.frames import FrameSource
+from segany.imaging.frames.live import LiveFrames
+from segany.imaging.image import ImageSource
+from segany.predict.frame_schedule import Direction, Leg, plan_frame_schedule
 from segany.predict.motion import Motion
-from segany.predict.object_track import (
-    Before,
-    ObjectTrack,
-    Remembered,
-    check_mask_size,
-    checked_mask,
-    join_prompts,
-)
-from segany.predict.route import Direction, Leg, plan_route
+from segany.predict.object_track import Before, FrameMemory, ObjectTrack, check_mask_size, checked_mask, join_prompts
 from segany.predict.saved_track import saved_arrays, track_from_arrays
 from segany.predict.session_store import SessionStore, StoredResult, readable
-from segany.predict.tracker import Moment, Tracker
-from segany.types import BoolArray, Prompt, SizeHW
+from segany.predict.tracker import FrameContext, Tracker
 
 if TYPE_CHECKING:
     from segany.models.sam2.model import Sam2
@@ -152,8 +146,8 @@ class VideoSession:
             raise PromptError(f"There is no object {object_id}. The objects: {known}.")
         return self._tracks[object_id]
 
-    def _moment(self, frame: int, *, reverse: bool = False) -> Moment:
-        return Moment(frame, self.size_hw, self.frames.count, reverse)
+    def _moment(self, frame: int, *, reverse: bool = False) -> FrameContext:
+        return FrameContext(frame, self.size_hw, self.frames.count, reverse)
 
     def _before(self, frame: int, object_id: int, track: ObjectTrack) -> Before:
         """What is known of an object in a frame that is prompted."""
@@ -202,7 +196,7 @@ class VideoSession:
             start = min(frame for track in self._tracks.values() for frame in track.conditioning)
         start = self._checked_frame(start, "start")
         end = None if end is None else self._checked_frame(end, "end")
-        legs, total = plan_route(start, direction, end, self.frames.count)
+        legs, total = plan_frame_schedule(start, direction, end, self.frames.count)
         if direction != "forward" and not self.frames.can_seek:
             raise VideoError(f"{self.frames.name} cannot be read backward. Give a list, a folder or a video file.")
         self._runs += 1
@@ -296,7 +290,7 @@ class VideoSession:
         scores = np.array([stored.score for stored in known.values()], dtype=np.float32)
         return FrameResult(frame, tuple(known), masks, scores)
 
-    def _result(self, frame: int, ids: list[int], known: Sequence[Remembered], *, logits: bool) -> FrameResult:
+    def _result(self, frame: int, ids: list[int], known: Sequence[FrameMemory], *, logits: bool) -> FrameResult:
         low_res = self._tracker.low_res(known)
         masks = clean_masks(self.model.upscale_masks(low_res, self.size_hw)[0], self.config.clean_area)
         scores = np.array([one.score for one in known], dtype=np.float32)

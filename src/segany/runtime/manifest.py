@@ -7,9 +7,9 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from segany.errors import ConfigError, ExportError
-from segany.files import path_errors, sha256_of
-from segany.types import Preprocessing
+from segany.core.errors import ConfigError, ExportError
+from segany.core.files import path_errors, sha256_of
+from segany.core.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError, ExportError
-from segany.ops.proposals import Proposals
-from segany.ops.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.errors import ConfigError, ExportError
+from segany.core.preprocessing import Preprocessing
+from segany.imaging.amg import Proposals
+from segany.imaging.resize import resize_pixels, upscale_logits, upscale_masks
 from segany.runtime.manifest import is_export, read_manifest
 from segany.runtime.session import Session, open_onnx, open_openvino
-from segany.types import BoolArray, FloatArray, IntArray, PixelArray, Preprocessing, SizeHW
 
 __all__ = ["ExportedModel", "OnnxModel", "OpenVinoModel", "RuntimeName", "is_export", "open_export"]
 
@@ -74,7 +75,7 @@ class ExportedModel:
         return self.manifest.low_res_size
 
     def preprocess(self, image: PixelArray) -> FloatArray:
-        """uint8 [H, W, 3] to the encoder's input [1, 3, S, S]: resize, normalise, pad."""
+        """uint8 [H, W, 3] to the encoder's input [1, 3, S, S]: resize, normalize, pad."""
         preprocessing = self.preprocessing
         size = preprocessing.input_size
         resized = resize_pixels(image, preprocessing)

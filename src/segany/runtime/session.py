@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segany.errors import ConfigError, ExportError
-from segany.extras import import_extra
+from segany.core.errors import ConfigError, ExportError
+from segany.core.extras import import_extra
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Session: TypeAlias = Callable[[Arrays], dict[str, npt.NDArray[Any]]]

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import torch
 from torch import nn
 
-from segany.errors import TrainingError, check
-from segany.extras import import_extra
+from segany.core.errors import TrainingError, check
+from segany.core.extras import import_extra
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
 

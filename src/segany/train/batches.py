@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
+from segany.core.arrays import PixelArray
 from segany.data.item import TrainingItem
-from segany.types import PixelArray
 
 
 class SkippedImage(Protocol):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segany.errors import CheckpointError, TrainingError
+from segany.core.errors import CheckpointError, TrainingError
 from segany.models.convert import weights_digest
 from segany.models.model_file import read_metadata, save_model, write_tensors
 from segany.models.promptable import PromptableModel
@@ -21,7 +21,7 @@ STATE_KEY = "segany.training"
 
 STATE_VERSION = 1
 
-_MODULE, _OPTIMISER = "module/", "optimiser/"
+_MODULE, _OPTIMIZER = "module/", "optimizer/"
 
 
 @dataclass
@@ -57,8 +57,8 @@ def check_finite(module: nn.Module, step: int) -> None:
         )
 
 
-def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the trained weights, the buffers, the optimiser's state, and how far the training is.
+def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write the trained weights, the buffers, the optimizer's state, and how far the training is.
 
     Weights that are not trained are not in it; a digest of them is, by which another model is told.
 
@@ -66,14 +66,14 @@ def save_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, 
         OutputError: the file could not be written; the state on disk stays.
     """
     tensors = {_MODULE + name: value for name, value in _trained(module).items()}
-    for name, values in _optimiser_state(module, optimiser).items():
-        tensors |= {f"{_OPTIMISER}{key}/{name}": value for key, value in values.items()}
+    for name, values in _optimizer_state(module, optimizer).items():
+        tensors |= {f"{_OPTIMIZER}{key}/{name}": value for key, value in values.items()}
     facts = {"version": STATE_VERSION, "frozen": _frozen_digest(module), **asdict(progress)}
     write_tensors(path, tensors, {STATE_KEY: json.dumps(facts)})
 
 
-def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
-    """Put a module and its optimiser into the state that `save_state` wrote.
+def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Put a module and its optimizer into the state that `save_state` wrote.
 
     Raises:
         CheckpointError: the file is damaged, no such state, or of another model.
@@ -86,15 +86,15 @@ def load_state(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) 
     weights = {name.removeprefix(_MODULE): value for name, value in loaded.items() if name.startswith(_MODULE)}
     _check_fits(path, weights, module, frozen)
     module.load_state_dict(weights, strict=False)
-    numbers = {name: number for number, name in enumerate(_names(module, optimiser))}
+    numbers = {name: number for number, name in enumerate(_names(module, optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in loaded.items():
-        if key.startswith(_OPTIMISER):
-            kind, _, name = key.removeprefix(_OPTIMISER).partition("/")
+        if key.startswith(_OPTIMIZER):
+            kind, _, name = key.removeprefix(_OPTIMIZER).partition("/")
             if name not in numbers:
                 raise CheckpointError(f"{path} trained {name}, which is not trained now. Resume with the same recipe.")
             state.setdefault(numbers[name], {})[kind] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Progress(**facts)
 
 
@@ -149,12 +149,12 @@ def _check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module, fr
         )
 
 
-def _names(module: nn.Module, optimiser: torch.optim.Optimizer) -> list[str]:
-    """The parameters of the optimiser by name, in its own order."""
+def _names(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The parameters of the optimizer by name, in its own order."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
-    return [names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _optimiser_state(module: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    state = optimiser.state_dict()["state"]
-    return {name: state[number] for number, name in enumerate(_names(module, optimiser)) if number in state}
+def _optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    state = optimizer.state_dict()["state"]
+    return {name: state[number] for number, name in enumerate(_names(module, optimizer)) if number in state}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segany.extras import import_extra
+from segany.core.extras import import_extra
 
 SMOOTHING = 50
 """The smooth line is drawn through about so many means."""

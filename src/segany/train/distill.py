@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segany.core.errors import ConfigError, check
 from segany.data.item import TrainingItem
-from segany.errors import ConfigError, check
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
 from segany.models.sam.config import EMBEDDING_STRIDE
@@ -32,7 +32,7 @@ class DistillConfig:
         padding_weight: of positions of the embedding that see no pixel of the image but only the padding
             around it. The decoder attends to these too, so 1 counts them as all others, as MobileSAM does;
             0 leaves them out.
-        batch_statistics: whether batch norms of the student normalise by the batch and learn its statistics,
+        batch_statistics: whether batch norms of the student normalize by the batch and learn its statistics,
             which a student that starts from random weights needs. A loss then depends on what it shares a
             batch with, so more processes or smaller pieces of a batch change it. False keeps the statistics
             of the student as they are, which suits one that is trained on.
@@ -105,7 +105,7 @@ class DistillTask:
 
     def _losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         images = [item.image for item in items]
-        ours = self.module.encode_image(self.module._normalise(images)).float()
+        ours = self.module.encode_image(self.module._normalize(images)).float()
         theirs = torch.stack(self._targets(items)).to(ours)
         return [
             embedding_loss(our, their, self._weights(item, our))
@@ -118,7 +118,7 @@ class DistillTask:
         if self.features is not None:
             return [self.features(item)[0] for item in items]
         self.teacher.eval()
-        return list(self.teacher.encode_image(self.teacher._normalise([item.image for item in items])))
+        return list(self.teacher.encode_image(self.teacher._normalize([item.image for item in items])))
 
     def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
         """[h, w]: 1 where a position sees any of the image, elsewhere the weight of padding."""

@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor, nn
 
+from segany.core.arrays import IMAGES_AT_ONCE
+from segany.core.errors import TrainingError, check
+from segany.core.files import write_file
 from segany.data.item import TrainingItem
-from segany.errors import TrainingError, check
-from segany.files import write_file
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
 from segany.models.sam2.model import Sam2
-from segany.types import IMAGES_AT_ONCE
 
 Precision: TypeAlias = Literal["float16", "float32"]
 
@@ -142,7 +142,7 @@ class EmbeddingStore:
         self.model.image_encoder.eval()  # in training, batch norms would follow these images
         # Whatever precision the training around it has, the same item has the same features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
-            features = self.model.encode_features(self.model._normalise([item.image for item in items]))
+            features = self.model.encode_features(self.model._normalize([item.image for item in items]))
             # [B, h, w, C], which is how the encoder's output lies in memory
             batches = [feature.permute(0, 2, 3, 1).float().cpu().numpy() for feature in features]
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that

@@ -1,4 +1,4 @@
-"""Parameters for the optimiser: which decay, and which do not."""
+"""Parameters for the optimizer: which decay, and which do not."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _SPREAD = 0.02
 _SPREAD_TABLES = ("pos_embed", "pos_embed_window")
 
 
-def initialise(model: PromptableModel, seed: int) -> None:
+def initialize(model: PromptableModel, seed: int) -> None:
     """Fill a model that was just built with weights to train from scratch, the same for a seed.
 
     Transformer layers of the image encoder are filled as in MAE, everything else as PyTorch fills it. Norms,

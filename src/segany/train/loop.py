@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from segany.core.errors import TrainingError
 from segany.data.item import TrainingItem
-from segany.errors import TrainingError
 from segany.train.batches import Batches, HasBlocks, SavesAnotherModule, ShowsSamples
 from segany.train.blocks import blocks_of, prepared_blocks
 from segany.train.checkpoint import Progress, check_finite, load_state, save_module, save_state
+from segany.train.distributed import ProcessGroup
 from segany.train.loop_config import LoopConfig
 from segany.train.loop_report import End, Observer, StepLog, TrainingResult
-from segany.train.processes import Processes
 from segany.train.run_folder import RunFolder
 from segany.train.schedule import learning_rate
 from segany.train.task import ItemLoss, Task
@@ -38,7 +38,7 @@ def train(
     description: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     resume: bool = False,
-    processes: Processes | None = None,
+    processes: ProcessGroup | None = None,
     observer: Observer | None = None,
     stop: Callable[[], bool] = lambda: False,
     limit_steps: int | None = None,
@@ -65,7 +65,7 @@ def train(
         OutputError: the disk is full or refuses; the last checkpoint is whole.
         MissingExtraError: `segany[train]` is not installed.
     """
-    processes = processes or Processes()
+    processes = processes or ProcessGroup()
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder(folder))
         described = {**(description or {}), "loop": asdict(config)}
@@ -114,14 +114,14 @@ class _Training:
         batches: Batches,
         config: LoopConfig,
         folder: RunFolder,
-        processes: Processes,
+        processes: ProcessGroup,
         observer: Observer,
     ) -> None:
         self.task, self.batches, self.config = task, batches, config
         self.folder, self.processes, self.observer = folder, processes, observer
-        processes.share_weights(task.module)
-        self.optimiser = _optimiser(task, config)
-        self.parameters = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+        processes.broadcast_parameters(task.module)
+        self.optimizer = _optimizer(task, config)
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.device = self.parameters[0].device
         if not len(batches):
             raise TrainingError("There are no batches to train on. Check the data, or lower loop.batch.")
@@ -133,7 +133,7 @@ class _Training:
         self._empty = 0
 
     def restore(self) -> None:
-        self.progress = load_state(self.folder.state, self.task.module, self.optimiser)
+        self.progress = load_state(self.folder.state, self.task.module, self.optimizer)
         self.batches.restore(self.progress.batches)
         self._saved_at = self.progress.step
 
@@ -181,7 +181,7 @@ class _Training:
     def _gradients(self, items: Sequence[TrainingItem]) -> _Share:
         """Add the gradients of the losses of this process's items, some items at a time."""
         self.task.module.train()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         share = _Share()
         at_once = self.config.micro_batch or max(1, len(items))
         for first in range(0, len(items), at_once):
@@ -207,7 +207,7 @@ class _Training:
             self._note_empty()
             return False
         self._empty = 0
-        self.processes.sum_gradients(self.parameters)
+        self.processes.all_reduce(self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(count)
@@ -215,9 +215,9 @@ class _Training:
         if not math.isfinite(norm):
             raise TrainingError(self._stopped("the gradients are no numbers, though the losses are", [], items))
         lr = learning_rate(self.config, progress.step, self.total)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        self.optimiser.step()
+        self.optimizer.step()
         progress.step += 1
         parts: dict[str, float] = {}
         for share in shares:
@@ -310,7 +310,7 @@ class _Training:
             save_module(folder.step_model(step), module, self._notes())
             folder.drop_models(self.config.keep)
         # After the models: where one of them cannot be written, a run that goes on writes it then.
-        save_state(folder.state, self.task.module, self.optimiser, self.progress)
+        save_state(folder.state, self.task.module, self.optimizer, self.progress)
         self.observer.saved(step)
 
     def _module_for_use(self) -> nn.Module:
@@ -338,7 +338,7 @@ class _Training:
         )
 
 
-def _optimiser(task: Task, config: LoopConfig) -> torch.optim.AdamW:
+def _optimizer(task: Task, config: LoopConfig) -> torch.optim.AdamW:
     groups: list[dict[str, Any]] = [dict(group) for group in task.parameter_groups()]
     parameters = [parameter for group in groups for parameter in group["params"]]
     known = {id(parameter) for parameter in task.module.parameters()}

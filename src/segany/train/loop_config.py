@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from segany.errors import check
+from segany.core.errors import check
 
 Decay: TypeAlias = Literal["steps", "cosine"]
 Precision: TypeAlias = Literal["float32", "bf16"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from segany.types import MASK_THRESHOLD
+from segany.core.arrays import MASK_THRESHOLD
 
 _PIXELS_AT_ONCE = 16 * 1024 * 1024
 """Pixels of masks that are compared together: a few copies of them as float32 exist at a time."""

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.errors import check
+from segany.core.arrays import SizeHW
+from segany.core.errors import check
 from segany.models.sam.config import EMBEDDING_STRIDE
 from segany.models.sam.vit import Block, ImageEncoderVit
 from segany.nn.attention import attend, merge_heads, split_heads
 from segany.nn.layers import FeedForward, Linear
-from segany.types import SizeHW
 
 PATCH_VALUES = 3 * EMBEDDING_STRIDE**2
 """Numbers of a patch: its pixels, channel by channel."""
@@ -34,7 +34,7 @@ class MaeConfig:
         decoder_width: channels of the decoder.
         decoder_heads: attention heads of the decoder.
         mlp_ratio: channels inside the decoder's MLPs, in widths.
-        normalise: whether the pixels of a patch are told relative to their own mean and deviation.
+        normalize: whether the pixels of a patch are told relative to their own mean and deviation.
         weight_decay: of everything but biases and norms.
         positions: of patches, in the encoder: "sine" puts sines and cosines in their place, as in MAE; "kept"
             leaves those of a model that has learned some. They do not learn here.
@@ -46,7 +46,7 @@ class MaeConfig:
     decoder_width: int = 512
     decoder_heads: int = 16
     mlp_ratio: int = 4
-    normalise: bool = True
+    normalize: bool = True
     weight_decay: float = 0.05
     positions: Literal["sine", "kept"] = "sine"
     seed: int = 0
@@ -118,9 +118,9 @@ class MaskedAutoencoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
         self.predict = Linear(decoder_width, PATCH_VALUES)
-        self._initialise(torch.Generator().manual_seed(config.seed))
+        self._initialize(torch.Generator().manual_seed(config.seed))
 
-    def _initialise(self, generator: torch.Generator) -> None:
+    def _initialize(self, generator: torch.Generator) -> None:
         nn.init.normal_(self.mask_token, std=0.02, generator=generator)
         for layer in (self.decoder_embed, *self.decoder_blocks.modules(), self.predict):
             if isinstance(layer, nn.Linear):
@@ -143,12 +143,12 @@ class MaskedAutoencoder(nn.Module):
         """Tell all patches of images from some of them.
 
         Args:
-            patches: [B, T, 768], T = H * W, normalised pixels; see `cut_patches`.
+            patches: [B, T, 768], T = H * W, normalized pixels; see `cut_patches`.
             size_hw: H, W in patches. They lie at the top left of the encoder's input.
             visible: int64 [B, V], which patches the encoder sees.
 
         Returns:
-            [B, T, 768]. Where `config.normalise`, in units of each patch's own mean and deviation.
+            [B, T, 768]. Where `config.normalize`, in units of each patch's own mean and deviation.
         """
         seen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
         tokens = self.encode(seen, size_hw, visible)
@@ -199,20 +199,20 @@ def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def reconstruction_loss(predicted: Tensor, patches: Tensor, visible: Tensor, *, normalise: bool) -> Tensor:
+def reconstruction_loss(predicted: Tensor, patches: Tensor, visible: Tensor, *, normalize: bool) -> Tensor:
     """Mean squared error over the patches that were not visible (MAE, section 3).
 
     Args:
         predicted: [B, T, 768].
         patches: [B, T, 768].
         visible: int64 [B, V].
-        normalise: whether predictions are in units of each patch's mean and deviation.
+        normalize: whether predictions are in units of each patch's mean and deviation.
 
     Returns:
         [B]; zero where everything was visible.
     """
     patches, predicted = patches.float(), predicted.float()
-    if normalise:
+    if normalize:
         mean, deviation = patch_statistics(patches)
         patches = (patches - mean) / deviation
     masked = torch.ones_like(patches[..., 0]).scatter(1, visible, 0.0)  # [B, T]

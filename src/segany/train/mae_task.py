@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segany.core.arrays import PixelArray, SizeHW
+from segany.core.errors import CheckpointError, ConfigError
 from segany.data.item import TrainingItem
-from segany.errors import CheckpointError, ConfigError
 from segany.models.promptable import PromptableModel
 from segany.models.sam.config import EMBEDDING_STRIDE
 from segany.models.sam.model import Sam
@@ -26,14 +27,13 @@ from segany.train.mae import (
     visible_count,
 )
 from segany.train.task import ItemLoss
-from segany.types import PixelArray, SizeHW
 
 _MASK = 0x3AE
 """Purpose of a random generator: which patches are masked."""
 
 _ENCODER = "encoder."
 
-_GREY = 128
+_GRAY = 128
 
 
 class MaeTask:
@@ -78,7 +78,7 @@ class MaeTask:
             some = [items[index] for index in indices]
             patches, visible = self._patches(some), self._visible(some)
             predicted = self.module(patches, size_hw, visible)
-            losses = reconstruction_loss(predicted, patches, visible, normalise=self.config.normalise)
+            losses = reconstruction_loss(predicted, patches, visible, normalize=self.config.normalize)
             totals |= zip(indices, losses.unbind(), strict=True)
         return [
             ItemLoss(total=totals[index], parts={"reconstruction": float(totals[index].detach())})
@@ -119,14 +119,14 @@ class MaeTask:
         size_hw = _grid(item)
         patches, visible = self._patches([item]), self._visible([item])
         predicted = self.module(patches, size_hw, visible).float()
-        if self.config.normalise:
+        if self.config.normalize:
             mean, deviation = patch_statistics(patches)
             predicted = predicted * deviation + mean
         seen = torch.zeros_like(patches[..., :1]).scatter(1, visible[..., None], 1.0).bool()
         told = self._pixels(torch.where(seen, patches, predicted), size_hw)
         shown = self._pixels(seen.float().expand_as(patches), size_hw, raw=True)
         truth = self._pixels(patches, size_hw)
-        return np.concatenate([np.where(shown > 0, truth, np.uint8(_GREY)), told, truth], axis=1)
+        return np.concatenate([np.where(shown > 0, truth, np.uint8(_GRAY)), told, truth], axis=1)
 
     def _pixels(self, patches: Tensor, size_hw: SizeHW, *, raw: bool = False) -> PixelArray:
         pixels = join_patches(patches, size_hw)[0].permute(1, 2, 0)
@@ -136,7 +136,7 @@ class MaeTask:
         return pixels.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def _patches(self, items: Sequence[TrainingItem]) -> Tensor:
-        """Items of one size in patches to [B, T, 768], normalised as for the model."""
+        """Items of one size in patches to [B, T, 768], normalized as for the model."""
         height, width = (side * EMBEDDING_STRIDE for side in _grid(items[0]))
         mean, std = self._statistics()
         pixels = torch.zeros(len(items), height, width, 3, device=mean.device)

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
-from segany.errors import ConfigError
+from segany.core.errors import ConfigError
 from segany.train.field_docs import FieldDoc, field_docs
 
 T = TypeVar("T")

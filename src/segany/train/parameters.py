@@ -48,7 +48,7 @@ def freeze_parts(model: PromptableModel, train: Literal["all", "heads"]) -> None
 
 
 def parameter_groups(model: PromptableModel, *, weight_decay: float, layer_decay: float) -> list[dict[str, object]]:
-    """Groups for an optimiser, of all parameters with gradients.
+    """Groups for an optimizer, of all parameters with gradients.
 
     Args:
         model: any of the families.

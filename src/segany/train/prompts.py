@@ -91,7 +91,7 @@ def correct(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Te
     return points, truth[each, points[:, 1], points[:, 0]].long()
 
 
-def shake_boxes(boxes_xyxy: Tensor, noise: Tensor, size: int, *, share: float, limit: float) -> Tensor:
+def jitter_boxes(boxes_xyxy: Tensor, noise: Tensor, size: int, *, share: float, limit: float) -> Tensor:
     """Boxes as a person might draw them.
 
     Args:

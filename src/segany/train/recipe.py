@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segany.core.errors import ConfigError, check
+from segany.core.files import path_errors
 from segany.data.item import Dataset
 from segany.data.transforms import ItemConfig
-from segany.errors import ConfigError, check
-from segany.files import path_errors
 from segany.models.sam.config import SamConfig
 from segany.train.loop_config import LoopConfig
 from segany.train.overrides import override
@@ -47,7 +47,7 @@ class DataSplit:
 
 
 @dataclass(frozen=True)
-class Ingredients:
+class TrainContext:
     """What a task is made of.
 
     Attributes:
@@ -92,7 +92,7 @@ class TrainingRecipe:
     """
 
     title: str
-    build: Callable[[TrainingRecipe, Ingredients], Task]
+    build: Callable[[TrainingRecipe, TrainContext], Task]
     task: Any
     items: Any
     loop: LoopConfig = field(default_factory=LoopConfig)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-import segany
-from segany.errors import OutputError, TrainingError
-from segany.extras import import_extra
-from segany.files import path_errors, write_error, write_file
-from segany.output.writing import png_bytes
+from segany.core.arrays import PixelArray
+from segany.core.errors import OutputError, TrainingError
+from segany.core.extras import import_extra
+from segany.core.files import path_errors, write_error, write_file
+from segany.core.version import __version__
+from segany.data.formats.writing import png_bytes
 from segany.train.curves import draw_curves
 from segany.train.loop_config import MAY_CHANGE
-from segany.types import PixelArray
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
@@ -192,7 +192,7 @@ def environment() -> dict[str, Any]:
     """What a run depends on besides its config."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "segany": segany.__version__,
+        "segany": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
+from segany.core.errors import ConfigError
 from segany.data.item import Dataset
 from segany.data.loader import Loader
 from segany.data.opening import open_dataset, open_images
 from segany.data.subsets import split_by_name
-from segany.errors import ConfigError
 from segany.hub.load import load
 from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec
 from segany.models.sam.config import SamConfig
-from segany.train.init import initialise
+from segany.train.distributed import init_process_group
+from segany.train.init import initialize
 from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
-from segany.train.processes import joined_processes
-from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
+from segany.train.recipe import DataSplit, TrainContext, TrainingRecipe
 from segany.train.run_folder import RunFolder
 
 
@@ -73,7 +73,7 @@ def run_recipe(
         SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
             `segany.train.loop.train`.
     """
-    with joined_processes(options.device) as (processes, device):
+    with init_process_group(options.device) as (processes, device):
         data = split_data(recipe, options)
         model = start_model(recipe, options.model, device)
         description = {
@@ -86,7 +86,7 @@ def run_recipe(
         # Before the task is built, which may take long: it may compute the embeddings of all images.
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
-        task = recipe.build(recipe, Ingredients(model, data, options.out, device))
+        task = recipe.build(recipe, TrainContext(model, data, options.out, device))
         loop, process = recipe.loop, (processes.rank, processes.world)
         with Loader(
             data.train, recipe.items, batch=loop.batch, seed=loop.seed, workers=loop.workers, process=process
@@ -138,7 +138,7 @@ def start_model(recipe: TrainingRecipe, model: str | None, device: torch.device)
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
     model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
-    initialise(model, seed)
+    initialize(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from segany.errors import check
+from segany.core.errors import check
 from segany.train.losses import LossWeights
 
 
 @dataclass(frozen=True)
 class SamRecipe:
-    """Prompts, losses and regularisation of SAM's training; the defaults are the paper's for ViT-H.
+    """Prompts, losses and regularization of SAM's training; the defaults are the paper's for ViT-H.
 
     What any training has (learning rate, batch, steps) belongs to the loop, and images to the data. The paper
     has layer_decay 0.6 and drop_path 0.6 for ViT-B, 0.8 and 0.4 for ViT-L.

@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segany.core.arrays import PixelArray
+from segany.core.errors import ConfigError, TrainingError
 from segany.data.item import TrainingItem
-from segany.errors import ConfigError, TrainingError
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.promptable import PromptableModel
 from segany.train.adapters import merged_copy
-from segany.train.interaction import Interaction
+from segany.train.click_simulation import ClickSimulation
 from segany.train.losses import ObjectLosses, object_losses
 from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
 from segany.train.prompts import plan_prompts
 from segany.train.sam_recipe import SamRecipe
 from segany.train.task import ItemLoss
 from segany.train.validation import ClickScores
-from segany.types import PixelArray
 
 FeatureSource: TypeAlias = Callable[[TrainingItem], Sequence[Tensor]]
 """What `encode_features` makes of an item, without the axis B, from wherever it was kept."""
@@ -137,7 +137,7 @@ class SamTask:
         if self._features is not None:
             kept = [self._features(item) for item in items]
             return [torch.stack(list(rows)).to(self._model.device) for rows in zip(*kept, strict=True)]
-        pixels = self._model._normalise([item.image for item in items])
+        pixels = self._model._normalize([item.image for item in items])
         if self.recipe.train == "heads":
             with torch.no_grad():
                 return list(self._model.encode_features(pixels))
@@ -153,7 +153,7 @@ class SamTask:
         scales = np.stack([(draw < kept) / kept for draw in draws], axis=-1)
         return torch.from_numpy(scales).to(self._model.device, self._model.dtype)
 
-    def _start(self, number: int, item: TrainingItem) -> list[Interaction]:
+    def _start(self, number: int, item: TrainingItem) -> list[ClickSimulation]:
         recipe = self.recipe
         plan = plan_prompts(
             item.seed,
@@ -164,11 +164,11 @@ class SamTask:
         )
         device = self._model.device
         kinds = np.unique(plan.starts_with_box).tolist()
-        return [Interaction(number, item, plan, recipe, device, boxes=boxes) for boxes in kinds]
+        return [ClickSimulation(number, item, plan, recipe, device, boxes=boxes) for boxes in kinds]
 
-    def _groups(self, interactions: list[Interaction], iteration: int) -> list[list[Interaction]]:
+    def _groups(self, interactions: list[ClickSimulation], iteration: int) -> list[list[ClickSimulation]]:
         """Prompt all objects, and put together those whose prompts have the same shape: padding is a point."""
-        groups: dict[tuple[int, bool], list[Interaction]] = {}
+        groups: dict[tuple[int, bool], list[ClickSimulation]] = {}
         for one in interactions:
             one.prompt(iteration)
             _, labels = one.padded(pads_boxes=self._model.pads_boxes)
@@ -176,7 +176,7 @@ class SamTask:
             groups.setdefault(form, []).append(one)
         return list(groups.values())
 
-    def _answer(self, features: list[Tensor], alike: list[Interaction]) -> None:
+    def _answer(self, features: list[Tensor], alike: list[ClickSimulation]) -> None:
         """Decode, compare, and keep the candidate that the model thinks best for the next iteration."""
         multimask = alike[0].is_ambiguous(box_multimask=self.recipe.box_multimask)
         prompts = [one.padded(pads_boxes=self._model.pads_boxes) for one in alike]
@@ -198,7 +198,7 @@ class SamTask:
             one.losses.append(ObjectLosses(*piece))
 
 
-def _item_loss(interactions: list[Interaction]) -> ItemLoss:
+def _item_loss(interactions: list[ClickSimulation]) -> ItemLoss:
     """Losses of all iterations added, the mean over the objects.
 
     For the log, the parts are means over the iterations, and `first_iou` and `last_iou` are what the best

@@ -40,7 +40,7 @@ class Task(Protocol):
         ...
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Of the parameters that are trained: groups for the optimiser, each with its `lr_scale` and `weight_decay`."""
+        """Of the parameters that are trained: groups for the optimizer, each with its `lr_scale` and `weight_decay`."""
         ...
 
     def validate(self) -> dict[str, float]:

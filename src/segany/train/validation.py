@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from segany.core.arrays import PixelArray
+from segany.core.embedding import Embedding
+from segany.core.errors import DataError, ImageError, check
 from segany.data.item import AnnotatedImage, Dataset, TrainingItem
 from segany.data.subsets import Subset
 from segany.data.transforms import ItemConfig, make_item
-from segany.errors import DataError, ImageError, check
 from segany.evaluate.failures import draw_object, mosaic
 from segany.evaluate.interactive import ClickPlan, click_objects, visible_objects
 from segany.evaluate.scores import evaluate_clicks
 from segany.models.promptable import PromptableModel
 from segany.predict.image import ImagePredictor
 from segany.train.sam_recipe import SamRecipe
-from segany.types import Embedding, PixelArray
 
 SCORED = 50
 """Held-out images that a validation measures, where no other number is given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segany.errors import check
+from segany.core.errors import check
 from segany.models.sam.config import EMBEDDING_STRIDE, SamConfig
 
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.kernels.compute import CACHE_BUDGET, fast_cpu
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.vit import make_neck
 from segany.nn.attention import merge_heads, split_heads
 from segany.nn.layers import Linear, by_rows
 from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
-from segany.ops.compute import CACHE_BUDGET, fast_cpu
 
 
 class ConvBn(nn.Module):
@@ -205,7 +205,7 @@ class Stage(nn.Module):
 
 
 class ImageEncoderTinyVit(nn.Module):
-    """Pixels [B, 3, S, S], normalised and padded, to the image embedding [B, 256, S / 16, S / 16]."""
+    """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: TinyVitConfig) -> None:
         super().__init__()

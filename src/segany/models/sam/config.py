@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from segany.errors import check
-from segany.types import Preprocessing
+from segany.core.errors import check
+from segany.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from segany.models.mobile_sam.config import TinyVitConfig

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.kernels.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
 from segany.models.sam.config import SamConfig
 from segany.models.sam.shared_image import FinishedImage, SharedImage
-from segany.models.sam.two_way_transformer import Detail, ImageTokens, TwoWayTransformer
-from segany.nn.layers import LayerNorm2d, Perceptron
-from segany.ops.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
+from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens, TwoWayTransformer
+from segany.nn.layers import MLP, LayerNorm2d
 
 
 class DecodedTokens(NamedTuple):
@@ -64,11 +64,9 @@ class MaskDecoder(nn.Module):
             nn.GELU(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(
-            Perceptron(width, width, width // 8, 3) for _ in range(self.mask_tokens_count)
+            MLP(width, width, width // 8, 3) for _ in range(self.mask_tokens_count)
         )
-        self.iou_prediction_head = Perceptron(
-            width, decoder.iou_head_width, self.mask_tokens_count, decoder.iou_head_depth
-        )
+        self.iou_prediction_head = MLP(width, decoder.iou_head_width, self.mask_tokens_count, decoder.iou_head_depth)
 
     def forward(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """Decode P prompts against one image.
@@ -93,7 +91,7 @@ class MaskDecoder(nn.Module):
         iou = self.iou_prediction_head(tokens[:, 0])
         return AllCandidates(self._every_mask(part, tokens[:, 1:], image.detail), iou, tokens)
 
-    def _every_mask(self, part: Tensor, mask_tokens: Tensor, detail: Detail | None) -> Tensor:
+    def _every_mask(self, part: Tensor, mask_tokens: Tensor, detail: HighResFeatures | None) -> Tensor:
         weights = self.mask_weights(mask_tokens, slice(0, self.mask_tokens_count))
         return upscale_and_project(self.output_upscaling, first_rows(self.output_upscaling, part), weights, detail)
 
@@ -117,14 +115,14 @@ class MaskDecoder(nn.Module):
         self, image: ImageTokens | SharedImage, prompt_tokens: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...] | FinishedImage]:
         """The decoder's own tokens before those of the prompts, [P, n, C], and the image, after the transformer."""
-        own = self.own_tokens().expand(prompt_tokens.shape[0], -1, -1)
+        own = self.output_tokens().expand(prompt_tokens.shape[0], -1, -1)
         tokens = torch.cat([own, prompt_tokens], dim=1)
         if isinstance(image, SharedImage):
             return image.transform(tokens)
         updated, parts = self.transformer(tokens, image)
         return updated, parts
 
-    def own_tokens(self) -> Tensor:
+    def output_tokens(self) -> Tensor:
         """What is learned and the same for all prompts, [n, C]."""
         return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
 
@@ -133,13 +131,13 @@ class MaskDecoder(nn.Module):
         mlps = list(enumerate(self.output_hypernetworks_mlps))[chosen]
         return torch.stack([mlp(mask_tokens[:, index]) for index, mlp in mlps], dim=1)
 
-    def all_masks(self, decoded: DecodedTokens, detail: Detail | None) -> Tensor:
+    def all_masks(self, decoded: DecodedTokens, detail: HighResFeatures | None) -> Tensor:
         """The second half: low-res logits [P, M, 4h, 4w]."""
         layers = self.output_upscaling
         pairs = self._by_part(decoded)
         return torch.cat([upscale_and_project(layers, rows, weights, detail) for rows, weights in pairs])
 
-    def wanted_masks(self, decoded: DecodedTokens, detail: Detail | None, wanted: Tensor) -> Iterator[Tensor]:
+    def wanted_masks(self, decoded: DecodedTokens, detail: HighResFeatures | None, wanted: Tensor) -> Iterator[Tensor]:
         """The second half for some of the masks, bool [P, M]: low-res logits [K, 4h, 4w] of some prompts in turn."""
         layers = self.output_upscaling
         if isinstance(decoded.image, FinishedImage):
@@ -174,7 +172,7 @@ def first_rows(layers: nn.Sequential, image_tokens: Tensor) -> Iterator[Tensor]:
 
 
 def upscale_and_project(
-    layers: nn.Sequential, rows: Iterable[Tensor], mask_weights: Tensor, detail: Detail | None = None
+    layers: nn.Sequential, rows: Iterable[Tensor], mask_weights: Tensor, detail: HighResFeatures | None = None
 ) -> Tensor:
     """Image tokens to masks at four times their resolution.
 
@@ -209,7 +207,7 @@ def upscale_and_project(
     return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, count, 4 * side, 4 * side)
 
 
-def arrange_detail(fine: Tensor, half: Tensor) -> Detail:
+def arrange_detail(fine: Tensor, half: Tensor) -> HighResFeatures:
     """High-resolution features in the order of the image's tokens.
 
     Args:
@@ -219,7 +217,7 @@ def arrange_detail(fine: Tensor, half: Tensor) -> Detail:
     height, width = half.shape[1] // 2, half.shape[2] // 2
     fine = fine.reshape(-1, height, 2, 2, width, 2, 2).permute(1, 4, 2, 5, 3, 6, 0)
     half = half.reshape(-1, height, 2, width, 2).permute(1, 3, 2, 4, 0)
-    return Detail(half.flatten(2, 3).flatten(0, 1)[None], fine.flatten(4, 5).flatten(2, 3).flatten(0, 1)[None])
+    return HighResFeatures(half.flatten(2, 3).flatten(0, 1)[None], fine.flatten(4, 5).flatten(2, 3).flatten(0, 1)[None])
 
 
 def _two_by_two(x: Tensor, conv: nn.Module) -> Tensor:

@@ -36,13 +36,13 @@ class Sam(PromptableModel):
         return self.prompt_encoder, self.mask_decoder
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S], normalised and padded, to image embeddings [B, C, S / 16, S / 16]."""
+        """[B, 3, S, S], normalized and padded, to image embeddings [B, C, S / 16, S / 16]."""
         return self.image_encoder(pixels)
 
-    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
-        if branch_scales is None:
+    def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
+        if drop_path_scales is None:
             return (self.encode_image(pixels),)
-        return (self.image_encoder(pixels, branch_scales),)
+        return (self.image_encoder(pixels, drop_path_scales),)
 
     def decode(
         self,

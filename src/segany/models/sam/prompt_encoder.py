@@ -7,10 +7,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from segany.core.prompt import BACKGROUND, BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, FOREGROUND, PADDING_LABEL
 from segany.models.sam.config import SamConfig
 from segany.nn.layers import LayerNorm2d
 from segany.nn.positions import RandomFourierPositions
-from segany.types import BACKGROUND, BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, FOREGROUND, PADDING_LABEL
 
 POINT_KINDS = (BACKGROUND, FOREGROUND, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL)
 """Labels with an embedding each, in the checkpoint's order."""
@@ -19,7 +19,7 @@ POINT_KINDS = (BACKGROUND, FOREGROUND, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABE
 class PromptEncoder(nn.Module):
     """Encodes prompts given in pixels of the model's input.
 
-    A box is two points with labels of their own, so that prompts of every kind are rows of labelled
+    A box is two points with labels of their own, so that prompts of every kind are rows of labeled
     points: -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
     """
 
@@ -43,7 +43,7 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, width)
 
     def encode_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Labelled points to tokens.
+        """Labeled points to tokens.
 
         Args:
             points: [P, N, 2], xy in pixels of the input.
@@ -52,7 +52,7 @@ class PromptEncoder(nn.Module):
         Returns:
             [P, N, C].
         """
-        # A pixel's centre lies half a pixel from its corner.
+        # A pixel's center lies half a pixel from its corner.
         positions = self.pe_layer((points + 0.5) / self.input_size)
         positions = torch.where(labels[..., None] == PADDING_LABEL, torch.zeros_like(positions), positions)
         kinds = torch.cat(

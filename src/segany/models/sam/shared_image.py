@@ -1,6 +1,6 @@
 """The mask decoder's transformer for many prompts on one image, without an image of their own for each.
 
-An image token that attends to a few prompt tokens and is normalised becomes a scaled copy of itself plus a
+An image token that attends to a few prompt tokens and is normalized becomes a scaled copy of itself plus a
 weighted sum of a few vectors. The copy is the same for all prompts but for its scale, the vectors are few, and
 all that follows multiplies both by matrices. So the image is multiplied once for all prompts, and a prompt
 keeps the scale, the weights and the vectors. That is a third of the arithmetic and a fifth of the memory, and the
@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.kernels.compute import CACHE_BUDGET, linear
 from segany.models.sam.two_way_transformer import Attention, ImageTokens, TwoWayBlock, TwoWayTransformer
 from segany.nn.attention import merge_heads, split_heads
-from segany.ops.compute import CACHE_BUDGET, linear
 
 
 class Update(NamedTuple):
@@ -141,7 +141,7 @@ class _Read:
 
 
 class _Write:
-    """The image attends to prompt tokens and is normalised: what is the same for all of them.
+    """The image attends to prompt tokens and is normalized: what is the same for all of them.
 
     Attributes:
         tokens: [T, C], the shared tokens after it.
@@ -154,15 +154,15 @@ class _Write:
         self.attention = attention = block.cross_attn_image_to_token
         self.norm = block.norm4
         self.query = _Projected(attention.q_proj, attention.heads, image, positions, offset)
-        self.shift = centred(offset + attention.out_proj.bias)
-        moved = centred(image)
+        self.shift = centered(offset + attention.out_proj.bias)
+        moved = centered(image)
         self.square = moved.square().sum(dim=1)
         self.tokens, self.offset = moved * self.norm.weight, self.norm.bias
         # Products of the shared tokens with the vectors of the earlier blocks, as they are by now, and of this one.
         self.products: tuple[tuple[Tensor, Tensor], ...] = ()
         for write in (self, *reversed(earlier)):
             if write is not self:
-                moved = centred(moved * write.norm.weight)
+                moved = centered(moved * write.norm.weight)
             heads = _to_heads(linear(moved, write.attention.out_proj.weight.t().contiguous()), attention.heads)
             self.products = ((heads, moved @ write.shift), *self.products)
 
@@ -176,15 +176,15 @@ class _Write:
         for prompt, scores in enumerate(self.query.scores(k, image, scratch("scores", k, *shape))):
             torch.softmax(scores, dim=1, out=coefficients[prompt])
         # The coefficients of a head sum to one, so that adding to its vectors adds to every token.
-        vectors = centred(v @ attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0))
+        vectors = centered(v @ attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0))
         vectors[:, 0] += self.shift
         update = Update(coefficients.flatten(1, 2), vectors.flatten(1, 2), v)
         update.coefficients.div_(image.scale[:, None])
-        earlier = tuple(one._replace(vectors=centred(one.vectors)) for one in updates)
-        return self._normalised(image.scale, (*earlier, update), scratch)
+        earlier = tuple(one._replace(vectors=centered(one.vectors)) for one in updates)
+        return self._normalized(image.scale, (*earlier, update), scratch)
 
-    def _normalised(self, scale: Tensor, updates: tuple[Update, ...], scratch: _Scratch) -> UpdatedImage:
-        """LayerNorm of what is centred already."""
+    def _normalized(self, scale: Tensor, updates: tuple[Update, ...], scratch: _Scratch) -> UpdatedImage:
+        """LayerNorm of what is centered already."""
         squares = self.square.expand(len(scale), -1).clone()  # |shared + updates|^2 of each token, [P, T]
         for index, (update, (heads, row)) in enumerate(zip(updates, self.products, strict=True)):
             grams = [update.vectors @ other.vectors.transpose(-1, -2) for other in updates[: index + 1]]
@@ -246,7 +246,7 @@ class SharedImage:
         return self.transformer.norm_final_attn(tokens + attended), FinishedImage(self, image)
 
 
-def centred(x: Tensor) -> Tensor:
+def centered(x: Tensor) -> Tensor:
     """Without the mean over the channels."""
     return x - x.mean(dim=-1, keepdim=True)
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from segany.kernels.compute import batched_linear, fast_cpu
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.layers import FeedForward, Linear, Perceptron
-from segany.ops.compute import batched_linear, fast_cpu
+from segany.nn.layers import MLP, FeedForward, Linear
 
 
-class Detail(NamedTuple):
+class HighResFeatures(NamedTuple):
     """High-resolution features of an image in the order of its tokens, shared by all prompts.
 
     Attributes:
@@ -38,7 +38,7 @@ class ImageTokens(NamedTuple):
 
     parts: tuple[Tensor, ...]
     positions: Tensor
-    detail: Detail | None = None
+    detail: HighResFeatures | None = None
 
 
 class Attention(nn.Module):
@@ -120,7 +120,7 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp: nn.Module = (
-            Perceptron(width, config.mlp_width, width, 2)
+            MLP(width, config.mlp_width, width, 2)
             if config.numbered_mlps
             else FeedForward(width, config.mlp_width, "relu")
         )

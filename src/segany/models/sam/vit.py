@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from segany.kernels.compute import fast_cpu
 from segany.models.sam.config import EMBEDDING_STRIDE, VitConfig
 from segany.nn.attention import merge_heads, relative_position_attention, split_heads
-from segany.nn.layers import FeedForward, LayerNorm2d, Linear, add_branch
+from segany.nn.layers import FeedForward, LayerNorm2d, Linear, drop_path_residual
 from segany.nn.windows import partition, unpartition
-from segany.ops.compute import fast_cpu
 
 
 class PatchEmbedding(nn.Module):
@@ -24,7 +24,7 @@ class PatchEmbedding(nn.Module):
         return x.permute(0, 2, 3, 1)
 
 
-class MapAttention(nn.Module):
+class Attention(nn.Module):
     """Self-attention over a map [B, H, W, C], whole or in windows, with decomposed relative positions."""
 
     def __init__(self, width: int, heads: int, map_size: int, window_size: int | None) -> None:
@@ -61,22 +61,22 @@ class Block(nn.Module):
         super().__init__()
         map_size = config.input_size // EMBEDDING_STRIDE
         self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
-        self.attn = MapAttention(config.width, config.heads, map_size, window_size)
+        self.attn = Attention(config.width, config.heads, map_size, window_size)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = FeedForward(config.width, config.mlp_ratio * config.width)
 
-    def forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
-        """Apply the block; `branch_scales` [2, B] are for `add_branch`, attention first."""
+    def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
+        """Apply the block; `drop_path_scales` [2, B] are for `drop_path_residual`, attention first."""
         window_size = self.attn.window_size
-        if window_size is not None and branch_scales is None and fast_cpu(x):
+        if window_size is not None and drop_path_scales is None and fast_cpu(x):
             # Nothing leaves a window, so a row of windows at a time keeps the intermediates in the cache.
             return torch.cat([self._forward(strip) for strip in x.split(window_size, dim=1)], dim=1)
-        return self._forward(x, branch_scales)
+        return self._forward(x, drop_path_scales)
 
-    def _forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
-        of_attention, of_mlp = (None, None) if branch_scales is None else branch_scales
-        x = add_branch(x, self.attn(self.norm1(x)), of_attention)
-        return add_branch(x, self.mlp(self.norm2(x)), of_mlp)
+    def _forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
+        of_attention, of_mlp = (None, None) if drop_path_scales is None else drop_path_scales
+        x = drop_path_residual(x, self.attn(self.norm1(x)), of_attention)
+        return drop_path_residual(x, self.mlp(self.norm2(x)), of_mlp)
 
 
 def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -90,7 +90,7 @@ def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class ImageEncoderVit(nn.Module):
-    """Pixels [B, 3, S, S], normalised and padded, to the image embedding [B, 256, S / 16, S / 16]."""
+    """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class ImageEncoderVit(nn.Module):
         )
         self.neck = make_neck(config.width, config.out_channels)
 
-    def forward(self, pixels: Tensor, branch_scales: Tensor | None = None) -> Tensor:
-        """Encode pixels; `branch_scales` [depth, 2, B] are for `add_branch`."""
+    def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
+        """Encode pixels; `drop_path_scales` [depth, 2, B] are for `drop_path_residual`."""
         x = self.patch_embed(pixels) + self.pos_embed
         for index, block in enumerate(self.blocks):
-            x = block(x) if branch_scales is None else block(x, branch_scales[index])
+            x = block(x) if drop_path_scales is None else block(x, drop_path_scales[index])
         return self.neck(x.permute(0, 3, 1, 2))

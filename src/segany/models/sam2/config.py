@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from segany.errors import check
+from segany.core.errors import check
+from segany.core.preprocessing import Preprocessing
 from segany.models.sam.config import DecoderConfig, SamConfig
-from segany.types import Preprocessing
 
 PATCH_STRIDE = 4
 """Pixels of the input per position of the first stage; each further stage doubles it."""

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from segany.kernels.compute import fast_cpu, linear
 from segany.models.sam2.config import HieraConfig
 from segany.models.sam2.hiera import Hiera
-from segany.ops.compute import fast_cpu, linear
 
 
 class FeaturePyramid(nn.Module):
@@ -61,20 +61,20 @@ class ImageEncoder(nn.Module):
         self.neck = FeaturePyramid(config)
 
     def forward(
-        self, pixels: Tensor, convs: tuple[nn.Conv2d, nn.Conv2d], branch_scales: Tensor | None = None
+        self, pixels: Tensor, convs: tuple[nn.Conv2d, nn.Conv2d], drop_path_scales: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode pixels.
 
         Args:
-            pixels: [B, 3, S, S], normalised.
+            pixels: [B, 3, S, S], normalized.
             convs: the mask decoder's 1x1 convolutions for strides 4 and 8.
-            branch_scales: [depth, 2, B], for `add_branch`.
+            drop_path_scales: [depth, 2, B], for `drop_path_residual`.
 
         Returns:
             The image embedding [B, C, S / 16, S / 16], and the detail [B, C / 8, S / 4, S / 4] and
             [B, C / 4, S / 8, S / 8].
         """
-        stride4, stride8, stride16, stride32 = self.trunk(pixels, branch_scales)
+        stride4, stride8, stride16, stride32 = self.trunk(pixels, drop_path_scales)
         fine, half = self.neck.detail(stride4, stride8, convs)
         image = self.neck.image_embedding(stride16, stride32)
         return image.permute(0, 3, 1, 2), fine.permute(0, 3, 1, 2), half.permute(0, 3, 1, 2)

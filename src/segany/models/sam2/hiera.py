@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.kernels.compute import CACHE_BUDGET, fast_cpu
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import Linear, Perceptron, add_branch, by_rows
+from segany.nn.layers import MLP, Linear, by_rows, drop_path_residual
 from segany.nn.windows import partition, unpartition
-from segany.ops.compute import CACHE_BUDGET, fast_cpu
 
 _MIN_ROWS = 1024
 """Fewest positions that go through a block together: each strip has the weights put in the kernel's order anew."""
@@ -75,18 +75,18 @@ class Block(nn.Module):
         self.starts_stage = channels_in != width
         self.attn = PooledAttention(channels_in, width, heads, window_size, pooled=self.starts_stage)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = Perceptron(width, mlp_ratio * width, width, 2, "gelu")
+        self.mlp = MLP(width, mlp_ratio * width, width, 2, "gelu")
         if self.starts_stage:
             self.proj = Linear(channels_in, width)
 
-    def forward(self, x: Tensor, branch_scales: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C].
 
-        `branch_scales` [2, B] are for `add_branch`, attention first.
+        `drop_path_scales` [2, B] are for `drop_path_residual`, attention first.
         """
-        if branch_scales is not None:
-            x = self._attend_all(x, branch_scales[0])
-            return add_branch(x, self.mlp(self.norm2(x)), branch_scales[1])
+        if drop_path_scales is not None:
+            x = self._attend_all(x, drop_path_scales[0])
+            return drop_path_residual(x, self.mlp(self.norm2(x)), drop_path_scales[1])
         return by_rows(self._feed_forward, self._attend(x), self.mlp.hidden)
 
     def _attend(self, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Block(nn.Module):
     def _attend_all(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if self.starts_stage else x
-        return add_branch(shortcut, self.attn(normed), scale)
+        return drop_path_residual(shortcut, self.attn(normed), scale)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return x + self.mlp(self.norm2(x))
@@ -119,12 +119,12 @@ class Hiera(nn.Module):
         self.pos_embed_window = nn.Parameter(torch.zeros(1, config.width, window, window))
         self.blocks = nn.ModuleList(_make_blocks(config))
 
-    def forward(self, pixels: Tensor, branch_scales: Tensor | None = None) -> list[Tensor]:
-        """Encode pixels; `branch_scales` [depth, 2, B] are for `add_branch`."""
+    def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> list[Tensor]:
+        """Encode pixels; `drop_path_scales` [depth, 2, B] are for `drop_path_residual`."""
         x = self.add_positions(self.patch_embed(pixels))
         maps = []
         for index, block in enumerate(self.blocks):
-            x = block(x) if branch_scales is None else block(x, branch_scales[index])
+            x = block(x) if drop_path_scales is None else block(x, drop_path_scales[index])
             if index in self.stage_ends:
                 maps.append(x)
         return maps

@@ -7,12 +7,12 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from segany.core.arrays import MASK_THRESHOLD
 from segany.models.sam.mask_decoder import AllCandidates, DecodedTokens, MaskDecoder
 from segany.models.sam.shared_image import FinishedImage
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
-from segany.nn.layers import Perceptron
-from segany.types import MASK_THRESHOLD
+from segany.nn.layers import MLP
 
 
 class DecodedObjects(NamedTuple):
@@ -42,10 +42,10 @@ class Sam2MaskDecoder(MaskDecoder):
         self.obj_score_token = nn.Embedding(1, width)
         self.conv_s0 = nn.Conv2d(width, width // 8, 1)
         self.conv_s1 = nn.Conv2d(width, width // 4, 1)
-        self.pred_obj_score_head = Perceptron(width, width, 1, 3)
+        self.pred_obj_score_head = MLP(width, width, 1, 3)
 
-    def own_tokens(self) -> Tensor:
-        return torch.cat([self.obj_score_token.weight, super().own_tokens()])
+    def output_tokens(self) -> Tensor:
+        return torch.cat([self.obj_score_token.weight, super().output_tokens()])
 
     def forward(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """As `MaskDecoder.forward`; a single mask that is not stable gives way to the best of three."""

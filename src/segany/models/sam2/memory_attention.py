@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.kernels.compute import fast_cpu, linear
 from segany.models.sam2.config import MemoryConfig
 from segany.nn.attention import attend
 from segany.nn.layers import Linear, by_rows
 from segany.nn.positions import Rotations, axial_rotations, halves_first, sine_grid
-from segany.ops.compute import fast_cpu, linear
 
 _POSITION_WEIGHT = 0.1
 """Weight of the frame's own positions where it enters."""
@@ -29,13 +29,13 @@ class RotaryAttention(nn.Module):
         self.out_proj = Linear(width, width)
 
     def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int | None = None
+        self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int | None = None
     ) -> Tensor:
         """Attend from a frame to positions of frames.
 
         Args:
             x: [O, T, C].
-            keys, values: [O, S, C'], whole frames of T positions, and then `unrotated` tokens that
+            keys, values: [O, S, C'], whole frames of T positions, and then `num_k_exclude_rope` tokens that
                 lie nowhere; by default one frame.
             rotations: of the T positions.
 
@@ -43,7 +43,7 @@ class RotaryAttention(nn.Module):
             [O, T, C].
         """
         query = rotations.rotate(_project(x, self.q_proj))
-        key = self._rotated_keys(keys, rotations, unrotated)
+        key = self._rotated_keys(keys, rotations, num_k_exclude_rope)
         narrow = values.shape[-1] < self.v_proj.out_features
         if narrow and fast_cpu(x):
             # Weights sum to one, so values may as well be projected after they are averaged: fewer channels.
@@ -52,12 +52,12 @@ class RotaryAttention(nn.Module):
         attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
         return self.out_proj(attended)
 
-    def _rotated_keys(self, keys: Tensor, rotations: Rotations, unrotated: int | None) -> Tensor:
+    def _rotated_keys(self, keys: Tensor, rotations: Rotations, num_k_exclude_rope: int | None) -> Tensor:
         key = _project(keys, self.k_proj)
-        if unrotated is None:
+        if num_k_exclude_rope is None:
             return rotations.rotate(key)
         positions = len(rotations.cosines)
-        spatial, rest = key.split([key.shape[1] - unrotated, unrotated], dim=1)
+        spatial, rest = key.split([key.shape[1] - num_k_exclude_rope, num_k_exclude_rope], dim=1)
         by_frame = rotations.rotate(spatial.unflatten(1, (-1, positions)))
         return torch.cat([by_frame.flatten(1, 2), rest], dim=1)
 
@@ -79,17 +79,17 @@ class MemoryAttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
-        return self.recall(self.look(x, rotations), keys, values, rotations, unrotated)
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int) -> Tensor:
+        return self.recall(self.look(x, rotations), keys, values, rotations, num_k_exclude_rope)
 
     def look(self, x: Tensor, rotations: Rotations) -> Tensor:
         """The frame attends to itself."""
         normed = self.norm1(x)
         return x + self.self_attn(normed, normed, normed, rotations)
 
-    def recall(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, unrotated: int) -> Tensor:
+    def recall(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int) -> Tensor:
         """The frame attends to the memory, and the MLP follows."""
-        x = x + self.cross_attn_image(self.norm2(x), keys, values, rotations, unrotated)
+        x = x + self.cross_attn_image(self.norm2(x), keys, values, rotations, num_k_exclude_rope)
         return x + by_rows(self._mlp, self.norm3(x), self.linear1.out_features)
 
     def _mlp(self, x: Tensor) -> Tensor:
@@ -124,13 +124,13 @@ class MemoryAttention(nn.Module):
         x = tokens + _POSITION_WEIGHT * sine_grid(size_hw, image.shape[1], image)
         return Look(cast(MemoryAttentionLayer, self.layers[0]).look(x, rotations), rotations)
 
-    def forward(self, look: Look, keys: Tensor, values: Tensor, unrotated: int) -> Tensor:
+    def forward(self, look: Look, keys: Tensor, values: Tensor, num_k_exclude_rope: int) -> Tensor:
         """Condition a frame on the memories of O objects.
 
         Args:
             look: of that frame.
             keys: [O, S, C_memory], memories with their positions in space and time: whole frames, and
-                then `unrotated` tokens of object pointers.
+                then `num_k_exclude_rope` tokens of object pointers.
             values: [O, S, C_memory], memories without positions.
 
         Returns:
@@ -138,7 +138,7 @@ class MemoryAttention(nn.Module):
         """
         first, *others = (cast(MemoryAttentionLayer, layer) for layer in self.layers)
         x = look.features.expand(len(keys), -1, -1)
-        x = first.recall(x, keys, values, look.rotations, unrotated)
+        x = first.recall(x, keys, values, look.rotations, num_k_exclude_rope)
         for layer in others:
-            x = layer(x, keys, values, look.rotations, unrotated)
+            x = layer(x, keys, values, look.rotations, num_k_exclude_rope)
         return self.norm(x)

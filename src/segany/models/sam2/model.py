@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.core.arrays import MASK_THRESHOLD, PixelArray
+from segany.core.prompt import PADDING_LABEL
+from segany.imaging.interpolate import resize_smoothly
+from segany.imaging.resize import resize_frame
 from segany.models.promptable import PromptableModel
 from segany.models.sam.mask_decoder import MaskDecoder, arrange_detail
 from segany.models.sam.prompt_encoder import PromptEncoder
@@ -18,11 +22,8 @@ from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 from segany.models.sam2.memory_attention import MemoryAttention
 from segany.models.sam2.memory_encoder import MemoryEncoder
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
-from segany.nn.layers import Perceptron
+from segany.nn.layers import MLP
 from segany.nn.positions import sine_grid, sine_times
-from segany.ops.interpolate import resize_smoothly
-from segany.ops.resize import resize_frame
-from segany.types import MASK_THRESHOLD, PADDING_LABEL, PixelArray
 
 NO_OBJECT_LOGIT = -1024.0
 """Logit of every pixel of an object that is not visible."""
@@ -64,7 +65,7 @@ class Sam2(PromptableModel):
         self.memory_encoder = MemoryEncoder(width, memory.channels)
         self.sam_prompt_encoder = PromptEncoder(config)
         self.sam_mask_decoder = Sam2MaskDecoder(config)
-        self.obj_ptr_proj = Perceptron(width, width, width, 3)
+        self.obj_ptr_proj = MLP(width, width, width, 3)
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(memory.slots, 1, 1, memory.channels))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in checkpoints, and never used
@@ -79,9 +80,9 @@ class Sam2(PromptableModel):
 
     # Images.
 
-    def encode_features(self, pixels: Tensor, branch_scales: Tensor | None = None) -> tuple[Tensor, ...]:
+    def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         """The image embedding [B, C, h, w] of an image without any memory; `fine` and `half` as in `FrameFeatures`."""
-        frame = self.encode_frame(pixels, branch_scales)
+        frame = self.encode_frame(pixels, drop_path_scales)
         return self._without_memory(frame), frame.fine, frame.half
 
     def decode_features(
@@ -109,12 +110,12 @@ class Sam2(PromptableModel):
 
         The official code resizes frames otherwise than images: whole numbers, by PIL, bicubic.
         """
-        return self._normalise([resize_frame(frame, self.config.input_size)])
+        return self._normalize([resize_frame(frame, self.config.input_size)])
 
-    def encode_frame(self, pixels: Tensor, branch_scales: Tensor | None = None) -> FrameFeatures:
-        """[1, 3, S, S], normalised, to the features of a frame. More frames at once are possible."""
+    def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
+        """[1, 3, S, S], normalized, to the features of a frame. More frames at once are possible."""
         decoder = self.sam_mask_decoder
-        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1), branch_scales))
+        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1), drop_path_scales))
 
     def decode_frame(
         self,
@@ -206,7 +207,7 @@ class Sam2(PromptableModel):
         return torch.where(visible[:, None, None], pointers, self.no_obj_ptr)
 
     def encode_memory(
-        self, frame: FrameFeatures, low_res: Tensor, object_scores: Tensor, *, binarise: bool = False
+        self, frame: FrameFeatures, low_res: Tensor, object_scores: Tensor, *, binarize: bool = False
     ) -> Tensor:
         """What is remembered of O objects in one frame.
 
@@ -214,7 +215,7 @@ class Sam2(PromptableModel):
             frame: of `encode_frame`.
             low_res: logits [O, 4h, 4w], of the chosen candidates.
             object_scores: [O], logits.
-            binarise: whether masks are remembered as what lies above the threshold, without probabilities:
+            binarize: whether masks are remembered as what lies above the threshold, without probabilities:
                 officially so in frames that were prompted.
 
         Returns:
@@ -222,7 +223,7 @@ class Sam2(PromptableModel):
         """
         size = self.config.input_size
         logits = F.interpolate(low_res[:, None].float(), (size, size), mode="bilinear", align_corners=False)
-        masks = (logits > MASK_THRESHOLD).float() if binarise else logits.sigmoid()
+        masks = (logits > MASK_THRESHOLD).float() if binarize else logits.sigmoid()
         return self.remember(frame, masks, object_scores)
 
     def remember(self, frame: FrameFeatures, masks: Tensor, object_scores: Tensor) -> Tensor:
@@ -246,12 +247,12 @@ class Sam2(PromptableModel):
         out = frame.image.new_empty(len(memories), *look.features.shape[1:])
         together = OBJECTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
         for (_, pointers), members in groups.items():
-            unrotated = pointers * (frame.image.shape[1] // self.config.memory.channels)
+            num_k_exclude_rope = pointers * (frame.image.shape[1] // self.config.memory.channels)
             for first in range(0, len(members), together):
                 some = members[first : first + together]
                 pairs = [self._memory_tokens(memories[index]) for index in some]
                 keys, values = (torch.stack(tokens) for tokens in zip(*pairs, strict=True))
-                out[some] = self.memory_attention(look, keys, values, unrotated)
+                out[some] = self.memory_attention(look, keys, values, num_k_exclude_rope)
         return out.transpose(1, 2).unflatten(2, frame.image.shape[2:])
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:

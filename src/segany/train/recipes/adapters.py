@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from segany.data.transforms import ItemConfig
 from segany.train.adapters import AdapterConfig, add_adapters
 from segany.train.loop_config import LoopConfig
-from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.sam_task import SamTask
 from segany.train.validation import ClickScores, ScoredRecipe
 
@@ -30,7 +30,7 @@ class AdaptersRecipe(ScoredRecipe):
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
     """The encoder's own weights are frozen, and what is frozen stays that way in "all"."""
     given.check_fits(recipe.items)
     numbers: AdaptersRecipe = recipe.task

@@ -22,7 +22,7 @@ from segany.models.mobile_sam.config import MOBILE_SAM
 from segany.train.distill import DistillConfig, DistillTask
 from segany.train.embeddings import EmbeddingStore
 from segany.train.loop_config import LoopConfig
-from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.validation import SCORED, held_out_items
 
 
@@ -43,7 +43,7 @@ class DistillRecipe(DistillConfig):
     scored: int | None = SCORED
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> DistillTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> DistillTask:
     """The teacher stays in memory to embed what is met first."""
     given.check_fits(recipe.items)
     numbers: DistillRecipe = recipe.task

@@ -19,7 +19,7 @@ from pathlib import Path
 from segany.data.transforms import ItemConfig
 from segany.train.embeddings import EmbeddingStore
 from segany.train.loop_config import LoopConfig
-from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.sam_task import SamTask
 from segany.train.validation import ClickScores, ScoredRecipe
 
@@ -35,7 +35,7 @@ class HeadsRecipe(ScoredRecipe):
     cache: str | None = None
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
     """The features of an image are computed when it is met first."""
     given.check_fits(recipe.items)
     numbers: HeadsRecipe = recipe.task

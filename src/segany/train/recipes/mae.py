@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segany.core.errors import check
 from segany.data.transforms import ItemConfig
-from segany.errors import check
 from segany.models.sam.config import SAM_VIT_B
 from segany.train.loop_config import LoopConfig
 from segany.train.mae import MaeConfig
 from segany.train.mae_task import MaeTask
-from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.validation import SCORED, held_out_items
 
 
@@ -36,7 +36,7 @@ class MaeRecipe(MaeConfig):
     scored: int | None = SCORED
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> MaeTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> MaeTask:
     """Images may be smaller than the model's input: positions are counted from the top left."""
     size, side = given.model.config.input_size, recipe.items.side
     check(side <= size, f"items.side {side} is more than the side of the model's input, {size}.")

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from segany.data.transforms import ItemConfig
 from segany.train.loop_config import LoopConfig
-from segany.train.recipe import Ingredients, TrainingRecipe
+from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.sam_task import SamTask
 from segany.train.validation import ClickScores, ScoredRecipe
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
     """Nothing is frozen but what training on images does not reach."""
     given.check_fits(recipe.items)
     return SamTask(given.model, recipe.task, validation=ClickScores(given.data.held_out, recipe.task.scored))

@@ -14,7 +14,7 @@ from segany.data.transforms import ItemConfig
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.config import DecoderConfig, SamConfig
 from segany.train.loop_config import LoopConfig
-from segany.train.recipe import DataSplit, Ingredients, TrainingRecipe
+from segany.train.recipe import DataSplit, TrainContext, TrainingRecipe
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
 from segany.train.validation import ClickScores
@@ -40,7 +40,7 @@ def datasets(_: Path | None) -> DataSplit:
     return DataSplit(Shapes(4000, SIDE, seed=0), Shapes(64, SIDE, seed=1))
 
 
-def build(recipe: TrainingRecipe, given: Ingredients) -> SamTask:
+def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
     """Everything is trained."""
     return SamTask(given.model, recipe.task, validation=ClickScores(given.data.held_out, None))
 

@@ -1,0 +1,191 @@
+"""An image as a model sees it, and the file that holds one: safetensors, with what it belongs to in the header.
+
+The features are stored as `features.0`, `features.1`, ..., in float32 or float16; everything else is JSON
+under one key of the header, so that a reader can tell what a file is without loading its arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from segany.core.arrays import FloatArray, SizeHW, frozen_view
+from segany.core.errors import ConfigError, EmbeddingError, check
+from segany.core.files import path_errors, write_file
+from segany.core.preprocessing import Preprocessing
+
+EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
+
+FORMAT_VERSION = 1
+"""Goes up when an older segany could not read the file any more."""
+
+_HEADER_KEY = "segany_embedding"
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """An image as a model sees it: computed once, prompted as often as wanted.
+
+    Attributes:
+        features: what the model's image encoder returned, float32 arrays without a batch axis; the
+            first is the image embedding [C, h, w].
+        size_hw: size of the original image in pixels, EXIF orientation applied.
+        preprocessing: how the image was resized and normalized.
+        model: name of the model that made it.
+        encoder_id: digest of the weights of the image encoder that made it.
+        image_id: sha256 of the image's size and RGB pixels.
+    """
+
+    features: tuple[FloatArray, ...]
+    size_hw: SizeHW
+    preprocessing: Preprocessing
+    model: str
+    encoder_id: str
+    image_id: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(frozen_view(feature) for feature in self.features))
+
+    def save(self, path: str | Path, *, precision: EmbeddingPrecision = "fp32") -> Path:
+        """Write the embedding to a safetensors file, whole or not at all. Returns the path.
+
+        Args:
+            path: of the file.
+            precision: "fp16" rounds the features for a file of half the size, such as one that travels to a
+                browser: 2 MB for SAM. Masks change by a pixel here and there along their edges.
+
+        Raises:
+            ConfigError: there is no such precision.
+            EmbeddingError: a value is too large for float16.
+            OutputError: there is no space, no permission, or no such place.
+        """
+        return write_embedding(self, Path(path), precision)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embedding:
+        """Read an embedding that `save` wrote.
+
+        Raises:
+            EmbeddingError: the file is missing, damaged, or no embedding of segany's.
+        """
+        return read_embedding(Path(path))
+
+    def check_model(self, model: str, encoder_id: str, preprocessing: Preprocessing) -> None:
+        """Raise `EmbeddingError` unless that model, with those image-encoder weights, made this embedding."""
+        if self.model != model:
+            raise EmbeddingError(
+                f"This embedding was made by {self.model!r} and cannot be used with {model!r}. "
+                "Embed the image again with the model you predict with."
+            )
+        if self.encoder_id != encoder_id:
+            raise EmbeddingError(
+                f"This embedding was made by {self.model!r} with other image-encoder weights "
+                f"({self.encoder_id}, not {encoder_id}). Embed the image again."
+            )
+        if self.preprocessing != preprocessing:
+            raise EmbeddingError(
+                f"This embedding was made with {self.preprocessing}, but the model takes {preprocessing}. "
+                "Embed the image again."
+            )
+
+
+def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32") -> Path:
+    """Write an embedding, whole or not at all. Returns the path.
+
+    Raises:
+        ConfigError: there is no such precision.
+        EmbeddingError: a value is too large for float16.
+        OutputError: there is no space, no permission, or no such place.
+    """
+    check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
+    header = {
+        "format_version": FORMAT_VERSION,
+        "model": embedding.model,
+        "encoder_id": embedding.encoder_id,
+        "image_id": embedding.image_id,
+        "size_hw": list(embedding.size_hw),
+        "preprocessing": asdict(embedding.preprocessing),
+    }
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
+    # safetensors copies memory from the first element on, whatever the strides are.
+    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(features)}
+    return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+
+
+def _halved(feature: FloatArray) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+        halved = feature.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise EmbeddingError(
+            f"The embedding has values that float16 cannot hold, up to {np.abs(feature).max():g}. Save it in fp32."
+        )
+    return halved
+
+
+def read_embedding(path: Path) -> Embedding:
+    """Read an embedding that `write_embedding` wrote.
+
+    Raises:
+        EmbeddingError: the file is missing, unreadable, damaged, no embedding of segany's, or written
+            by a newer version of segany.
+    """
+    with path_errors(path, EmbeddingError):
+        if path.is_dir():  # safetensors would call it "no such device"
+            raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = _checked_header(file.metadata() or {}, path)
+            stored = (file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
+            features = tuple(feature.astype(np.float32, copy=False) for feature in stored)
+    except FileNotFoundError:
+        raise EmbeddingError(f"There is no file {path}. Check the path.") from None
+    except SafetensorError as error:
+        raise EmbeddingError(
+            f"{path} is damaged, or not an embedding ({error}). Embed the image again and save it anew."
+        ) from error
+    except OSError as error:
+        raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}.") from error
+    return _embedding(header, features, path)
+
+
+def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata[_HEADER_KEY])
+        version = header["format_version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise EmbeddingError(
+            f"{path} is not an embedding that segany wrote. Give a file written by Embedding.save."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise EmbeddingError(
+            f"{path} has format version {version}; this segany reads version {FORMAT_VERSION}. "
+            "Install a newer segany, or embed the image again."
+        )
+    return dict(header)
+
+
+def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) -> Embedding:
+    try:
+        height, width = header["size_hw"]
+        values = dict(header["preprocessing"])
+        for name in ("mean_rgb", "std_rgb"):  # JSON has no tuples
+            values[name] = tuple(values[name])
+        return Embedding(
+            features=features,
+            size_hw=(int(height), int(width)),
+            preprocessing=Preprocessing(**values),
+            model=header["model"],
+            encoder_id=header["encoder_id"],
+            image_id=header["image_id"],
+        )
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise EmbeddingError(
+            f"The header of {path} is damaged ({error}). Embed the image again and save it anew."
+        ) from error

@@ -1,0 +1,101 @@
+"""Writing files so that they are whole or not there, and telling whether they still are."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from segany.core.errors import OutputError, SeganyError
+
+_READ_BYTES = 1 << 20
+
+_WHAT_TO_DO = {
+    errno.ENOSPC: "there is no space left on the device. Free some, or choose another folder.",
+    errno.EDQUOT: "the disk quota is used up. Free some space, or choose another folder.",
+    errno.EACCES: "you have no permission to write there. Choose another folder.",
+    errno.EPERM: "you have no permission to write there. Choose another folder.",
+    errno.EROFS: "the file system is read-only. Choose another folder.",
+    errno.ENOTDIR: "a part of the path is a file and not a folder. Choose another folder.",
+    errno.EEXIST: "a file is where the folder should be. Choose another folder.",
+    errno.EISDIR: "there is a folder of that name. Move it away, or choose another folder.",
+    errno.ENODEV: "it is a device, pipe or socket. Choose another name.",
+    errno.ENAMETOOLONG: "the name is too long.",
+}
+
+
+@contextlib.contextmanager
+def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
+    """Raise `kind`, naming the path, where it cannot even be looked at.
+
+    The name is too long, a folder in it may not be entered, or its symbolic links go round in a circle.
+    """
+    try:
+        yield
+    except SeganyError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for circles
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise kind(f"{path} cannot be used: {reason}. Check the path.") from error
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Write a file under a temporary name beside its place and rename it once it is complete.
+
+    Missing folders are made. Whatever happens, an interrupt included, `path` holds all of `data` or
+    what it held before, and no temporary file is left.
+
+    Raises:
+        OutputError: there is no space, no permission, or no such place, or a device or pipe is there; the
+            message names the path.
+    """
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write a file to that takes the place of `path` at the end of the `with` block.
+
+    Where the block raises, an interrupt included, `path` stays as it was, and the temporary file is removed.
+
+    Raises:
+        OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
+    """
+    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"  # short, so that long names still fit
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.ENODEV, "it is a device")  # noqa: TRY301
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except SeganyError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: Exception) -> OutputError:
+    """What to tell of an error of the file system while a file was written."""
+    reason = _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, f"{getattr(error, 'strerror', None) or error}.")
+    return OutputError(f"{path} could not be written: {reason}")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, as hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

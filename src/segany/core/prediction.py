@@ -1,0 +1,108 @@
+"""What an image predictor returns: masks for prompts, several candidates each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.core.arrays import BoolArray, FloatArray, IntArray, frozen_view
+from segany.core.errors import PromptError
+from segany.core.prompt import Prompt, checked_points
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPrediction:
+    """Masks for P prompts, up to M candidates each. The rank is fixed: no axis is ever squeezed.
+
+    Where one call mixes prompts with three candidates and prompts with one, M is three and the unused
+    places hold empty masks with a score of -inf; `prediction[i]` has only the candidates of prompt i.
+
+    Attributes:
+        masks: bool [P, M, H, W] at the size of the original image.
+        scores: float32 [P, M], the model's own estimate of each mask's IoU. It is the raw output of
+            the IoU head, which may slightly exceed 1.
+        low_res_logits: float32 [P, M, h, w] in the square frame of the model's input; feed one back as the
+            `mask_logits` of the next prompt.
+        candidates: int64 [P], how many of the M places each prompt uses.
+        prompts: the P prompts, in order.
+        logits: float32 [P, M, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless asked for.
+    """
+
+    masks: BoolArray
+    scores: FloatArray
+    low_res_logits: FloatArray
+    candidates: IntArray
+    prompts: tuple[Prompt, ...]
+    logits: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("masks", "scores", "low_res_logits", "candidates", "logits"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, frozen_view(value))
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: int) -> MaskPrediction:
+        """The prediction for one prompt, still with its axis: P = 1, M = its own candidates."""
+        if not -len(self) <= index < len(self):  # also what ends iteration
+            raise IndexError(f"prompt {index} of {len(self)}")
+        index %= len(self)
+        count = int(self.candidates[index])
+        one = slice(index, index + 1)
+        return MaskPrediction(
+            masks=self.masks[one, :count],
+            scores=self.scores[one, :count],
+            low_res_logits=self.low_res_logits[one, :count],
+            candidates=self.candidates[one],
+            prompts=self.prompts[one],
+            logits=None if self.logits is None else self.logits[one, :count],
+        )
+
+    @property
+    def best_index(self) -> IntArray:
+        """int64 [P], the candidate with the highest score for each prompt."""
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
+
+    def best(self) -> BoolArray:
+        """bool [P, H, W], the mask with the highest score for each prompt."""
+        return self.masks[np.arange(len(self)), self.best_index]
+
+    def refine(
+        self,
+        points_xy: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
+        box_xyxy: npt.ArrayLike | None = None,
+        *,
+        prompt: int = 0,
+        candidate: int | None = None,
+    ) -> Prompt:
+        """The next prompt for the same object: earlier clicks, new ones, and the mask so far.
+
+        Args:
+            points_xy, labels: clicks to add to those of the prompt; [N, 2] and [N].
+            box_xyxy: replaces the prompt's box.
+            prompt: which of the P prompts to refine.
+            candidate: which mask to start from; the one with the highest score by default.
+        """
+        if not 0 <= prompt < len(self):
+            raise PromptError(f"There are {len(self)} prompts, so {prompt} is none of them.")
+        earlier = self.prompts[prompt]
+        chosen = int(self.best_index[prompt]) if candidate is None else candidate
+        if not 0 <= chosen < int(self.candidates[prompt]):
+            raise PromptError(f"Prompt {prompt} has {self.candidates[prompt]} candidates, so {chosen} is none of them.")
+        points, point_labels = checked_points(points_xy, labels)
+        if points is None or point_labels is None:
+            points, point_labels = earlier.points_xy, earlier.labels
+        elif earlier.points_xy is not None and earlier.labels is not None:
+            points = np.concatenate([earlier.points_xy, points])
+            point_labels = np.concatenate([earlier.labels, point_labels])
+        return Prompt(
+            points_xy=points,
+            labels=point_labels,
+            box_xyxy=earlier.box_xyxy if box_xyxy is None else box_xyxy,
+            mask_logits=self.low_res_logits[prompt, chosen],
+        )

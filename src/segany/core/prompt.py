@@ -1,0 +1,149 @@
+"""What to segment: points, a box, a mask, or any of these together.
+
+Public coordinates are pixels of the original image, x then y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.core.arrays import FloatArray, IntArray, SizeHW, frozen_view
+from segany.core.errors import PromptError
+
+MaskMode: TypeAlias = Literal["auto", "multi", "single"]
+
+BACKGROUND, FOREGROUND = 0, 1
+"""Labels of the points of a `Prompt`."""
+
+PADDING_LABEL, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL = -1, 2, 3
+"""Labels that only the prompt encoder sees: no point at all, and the two corners of a box."""
+
+
+def _float_array(value: Any, what: str) -> FloatArray:
+    try:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+            array = np.array(value, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PromptError(f"{what} must be numbers, got {value!r}.") from error
+    if not np.isfinite(array).all():
+        raise PromptError(f"{what} must be finite numbers, got {value!r}.")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What to segment: points, a box, a rough mask, or any of these together, for one object.
+
+    Attributes:
+        points_xy: float32 [N, 2], pixels of the original image.
+        labels: int64 [N], 1 for foreground and 0 for background; all foreground when left out.
+        box_xyxy: float32 [4], left, top, right, bottom in pixels of the original image.
+        mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the square frame of the
+            model's input (256 x 256 for an input size of 1024).
+
+    Raises:
+        PromptError: nothing is given, a label is not 0 or 1, labels and points differ in number, the
+            box has no area, or a value is not finite.
+    """
+
+    points_xy: FloatArray | None = None
+    labels: IntArray | None = None
+    box_xyxy: FloatArray | None = None
+    mask_logits: FloatArray | None = None
+
+    def __init__(
+        self,
+        points_xy: npt.ArrayLike | None = None,
+        labels: npt.ArrayLike | None = None,
+        box_xyxy: npt.ArrayLike | None = None,
+        mask_logits: npt.ArrayLike | None = None,
+    ) -> None:
+        points, point_labels = checked_points(points_xy, labels)
+        values = {
+            "points_xy": points,
+            "labels": point_labels,
+            "box_xyxy": None if box_xyxy is None else _checked_box(box_xyxy),
+            "mask_logits": None if mask_logits is None else _checked_mask(mask_logits),
+        }
+        if all(value is None for value in values.values()):
+            raise PromptError("The prompt is empty. Give at least one of points_xy, box_xyxy and mask_logits.")
+        for name, value in values.items():
+            object.__setattr__(self, name, None if value is None else frozen_view(value))
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether several objects fit the prompt: at most one point, no box and no mask (SAM, section 3)."""
+        count = 0 if self.points_xy is None else len(self.points_xy)
+        return count <= 1 and self.box_xyxy is None and self.mask_logits is None
+
+    def check_fits(self, size_hw: SizeHW) -> None:
+        """Raise `PromptError` when a point or a corner of the box lies outside an image of that size."""
+        height, width = size_hw
+        limit = np.array([width, height], dtype=np.float32)
+        for what, coordinates in (("Point", self.points_xy), ("Box corner", self.box_xyxy)):
+            if coordinates is None:
+                continue
+            pairs = coordinates.reshape(-1, 2)
+            outside = ((pairs < 0) | (pairs > limit)).any(axis=1)
+            if outside.any():
+                x, y = pairs[outside][0]
+                raise PromptError(
+                    f"{what} ({x:g}, {y:g}) lies outside the image, which is {width} wide and {height} high. "
+                    "Coordinates are pixels of the original image, x then y."
+                )
+
+
+def checked_points(
+    points_xy: npt.ArrayLike | None, labels: npt.ArrayLike | None
+) -> tuple[FloatArray | None, IntArray | None]:
+    """Points float32 [N, 2] and their labels int64 [N], all foreground where none are given; or a `PromptError`."""
+    if points_xy is None:
+        if labels is not None:
+            raise PromptError("labels are given without points_xy.")
+        return None, None
+    points = _float_array(points_xy, "points_xy")
+    if points.size == 0:
+        raise PromptError("points_xy is empty. Leave it out, or give at least one point.")
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise PromptError(f"points_xy must have shape [N, 2], got {list(points.shape)}.")
+    if labels is None:
+        return points, np.full(len(points), FOREGROUND, dtype=np.int64)
+    try:
+        given = np.asarray(labels)
+    except ValueError as error:
+        raise PromptError(f"labels must be one number a point, got {labels!r}.") from error
+    if given.ndim != 1 or len(given) != len(points):
+        raise PromptError(
+            f"There are {len(points)} points but labels of shape {list(given.shape)}. Give one label a point."
+        )
+    if not np.isin(given, (BACKGROUND, FOREGROUND)).all():
+        raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {given.tolist()}.")
+    return points, given.astype(np.int64)
+
+
+def _checked_box(box_xyxy: npt.ArrayLike) -> FloatArray:
+    box = _float_array(box_xyxy, "box_xyxy")
+    if box.shape != (4,):
+        raise PromptError(f"box_xyxy must be four numbers, x0 y0 x1 y1, got shape {list(box.shape)}.")
+    x0, y0, x1, y1 = box
+    if x1 <= x0 or y1 <= y0:
+        raise PromptError(
+            f"box_xyxy ({x0:g}, {y0:g}, {x1:g}, {y1:g}) has no area: it needs x1 > x0 and y1 > y0 "
+            "(left, top, right, bottom; not width and height)."
+        )
+    return box
+
+
+def _checked_mask(mask_logits: npt.ArrayLike) -> FloatArray:
+    if np.asarray(mask_logits).dtype == np.bool_:
+        raise PromptError(
+            "mask_logits must be logits, not true and false: the low_res_logits of an earlier prediction."
+        )
+    mask = _float_array(mask_logits, "mask_logits")
+    if mask.ndim != 2:
+        raise PromptError(f"mask_logits must have shape [h, w], got {list(mask.shape)}.")
+    return mask

@@ -1,0 +1,3 @@
+"""The version of the package, which manifests and results name."""
+
+__version__ = "0.1.0"

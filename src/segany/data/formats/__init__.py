@@ -1,0 +1,1 @@
+"""The file formats that masks are written in."""

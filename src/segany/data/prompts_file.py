@@ -1,0 +1,302 @@
+"""What people write on the command line and in prompts files, as prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from segany.core.arrays import BoolArray, FloatArray, SizeHW
+from segany.core.errors import PromptError
+from segany.core.preprocessing import Preprocessing
+from segany.core.prompt import FOREGROUND, Prompt
+from segany.imaging.image import read_image
+from segany.imaging.prompt_masks import mask_to_logits
+
+PROMPTS_EXAMPLE = '[{"points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, {"box_xyxy": [10, 20, 200, 300]}]'
+"""A prompts file with two objects; for several images, `{"a.jpg": [...], "b.jpg": [...]}`."""
+
+MASK_ARRAY_SUFFIXES = (".npy", ".npz")
+
+MaskInput: TypeAlias = "BoolArray | FloatArray"
+"""A mask [H, W] at the size of the image (bool), or low-res logits [h, w] (float32)."""
+
+
+class ObjectPrompt(BaseModel):
+    """One object to segment, as a prompts file has it. At least one of points, box and mask.
+
+    Attributes:
+        points_xy: pixels of the original image.
+        labels: 1 for a point on the object, 0 for one beside it; all 1 when left out.
+        box_xyxy: left, top, right, bottom.
+        mask: a picture of the image's size, or low-res logits as .npy or .npz; its path is taken from
+            the folder of the prompts file.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    points_xy: list[tuple[float, float]] | None = None
+    labels: list[Literal[0, 1]] | None = None
+    box_xyxy: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+    def without_mask(self) -> Prompt | None:
+        """The points and the box, checked; None where there is only a mask."""
+        if self.mask is not None and self.points_xy is None and self.labels is None and self.box_xyxy is None:
+            return None
+        return Prompt(self.points_xy, self.labels, self.box_xyxy)
+
+    def read_mask(self, size_hw: SizeHW, max_pixels: int) -> MaskInput | None:
+        """Read the mask for an image of that size; None where there is none."""
+        return None if self.mask is None else read_mask(self.mask, size_hw, max_pixels)
+
+    def to_prompt(self, mask: MaskInput | None, preprocessing: Preprocessing, low_res_size: int) -> Prompt:
+        """The prompt, with the mask that `read_mask` gave, for a model of that preprocessing."""
+        logits: MaskInput | None = mask
+        if mask is not None and mask.dtype == np.bool_:
+            logits = mask_to_logits(np.asarray(mask, dtype=np.bool_), preprocessing, low_res_size)
+        return Prompt(self.points_xy, self.labels, self.box_xyxy, logits)
+
+
+AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Which objects to look for in which image.
+
+    Attributes:
+        everywhere: the objects of every image that has none of its own.
+        by_image: objects of single images, by path or by file name.
+    """
+
+    everywhere: tuple[ObjectPrompt, ...] = ()
+    by_image: Mapping[str, tuple[ObjectPrompt, ...]] | None = None
+
+    @property
+    def mask_files(self) -> list[Path]:
+        """The files of all masks."""
+        plans = (self.everywhere, *(self.by_image or {}).values())
+        return [item.mask for plan in plans for item in plan if item.mask is not None]
+
+    def objects_in(self, image: Path) -> tuple[ObjectPrompt, ...]:
+        """The objects to look for in an image.
+
+        Raises:
+            PromptError: the prompts file does not mention the image.
+        """
+        if self.by_image is None:
+            return self.everywhere
+        for key in (str(image), image.as_posix(), image.name):
+            if key in self.by_image:
+                return self.by_image[key]
+        raise PromptError(
+            f"The prompts file has nothing for {image}. It names {', '.join(self.by_image) or 'no image'}; "
+            "an image is looked up by its path as given, then by its file name."
+        )
+
+
+def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None, file: Path | None) -> PromptPlan:
+    """Make sense of the options of the command line.
+
+    All points belong to one object, which may have one box and one mask besides. Several boxes without
+    points are several objects.
+
+    Args:
+        points: "x,y" or "x,y,label" each.
+        boxes: "x0,y0,x1,y1" each.
+        mask: file of a mask.
+        file: a prompts file, instead of all the others.
+
+    Raises:
+        PromptError: nothing is asked for, the options contradict each other, or one is malformed.
+    """
+    if file is not None:
+        if points or boxes or mask is not None:
+            raise PromptError("--prompts cannot be combined with --point, --box or --mask. Put them into the file.")
+        return read_prompts_file(file)
+    if not points and not boxes and mask is None:
+        raise PromptError("There is nothing to segment. Give --point x,y, --box x0,y0,x1,y1, --mask or --prompts.")
+    if len(boxes) > 1 and (points or mask is not None):
+        raise PromptError(
+            f"It is unclear which of the {len(boxes)} boxes the {'points' if points else 'mask'} belong to. "
+            "Give one --box, or describe the objects in a file: --prompts prompts.json."
+        )
+    boxes_xyxy = [parse_numbers(f"--box {text}", text, "x0,y0,x1,y1", (4,)) for text in boxes]
+    if len(boxes_xyxy) > 1:
+        return PromptPlan(tuple(_checked(ObjectPrompt(box_xyxy=box)) for box in boxes_xyxy))
+    triples = [parse_numbers(f"--point {text}", text, "x,y or x,y,label", (2, 3)) for text in points]
+    for triple, text in zip(triples, points, strict=True):
+        if len(triple) == 3 and triple[2] not in (0, 1):
+            raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
+    labels: list[Any] = [triple[2] if len(triple) == 3 else FOREGROUND for triple in triples]
+    points_xy = [triple[:2] for triple in triples]
+    box = boxes_xyxy[0] if boxes_xyxy else None
+    single = ObjectPrompt(points_xy=points_xy or None, labels=labels or None, box_xyxy=box, mask=mask)
+    return PromptPlan((_checked(single),))
+
+
+def read_prompts_file(path: Path) -> PromptPlan:
+    """Read a prompts file: a list of objects, or a dictionary from image names to such lists.
+
+    Raises:
+        PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
+    """
+    content = load_json(path, PROMPTS_EXAMPLE)
+    folder = path.parent
+    if isinstance(content, dict):
+        by_image = {name: _objects(value, f"{path}, image {name!r}", folder) for name, value in content.items()}
+        return PromptPlan(by_image=by_image)
+    return PromptPlan(_objects(content, str(path), folder))
+
+
+def load_json(path: Path, example: str) -> Any:
+    """The content of a prompts file.
+
+    Raises:
+        PromptError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
+    except FileNotFoundError:
+        raise PromptError(f"There is no prompts file {path}. Check the path.") from None
+    except OSError as error:
+        raise PromptError(f"The prompts file {path} cannot be read: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise PromptError(f"The prompts file {path} is not JSON: {error}.") from error
+    except RecursionError:
+        raise PromptError(f"The prompts file {path} is nested too deeply. It looks like {example}") from None
+
+
+def read_mask(path: Path, size_hw: SizeHW, max_pixels: int) -> MaskInput:
+    """Read the file of a mask prompt.
+
+    Args:
+        path: a picture of the image's size, where everything that is not black is the object; or low-res
+            logits as .npy, or as .npz that holds one array or the prediction `--format npz` wrote.
+        size_hw: size of the image.
+        max_pixels: refuse pictures of more pixels.
+
+    Raises:
+        PromptError: the mask is of another size, empty, or its file is damaged.
+        ImageError: the picture cannot be read.
+    """
+    if path.suffix.lower() in MASK_ARRAY_SUFFIXES:
+        return _read_logits(path)
+    mask = np.asarray(read_image(path, max_pixels).any(axis=2), dtype=np.bool_)
+    if mask.shape != size_hw:
+        raise PromptError(
+            f"The mask {path} is {mask.shape[1]} wide and {mask.shape[0]} high, but the image is {size_hw[1]} wide "
+            f"and {size_hw[0]} high. A mask picture must be of the image's size."
+        )
+    if not mask.any():
+        raise PromptError(f"The mask {path} is all black. Paint the object in any other color.")
+    return mask
+
+
+def _read_logits(path: Path) -> FloatArray:
+    try:
+        arrays = _load_arrays(path)
+    except FileNotFoundError:
+        raise PromptError(f"There is no mask file {path}. Check the path.") from None
+    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
+        raise PromptError(f"The mask file {path} cannot be read: {error}.") from error
+    if "low_res_logits" in arrays and "scores" in arrays:
+        logits, scores = arrays["low_res_logits"], arrays["scores"]
+        if len(logits) != 1:
+            raise PromptError(f"{path} holds masks of {len(logits)} objects. Save the logits of one of them as .npy.")
+        return np.asarray(logits[0, int(scores[0].argmax())], dtype=np.float32)
+    if len(arrays) != 1:
+        raise PromptError(f"{path} holds the arrays {', '.join(arrays)}. Save the low-res logits alone, as .npy.")
+    (array,) = arrays.values()
+    array = array.reshape(array.shape[-2:]) if array.ndim > 2 and array.size == np.prod(array.shape[-2:]) else array
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise PromptError(
+            f"{path} holds {array.dtype} of shape {list(array.shape)}. It must be low-res logits: floats [h, w], "
+            "as in the low_res_logits of a prediction. Give a mask of the image's size as a PNG picture."
+        )
+    return np.asarray(array, dtype=np.float32)
+
+
+def _load_arrays(path: Path) -> dict[str, Any]:
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return {"": loaded}
+    with loaded:
+        return dict(loaded)
+
+
+def parse_numbers(option: str, text: str, form: str, counts: tuple[int, ...]) -> Any:
+    """Numbers with commas between.
+
+    Args:
+        option: the option and all it was given, for the error.
+        text: the numbers.
+        form: what it should look like, for the error.
+        counts: how many there may be.
+
+    Raises:
+        PromptError: they are no numbers, or not one of these counts.
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) not in counts:
+        raise PromptError(f"{option}: it must be {form}, numbers with commas and no spaces between.")
+    return numbers
+
+
+def _checked(prompt: ObjectPrompt) -> ObjectPrompt:
+    prompt.without_mask()  # raises what is wrong with it, before any image is read
+    return prompt
+
+
+def _objects(content: Any, where: str, folder: Path) -> tuple[ObjectPrompt, ...]:
+    forms = "a list of objects, or a dictionary from image names to such lists"
+    return parse_objects(content, ObjectPrompt, where, folder, forms, PROMPTS_EXAMPLE)
+
+
+def parse_objects(
+    content: Any, kind: type[AnyObjectPrompt], where: str, folder: Path, forms: str, example: str
+) -> tuple[AnyObjectPrompt, ...]:
+    """The objects of a list in a prompts file.
+
+    Args:
+        content: the list.
+        kind: what each of its items is.
+        where: what errors call the list.
+        folder: of the prompts file.
+        forms: what the file may be, for the error when it is something else.
+        example: of a prompts file.
+
+    Raises:
+        PromptError: it is no such list, or an object is wrong; the message tells the place.
+    """
+    try:
+        prompts: list[AnyObjectPrompt] = TypeAdapter(list[kind]).validate_python(content)  # type: ignore[valid-type]
+    except ValidationError as error:
+        problems = "; ".join(_problem(problem["loc"], problem["msg"], forms) for problem in error.errors())
+        raise PromptError(f"{where}: {problems}. A prompts file looks like {example}") from error
+    if not prompts:
+        raise PromptError(f"{where}: the list is empty. Describe at least one object.")
+    for number, prompt in enumerate(prompts, start=1):
+        try:
+            _checked(prompt)
+        except PromptError as error:
+            raise PromptError(f"{where}, object {number}: {error}") from error
+    # Paths are relative to the file, so that it may be moved together with its masks.
+    return tuple(p if p.mask is None else p.model_copy(update={"mask": folder / p.mask}) for p in prompts)
+
+
+def _problem(location: Sequence[int | str], message: str, forms: str) -> str:
+    if not location:
+        return f"it must be {forms}"
+    first, *rest = location
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest).lstrip(".")
+    return f"object {int(first) + 1}{', ' + path if path else ''}: {message[0].lower()}{message[1:]}"

@@ -1,6 +1,0 @@
-"""Frames of videos, one at a time: from files, folders of images, arrays, streams and cameras."""
-
-from segany.frames.opening import VideoInput, open_frames
-from segany.frames.source import FrameSource
-
-__all__ = ["FrameSource", "VideoInput", "open_frames"]

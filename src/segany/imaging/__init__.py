@@ -1,0 +1,1 @@
+"""Images and frames of video: reading, resizing, measuring masks on them, drawing."""

@@ -1,0 +1,75 @@
+"""Frames that are images: the files of a folder, or a list of arrays, paths or Pillow images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from segany.core.arrays import PixelArray
+from segany.core.errors import VideoError
+from segany.core.files import path_errors
+from segany.imaging.frames.source import FrameSource
+from segany.imaging.image import ImageSource, read_image, readable_suffixes
+
+
+class ImageFrames(FrameSource):
+    """One image a frame, each read when it is asked for."""
+
+    def __init__(self, images: Sequence[ImageSource], name: str, max_pixels: int) -> None:
+        """Take images as frames; the first one is read to know the size."""
+        if not len(images):
+            raise VideoError(f"{name} has no frames. Give at least one image.")
+        first = read_image(images[0], max_pixels)
+        super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
+        self._images = images
+        self._max_pixels = max_pixels
+        stems = [Path(image).stem.casefold() for image in images if isinstance(image, (str, Path))]
+        # As names of files, stems must tell the frames apart: a.jpg and a.png may both be there.
+        self._has_stems = len(stems) == len(images) == len(set(stems))
+
+    @property
+    def count(self) -> int:
+        return len(self._images)
+
+    def frame_name(self, index: int) -> str:
+        """The image's own name, without an ending, where those names tell the frames apart."""
+        image = self._images[index]
+        return Path(image).stem if self._has_stems and isinstance(image, (str, Path)) else super().frame_name(index)
+
+    def frame_label(self, index: int) -> str:
+        image = self._images[index]
+        return str(image) if isinstance(image, (str, Path)) else super().frame_label(index)
+
+    def _read(self, index: int) -> PixelArray:
+        return read_image(self._images[index], self._max_pixels)
+
+    def _close(self) -> None:
+        self._images = ()
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder in natural order, in which img2 comes before img10.
+
+    Files that are not named like images, hidden ones, and folders within it are left out.
+
+    Raises:
+        VideoError: there are no images, or the folder cannot be read.
+    """
+    suffixes = readable_suffixes()
+    with path_errors(folder, VideoError):
+        files = [
+            file
+            for file in folder.iterdir()
+            if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        ]
+    if not files:
+        raise VideoError(f"The folder {folder} holds no images. A video file goes in by its own path.")
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """What to sort names by so that numbers in them count as numbers."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
+    numbered = tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
+    return numbered, name  # names that differ only in zeros or in case keep an order

@@ -1,0 +1,105 @@
+"""What every source of frames is: numbered pictures of one size that are read when they are needed."""
+
+from __future__ import annotations
+
+import abc
+from types import TracebackType
+
+from segany.core.arrays import PixelArray, SizeHW
+from segany.core.errors import EndOfVideoError, VideoError
+
+
+class FrameSource(abc.ABC):
+    """The frames of a video, numbered from 0 in the order they are shown. Use it in a `with` block.
+
+    Only a few frames are in memory at any time, however long the video. Not for several threads at once.
+
+    Attributes:
+        name: what messages and files call the video.
+        size_hw: size of every frame in pixels, rotated as the file says.
+        frame_rate: frames a second on average; None where there is no such thing, as for images.
+        can_seek: whether any frame can be read at any time. Where not, frames are read once and forward.
+        warnings: what was wrong with the video although it can be used, such as that its end is missing.
+    """
+
+    def __init__(self, name: str, size_hw: SizeHW, frame_rate: float | None, *, can_seek: bool) -> None:
+        self.name = name
+        self.size_hw = size_hw
+        self.frame_rate = frame_rate
+        self.can_seek = can_seek
+        self.warnings: list[str] = []
+        self._closed = False
+
+    @property
+    @abc.abstractmethod
+    def count(self) -> int | None:
+        """How many frames there are; None while that is unknown.
+
+        Of a damaged file it may shrink once its end is reached, and of a stream it is known from then on.
+        """
+
+    def read(self, index: int) -> PixelArray:
+        """Read a frame.
+
+        Args:
+            index: its number, from 0.
+
+        Returns:
+            uint8 [H, W, 3], red, green, blue. It may share memory with what the caller gave: do not write to it.
+
+        Raises:
+            EndOfVideoError: the video has no such frame any more.
+            VideoError: the number is negative, the frame cannot be read or is of another size, the source
+                is closed, or it reads forward only and is past that frame.
+            ImageError: the frame is an image that cannot be read.
+        """
+        if self._closed:
+            raise VideoError(f"{self.name} is closed. Open it again to read frames.")
+        if index < 0:
+            raise VideoError(f"Frame {index} does not exist: frames are numbered from 0.")
+        if self.count is not None and index >= self.count:
+            raise self._past_end(index)
+        pixels = self._read(index)
+        height, width = pixels.shape[:2]
+        if (height, width) != self.size_hw:
+            raise VideoError(
+                f"{self.frame_label(index)} is {width} wide and {height} high, but the first frame is "
+                f"{self.size_hw[1]} wide and {self.size_hw[0]} high. All frames must be of one size: resize or "
+                "leave out those that are not."
+            )
+        return pixels
+
+    def frame_name(self, index: int) -> str:
+        """A name for the files of a frame, without an ending."""
+        return f"{index:05d}"
+
+    def frame_label(self, index: int) -> str:
+        """What messages call a frame."""
+        return f"Frame {index} of {self.name}"
+
+    def close(self) -> None:
+        """Let go of files and devices. Doing it again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def _read(self, index: int) -> PixelArray:
+        """Read a frame that is not known to be missing."""
+
+    @abc.abstractmethod
+    def _close(self) -> None:
+        """Let go of files and devices, once."""
+
+    def _past_end(self, index: int) -> EndOfVideoError:
+        count = self.count or 0
+        frames = "1 frame, number 0" if count == 1 else f"{count} frames, 0 to {count - 1}"
+        return EndOfVideoError(f"Frame {index} does not exist: {self.name} has {frames}.")

@@ -1,0 +1,287 @@
+"""Frames of a video file, in any order, with PyAV."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segany.core.arrays import IntArray, PixelArray, SizeHW
+from segany.core.errors import VideoError
+from segany.imaging.frames.pyav import import_av
+from segany.imaging.frames.source import FrameSource
+from segany.imaging.frames.video_index import VideoIndex, index_video
+
+WINDOW_BYTES = 128 * 2**20
+"""Memory for the decoded frames that going back keeps."""
+
+WINDOW_FRAMES = 8, 64
+"""At least and at most so many of them, whatever their size."""
+
+FORWARD_FRAMES = 2
+"""Decoded frames that are kept while going forward: the latest, and the one before it."""
+
+SKIP_FRAMES = 16
+"""Going forward, jumping to a keyframe must save decoding more frames than this to be worth it."""
+
+RATE_TOLERANCE = 0.02
+"""How far the rate that a file tells of may be from that of its frames, as a share of it: times are rounded."""
+
+TEXT_FORMATS = frozenset({"tty", "hls", "concat", "dash"})
+"""What FFmpeg takes for videos although it is text, or a list of addresses of others."""
+
+
+class VideoFile(FrameSource):
+    """The frames of a video file. Reading one after the other costs no more than decoding the file once.
+
+    Frames are numbered in the order they are shown, by their presentation times, so that reordered frames,
+    variable frame rates and files that do not begin at zero make no difference. Going back decodes from the
+    keyframe before, and keeps a window of frames so that the next ones back are there already.
+    """
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        """Open a file, look at its packets, and decode the first frame."""
+        self._av = import_av()
+        self._path = path
+        self._max_pixels = max_pixels
+        self._container = self._opened()
+        self._window: dict[int, Any] = {}  # decoded frames, ascending
+        self._frames: Iterator[tuple[int, Any]] = iter(())
+        self._next = 0
+        try:
+            self._stream = self._video_stream()
+            super().__init__(str(path), (1, 1), None, can_seek=True)
+            self._index = index_video(self._av, self._container, self._stream)
+            self.frame_rate = self._rate()
+            self.size_hw = self._size_of(self._first_frame())
+            if self._index.is_cut:
+                self._find_end()
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def count(self) -> int:
+        return len(self._index)
+
+    @property
+    def window_frames(self) -> int:
+        """How many decoded frames are in memory now."""
+        return len(self._window)
+
+    def _read(self, index: int) -> PixelArray:
+        frame = self._shown_at(index)
+        if frame is None:
+            self._decode_to(index)
+            frame = self._shown_at(index)
+        if frame is None:
+            raise self._past_end(index)
+        return _upright(frame)
+
+    def _shown_at(self, index: int) -> Any | None:
+        """The frame in the window that a number shows: its own or, where that is damaged, the one before it."""
+        if index >= self._next:
+            return None
+        return next((self._window[number] for number in reversed(self._window) if number <= index), None)
+
+    def _close(self) -> None:
+        self._window.clear()
+        self._frames = iter(())
+        self._container.close()
+
+    def _opened(self) -> Any:
+        try:
+            # With the protocol, a colon in the name of the file is no protocol. The options are the container's
+            # alone: some releases of PyAV crash where those of streams are given for an MPEG program stream.
+            options = {"protocol_whitelist": "file", "fflags": "+genpts"}
+            return self._av.open(f"file:{self._path}", container_options=options)
+        except self._av.error.InvalidDataError as error:
+            raise VideoError(f"{self._path} is not a video, or it is damaged where it begins.") from error
+        except self._av.error.EOFError as error:
+            raise VideoError(f"{self._path} has no frames: it ends after its header.") from error
+        except (self._av.error.FFmpegError, OSError) as error:
+            raise VideoError(f"{self._path} cannot be opened as a video: {error.strerror or error}.") from error
+
+    def _video_stream(self) -> Any:
+        """The stream of pictures, which must be decodable and not too large."""
+        name = self._container.format.name
+        streams = [item for item in self._container.streams.video if not _is_cover(item)]
+        if not streams and name.startswith("mov"):
+            raise VideoError(
+                f"{self._path} has no table of frames. It is not a video, or was cut off: most mp4 files have that "
+                "table at their end. `ffmpeg -movflags faststart` writes files that have it at their beginning."
+            )
+        if not streams or name in TEXT_FORMATS:
+            raise VideoError(f"{self._path} is not a video: it has no pictures.")
+        stream = streams[0]
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(f"{self._path} uses a codec that this PyAV cannot decode. Convert it to H.264 first.")
+        if context.width * context.height > self._max_pixels:
+            raise VideoError(
+                f"The frames of {self._path} have {context.width * context.height:,} pixels ({context.width} x "
+                f"{context.height}), more than the limit of {self._max_pixels:,}. Raise max_pixels if you trust it."
+            )
+        return stream
+
+    def _rate(self) -> float | None:
+        """Frames a second, as the file tells where that is about right: some tell a rate that no frame has."""
+        told = float(self._stream.average_rate or self._stream.guessed_rate or 0) or None
+        measured = self._index.frame_rate(float(self._stream.time_base or 0))
+        if told and measured and abs(told - measured) > RATE_TOLERANCE * measured:
+            return measured
+        return told or measured
+
+    def _first_frame(self) -> Any:
+        """The first frame that can be decoded. Those before it are no frames: they refer to some that are missing."""
+        self._start_at(0)
+        first = next(self._frames, None)
+        if first is None:
+            raise VideoError(f"{self._path} has no frames that can be decoded. It is damaged, or not a video.")
+        number, frame = first
+        if number:
+            self._index = self._index.without_first(number)
+            self._start_at(0)
+        else:
+            self._keep(0, frame, FORWARD_FRAMES)
+        return frame
+
+    def _find_end(self) -> None:
+        """Decode the last frames of a file that is cut off, to know which ones there are."""
+        self._decode_to(len(self._index) - 1)
+        self._warn(
+            f"{self.name} is cut off: it tells of more than is there. Its {self.count} readable frames are used."
+        )
+
+    def _decode_to(self, index: int) -> None:
+        """Decode until the window has what that number shows, or until the end, which is known then."""
+        keyframe = self._index.keyframe_before(index)
+        is_back = index < self._next
+        if is_back or keyframe - self._next > SKIP_FRAMES:
+            self._start_at(index)
+        while self._next <= index:
+            number, frame = next(self._frames, (None, None))
+            if number is None:
+                self._end_at(self._next)
+                return
+            self._keep(number, frame, _window_length(frame) if is_back else FORWARD_FRAMES)
+
+    def _keep(self, number: int, frame: Any, length: int) -> None:
+        """Take a decoded frame into the window, which keeps so many of the latest ones."""
+        if number > self._next:
+            self._warn(f"{self.name}: frames {self._next} to {number - 1} are damaged and repeat their neighbor.")
+        # Numbers must not shift. A frame shows the missing ones after it too, and the first those before it.
+        self._window[number if self._window else self._next] = frame
+        self._next = number + 1
+        for old in list(self._window)[:-length]:
+            del self._window[old]
+
+    def _end_at(self, count: int) -> None:
+        """Note that there are fewer frames than the packets promised."""
+        if count < len(self._index):
+            missing = len(self._index) - count
+            self._warn(f"{self.name}: the last {missing} of {len(self._index)} frames are damaged and left out.")
+            index = self._index
+            keyframes = index.keyframes[index.keyframes < max(count, 1)]
+            self._index = VideoIndex(index.times[:count], keyframes, index.has_times, index.is_cut)
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def _start_at(self, index: int) -> None:
+        """Go on decoding from the last keyframe that gives that frame, or one before it, as the first."""
+        self._window.clear()
+        keyframes = self._index.keyframes
+        for keyframe in keyframes[(keyframes > 0) & (keyframes <= index)][::-1].tolist():
+            frames = self._frames_from(keyframe)
+            first = next(frames, None)
+            # Seeking may land too late, and after some keyframes it takes a while until frames are whole.
+            if first is not None and first[0] <= index:
+                self._next, self._frames = first[0], itertools.chain([first], frames)
+                return
+        self._container.close()
+        self._container = self._opened()
+        self._stream = self._video_stream()
+        self._next, self._frames = 0, self._decoded(self._container.demux(self._stream), 0)
+
+    def _frames_from(self, keyframe: int) -> Iterator[tuple[int, Any]]:
+        """Seek to a keyframe, and decode. Nothing where the file cannot be searched."""
+        with contextlib.suppress(self._av.error.FFmpegError):
+            self._container.seek(int(self._index.times[keyframe]), stream=self._stream)
+            packets = self._container.demux(self._stream)
+            for packet in packets:  # those before a keyframe could not be decoded without one
+                landed = self._index.find(packet.pts) if packet.is_keyframe and packet.size else None
+                if landed is not None:
+                    return self._decoded(itertools.chain([packet], packets), landed)
+        return iter(())
+
+    def _decoded(self, packets: Iterator[Any], first: int) -> Iterator[tuple[int, Any]]:
+        """Decode packets: pairs of a frame's number, from `first` on and ascending, and the frame."""
+        counted = first
+        for frame in self._decode(packets):
+            number = self._index.find(frame.pts) if self._index.has_times else counted
+            # Frames before the keyframe in time refer to others that were not decoded.
+            if number is not None and number >= counted:
+                yield number, frame
+                counted = number + 1
+
+    def _decode(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """All frames that can be decoded, whatever is between them."""
+        is_flushed = False
+        while not is_flushed:
+            try:
+                packet = next(packets, None)
+            except self._av.error.FFmpegError:  # the file ends in the middle of something
+                packet = None
+            is_flushed = packet is None or packet.size == 0
+            try:
+                yield from self._stream.codec_context.decode(None if is_flushed else packet)
+            except self._av.error.FFmpegError:
+                continue  # a damaged packet; the frames of the others can be had
+
+    def _size_of(self, frame: Any) -> SizeHW:
+        is_turned = _is_turned(_display_matrix(frame))
+        return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a stream is a picture that goes with music."""
+    return "attached_pic" in str(stream.disposition).lower()
+
+
+def _window_length(frame: Any) -> int:
+    """How many frames of that size the window takes."""
+    size: int = sum(plane.buffer_size for plane in frame.planes)
+    least, most = WINDOW_FRAMES
+    return min(most, max(least, WINDOW_BYTES // max(1, size)))
+
+
+def _display_matrix(frame: Any) -> IntArray:
+    """How stored pixels are shown, int64 [2, 2]: the row of x times it, and of y, in units of 1 / 65536."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return np.eye(2, dtype=np.int64)
+    return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+
+
+def _is_turned(matrix: IntArray) -> bool:
+    """Whether stored rows are shown as columns."""
+    return bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
+
+
+def _upright(frame: Any) -> PixelArray:
+    """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
+    pixels: PixelArray = frame.to_ndarray(format="rgb24")
+    matrix = _display_matrix(frame)
+    if _is_turned(matrix):
+        pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
+    if matrix[0, 0] < 0:
+        pixels = pixels[:, ::-1]
+    if matrix[1, 1] < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,1 @@
+"""Drawing masks, prompts and labels over images."""

@@ -1,0 +1,1 @@
+"""Pipelines over many items that can be interrupted and resumed."""

@@ -1,0 +1,344 @@
+"""read_image: every kind of source becomes RGB bytes, every bad one an error that says what to do."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segany.core.errors import ImageError
+from segany.imaging import image as images_module
+from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image, readable_suffixes
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of that size without any pixels: what a decompression bomb looks like from outside."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tga", "ppm", "webp"])
+def test_reads_lossless_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(RGB).save(path, **({"lossless": True} if suffix == "webp" else {}))
+    for source in (path, str(path)):
+        pixels = read_image(source)
+        np.testing.assert_array_equal(pixels, RGB)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
+
+
+def test_name_does_not_decide_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(RGB).save(path, format="PNG")
+    np.testing.assert_array_equal(read_image(path), RGB)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("1", [255, 255, 255]),
+        ("L", [76, 76, 76]),
+        ("LA", [76, 76, 76]),
+        ("RGBA", [255, 0, 0]),
+        ("RGBa", [255, 0, 0]),
+        ("P", [255, 0, 0]),
+        ("CMYK", [255, 0, 0]),
+        ("HSV", [255, 0, 0]),
+    ],
+)
+def test_reads_pillow_modes(mode: str, expected: list[int]) -> None:
+    red = Image.new("RGBA", (4, 3), (255, 0, 0, 255))
+    image = {
+        "HSV": lambda: red.convert("RGB").convert("HSV"),
+        "1": lambda: Image.new("1", (4, 3), 1),
+        "LA": lambda: red.convert("RGB").convert("LA"),
+    }.get(mode, lambda: red.convert(mode) if mode in ("RGBA", "RGBa") else red.convert("RGB").convert(mode))()
+    assert image.mode == mode
+    pixels = read_image(image)
+    assert pixels.shape == (3, 4, 3)
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
+def test_ycbcr_is_near_its_rgb() -> None:
+    pixels = read_image(Image.new("RGB", (2, 2), (200, 30, 60)).convert("YCbCr"))
+    assert np.abs(pixels.astype(int) - (200, 30, 60)).max() <= 3
+
+
+def test_alpha_is_dropped_and_the_color_beneath_kept(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert read_image(tmp_path / "clear.png")[0, 0].tolist() == [10, 20, 30]
+
+
+def test_palette_with_transparency_gives_no_warning(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 2), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    image.save(tmp_path / "palette.png", transparency=b"\x00\x80")
+    assert read_image(tmp_path / "palette.png")[0, 0].tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 128, 129], [257, 32896, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"gray.{suffix}")
+    assert read_image(tmp_path / f"gray.{suffix}")[..., 1].tolist() == [[0, 0, 1], [1, 128, 255]]
+
+
+def test_integer_and_float_pillow_images() -> None:
+    assert read_image(Image.new("I", (2, 2), 65535)).tolist() == [[[255] * 3] * 2] * 2
+    assert read_image(Image.new("F", (2, 2), 0.5))[0, 0].tolist() == [128] * 3
+    with pytest.raises(ImageError, match=r"32-bit integers from 70000 to 70000.*0\.\.255"):
+        read_image(Image.new("I", (2, 2), 70000))
+    with pytest.raises(ImageError, match=r"floats from 255 to 255"):
+        read_image(Image.new("F", (2, 2), 255.0))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_exif_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
+    upright = np.zeros((16, 32, 3), dtype=np.uint8)
+    upright[:, :16] = 255  # the left half is white
+    stored = Image.fromarray(np.rot90(upright).copy())  # orientation 6: turn clockwise to see it upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / f"turned.{suffix}", exif=exif)
+    pixels = read_image(tmp_path / f"turned.{suffix}")
+    assert pixels.shape == (16, 32, 3)
+    assert pixels[:, :12].mean() > 250
+    assert pixels[:, 20:].mean() < 5
+    with Image.open(tmp_path / f"turned.{suffix}") as image:
+        np.testing.assert_array_equal(read_image(image), pixels)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (RGB, RGB),
+        (RGB[..., :1], np.repeat(RGB[..., :1], 3, axis=2)),
+        (RGB[..., 0], np.repeat(RGB[..., :1], 3, axis=2)),
+        (np.concatenate([RGB, RGB[..., :1]], axis=2), RGB),
+        (RGB / 255, RGB),
+        ((RGB / 255).astype(np.float32), RGB),
+        (RGB.astype(np.uint16) * 257, RGB),
+        ((RGB.astype(np.uint16) * 257).astype(">u2"), RGB),
+        (RGB > 127, (RGB > 127) * np.uint8(255)),
+    ],
+)
+def test_reads_arrays(array: np.ndarray, expected: np.ndarray) -> None:
+    pixels = read_image(array)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_arrays_become_contiguous_and_writable() -> None:
+    assert np.shares_memory(read_image(RGB), RGB)
+    frozen = RGB.copy()
+    frozen.flags.writeable = False
+    for array in (frozen, RGB[:, ::-1], RGB[..., ::-1]):
+        pixels = read_image(array)
+        np.testing.assert_array_equal(pixels, array)
+        assert pixels.flags.c_contiguous
+        assert pixels.flags.writeable
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "moving.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3, 5)), r"\[2, 3, 5\].*1, 3 or 4 channels"),
+        (np.zeros((3, 20, 30)), r"channels last"),
+        (np.zeros((1, 8, 9, 3)), r"one image at a time"),
+        (np.zeros(5), r"\[5\]"),
+        (np.zeros((0, 5, 3), np.uint8), r"empty: 5 wide and 0 high"),
+        (np.zeros((4, 4, 3), np.int32), r"int32.*Convert it to uint8"),
+        (np.zeros((4, 4, 3), np.complex64), r"complex64"),
+        (np.zeros((4, 4), object), r"object"),
+        (np.full((4, 4), np.nan), r"16 values that are NaN or infinite"),
+        (np.array([[0.5, np.inf]]), r"1 values that are NaN or infinite"),
+        (np.array([[-0.5, 200.0]]), r"-0\.5 to 200.*uint8"),
+    ],
+)
+def test_refuses_arrays_that_cannot_be_pixels(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_image(array)
+
+
+def test_float_rounding_is_forgiven() -> None:
+    assert read_image(np.array([[-1e-6, 1 + 1e-6]]))[0].tolist() == [[0] * 3, [255] * 3]
+
+
+def test_refuses_other_sources() -> None:
+    with pytest.raises(ImageError, match=r"got bytes"):
+        read_image(b"...")  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"web address.*Download"):
+        read_image("https://example.org/a.png")
+    with pytest.raises(ImageError, match=r"web address.*not fetched"):
+        read_image(Path("https://example.org/a.png"))
+    with pytest.raises(ImageError, match=r"empty"):
+        read_image(Image.new("RGB", (0, 4)))
+
+
+def test_file_problems_are_named(tmp_path: Path) -> None:
+    text, nothing, directory = tmp_path / "notes.png", tmp_path / "nothing.png", tmp_path / "folder.png"
+    text.write_text("no picture")
+    nothing.touch()
+    directory.mkdir()
+    for path, message in [
+        (tmp_path / "missing.png", r"There is no file .*missing\.png"),
+        (text, r"notes\.png is not an image.*PNG, JPEG"),
+        (nothing, r"nothing\.png is empty"),
+        (directory, r"folder\.png is a folder"),
+        (text / "inner.png", r"inner\.png cannot be read"),
+        (tmp_path / ("x" * 300), r"cannot be read: File name too long"),
+        (tmp_path / "a\0b.png", r"cannot be read"),
+    ]:
+        with pytest.raises(ImageError, match=message):
+            read_image(path)
+
+
+def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "secret.png").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ImageError, match=r"secret\.png may not be read: Permission denied"):
+        read_image(tmp_path / "secret.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp"])
+def test_truncated_file(tmp_path: Path, suffix: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        buffer, format={"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)
+    )
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    with pytest.raises(ImageError, match=rf"cut\.{suffix}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["GIF", "JPEG2000", "AVIF", "WEBP", "PNG"])
+def test_damaged_files_give_image_errors_only(tmp_path: Path, name: str) -> None:
+    Image.init()
+    if name not in Image.SAVE:
+        pytest.skip(f"this Pillow has no {name}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(buffer, format=name)
+    whole = buffer.getvalue()
+    rng = np.random.default_rng(2)
+    damaged = [whole[: len(whole) * part // 12] for part in range(12)]
+    for _ in range(60):
+        flipped = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 400), 3):
+            flipped[place] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(flipped))
+    path = tmp_path / "damaged"
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            read_image(path, max_pixels=10_000)
+        except ImageError:
+            refused += 1
+    assert refused >= 6
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, SyntaxError, struct.error])
+def test_any_error_while_opening_is_an_image_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure("Failed to decode image")
+
+    (tmp_path / "broken.avif").touch()
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ImageError, match=r"broken\.avif.*cannot be read: Failed to decode"):
+        read_image(tmp_path / "broken.avif")
+
+
+def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match=r"pipe\.png is not a file but a pipe"):
+        read_image(tmp_path / "pipe.png")
+
+
+def test_slow_opening_holds_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / "image.png")
+    original = Path.open
+    locked = []
+
+    def watch(self: Path, mode: str = "r") -> IO[Any]:
+        locked.append(images_module._pillow_limit.locked())
+        return original(self, mode)
+
+    monkeypatch.setattr(Path, "open", watch)
+    read_image(tmp_path / "image.png")
+    assert locked == [False]
+
+
+def test_32_bit_integers_of_8_bit_range_are_ambiguous() -> None:
+    assert read_image(Image.fromarray(np.full((2, 2), 65535, np.int32)))[0, 0].tolist() == [255] * 3
+    assert not read_image(Image.fromarray(np.zeros((2, 2), np.int32))).any()
+    with pytest.raises(ImageError, match=r"integers up to 200.*Convert it"):
+        read_image(Image.fromarray(np.full((2, 2), 200, np.int32)))
+
+
+def test_bomb_is_refused_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    for width, height in [(20_000, 20_000), (10_100, 10_000)]:  # above Pillow's error and its warning
+        path.write_bytes(png_header(width, height))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ImageError, match=rf"{width * height:,} pixels.*limit of 100,000,000.*max_pixels"):
+                read_image(path)
+
+
+def test_pixel_limit_is_an_argument(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(RGB).save(path)
+    assert read_image(path, max_pixels=35).shape == RGB.shape
+    for source in (path, RGB, Image.fromarray(RGB)):
+        with pytest.raises(ImageError, match=r"35 pixels \(5 x 7\), more than the limit of 34"):
+            read_image(source, max_pixels=34)
+
+
+def test_limit_may_be_raised_over_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    path = tmp_path / "image.png"
+    Image.fromarray(RGB).save(path)
+    np.testing.assert_array_equal(read_image(path, max_pixels=DEFAULT_MAX_PIXELS), RGB)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_image_id_tells_images_apart() -> None:
+    assert image_id(RGB) == image_id(np.asfortranarray(RGB))
+    assert len(image_id(RGB)) == 64
+    other = RGB.copy()
+    other[0, 0, 0] ^= 1
+    blank = np.zeros((2, 6, 3), np.uint8)
+    assert len({image_id(RGB), image_id(other), image_id(blank), image_id(blank.reshape(6, 2, 3))}) == 4
+
+
+def test_suffixes_are_those_of_readable_formats() -> None:
+    suffixes = readable_suffixes()
+    assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".bmp"} <= suffixes
+    assert not {".eps", ".pdf", ".ico", ".txt"} & suffixes
