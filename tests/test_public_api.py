@@ -28,7 +28,7 @@ PUBLIC = [
     "Preprocessing",
     "Prompt",
     "PromptError",
-    "RecordsError",
+    "InstancesError",
     "SeganyError",
     "TrainingError",
     "UnknownModelError",

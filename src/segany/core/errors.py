@@ -58,8 +58,12 @@ class OutputError(SeganyError, OSError):
     """A result could not be written: no space, no permission, or a format that cannot hold it."""
 
 
-class RecordsError(SeganyError, ValueError):
-    """Records of masks are damaged, incomplete, or belong to images of different sizes."""
+class InstancesError(SeganyError, ValueError):
+    """Masks or their columns are damaged, incomplete, or belong to images of different sizes."""
+
+
+class CanceledError(SeganyError):
+    """Work was canceled by whoever asked for it."""
 
 
 class DataError(SeganyError, ValueError):

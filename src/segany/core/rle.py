@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from segany.core.arrays import BoolArray, IntArray
@@ -93,7 +94,8 @@ def run_lengths(encoding: Rle) -> IntArray:
     for turn in (1, 2):
         lengths[turn::2] = np.cumsum(lengths[turn::2])
     height, width = encoding["size"]
-    if lengths.min() < 0 or lengths.sum() != height * width:
+    # Each length alone first: those of a crafted text may add up to the size modulo 2^64.
+    if lengths.min() < 0 or lengths.max() > height * width or lengths.sum() != height * width:
         raise ValueError(f"The run lengths of the mask do not add up to its size, {width} x {height}.")
     return lengths
 
@@ -120,3 +122,25 @@ def coco_bbox_xywh(encoding: Rle) -> tuple[float, float, float, float]:
     """Left, top, width and height in pixels, as COCO counts them: a single pixel is 1 wide. Zeros for an empty mask."""
     x, y, width, height = coco_mask.toBbox(encoding).tolist()
     return x, y, width, height
+
+
+def box_xyxy(encoding: Rle) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a mask in pixels, half-open. Zeros for an empty mask."""
+    x, y, width, height = coco_bbox_xywh(encoding)
+    return x, y, x + width, y + height
+
+
+def mask_area(encoding: Rle) -> int:
+    """Pixels of a mask.
+
+    Raises:
+        ValueError: the text is no run lengths, or they do not add up to the size.
+    """
+    return int(run_lengths(encoding)[1::2].sum())
+
+
+def mask_iou(ones: Sequence[Rle], others: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """IoU of N masks with M others of the same size: float64 [N, M], 0 where both are empty."""
+    if not len(ones) or not len(others):
+        return np.zeros((len(ones), len(others)))
+    return np.asarray(coco_mask.iou(list(ones), list(others), [0] * len(others)), dtype=np.float64)

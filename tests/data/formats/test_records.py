@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from tests.records_for_tests import SIZE_HW, make_record, make_records, rectangle
 
-from segany.core.errors import ConfigError, ImageError, MissingExtraError, RecordsError
+from segany.core.errors import ConfigError, ImageError, InstancesError, MissingExtraError
 from segany.core.polygons import polygons_to_mask
 from segany.data.formats.records import MaskRecords
 
@@ -42,7 +42,7 @@ def test_records_are_sorted_and_immutable() -> None:
     assert "3 masks" in repr(records)
     with pytest.raises(FrozenInstanceError):
         records.size_hw = (1, 1)
-    with pytest.raises(RecordsError, match=r"\(30, 40\), but the image \(5, 5\)"):
+    with pytest.raises(InstancesError, match=r"\(30, 40\), but the image \(5, 5\)"):
         MaskRecords((low,), (5, 5))
 
 
@@ -112,9 +112,9 @@ def test_one_image_of_a_coco_dictionary(records: MaskRecords) -> None:
     data, other = records.to_coco("a.jpg", 1), records[:2].to_coco("b.jpg", 2)
     both = {**data, **{key: data[key] + other[key] for key in ("images", "annotations")}}
     assert MaskRecords.from_coco(both, image_id=2) == records[:2]
-    with pytest.raises(RecordsError, match="has 2 images"):
+    with pytest.raises(InstancesError, match="has 2 images"):
         MaskRecords.from_coco(both)
-    with pytest.raises(RecordsError, match="no image with the id 3"):
+    with pytest.raises(InstancesError, match="no image with the id 3"):
         MaskRecords.from_coco(both, image_id=3)
 
 
@@ -133,15 +133,15 @@ def test_one_image_of_a_coco_dictionary(records: MaskRecords) -> None:
 def test_damaged_files_are_refused(records: MaskRecords, change: dict, message: str) -> None:
     data = records.to_sa1b()
     data["annotations"][0].update(change)
-    with pytest.raises(RecordsError, match=message):
+    with pytest.raises(InstancesError, match=message):
         MaskRecords.from_sa1b(data)
 
 
 def test_other_dictionaries_are_refused() -> None:
     for data in ({}, {"image": {"width": 0, "height": 3}, "annotations": []}, {"image": 3, "annotations": []}):
-        with pytest.raises(RecordsError, match="SA-1B dictionary cannot be read: image"):
+        with pytest.raises(InstancesError, match="SA-1B dictionary cannot be read: image"):
             MaskRecords.from_sa1b(data)
-    with pytest.raises(RecordsError, match="COCO dictionary cannot be read: images"):
+    with pytest.raises(InstancesError, match="COCO dictionary cannot be read: images"):
         MaskRecords.from_coco({"annotations": []})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from segany.core.arrays import SizeHW
-from segany.core.errors import RecordsError
+from segany.core.errors import InstancesError
 from segany.core.rle import Rle, coco_bbox_xywh, run_lengths
 from segany.data.formats.records import MaskRecord
 
@@ -56,7 +56,7 @@ def parse_sa1b(data: Mapping[str, Any]) -> tuple[tuple[MaskRecord, ...], SizeHW]
     """The masks of a file of SA-1B, and the size of its image.
 
     Raises:
-        RecordsError: a field is missing, or a mask is damaged.
+        InstancesError: a field is missing, or a mask is damaged.
     """
     content = _validated(_Sa1b, data, "The SA-1B dictionary")
     return _records(content.annotations, content.image.size_hw), content.image.size_hw
@@ -66,14 +66,14 @@ def parse_coco(data: Mapping[str, Any], image_id: int | None) -> tuple[tuple[Mas
     """The masks of one image of a COCO dictionary, of the only one where none is chosen, and the image's size.
 
     Raises:
-        RecordsError: the image is not there, a field is missing, or a mask is damaged.
+        InstancesError: the image is not there, a field is missing, or a mask is damaged.
     """
     content = _validated(_Coco, data, "The COCO dictionary")
     if image_id is None and len(content.images) != 1:
-        raise RecordsError(f"The COCO dictionary has {len(content.images)} images. Choose one: give its image_id.")
+        raise InstancesError(f"The COCO dictionary has {len(content.images)} images. Choose one: give its image_id.")
     image = next((image for image in content.images if image_id in (None, image.id)), None)
     if image is None:
-        raise RecordsError(f"The COCO dictionary has no image with the id {image_id}.")
+        raise InstancesError(f"The COCO dictionary has no image with the id {image_id}.")
     annotations = (item for item in content.annotations if isinstance(item, dict) and item.get("image_id") == image.id)
     return _records(annotations, image.size_hw), image.size_hw
 
@@ -86,11 +86,11 @@ def _record(data: Any, where: str, size_hw: SizeHW) -> MaskRecord:
     annotation = _validated(_Annotation, data, where)
     encoding = Rle(size=list(annotation.segmentation.size), counts=annotation.segmentation.counts)
     if annotation.segmentation.size != size_hw:
-        raise RecordsError(f"{where} has a mask of the size {encoding['size']}, but the image is {list(size_hw)}.")
+        raise InstancesError(f"{where} has a mask of the size {encoding['size']}, but the image is {list(size_hw)}.")
     try:
         area = int(run_lengths(encoding)[1::2].sum())
     except ValueError as error:
-        raise RecordsError(f"{where} has a damaged mask. {error}") from error
+        raise InstancesError(f"{where} has a damaged mask. {error}") from error
     x, y, width, height = coco_bbox_xywh(encoding)
     return MaskRecord(
         size_hw=size_hw,
@@ -110,4 +110,4 @@ def _validated(model: type[_Model], data: Any, where: str) -> _Model:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
-        raise RecordsError(f"{where} cannot be read: {place}: {problem['msg'].lower()}.") from error
+        raise InstancesError(f"{where} cannot be read: {place}: {problem['msg'].lower()}.") from error

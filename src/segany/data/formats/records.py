@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from segany.core.arrays import BoolArray, PixelArray, SizeHW
-from segany.core.errors import ConfigError, ImageError, MissingExtraError, RecordsError
+from segany.core.errors import ConfigError, ImageError, InstancesError, MissingExtraError
 from segany.core.label_map import LabelArray, fill_nearest
 from segany.core.polygons import Polygon, mask_to_polygons
 from segany.core.rle import Rle, coco_bbox_xywh, decode_crop
@@ -75,7 +75,7 @@ class MaskRecords(Sequence[MaskRecord]):
         size_hw: size of the image in pixels.
 
     Raises:
-        RecordsError: a record belongs to an image of another size.
+        InstancesError: a record belongs to an image of another size.
     """
 
     records: tuple[MaskRecord, ...]
@@ -86,7 +86,7 @@ class MaskRecords(Sequence[MaskRecord]):
         object.__setattr__(self, "records", best_first)
         for record in best_first:
             if record.size_hw != self.size_hw:
-                raise RecordsError(f"A mask has the size {record.size_hw}, but the image {self.size_hw}.")
+                raise InstancesError(f"A mask has the size {record.size_hw}, but the image {self.size_hw}.")
 
     def __repr__(self) -> str:
         height, width = self.size_hw
@@ -216,7 +216,7 @@ class MaskRecords(Sequence[MaskRecord]):
             image_id: which image; may be left out where there is only one.
 
         Raises:
-            RecordsError: the image is not there, a field is missing, or a mask is damaged.
+            InstancesError: the image is not there, a field is missing, or a mask is damaged.
         """
         from segany.data.formats.record_json import parse_coco
 
@@ -227,7 +227,7 @@ class MaskRecords(Sequence[MaskRecord]):
         """Read the dictionary of a JSON file of the SA-1B dataset, or what `to_sa1b` made.
 
         Raises:
-            RecordsError: a field is missing, or a mask is damaged.
+            InstancesError: a field is missing, or a mask is damaged.
         """
         from segany.data.formats.record_json import parse_sa1b
 
