@@ -16,7 +16,7 @@ from segany.runtime import open_export
 from segany.runtime.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
+    from segany.runtime.torch_model import TorchModel
 
 PrecisionOption: TypeAlias = Literal["fp32", "fp16", "int8"]
 RuntimeOption: TypeAlias = Literal["onnx", "openvino"]
@@ -64,7 +64,7 @@ def export(
         typer.echo(out / record.path)
 
 
-def _load(model: str) -> PromptableModel:
+def _load(model: str) -> TorchModel:
     import segany
 
     return segany.load(model, runtime="torch", device="cpu")

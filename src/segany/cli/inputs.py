@@ -14,8 +14,8 @@ from segany.core.files import path_errors
 from segany.imaging.image import missing_image, readable_suffixes
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
     from segany.runtime import ExportedModel
+    from segany.runtime.torch_model import TorchModel
 
 RuntimeName: TypeAlias = Literal["torch", "onnx", "openvino", "openvino-bf16"]
 
@@ -28,7 +28,7 @@ RuntimeOption = Annotated[
 ]
 
 
-def load_model(model: str, runtime: RuntimeName | None, device: str | None) -> PromptableModel | ExportedModel:
+def load_model(model: str, runtime: RuntimeName | None, device: str | None) -> TorchModel | ExportedModel:
     """`segany.load` with the options of the command line."""
     import segany
 

@@ -22,7 +22,7 @@ from segany.core.prompt import MaskMode
 from segany.data.formats.prediction import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
 from segany.data.formats.writing import file_names
 from segany.data.prompts_file import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
-from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, missing_image, read_image
 from segany.models.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class ImageRequest:
 
     def predict(self, predictor: ImagePredictor, masks: MaskMode) -> MaskPrediction:
         """Ask the model."""
-        preprocessing, low_res_size = predictor.model.preprocessing, predictor.model.low_res_size
+        preprocessing, low_res_size = predictor.model.processor.preprocessing, predictor.model.low_res_size
         prompts = [
             item.to_prompt(mask, preprocessing, low_res_size)
             for item, mask in zip(self.objects, self.masks, strict=True)
@@ -169,7 +169,7 @@ def _facts(result: SegmentedImage, files: dict[str, list[Path]], model: str, sec
     height, width = result.image.shape[:2]
     return {
         "image": str(result.source),
-        "image_id": image_id(result.image),
+        "content_id": content_id(result.image),
         "size_hw": [height, width],
         "model": model,
         "seconds": round(seconds, 4),

@@ -7,7 +7,7 @@ under one key of the header, so that a reader can tell what a file is without lo
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -21,9 +21,12 @@ from segany.core.errors import ConfigError, EmbeddingError, check
 from segany.core.files import path_errors, write_file
 from segany.core.preprocessing import Preprocessing
 
+Feature: TypeAlias = Any
+"""An array; or a tensor, which stays on the device where the image encoder left it."""
+
 EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when an older segany could not read the file any more."""
 
 _HEADER_KEY = "segany_embedding"
@@ -34,24 +37,34 @@ class Embedding:
     """An image as a model sees it: computed once, prompted as often as wanted.
 
     Attributes:
-        features: what the model's image encoder returned, float32 arrays without a batch axis; the
-            first is the image embedding [C, h, w].
+        features: what the model's image encoder returned, without a batch axis; the first is the image
+            embedding [C, h, w]. Float32 arrays where the model runs on a CPU, tensors on the device where it
+            runs on an accelerator; `arrays` gives arrays everywhere.
         size_hw: size of the original image in pixels, EXIF orientation applied.
         preprocessing: how the image was resized and normalized.
         model: name of the model that made it.
         encoder_id: digest of the weights of the image encoder that made it.
-        image_id: sha256 of the image's size and RGB pixels.
+        content_id: sha256 of the image's size and RGB pixels.
     """
 
-    features: tuple[FloatArray, ...]
+    features: tuple[Feature, ...]
     size_hw: SizeHW
     preprocessing: Preprocessing
     model: str
     encoder_id: str
-    image_id: str
+    content_id: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(frozen_view(feature) for feature in self.features))
+        frozen = (frozen_view(one) if isinstance(one, np.ndarray) else one for one in self.features)
+        object.__setattr__(self, "features", tuple(frozen))
+
+    def arrays(self) -> tuple[FloatArray, ...]:
+        """The features as float32 arrays in main memory."""
+        return tuple(feature_array(feature) for feature in self.features)
+
+    def to_cpu(self) -> Embedding:
+        """The same with its features as arrays in main memory: to keep many without filling an accelerator."""
+        return replace(self, features=self.arrays())
 
     def save(self, path: str | Path, *, precision: EmbeddingPrecision = "fp32") -> Path:
         """Write the embedding to a safetensors file, whole or not at all. Returns the path.
@@ -96,6 +109,13 @@ class Embedding:
             )
 
 
+def feature_array(feature: Feature) -> FloatArray:
+    """A feature, whatever runtime it is of, as a float32 array in main memory."""
+    if isinstance(feature, np.ndarray):
+        return np.asarray(feature, dtype=np.float32)
+    return np.asarray(feature.detach().float().cpu().numpy())
+
+
 def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32") -> Path:
     """Write an embedding, whole or not at all. Returns the path.
 
@@ -109,11 +129,11 @@ def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecis
         "format_version": FORMAT_VERSION,
         "model": embedding.model,
         "encoder_id": embedding.encoder_id,
-        "image_id": embedding.image_id,
+        "content_id": embedding.content_id,
         "size_hw": list(embedding.size_hw),
         "preprocessing": asdict(embedding.preprocessing),
     }
-    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.arrays()]
     # safetensors copies memory from the first element on, whatever the strides are.
     arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(features)}
     return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
@@ -183,7 +203,7 @@ def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) ->
             preprocessing=Preprocessing(**values),
             model=header["model"],
             encoder_id=header["encoder_id"],
-            image_id=header["image_id"],
+            content_id=header["content_id"],
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise EmbeddingError(

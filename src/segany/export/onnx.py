@@ -24,9 +24,6 @@ from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quantize import quantize_products, quantize_weights
 from segany.export.quiet import quiet
 from segany.imaging.image import ImageSource, read_image
-from segany.models.promptable import PromptableModel
-from segany.models.sam.model import Sam
-from segany.models.sam2.model import Sam2
 from segany.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -38,6 +35,7 @@ from segany.runtime.manifest import (
     foreign_files,
 )
 from segany.runtime.model import OnnxModel
+from segany.runtime.torch_model import TorchModel
 
 DEFAULT_OPSET = 20
 """The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
@@ -57,7 +55,7 @@ _DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
 
 
 def to_onnx(
-    model: PromptableModel,
+    model: TorchModel,
     folder: str | Path,
     *,
     precision: Precision = "fp32",
@@ -98,7 +96,7 @@ def to_onnx(
 
 
 def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource], opset: int) -> None:
-    if not isinstance(model, (Sam, Sam2)):
+    if not isinstance(model, TorchModel):
         raise ConfigError(
             f"A {type(model).__name__} cannot be exported. Give what segany.load returns for a name of segany models."
         )
@@ -109,17 +107,15 @@ def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource],
     check(right, "Only a model on the CPU in float32 can be exported: load it with device='cpu'.")
 
 
-def _write(
-    model: PromptableModel, folder: Path, precision: Precision, images: Sequence[PixelArray], opset: int
-) -> None:
+def _write(model: TorchModel, folder: Path, precision: Precision, images: Sequence[PixelArray], opset: int) -> None:
     files: dict[str, FileRecord] = {}
-    for graph in make_graphs(model):
+    for graph in make_graphs(model.module):
         path = folder / f"{graph.name}.onnx"
         _export(graph, path, opset)
         if precision == "fp16":
             halve(path)
         elif precision == "int8" and graph.name == "encoder":
-            quantize_products(path, "pixels", (model.preprocess([image]).contiguous().numpy() for image in images))
+            quantize_products(path, "pixels", (model.processor.preprocess([image]) for image in images))
         elif precision == "int8":
             quantize_weights(path)
         if precision == "int8":
@@ -136,7 +132,7 @@ def _write(
         weights_id=weights_id,
         precision=precision,
         opset=opset,
-        preprocessing=PreprocessingRecord(**asdict(model.preprocessing)),
+        preprocessing=PreprocessingRecord(**asdict(model.processor.preprocessing)),
         low_res_size=model.low_res_size,
         pads_boxes=model.pads_boxes,
         pred_iou_thresh=model.pred_iou_thresh,

@@ -14,7 +14,7 @@ from segany.runtime import ExportedModel, RuntimeName, is_export, open_export
 if TYPE_CHECKING:
     import torch
 
-    from segany.models.promptable import PromptableModel
+    from segany.runtime.torch_model import TorchModel
 
 Runtime: TypeAlias = Literal["torch"] | RuntimeName
 
@@ -29,7 +29,7 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> PromptableModel: ...
+) -> TorchModel: ...
 
 
 @overload
@@ -43,7 +43,7 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> PromptableModel | ExportedModel:
+) -> TorchModel | ExportedModel:
     """Load a model with its weights.
 
     Args:

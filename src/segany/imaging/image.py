@@ -73,7 +73,7 @@ def read_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pix
     return _from_file(source, max_pixels)
 
 
-def image_id(pixels: PixelArray) -> str:
+def content_id(pixels: PixelArray) -> str:
     """sha256, in hexadecimal, of an image's size and RGB bytes.
 
     Args:

@@ -19,7 +19,7 @@ from segany.core.files import sha256_of
 from segany.data.formats.instances import RECORD_FORMATS, RecordedImage
 from segany.data.formats.records import LabelOrder, MaskRecords
 from segany.data.formats.writing import write_files
-from segany.imaging.image import image_id, read_image
+from segany.imaging.image import content_id, read_image
 from segany.jobs.done_notes import DoneNotes
 from segany.predict.automatic import AutomaticMaskGenerator
 
@@ -171,10 +171,10 @@ class Pipeline:
     def _embed(self, generator: AutomaticMaskGenerator, picture: _Picture, folder: Path) -> Embedding:
         """The embedding of an image: from its file where there is a good one, and else into it."""
         model = generator.predictor.model
-        path = folder / f"{image_id(picture.pixels)}_{model.encoder_id}.safetensors"
+        path = folder / f"{content_id(picture.pixels)}_{model.encoder_id}.safetensors"
         with contextlib.suppress(EmbeddingError):  # none yet, or a damaged one
             embedding = Embedding.load(path)
-            embedding.check_model(model.name, model.encoder_id, model.preprocessing)
+            embedding.check_model(model.name, model.encoder_id, model.processor.preprocessing)
             return embedding
         embedding = generator.predictor.embed(picture.pixels)
         self._writing.append(self._writer.submit(self._save, embedding, path))

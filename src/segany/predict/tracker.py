@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,13 +13,13 @@ from torch import Tensor
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, Prompt
 from segany.imaging.interpolate import resize_mask, resize_smoothly
-from segany.models.sam2.model import MASK_LOGIT
+from segany.models.sam2.model import MASK_LOGIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.predict.object_track import Before, FrameMemory, ObjectTrack
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 
 class FrameContext(NamedTuple):
@@ -41,14 +41,15 @@ class FrameContext(NamedTuple):
 class Tracker:
     """A model of the SAM 2 family with the settings of tracking. It keeps nothing between calls."""
 
-    def __init__(self, model: Sam2, config: VideoConfig) -> None:
-        self.model = model
+    def __init__(self, model: TorchModel, config: VideoConfig) -> None:
+        self.model = cast(Sam2, model.module)
+        self.processor = model.processor
         self.config = config
 
     @torch.inference_mode()
     def encode(self, pixels: PixelArray) -> FrameFeatures:
         """A frame, uint8 [H, W, 3], as the model sees it."""
-        return self.model.encode_frame(self.model.preprocess_frame(pixels))
+        return self.model.encode_frame(self.processor.frame_tensor(pixels, self.model))
 
     @torch.inference_mode()
     def answer(

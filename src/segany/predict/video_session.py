@@ -27,9 +27,9 @@ from segany.predict.session_store import SessionStore, StoredResult, readable
 from segany.predict.tracker import FrameContext, Tracker
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.models.sam2.tracking import FrameFeatures
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 Progress = Callable[[int, int | None], None]
 """Told how many of how many frames are done; None where it is not known how many there are."""
@@ -43,7 +43,7 @@ class VideoSession:
     needed, the model remembers what it can still attend to, and results lie on disk.
     """
 
-    def __init__(self, model: Sam2, config: VideoConfig, frames: FrameSource, *, owns_frames: bool) -> None:
+    def __init__(self, model: TorchModel, config: VideoConfig, frames: FrameSource, *, owns_frames: bool) -> None:
         self.model = model
         self.config = config
         self.frames = frames
@@ -253,7 +253,10 @@ class VideoSession:
                 track.motion.restart(track.conditioning[frame].low_res)
         for track in self._tracks.values():
             track.forget(
-                {start, frame}, self.model.config.memory, reverse=reverse, reliable_only=self.config.motion_aware
+                {start, frame},
+                self._tracker.model.config.memory,
+                reverse=reverse,
+                reliable_only=self.config.motion_aware,
             )
         ids = list(self._tracks)
         known = [
@@ -292,12 +295,12 @@ class VideoSession:
 
     def _result(self, frame: int, ids: list[int], known: Sequence[FrameMemory], *, logits: bool) -> FrameResult:
         low_res = self._tracker.low_res(known)
-        masks = clean_masks(self.model.upscale_masks(low_res, self.size_hw)[0], self.config.clean_area)
+        masks = clean_masks(self.model.processor.upscale_masks(low_res, self.size_hw)[0], self.config.clean_area)
         scores = np.array([one.score for one in known], dtype=np.float32)
         for object_id, encoding, one in zip(ids, encode_masks(masks), known, strict=True):
             self._store.put_result(frame, object_id, StoredResult(encoding["counts"], one.score, one.reverse))
         return FrameResult(
-            frame, tuple(ids), masks, scores, self.model.upscale(low_res, self.size_hw)[0] if logits else None
+            frame, tuple(ids), masks, scores, self.model.processor.upscale(low_res, self.size_hw)[0] if logits else None
         )
 
     # On disk.

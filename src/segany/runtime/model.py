@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.embedding import Feature, feature_array
 from segany.core.errors import ConfigError, ExportError
-from segany.core.preprocessing import Preprocessing
 from segany.imaging.amg import Proposals
-from segany.imaging.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.imaging.processor import ImageProcessor
 from segany.runtime.manifest import is_export, read_manifest
 from segany.runtime.session import Session, open_onnx, open_openvino
 
@@ -41,9 +41,13 @@ class ExportedModel:
 
     Attributes:
         name, encoder_id, pads_boxes, pred_iou_thresh: as of the model that was exported.
+        processor: brings images to the model, and logits to the size of the image.
+        has_memory: whether it tracks objects through video; exported models do not.
         manifest: what else is known of it.
         outputs: names of what the encoder returns, in order.
     """
+
+    has_memory = False
 
     def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
         """Open a folder with what opens one of its files; see the runtimes below."""
@@ -54,7 +58,7 @@ class ExportedModel:
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
         self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
-        self._preprocessing = manifest.preprocessing.value()
+        self.processor = ImageProcessor(manifest.preprocessing.value())
 
     def open(self, name: str) -> Session:
         """A file of the folder, by its name in the manifest: `memory_encoder`, for one.
@@ -67,31 +71,23 @@ class ExportedModel:
         return self._open_file(self._folder / self.manifest.files[name].path)
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        return self._preprocessing
+    def weights_id(self) -> str:
+        """Digest of all files."""
+        digests = sorted(record.sha256 for record in self.manifest.files.values())
+        return "-".join(digest[:16] for digest in digests)
 
     @property
     def low_res_size(self) -> int:
         return self.manifest.low_res_size
 
-    def preprocess(self, image: PixelArray) -> FloatArray:
-        """uint8 [H, W, 3] to the encoder's input [1, 3, S, S]: resize, normalize, pad."""
-        preprocessing = self.preprocessing
-        size = preprocessing.input_size
-        resized = resize_pixels(image, preprocessing)
-        mean, std = (np.array(values, dtype=np.float32) for values in (preprocessing.mean_rgb, preprocessing.std_rgb))
-        pixels = np.zeros((1, 3, size, size), dtype=np.float32)
-        pixels[0, :, : resized.shape[0], : resized.shape[1]] = ((resized - mean) / std).transpose(2, 0, 1)
-        return pixels
-
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
         """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: [C, h, w] first."""
-        results = (self._encoder({"pixels": self.preprocess(image)}) for image in images)
+        results = (self._encoder({"pixels": self.processor.preprocess([image])}) for image in images)
         return [tuple(result[name][0] for name in self.outputs) for result in results]
 
     def predict_low_res(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None,
@@ -122,7 +118,7 @@ class ExportedModel:
 
     def decode(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None = None,
@@ -162,7 +158,7 @@ class ExportedModel:
 
     def propose(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         min_score: float,
@@ -186,9 +182,10 @@ class ExportedModel:
                 done=first + len(good),
             )
 
-    def _inputs(self, features: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    def _inputs(self, features: Sequence[Feature]) -> dict[str, FloatArray]:
         """Features of an embedding, as the files take them."""
-        return {name: np.ascontiguousarray(x[None]) for name, x in zip(self.outputs, features, strict=True)}
+        arrays = (feature_array(feature) for feature in features)
+        return {name: np.ascontiguousarray(array[None]) for name, array in zip(self.outputs, arrays, strict=True)}
 
     @cached_property
     def _shared_image(self) -> Session:
@@ -197,14 +194,6 @@ class ExportedModel:
     @cached_property
     def _proposals(self) -> Session:
         return self.open("proposals")
-
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
-        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
-        return upscale_logits(low_res, self.preprocessing, size_hw)
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
-        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
-        return upscale_masks(low_res, self.preprocessing, size_hw)
 
 
 def _float32(values: npt.ArrayLike) -> FloatArray:

@@ -20,9 +20,9 @@ from segany.core.arrays import IMAGES_AT_ONCE
 from segany.core.errors import TrainingError, check
 from segany.core.files import write_file
 from segany.data.item import TrainingItem
-from segany.models.convert import encoder_id
+from segany.kernels.processor import TensorProcessor
+from segany.models.convert import weights_digest
 from segany.models.promptable import PromptableModel
-from segany.models.sam2.model import Sam2
 
 Precision: TypeAlias = Literal["float16", "float32"]
 
@@ -76,6 +76,7 @@ class EmbeddingStore:
     def __init__(self, folder: Path, model: PromptableModel, precision: Precision = "float16") -> None:
         check(precision in get_args(Precision), f"precision must be 'float16' or 'float32', got {precision!r}.")
         self.model = model
+        self._processor = TensorProcessor(model.preprocessing)
         self.precision = precision
         self.folder = folder / _features_id(model, precision)
         self.counts = StoreCounts()
@@ -142,7 +143,7 @@ class EmbeddingStore:
         self.model.image_encoder.eval()  # in training, batch norms would follow these images
         # Whatever precision the training around it has, the same item has the same features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
-            features = self.model.encode_features(self.model._normalize([item.image for item in items]))
+            features = self.model.encode_features(self._processor.normalize([item.image for item in items], self.model))
             # [B, h, w, C], which is how the encoder's output lies in memory
             batches = [feature.permute(0, 2, 3, 1).float().cpu().numpy() for feature in features]
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
@@ -194,12 +195,10 @@ def _features_id(model: PromptableModel, precision: Precision) -> str:
 
     It is made of the weights as they are now. The id that a model carries is from when it was loaded.
     """
-    digest = hashlib.sha256(encoder_id(model.image_encoder).encode())
-    if isinstance(model, Sam2):  # its features go through two layers of the decoder, and gain an embedding
-        decoder = model.sam_mask_decoder
-        detail = nn.ModuleList([decoder.conv_s0, decoder.conv_s1])
-        digest.update(encoder_id(detail).encode())
-        digest.update(model.no_mem_embed.detach().float().cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for part in model.feature_parts():
+        weights = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        digest.update(weights_digest(weights).encode())
     digest.update(f"{sorted(asdict(model.preprocessing).items())}{model.dtype}{precision}".encode())
     return digest.hexdigest()[:16]
 

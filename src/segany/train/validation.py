@@ -16,8 +16,8 @@ from segany.data.transforms import ItemConfig, make_item
 from segany.evaluate.failures import draw_object, mosaic
 from segany.evaluate.interactive import ClickPlan, click_objects, visible_objects
 from segany.evaluate.scores import evaluate_clicks
-from segany.models.promptable import PromptableModel
 from segany.predict.image import ImagePredictor
+from segany.runtime.torch_model import TorchModel
 from segany.train.sam_recipe import SamRecipe
 
 SCORED = 50
@@ -59,7 +59,7 @@ class ClickScores:
         self._pictured = None if self.data is None or shown == 0 else _spread(self.data, shown)
         self._embeddings: dict[str, Embedding] = {}
 
-    def __call__(self, model: PromptableModel) -> dict[str, float]:
+    def __call__(self, model: TorchModel) -> dict[str, float]:
         """`miou_1`, which decides which checkpoint is the best, `oracle_miou_1` and `box_miou`.
 
         Raises:
@@ -69,7 +69,7 @@ class ClickScores:
             return {}
         return evaluate_clicks(model, self.data, embeddings=self._kept(model)).numbers()
 
-    def pictures(self, model: PromptableModel) -> list[PixelArray]:
+    def pictures(self, model: TorchModel) -> list[PixelArray]:
         """One picture of some objects, each after one click: uint8 [H, W, 3]; none where no object can be shown."""
         if self._pictured is None:
             return []
@@ -86,13 +86,13 @@ class ClickScores:
             tiles.append(draw_object(annotated, index, clicked.mask, caption, clicked.clicks))
         return [mosaic(tiles, "Held-out images after one click")] if tiles else []
 
-    def _kept(self, model: PromptableModel) -> dict[str, Embedding]:
+    def _kept(self, model: TorchModel) -> dict[str, Embedding]:
         """Embeddings that need not be computed anew; none where the image encoder learns."""
-        if any(parameter.requires_grad for parameter in model.image_encoder.parameters()):
+        if any(parameter.requires_grad for parameter in model.module.image_encoder.parameters()):
             return {}
         if not self._embeddings and self.data is not None:
             predictor = ImagePredictor(model)
-            self._embeddings = {one.name: predictor.embed(one.image) for one in _readable(self.data)}
+            self._embeddings = {one.name: predictor.embed(one.image).to_cpu() for one in _readable(self.data)}
         return self._embeddings
 
 

@@ -13,13 +13,13 @@ class FrameFeatures(NamedTuple):
 
     Attributes:
         image: [1, C, h, w], stride 16, without any memory.
-        fine: [1, C / 8, 4h, 4w], for the mask decoder.
-        half: [1, C / 4, 2h, 2w], for the mask decoder.
+        feat_s0: [1, C / 8, 4h, 4w], stride 4, for the mask decoder.
+        feat_s1: [1, C / 4, 2h, 2w], stride 8, for the mask decoder.
     """
 
     image: Tensor
-    fine: Tensor
-    half: Tensor
+    feat_s0: Tensor
+    feat_s1: Tensor
 
 
 class ObjectMasks(NamedTuple):
