@@ -27,7 +27,11 @@ from segany.core.embedding import Embedding
         ({"points_xy": [[10**400, 1]]}, "numbers"),
         ({"points_xy": [[1e39, 1]]}, "finite"),
         ({"points_xy": [[1, 2], [3, 4]], "labels": [[1], [0, 1]]}, "one number a point"),
-        ({"mask_logits": np.zeros((256, 256), dtype=bool)}, "not true and false"),
+        ({"mask_logits": np.zeros((256, 256), dtype=bool)}, "boolean mask at the size of the image as `mask`"),
+        ({"mask": np.zeros((20, 30), dtype=bool)}, "mask is empty"),
+        ({"mask": np.ones((20, 30), dtype=np.uint8)}, r"bool \[H, W\], got uint8 \[20, 30\]"),
+        ({"mask": np.ones((1, 20, 30), dtype=bool)}, r"bool \[H, W\], got bool \[1, 20, 30\]"),
+        ({"mask": np.ones((20, 30), dtype=bool), "mask_logits": np.ones((4, 4))}, "not both"),
         ({"box_xyxy": [1, 2, 3]}, "four numbers"),
         ({"box_xyxy": [5, 1, 5, 9]}, "no area"),
         ({"box_xyxy": [9, 1, 5, 9]}, "no area"),
@@ -70,6 +74,7 @@ def test_prompt_copies_and_freezes_its_arrays() -> None:
         (Prompt(points_xy=[[1, 1]], box_xyxy=[0, 0, 2, 2]), False),
         (Prompt(points_xy=[[1, 1]], mask_logits=np.zeros((4, 4))), False),
         (Prompt(mask_logits=np.zeros((4, 4))), False),
+        (Prompt(points_xy=[[1, 1]], mask=np.ones((4, 4), dtype=np.bool_)), False),
     ],
 )
 def test_prompt_ambiguity(prompt: Prompt, ambiguous: bool) -> None:
@@ -80,6 +85,13 @@ def test_prompt_ambiguity(prompt: Prompt, ambiguous: bool) -> None:
 def test_prompt_outside_the_image(point: tuple[float, float]) -> None:
     with pytest.raises(PromptError, match=r"outside the image, which is 30 wide and 20 high"):
         Prompt(points_xy=[point]).check_fits((20, 30))
+
+
+def test_mask_of_another_size_than_the_image() -> None:
+    prompt = Prompt(mask=np.ones((20, 30), dtype=np.bool_))
+    prompt.check_fits((20, 30))
+    with pytest.raises(PromptError, match=r"mask is 30 wide and 20 high, but the image is 20 wide and 30 high"):
+        prompt.check_fits((30, 20))
 
 
 def test_prompt_on_the_edge_of_the_image_fits() -> None:

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from segany.core.errors import ImageError
-from segany.imaging import image as images_module
 from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image, readable_suffixes
 
 RNG = np.random.default_rng(0)
@@ -186,8 +185,8 @@ def test_float_rounding_is_forgiven() -> None:
 
 
 def test_refuses_other_sources() -> None:
-    with pytest.raises(ImageError, match=r"got bytes"):
-        read_image(b"...")  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"path, bytes, a binary file.*got int"):
+        read_image(7)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"web address.*Download"):
         read_image("https://example.org/a.png")
     with pytest.raises(ImageError, match=r"web address.*not fetched"):
@@ -262,17 +261,20 @@ def test_damaged_files_give_image_errors_only(tmp_path: Path, name: str) -> None
     assert refused >= 6
 
 
-@pytest.mark.parametrize("failure", [RuntimeError, SyntaxError, struct.error])
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [(RuntimeError, "cannot be read: Failed to decode"), (SyntaxError, "not an image"), (struct.error, "not an image")],
+)
 def test_any_error_while_opening_is_an_image_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception], message: str
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
+    def fail(file: IO[bytes], filename: str | bytes) -> Any:
         raise failure("Failed to decode image")
 
-    (tmp_path / "broken.avif").touch()
-    monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(ImageError, match=r"broken\.avif.*cannot be read: Failed to decode"):
-        read_image(tmp_path / "broken.avif")
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    monkeypatch.setitem(Image.OPEN, "GIF", (fail, Image.OPEN["GIF"][1]))
+    with pytest.raises(ImageError, match=rf"broken\.gif.*{message}"):
+        read_image(tmp_path / "broken.gif")
 
 
 def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -281,18 +283,48 @@ def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
         read_image(tmp_path / "pipe.png")
 
 
-def test_slow_opening_holds_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(RGB).save(tmp_path / "image.png")
-    original = Path.open
-    locked = []
+class OneWay(io.RawIOBase):
+    """A binary file that cannot seek, such as a pipe or the body of a response."""
 
-    def watch(self: Path, mode: str = "r") -> IO[Any]:
-        locked.append(images_module._pillow_limit.locked())
-        return original(self, mode)
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
 
-    monkeypatch.setattr(Path, "open", watch)
-    read_image(tmp_path / "image.png")
-    assert locked == [False]
+    def read(self, size: int | None = -1) -> bytes:
+        return self.data.read(size)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "gif", "webp"])
+def test_bytes_and_files_are_images(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(RGB).save(path)
+    data, expected = path.read_bytes(), read_image(path)
+    half_read = io.BytesIO(data)
+    half_read.read(20)
+    with path.open("rb") as file:
+        for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), half_read, OneWay(data), file):
+            np.testing.assert_array_equal(read_image(source), expected)
+            assert not getattr(source, "closed", False)
+
+
+def test_errors_name_bytes_and_files(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    bomb = png_header(20_000, 20_000)
+    with text.open("rb") as binary, text.open(encoding="utf-8") as words:
+        for source, message in [
+            (b"", r"^The image of 0 bytes is empty"),
+            (b"no picture", r"^The image of 10 bytes is not an image.*PNG, JPEG"),
+            (OneWay(b""), r"^The image file is empty"),
+            (binary, r"notes\.txt is not an image"),
+            (words, r"notes\.txt is a file that gives str, not bytes.*binary mode"),
+            (io.StringIO("no picture"), r"gives str, not bytes"),
+            (bomb, r"400,000,000 pixels.*max_pixels"),
+            (png_header(9, 9), r"^The image of \d+ bytes is damaged or truncated"),
+        ]:
+            with pytest.raises(ImageError, match=message):
+                read_image(source)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"^shard\.tar/a\.jpg is not an image"):
+        read_image(b"no picture", name="shard.tar/a.jpg")
 
 
 def test_32_bit_integers_of_8_bit_range_are_ambiguous() -> None:
@@ -321,12 +353,26 @@ def test_pixel_limit_is_an_argument(tmp_path: Path) -> None:
             read_image(source, max_pixels=34)
 
 
-def test_limit_may_be_raised_over_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    path = tmp_path / "image.png"
-    Image.fromarray(RGB).save(path)
-    np.testing.assert_array_equal(read_image(path, max_pixels=DEFAULT_MAX_PIXELS), RGB)
-    assert Image.MAX_IMAGE_PIXELS == 10
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "lzw.tiff", "gif", "bmp", "ppm"])
+def test_pillows_limit_is_neither_met_nor_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Pillow has one limit for the whole process, under which other threads may be opening images."""
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(RGB).save(path, **({"compression": "tiff_lzw"} if suffix == "lzw.tiff" else {}))
+    expected = read_image(path)
+    seen = set()
+
+    class Watching(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            seen.add(Image.MAX_IMAGE_PIXELS)
+            return super().read(size)
+
+    for limit in (10, 20):  # less than half of the pixels, which is an error, and more, which is a warning
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pixels = read_image(Watching(path.read_bytes()), max_pixels=DEFAULT_MAX_PIXELS)
+        np.testing.assert_array_equal(pixels, expected)
+    assert seen == {10, 20}
 
 
 def test_image_id_tells_images_apart() -> None:
