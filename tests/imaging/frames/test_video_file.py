@@ -362,3 +362,10 @@ def test_pixel_aspect_is_that_of_shown_pixels(tmp_path: Path, rotation: int, exp
         assert source.pixel_aspect == expected
     with open_frames(write_video(tmp_path / "square.mp4")) as source:
         assert source.pixel_aspect == 1
+
+
+def test_an_animation_in_webp_is_called_that(tmp_path: Path) -> None:
+    frames = [Image.fromarray(numbered_frame(number)) for number in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(VideoError, match="animation in WebP"):
+        open_frames(tmp_path / "a.webp")

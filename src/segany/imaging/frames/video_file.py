@@ -112,6 +112,12 @@ class VideoFile(FrameSource):
             # Titles and comments are not used, and need not be UTF-8.
             return self._av.open(f"file:{self._path}", container_options=options, metadata_errors="replace")
         except (self._av.error.InvalidDataError, self._av.error.ArgumentError) as error:
+            with self._path.open("rb") as file:
+                head = file.read(12)
+            if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+                raise VideoError(
+                    f"{self._path} is an image or animation in WebP, which is not read as a video. Convert it to mp4."
+                ) from error
             raise VideoError(f"{self._path} is not a video, or it is damaged where it begins.") from error
         except self._av.error.EOFError as error:
             raise VideoError(f"{self._path} has no frames: it ends after its header.") from error
