@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from segany.core.arrays import FloatArray, SizeHW
 from segany.core.errors import ConfigError
+
+MAX_INPUT_SIZE = 16384
+"""Pixels; no model has a larger input."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,17 @@ class Preprocessing:
     std_rgb: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
-        if self.input_size < 1:
-            raise ConfigError(f"input_size must be positive, got {self.input_size}.")
+        if not isinstance(self.input_size, int) or not 1 <= self.input_size <= MAX_INPUT_SIZE:
+            raise ConfigError(f"input_size must be a number of pixels up to {MAX_INPUT_SIZE}, got {self.input_size!r}.")
         if self.resize not in ("longest_side", "square"):
             raise ConfigError(f"resize must be 'longest_side' or 'square', got {self.resize!r}.")
+        for name in ("mean_rgb", "std_rgb"):
+            values = getattr(self, name)
+            is_rgb = (
+                isinstance(values, tuple) and len(values) == 3 and all(isinstance(one, (int, float)) for one in values)
+            )
+            if not is_rgb or not all(map(math.isfinite, values)) or (name == "std_rgb" and min(values) <= 0):
+                raise ConfigError(f"{name} must be three finite numbers, and std_rgb above 0, got {values!r}.")
 
     def resized_hw(self, size_hw: SizeHW) -> SizeHW:
         """Size of the image inside the input, before padding."""
