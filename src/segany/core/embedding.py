@@ -164,9 +164,7 @@ def _checked_features(file: Any, path: Path) -> tuple[FloatArray, ...]:
     """What is stored, once its types and shapes are those of features: no memory is taken for anything else."""
     names = [f"features.{index}" for index in range(len(file.keys()))]
     if not names or len(names) > MAX_FEATURES or set(names) != set(file.keys()):
-        raise EmbeddingError(
-            f"{path} is damaged: it lacks features of an embedding, or holds others. Embed the image again."
-        )
+        raise EmbeddingError(f"{path} is damaged: it lacks features, or holds others. Embed the image again.")
     for name in names:
         stored = file.get_slice(name)
         if stored.get_dtype() not in ("F32", "F16") or not stored.get_shape() or 0 in stored.get_shape():

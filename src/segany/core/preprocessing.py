@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +12,9 @@ from segany.core.errors import ConfigError
 
 MAX_INPUT_SIZE = 16384
 """Pixels; no model has a larger input."""
+
+MAX_MEAN = 1e6
+"""Far beyond the means and deviations of pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,10 @@ class Preprocessing:
             raise ConfigError(f"resize must be 'longest_side' or 'square', got {self.resize!r}.")
         for name in ("mean_rgb", "std_rgb"):
             values = getattr(self, name)
-            is_rgb = (
-                isinstance(values, tuple) and len(values) == 3 and all(isinstance(one, (int, float)) for one in values)
-            )
-            if not is_rgb or not all(map(math.isfinite, values)) or (name == "std_rgb" and min(values) <= 0):
-                raise ConfigError(f"{name} must be three finite numbers, and std_rgb above 0, got {values!r}.")
+            is_rgb = isinstance(values, tuple) and len(values) == 3
+            lowest = 0 if name == "std_rgb" else -MAX_MEAN
+            if not is_rgb or not all(isinstance(one, (int, float)) and lowest < one < MAX_MEAN for one in values):
+                raise ConfigError(f"{name} must be three numbers above {lowest:g}, in units of 0..255, got {values!r}.")
 
     def resized_hw(self, size_hw: SizeHW) -> SizeHW:
         """Size of the image inside the input, before padding."""
