@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from segany.core.prompt import Prompt
     from segany.data.formats.records import MaskRecord, MaskRecords
     from segany.hub.load import load
+    from segany.hub.model_ref import ModelRef
+    from segany.imaging.processor import ImageProcessor
     from segany.models.registry import list_models
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
     from segany.predict.image import ImagePredictor
@@ -60,10 +62,12 @@ _HOMES = {
     "FrameResult": "segany.core.frame_result",
     "ImageError": "segany.core.errors",
     "ImagePredictor": "segany.predict.image",
+    "ImageProcessor": "segany.imaging.processor",
     "MaskPrediction": "segany.core.prediction",
     "MaskRecord": "segany.data.formats.records",
     "MaskRecords": "segany.data.formats.records",
     "MissingExtraError": "segany.core.errors",
+    "ModelRef": "segany.hub.model_ref",
     "OutputError": "segany.core.errors",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
@@ -94,11 +98,13 @@ __all__ = [
     "FrameResult",
     "ImageError",
     "ImagePredictor",
+    "ImageProcessor",
     "InstancesError",
     "MaskPrediction",
     "MaskRecord",
     "MaskRecords",
     "MissingExtraError",
+    "ModelRef",
     "OutputError",
     "Preprocessing",
     "Prompt",

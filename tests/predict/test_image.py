@@ -212,7 +212,7 @@ def test_bytes_and_files_are_embedded_as_paths_are(
     data = path.read_bytes()
     expected = predictor.embed(path)
     for embedding in [*predictor.embed([data, io.BytesIO(data), image]), predictor.embed(data)]:
-        assert embedding.image_id == expected.image_id
+        assert embedding.content_id == expected.content_id
         np.testing.assert_allclose(embedding.features[0], expected.features[0], atol=1e-5)
 
 

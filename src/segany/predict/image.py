@@ -165,7 +165,9 @@ class ImagePredictor:
         """
         model = self.model
         points = [labeled_points(prompt, embedding, pads_boxes=model.pads_boxes) for prompt in prompts]
-        mask_logits = [prompt_mask_logits(prompt, model.preprocessing, model.low_res_size) for prompt in prompts]
+        mask_logits = [
+            prompt_mask_logits(prompt, model.processor.preprocessing, model.low_res_size) for prompt in prompts
+        ]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
             form = (len(points[index][1]), prompt.has_mask, multi[index])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -44,16 +45,20 @@ class ExportedModel:
         processor: brings images to the model, and logits to the size of the image.
         has_memory: whether it tracks objects through video; exported models do not.
         manifest: what else is known of it.
+        folder: where its files are.
+        runtime, device: what runs it, and on what; None is the runtime's choice.
         outputs: names of what the encoder returns, in order.
     """
 
     has_memory = False
+    runtime: RuntimeName
+    device: str | None
 
     def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
         """Open a folder with what opens one of its files; see the runtimes below."""
         manifest = read_manifest(folder)
         manifest.verify(folder)
-        self.manifest, self._folder, self._open_file = manifest, folder, open_file
+        self.manifest, self.folder, self._open_file = manifest, folder, open_file
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
@@ -67,8 +72,14 @@ class ExportedModel:
             ExportError: there is none of that name, or the runtime cannot run it.
         """
         if name not in self.manifest.files:
-            raise ExportError(f"{self._folder} has no {name}: its manifest lists none. Export the model again.")
-        return self._open_file(self._folder / self.manifest.files[name].path)
+            raise ExportError(f"{self.folder} has no {name}: its manifest lists none. Export the model again.")
+        return self._open_file(self.folder / self.manifest.files[name].path)
+
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the names and digests of all files."""
+        lines = sorted(f"{record.path} {record.sha256} {record.data_sha256}" for record in self.manifest.files.values())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
     def weights_id(self) -> str:
@@ -220,6 +231,7 @@ class OnnxModel(ExportedModel):
             ConfigError: the device is not there.
             MissingExtraError: ONNX Runtime is not installed.
         """
+        self.runtime, self.device = "onnx", device
         super().__init__(Path(folder), lambda path: open_onnx(path, device))
 
 
@@ -247,6 +259,7 @@ class OpenVinoModel(ExportedModel):
             # A decoder in bfloat16 gains ten milliseconds and costs more of the masks than the encoder does.
             return open_openvino(path, device, arithmetic if path.stem == "encoder" else "f32")
 
+        self.runtime, self.device = "openvino" if arithmetic == "f32" else "openvino-bf16", device
         super().__init__(Path(folder), open_file)
         if arithmetic != "f32":
             self.encoder_id = f"{self.encoder_id}-{arithmetic}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -49,8 +50,17 @@ class TorchModel:
 
     @property
     def weights_id(self) -> str:
-        """Digest of all weights as they are now."""
+        """A short digest of all weights as they are now; see `weights_digest`."""
         return weights_digest(self.module.state_dict())
+
+    @property
+    def weights_sha256(self) -> str:
+        """The sha256 of the names, shapes, dtypes and values of all weights as they are now."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @property
     def pads_boxes(self) -> bool:
