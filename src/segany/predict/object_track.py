@@ -11,7 +11,7 @@ import numpy as np
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import PromptError
 from segany.core.prompt import Prompt
-from segany.models.sam2.memory_bank import MemoryPlan, plan_memory
+from segany.models.sam2.memory_bank import MemorySelection, select_memory
 from segany.models.sam2.tracking import ObjectMemory
 from segany.predict.motion import MEMORY_IOU, Motion
 
@@ -87,7 +87,7 @@ class ObjectTrack:
         """What a frame attends to."""
         conditioning = {index: one for index, one in self.conditioning.items() if index != frame}
         tracked = {index: one for index, one in self.tracked.items() if index != frame}
-        plan = plan_memory(frame, conditioning, tracked, config, reverse=reverse, frames_count=frames_count)
+        plan = select_memory(frame, conditioning, tracked, config, reverse=reverse, frames_count=frames_count)
         if reliable_only:
             plan = self._reliable_plan(plan, frame, config, reverse=reverse)
         known = {**tracked, **conditioning}
@@ -99,15 +99,15 @@ class ObjectTrack:
             times=tuple(time for _, time in plan.pointers),
         )
 
-    def _reliable_plan(self, plan: MemoryPlan, frame: int, config: MemoryConfig, *, reverse: bool) -> MemoryPlan:
+    def _reliable_plan(self, plan: MemorySelection, frame: int, config: MemoryConfig, *, reverse: bool) -> MemorySelection:
         """The plan with the latest frames in which the object was seen well, and the very last one."""
         conditioning = tuple(pair for pair in plan.masks if pair[0] in self.conditioning)
         direction = -1 if reverse else 1
         latest = [index for index in self._reliable(frame, reverse=reverse) if index != frame - direction]
         if frame - direction in self.tracked:
             latest.insert(0, frame - direction)
-        slots = tuple((index, slot) for slot, index in enumerate(latest[: config.slots - 1]))
-        return MemoryPlan(conditioning + slots, plan.pointers)
+        slots = tuple((index, slot) for slot, index in enumerate(latest[: config.num_maskmem - 1]))
+        return MemorySelection(conditioning + slots, plan.pointers)
 
     def _reliable(self, frame: int, *, reverse: bool) -> list[int]:
         """Tracked frames before one, in the direction of tracking, that are worth remembering; the latest first."""
@@ -119,13 +119,13 @@ class ObjectTrack:
         """Drop what no frame near those given will attend to, nor a correction of one needs."""
         whole = set(self.prompts)
         for frame in near:
-            whole.update(index for index in self.tracked if abs(index - frame) <= config.slots * config.stride)
+            whole.update(index for index in self.tracked if abs(index - frame) <= config.num_maskmem * config.temporal_stride)
             if reliable_only:
-                whole.update(self._reliable(frame, reverse=reverse)[: config.slots])
+                whole.update(self._reliable(frame, reverse=reverse)[: config.num_maskmem])
         for index, one in list(self.tracked.items()):
             if index in whole:
                 continue
-            if all(abs(index - frame) > config.max_pointers for frame in near):
+            if all(abs(index - frame) > config.max_obj_ptrs for frame in near):
                 del self.tracked[index]
             elif one.memory is not None:
                 self.tracked[index] = replace(one, memory=None, low_res=None)
