@@ -76,7 +76,9 @@ def track(model: Sam2, banks: list[Bank], frame: int, *, reverse: bool) -> None:
     if not tracked_banks:
         return
     image = features(model, frame)
-    conditioned = model.attend_memory(image, [bank.gather_memory(model, frame, reverse=reverse) for bank in tracked_banks])
+    conditioned = model.attend_memory(
+        image, [bank.gather_memory(model, frame, reverse=reverse) for bank in tracked_banks]
+    )
     masks = model.decode_frame(image, conditioned).best()
     for index, bank in enumerate(tracked_banks):
         bank.remember(model, frame, image, ObjectMasks(*(part[index : index + 1] for part in masks)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from typing import Protocol as Interface
@@ -11,6 +11,7 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.progress import ProgressCallback, ProgressEvent
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
@@ -18,11 +19,8 @@ from segany.evaluate.protocol import Numbers, Protocol, Record, Share
 from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.video import VideoPredictor
-    from segany.predict.video_session import VideoSession
-
-Progress = Callable[[int, int | None], None]
-"""Told how many of how many frames are done; None where it is not known how many there are."""
 
 
 class AnnotatedVideo(Interface):
@@ -68,7 +66,7 @@ class Videos:
 
 
 def track_objects(
-    predictor: VideoPredictor, video: AnnotatedVideo, progress: Progress | None = None
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: ProgressCallback | None = None
 ) -> dict[int, TrackScores]:
     """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
 
@@ -78,7 +76,7 @@ def track_objects(
     Args:
         predictor: the model.
         video: what to track.
-        progress: told of the frames.
+        progress: called after each frame, with the unit "frames".
 
     Returns:
         The scores of each object; without any frames where it is only seen in the first or the last.
@@ -128,10 +126,10 @@ def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rl
 
 
 def _track(
-    session: VideoSession,
+    session: FileVideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
     first = min(appearing)
@@ -169,9 +167,9 @@ class VideoProtocol(Protocol):
     name: ClassVar[str] = "video"
 
     def measure(self, subject: VideoSubject, progress: Share | None = None) -> list[Record]:
-        def tell(done: int, total: int | None) -> None:
-            if progress is not None and total:
-                progress(done / total)
+        def tell(event: ProgressEvent) -> None:
+            if progress is not None and event.total:
+                progress(event.done / event.total)
 
         scores = track_objects(subject.predictor, subject.video, tell)
         return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]

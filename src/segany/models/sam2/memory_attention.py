@@ -81,7 +81,9 @@ class MemoryAttentionLayer(nn.Module):
         self.norm3 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int) -> Tensor:
-        return self.forward_cross_attn(self.forward_self_attn(x, rotations), keys, values, rotations, num_k_exclude_rope)
+        return self.forward_cross_attn(
+            self.forward_self_attn(x, rotations), keys, values, rotations, num_k_exclude_rope
+        )
 
     def forward_self_attn(self, x: Tensor, rotations: Rotations) -> Tensor:
         """Self-attention of the frame [O, T, C]."""
