@@ -272,6 +272,11 @@ def test_a_mask_is_a_prompt(session: FileVideoSession) -> None:
     assert overlap > 0.9
     assert len(list(session.propagate())) == COUNT
     assert not session.prompt(0, 2, np.zeros(SIZE_HW, dtype=bool)).masks.any()
+    np.testing.assert_array_equal(session.prompt(0, 3, Prompt(mask=mask)).masks, answer.masks)
+    refined = session.prompt(0, 4, Prompt(points_xy=[[70, 30]], mask=mask))
+    assert (refined.masks != answer.masks).any()
+    with pytest.raises(PromptError, match="size"):
+        session.prompt(0, 5, Prompt(mask=mask[:40]))
 
 
 def test_clearing_and_removing(session: FileVideoSession) -> None:
@@ -439,8 +444,7 @@ def test_a_full_disk_is_an_error_of_its_own(scratch: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size, limits[1]))  # as a full disk, for this process
     try:
         with pytest.raises(OutputError, match="could not be written"):
-            for frame in range(20):
-                store.put(frame, instances)
+            [store.put(frame, instances) for frame in range(20)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         store.close()
@@ -507,7 +511,7 @@ def test_motion_decides_among_candidates(model: Sam2, monkeypatch: pytest.Monkey
         (lambda s: (s.prompt(0, 1, CLICK), s.propagate(4, end=2)), PromptError, "never reaches frame 2"),
         (lambda s: (s.prompt(0, 1, CLICK), s.propagate(direction="up")), PromptError, "forward, backward or both"),
         (lambda s: s.prompt(0, -1, CLICK), PromptError, "must not be negative, got -1"),
-        (lambda s: s.prompt(0, 1, Prompt(mask_logits=np.zeros((16, 16)))), PromptError, r"must be \[64, 64\]"),
+        (lambda s: s.prompt(0, 1, Prompt(mask_logits=np.zeros((16, 16)))), PromptError, r"takes \[64, 64\]"),
     ],
 )
 def test_mistakes(session: FileVideoSession, mistake, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]

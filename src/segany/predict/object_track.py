@@ -188,7 +188,7 @@ def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt) -> Prompt:
         points = earlier.points_xy if points is None else np.concatenate([earlier.points_xy, points])
         labels = earlier.labels if labels is None else np.concatenate([earlier.labels, labels])
     box = earlier.box_xyxy if prompt.box_xyxy is None else prompt.box_xyxy
-    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits)
+    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits, mask=prompt.mask)
 
 
 def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
@@ -201,9 +201,3 @@ def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
         )
     copy: BoolArray = given.copy()
     return copy
-
-
-def check_mask_size(prompt: Prompt, side: int) -> None:
-    """Raise `PromptError` where the mask logits of a prompt are not [side, side]."""
-    if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
-        raise PromptError(f"mask_logits must be [{side}, {side}] for this model, got {list(prompt.mask_logits.shape)}.")

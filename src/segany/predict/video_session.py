@@ -22,7 +22,6 @@ from segany.predict.object_track import (
     FrameMemory,
     ObjectTrack,
     PreviousOutput,
-    check_mask_size,
     checked_mask,
     join_prompts,
 )
@@ -118,12 +117,12 @@ class VideoSession(abc.ABC):
         """Prompt an object on any frame, at any time.
 
         Further points on the same frame are added to the earlier ones, a further box replaces the earlier one, and
-        the previous mask is used as a prompt too. A mask replaces all prompts of the frame.
+        the previous mask is used as a prompt too. A mask alone replaces all prompts of the frame, and is the result.
 
         Args:
             frame: number of the frame.
             object_id: a number of your choice from 0; a new one adds an object.
-            prompt: points, a box or both; or a mask, bool [H, W] at the size of the video.
+            prompt: points, a box, a mask or any of these; or a mask alone, bool [H, W] at the size of the video.
             category: the class of the object; by default what an earlier prompt gave.
 
         Returns:
@@ -144,10 +143,16 @@ class VideoSession(abc.ABC):
             category = category or track.category
             self._check_category(object_id, category)
             previous = self._previous_output(frame, object_id, track)
+            if (
+                isinstance(prompt, Prompt)
+                and prompt.mask is not None
+                and prompt.points_xy is None
+                and prompt.box_xyxy is None
+            ):
+                prompt = prompt.mask
             if isinstance(prompt, Prompt):
                 prompt = join_prompts(track.prompts.get(frame), prompt)
                 prompt.check_fits(self.size_hw)
-                check_mask_size(prompt, self.model.low_res_size)
                 context = self._context(frame)
                 memory = self._tracker.predict_prompted_frame(features, context, track, prompt, previous)
             else:

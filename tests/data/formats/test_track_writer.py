@@ -117,6 +117,56 @@ def test_coco_video(tmp_path: Path, order: str) -> None:
     assert second["scores"] == [3, 3, -3, -3, 3, 3]
 
 
+def test_categories_of_objects_are_in_coco_video(tmp_path: Path) -> None:
+    """An object has the category of its latest frame that has one; objects without one have "object"."""
+    dog, cat = Category(3, "dog", "animal"), Category(7, "cat", "animal")
+
+    def written(*frames: Instances) -> tuple[list, list]:
+        with open_frames(frames_of()) as source, TrackWriter(source, tmp_path, "clip", ("coco-video",)) as writer:
+            for frame, instances in enumerate(frames):
+                writer.add(FrameResult(frame, instances))
+        content = json.loads((tmp_path / "clip_coco_video.json").read_text())
+        return [item["category_id"] for item in content["annotations"]], content["categories"]
+
+    plain = result_at(0).instances
+    categories = [
+        {"id": 3, "name": "dog", "supercategory": "animal"},
+        {"id": 7, "name": "cat", "supercategory": "animal"},
+    ]
+    other = {"id": 1, "name": "object", "supercategory": "object"}
+    assert written(plain) == ([1, 1], [other])
+    assert written(plain.with_categories([7, 3], [dog, cat])) == ([7, 3], categories)
+    assert written(plain.with_categories([3, 3], [dog]), plain.with_categories([-1, 7], [cat])) == ([3, 7], categories)
+    assert written(plain.with_categories([3, -1], [dog])) == ([3, 1], [other, categories[0]])
+    assert written(plain.with_categories([0, -1], [Category(0, "object")])) == (
+        [0, 0],
+        [{"id": 0, "name": "object", "supercategory": ""}],
+    )
+
+
+def test_a_later_result_replaces_that_of_the_same_object(tmp_path: Path) -> None:
+    with open_frames(frames_of()) as source, TrackWriter(source, tmp_path, "clip", ("npz", "masks-png")) as writer:
+        writer.add(result_at(1, (2, 1)))
+        writer.add(FrameResult.from_masks(1, (2, 5), np.stack([mask_at(4, 2), mask_at(5, 5)]), [7.0, 8.0]))
+    with np.load(tmp_path / "clip_tracks.npz") as arrays:
+        assert arrays["object_ids"].tolist() == [1, 2, 5]
+        assert arrays["scores"].tolist() == [[3, 7, 8]]
+        assert np.array_equal(arrays["masks"], [[mask_at(1, 1), mask_at(4, 2), mask_at(5, 5)]])
+    with Image.open(tmp_path / "clip_masks/00001.png") as picture:
+        assert set(np.unique(picture)) == {0, 1, 2, 5}
+
+
+def test_instances_without_scores_can_be_written(tmp_path: Path) -> None:
+    with (
+        open_frames(frames_of()) as source,
+        TrackWriter(source, tmp_path, "clip", ("coco-video", "masks-png")) as writer,
+    ):
+        writer.add(FrameResult(0, Instances.from_masks(mask_at(0, 1), object_ids=[1])))
+    content = json.loads((tmp_path / "clip_coco_video.json").read_text(), parse_constant=pytest.fail)
+    assert content["annotations"][0]["scores"][0] is None
+    assert content["annotations"][0]["areas"][0] == 120
+
+
 def test_frames_without_results(tmp_path: Path) -> None:
     write(tmp_path, ("sav", "coco-video", "npz"), [2, 3])
     sav = json.loads((tmp_path / "clip_sav.json").read_text())
