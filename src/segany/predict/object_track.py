@@ -179,20 +179,37 @@ class ObjectTrack:
             self.conditioning = {index: self.tracked.pop(index) for index in self.prompts if index in self.tracked}
 
 
-def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt) -> Prompt:
-    """Join the prompts of one frame: earlier points before new ones; a new box replaces the earlier one."""
+def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt | BoolArray, size_hw: SizeHW) -> Prompt | BoolArray:
+    """Join the prompts of one frame: earlier points before new ones; a new box replaces the earlier one.
+
+    Args:
+        earlier: prompts of the frame before.
+        prompt: the new one.
+        size_hw: size of the video.
+
+    Returns:
+        Points, a box and a mask as a `Prompt`; or a mask alone, bool [H, W], which replaces all earlier prompts.
+
+    Raises:
+        PromptError: the prompt does not fit the video.
+    """
+    if not isinstance(prompt, Prompt):
+        return _checked_mask(prompt, size_hw)
+    prompt.check_fits(size_hw)
+    points, labels, box = prompt.points_xy, prompt.labels, prompt.box_xyxy
+    if points is None and box is None and prompt.mask is not None:
+        return prompt.mask
     if not isinstance(earlier, Prompt):
         return prompt
-    points, labels = prompt.points_xy, prompt.labels
     if earlier.points_xy is not None and earlier.labels is not None:
         points = earlier.points_xy if points is None else np.concatenate([earlier.points_xy, points])
         labels = earlier.labels if labels is None else np.concatenate([earlier.labels, labels])
-    box = earlier.box_xyxy if prompt.box_xyxy is None else prompt.box_xyxy
+    box = earlier.box_xyxy if box is None else box
     return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits, mask=prompt.mask)
 
 
-def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
-    """A copy of a mask prompt, bool [H, W]. Raises `PromptError` where it is not of that dtype and size."""
+def _checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
+    """A copy of a mask prompt. Raises `PromptError` where it is not bool [H, W] at the size of the video."""
     given = np.asarray(mask)
     if given.dtype != np.bool_ or given.shape != size_hw:
         raise PromptError(

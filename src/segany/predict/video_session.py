@@ -22,7 +22,6 @@ from segany.predict.object_track import (
     FrameMemory,
     ObjectTrack,
     PreviousOutput,
-    checked_mask,
     join_prompts,
 )
 from segany.predict.session_store import SessionStore
@@ -143,23 +142,14 @@ class VideoSession(abc.ABC):
             category = category or track.category
             self._check_category(object_id, category)
             previous = self._previous_output(frame, object_id, track)
-            if (
-                isinstance(prompt, Prompt)
-                and prompt.mask is not None
-                and prompt.points_xy is None
-                and prompt.box_xyxy is None
-            ):
-                prompt = prompt.mask
-            if isinstance(prompt, Prompt):
-                prompt = join_prompts(track.prompts.get(frame), prompt)
-                prompt.check_fits(self.size_hw)
+            whole = join_prompts(track.prompts.get(frame), prompt, self.size_hw)
+            if isinstance(whole, Prompt):
                 context = self._context(frame)
-                memory = self._tracker.predict_prompted_frame(features, context, track, prompt, previous)
+                memory = self._tracker.predict_prompted_frame(features, context, track, whole, previous)
             else:
-                prompt = checked_mask(prompt, self.size_hw)
-                memory = self._tracker.use_mask_prompt(features, prompt)
+                memory = self._tracker.use_mask_prompt(features, whole)
             result = self._result(frame, {object_id: memory}, {object_id: category}, logits=False)
-            track.prompts[frame], track.category = prompt, category
+            track.prompts[frame], track.category = whole, category
             track.motion.restart(memory.low_res)
             if previous.was_tracked and not self.config.remember_corrections:
                 track.tracked[frame] = memory
