@@ -18,7 +18,7 @@ from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW
 from segany.core.boxes import nms
 from segany.core.columns import box_column, check_categories, column, id_column, score_column, source_column
 from segany.core.errors import ConfigError, InstancesError
-from segany.core.instance import NO_ID, Category, Instance, Source
+from segany.core.instance import Category, Instance, Source
 from segany.core.label_map import LabelArray, fill_nearest, paint_labels
 from segany.core.polygons import Polygon
 from segany.core.rle import Rle, box_xyxy, decode_mask, encode_masks, mask_area, mask_nms, run_lengths
@@ -350,17 +350,16 @@ class Instances(Sequence[Instance]):
         if by not in ("box", "mask"):
             raise ConfigError(f"by must be 'box' or 'mask', got {by!r}.")
         scores = np.nan_to_num(self.scores, nan=-np.inf)
-        groups = np.unique(self.category_ids) if per_category else np.array([NO_ID])
-        kept: list[int] = []
-        for group in groups:
-            members = np.flatnonzero(self.category_ids == group) if per_category else np.arange(len(self))
+        groups = self.category_ids if per_category else np.zeros(len(self), dtype=np.int64)
+        kept = np.zeros(0, dtype=np.int64)
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
             if by == "box":
                 chosen = nms(self.boxes_xyxy[members], scores[members], iou_thresh)
             else:
-                chosen = mask_nms([self.rle(int(i)) for i in members], scores[members], iou_thresh)
-            kept.extend(members[chosen].tolist())
-        order = np.array(kept, dtype=np.int64)
-        return self[order[np.argsort(-scores[order], kind="stable")]]
+                chosen = mask_nms([self.rle(index) for index in members.tolist()], scores[members], iou_thresh)
+            kept = np.append(kept, members[chosen])
+        return self[kept].sorted_by_score()
 
     # Other forms.
 

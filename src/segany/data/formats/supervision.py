@@ -65,7 +65,9 @@ def from_supervision(detections: Any, size_hw: SizeHW | None = None, source: Sou
     if detections.class_id is not None:
         for row, category_id in enumerate(np.asarray(detections.class_id).tolist()):
             if category_id != NO_ID:
-                categories.setdefault(category_id, Category(category_id, str(category_id if names is None else names[row])))
+                categories.setdefault(
+                    category_id, Category(category_id, str(category_id if names is None else names[row]))
+                )
     return Instances.from_masks(
         np.asarray(detections.mask, dtype=np.bool_),
         boxes_xyxy=detections.xyxy,

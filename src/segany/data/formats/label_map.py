@@ -1,19 +1,26 @@
-"""Masks that come as pictures: label maps, in which every value is an object, and pictures of one mask."""
+"""Masks as pictures: label maps, in which every value is an object, the names of values, and pictures of one mask."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from segany.core.arrays import BoolArray
+from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.files import path_errors
+from segany.core.instance import NO_ID, Category
+from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
 from segany.core.rle import Rle, encode_masks
-from segany.data.annotations import encode_runs
+from segany.data.annotations import encode_runs, read_json
+from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
+from segany.data.item import AnnotatedImage
 from segany.imaging.components import find_components
 from segany.imaging.image import DEFAULT_MAX_PIXELS, readable_formats
 
@@ -28,6 +35,118 @@ MAX_OBJECTS = 5000
 """A picture of more values is no label map but a photograph."""
 
 _LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
+
+
+NAME_FILES = ("labels.json", "classes.txt")
+"""Files beside label maps that name their values; the first that is there counts."""
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What the values of label maps stand for.
+
+    Attributes:
+        categories: the class of each value that has one.
+        object_ids: the object id of each value that has one.
+    """
+
+    categories: Mapping[int, Category]
+    object_ids: Mapping[int, int]
+
+    @classmethod
+    def none(cls) -> LabelNames:
+        """Of values without names."""
+        return cls({}, {})
+
+    @classmethod
+    def read(cls, path: Path) -> LabelNames:
+        """Read a file of names.
+
+        Args:
+            path: JSON from value to name, `{"1": "cat"}`, or to `{"name", "id", "supercategory", "object_id"}` as
+                `encode_label_map` writes it; or text with a name a line, the first that of value 0, the background.
+                Without an `id`, that of a category is the lowest value of its name.
+
+        Raises:
+            DataError: it cannot be read, or is of another form.
+        """
+        if path.suffix.lower() == ".txt":
+            with path_errors(path, DataError):
+                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            entries: Any = {value: line.strip() for value, line in enumerate(lines) if line.strip()}
+        else:
+            entries = read_json(path)
+        try:
+            facts = {
+                int(value): {"name": entry} if isinstance(entry, str) else dict(entry)
+                for value, entry in (entries.items() if isinstance(entries, dict) else enumerate(entries))
+            }
+            return cls._of_facts(facts)
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f'{path} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
+            ) from error
+
+    @classmethod
+    def _of_facts(cls, facts: Mapping[int, Mapping[str, Any]]) -> LabelNames:
+        ids: dict[str, int] = {}
+        categories = {}
+        for value, fact in sorted(facts.items()):
+            if value and "name" in fact:
+                number = int(fact.get("id", ids.setdefault(fact["name"], value)))
+                categories[value] = Category(number, str(fact["name"]), str(fact.get("supercategory", "")))
+        return cls(categories, {value: int(fact["object_id"]) for value, fact in facts.items() if "object_id" in fact})
+
+    @classmethod
+    def beside(cls, folders: Iterable[Path]) -> LabelNames:
+        """The names in the first of `NAME_FILES` that any of some folders has; none where there is no such file."""
+        files = (folder / name for folder in folders for name in NAME_FILES)
+        found = next((file for file in files if file.is_file()), None)
+        return cls.none() if found is None else cls.read(found)
+
+    def to_instances(self, masks: Mapping[int, Rle], size_hw: SizeHW) -> Instances:
+        """Masks by value as instances with their categories and object ids.
+
+        Raises:
+            InstancesError: a mask is of another size, or two categories have one id.
+        """
+        by_id = {category.id: category for category in self.categories.values()}
+        category_of = {value: category.id for value, category in self.categories.items()}
+        return Instances.from_rles(
+            masks.values(),
+            size_hw,
+            category_ids=np.array([category_of.get(value, NO_ID) for value in masks], dtype=np.int64),
+            categories=[by_id[number] for number in sorted(by_id)],
+            object_ids=np.array([self.object_ids.get(value, NO_ID) for value in masks], dtype=np.int64),
+        )
+
+
+def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
+    """A PNG of 16 bits, or a NumPy file of 32 where the labels need them: 0 for none, i + 1 for the i-th instance.
+
+    Where instances have classes or object ids, a JSON file of the same name has them by value; see `LabelNames`.
+    """
+    instances = annotated.instances
+    labels = instances.to_label_map(options.label_order, fill=options.label_fill)
+    if len(instances) <= np.iinfo(np.uint16).max:
+        yield "_labels.png", png_bytes(labels.astype(np.uint16))
+    else:
+        buffer = io.BytesIO()
+        np.save(buffer, labels)
+        yield "_labels.npy", buffer.getvalue()
+    facts: dict[str, dict[str, Any]] = {}
+    for value, instance in enumerate(instances, start=1):
+        fact: dict[str, Any] = {}
+        if instance.category is not None:
+            fact = {"name": instance.category.name, "id": instance.category.id}
+            if instance.category.supercategory:
+                fact["supercategory"] = instance.category.supercategory
+        if instance.object_id != NO_ID:
+            fact["object_id"] = instance.object_id
+        if fact:
+            facts[str(value)] = fact
+    if facts:
+        yield "_labels.json", json_bytes(facts)
 
 
 def read_objects(source: Path | bytes, what: str, objects: Objects = "values") -> dict[int, Rle]:
