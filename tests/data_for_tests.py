@@ -15,6 +15,7 @@ from PIL import Image
 
 from segany.core.arrays import BoolArray, PixelArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.instances import Instances
 from segany.core.rle import Rle, encode_masks
 from segany.data.item import AnnotatedImage
 
@@ -94,4 +95,6 @@ class Shapes:
             raise DataError(f"image {index} is damaged")
         image = np.full((6, 8, 3), index, dtype=np.uint8)
         masks = [] if index in self.without_masks else [block((6, 8), 0, 0, 2, 3), block((6, 8), 3, 4, 6, 8)]
-        return AnnotatedImage(self.names[index], image, tuple(rle(mask) for mask in masks))
+        return AnnotatedImage(
+            self.names[index], image, Instances.from_masks(np.reshape(masks, (-1, 6, 8)).astype(np.bool_))
+        )

@@ -40,7 +40,7 @@ def test_all_forms_of_masks(tmp_path: Path) -> None:
     assert dataset.names == ("000000000001",)
     read = dataset.read(0)
     np.testing.assert_array_equal(read.image, picture(SIZE_HW))
-    np.testing.assert_array_equal([read.mask(index) for index in range(3)], [MASK] * 3)
+    np.testing.assert_array_equal([read.instances.mask(index) for index in range(3)], [MASK] * 3)
 
 
 def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> N
     save(tmp_path / "val2017" / f"{2:012d}.png", picture(SIZE_HW))
     dataset = CocoDataset(path)
     assert dataset.names == ("000000000002",)
-    assert len(dataset.read(0)) == 1
+    assert len(dataset.read(0).instances) == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> N
 def test_usual_places_of_images(tmp_path: Path, place: str) -> None:
     path = dataset_file(tmp_path, [image(1)], [annotation(1, [POLYGON])])
     save(tmp_path / place / f"{1:012d}.png", picture(SIZE_HW))
-    assert len(CocoDataset(path).read(0)) == 1
+    assert len(CocoDataset(path).read(0).instances) == 1
 
 
 def test_lvis_says_where_images_are_by_address(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_folder_of_images_given(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "deep" / "er" / "été.png", picture(SIZE_HW))
     dataset = CocoDataset(path, tmp_path / "elsewhere")
     assert dataset.names == ("deep/er/été",)
-    assert len(dataset.read(0)) == 1
+    assert len(dataset.read(0).instances) == 1
     with pytest.raises(DataError, match=r"No image of .* Looked in .*annotations"):
         CocoDataset(path)
 

@@ -28,18 +28,20 @@ def test_label_maps(tmp_path: Path) -> None:
     assert dataset.names == ("b", "sub/a")
     for index in range(2):
         read = dataset.read(index)
-        np.testing.assert_array_equal([read.mask(0), read.mask(1)], TWO)
+        np.testing.assert_array_equal([read.instances.mask(0), read.instances.mask(1)], TWO)
 
 
 def test_objects(tmp_path: Path) -> None:
     save(tmp_path / "img" / "a.png", picture(SIZE_HW))
     save(tmp_path / "GT" / "a.png", LABELS)
-    assert len(MaskFolder(tmp_path).read(0)) == 2
-    np.testing.assert_array_equal(MaskFolder(tmp_path, "foreground").read(0).mask(0), LABELS == 5)  # 1 is below half
+    assert len(MaskFolder(tmp_path).read(0).instances) == 2
+    np.testing.assert_array_equal(
+        MaskFolder(tmp_path, "foreground").read(0).instances.mask(0), LABELS == 5
+    )  # 1 is below half
     save(tmp_path / "GT" / "a.png", np.where(LABELS, 255, 0).astype(np.uint8))
-    assert len(MaskFolder(tmp_path).read(0)) == 1
+    assert len(MaskFolder(tmp_path).read(0).instances) == 1
     parts = MaskFolder(tmp_path, "parts").read(0)
-    np.testing.assert_array_equal([parts.mask(0), parts.mask(1)], TWO)
+    np.testing.assert_array_equal([parts.instances.mask(0), parts.instances.mask(1)], TWO)
     with pytest.raises(ConfigError, match="objects must be"):
         MaskFolder(tmp_path, "value")  # type: ignore[arg-type]
 
@@ -51,7 +53,7 @@ def test_a_picture_an_object(tmp_path: Path) -> None:
         save(tmp_path / "masks" / "a" / f"{number}.png", mask.astype(np.uint8) * np.uint8(255))
     save(tmp_path / "masks" / "a" / "2.png", np.zeros(SIZE_HW, np.uint8))
     read = MaskFolder(tmp_path).read(0)
-    np.testing.assert_array_equal([read.mask(index) for index in range(len(read))], overlapping)
+    np.testing.assert_array_equal([read.instances.mask(index) for index in range(len(read.instances))], overlapping)
 
 
 def test_folders_of_any_name(tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_folders_of_any_name(tmp_path: Path) -> None:
     save(tmp_path / "x" / "y" / "NORMAL" / "a.png", LABELS)  # inside of the other folder
     dataset = MaskFolder(tmp_path / "x", masks=tmp_path / "x" / "y")
     assert dataset.names == ("NORMAL/a",)
-    assert len(dataset.read(0)) == 2
+    assert len(dataset.read(0).instances) == 2
 
 
 def test_what_is_left_alone(tmp_path: Path) -> None:

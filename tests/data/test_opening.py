@@ -84,7 +84,7 @@ def test_layouts_are_recognized(tmp_path: Path, write: Callable[[Path], None], k
     dataset = open_dataset(tmp_path)
     assert isinstance(dataset, kind)
     assert len(dataset) == len(dataset.names) == 1
-    np.testing.assert_array_equal(dataset.read(0).mask(0), MASK)
+    np.testing.assert_array_equal(dataset.read(0).instances.mask(0), MASK)
 
 
 def test_files_and_patterns(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_layout_can_be_forced(tmp_path: Path) -> None:
     save(tmp_path / "masks" / "a.png", LABELS)
     assert isinstance(open_dataset(tmp_path), CocoDataset)
     assert isinstance(open_dataset(tmp_path, "masks"), MaskFolder)
-    with pytest.raises(ConfigError, match="layout must be one of sa1b, coco, masks, videos, shards, got 'yolo'"):
-        open_dataset(tmp_path, "yolo")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="layout must be one of sa1b, coco, yolo, masks, videos, shards, got 'voc'"):
+        open_dataset(tmp_path, "voc")  # type: ignore[arg-type]
 
 
 def test_several_datasets(tmp_path: Path) -> None:
