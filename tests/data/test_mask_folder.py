@@ -35,9 +35,8 @@ def test_objects(tmp_path: Path) -> None:
     save(tmp_path / "img" / "a.png", picture(SIZE_HW))
     save(tmp_path / "GT" / "a.png", LABELS)
     assert len(MaskFolder(tmp_path).read(0).instances) == 2
-    np.testing.assert_array_equal(
-        MaskFolder(tmp_path, "foreground").read(0).instances.mask(0), LABELS == 5
-    )  # 1 is below half
+    foreground = MaskFolder(tmp_path, "foreground").read(0)
+    np.testing.assert_array_equal(foreground.instances.mask(0), LABELS == 5)  # 1 is below half
     save(tmp_path / "GT" / "a.png", np.where(LABELS, 255, 0).astype(np.uint8))
     assert len(MaskFolder(tmp_path).read(0).instances) == 1
     parts = MaskFolder(tmp_path, "parts").read(0)
