@@ -110,6 +110,8 @@ def test_concatenating_what_does_not_go_together(instances: Instances) -> None:
         Instances.concatenate([])
     with pytest.raises(InstancesError, match="columns that others lack: crop_box_xyxy, point_xy"):
         Instances.concatenate([instances, Instances.from_masks(mask)])
+    mixed = Instances.concatenate([instances, Instances.from_masks(mask)], drop_unshared=True)
+    assert (len(mixed), mixed.columns) == (6, {})
     with pytest.raises(InstancesError, match="different sizes"):
         Instances.concatenate([instances, Instances.empty((3, 4))])
     with pytest.raises(InstancesError, match="Category 3 is both '"):

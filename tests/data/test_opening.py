@@ -10,7 +10,7 @@ import pytest
 from tests.data_for_tests import block, encoded, picture, sa1b_record, save, save_json, save_tar
 
 from segany.core.errors import ConfigError, DataError
-from segany.data import CocoDataset, MaskFolder, Sa1bFolder, TarShards, VideoFrames, open_dataset
+from segany.data import CocoDataset, MaskFolder, Sa1bFolder, TarShards, VideoFrames, YoloFolder, open_dataset
 
 SIZE_HW = 6, 8
 MASK = block(SIZE_HW, 0, 0, 2, 3)
@@ -36,6 +36,12 @@ def coco(root: Path) -> None:
 def coco_beside(root: Path) -> None:
     save(root / "a.png", picture(SIZE_HW))
     save_json(root / "_annotations.coco.json", INSTANCES)
+
+
+def yolo(root: Path) -> None:
+    save(root / "images" / "train" / "a.png", picture(SIZE_HW))
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "labels" / "train" / "a.txt").write_text("0 0 0 0.375 0 0.375 0.3333333 0 0.3333333\n")
 
 
 def masks(root: Path) -> None:
@@ -70,6 +76,7 @@ LAYOUTS: list[tuple[Callable[[Path], None], type]] = [
     (sa1b, Sa1bFolder),
     (coco, CocoDataset),
     (coco_beside, CocoDataset),
+    (yolo, YoloFolder),
     (masks, MaskFolder),
     (davis, VideoFrames),
     (sav, VideoFrames),

@@ -48,6 +48,18 @@ def test_forms_of_samples(tmp_path: Path, members: dict[str, bytes]) -> None:
         np.testing.assert_array_equal(read.image, picture(SIZE_HW))
 
 
+def test_masks_of_several_kinds_together(tmp_path: Path) -> None:
+    read = TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.json": RECORD, "a.png": MAP})).read(0)
+    np.testing.assert_array_equal(read.instances.masks(), [*TWO, *TWO])
+
+
+def test_names_of_label_maps_beside_the_shards(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    read = TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.png": MAP})).read(0)
+    assert read.file_name == "a.jpg"
+    assert [None if one.category is None else one.category.name for one in read.instances] == ["cat", None]
+
+
 def test_several_shards_at_any_place(tmp_path: Path) -> None:
     for number in (8, 9, 10):
         members = {}

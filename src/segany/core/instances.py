@@ -145,33 +145,32 @@ class Instances(Sequence[Instance]):
         return cls((), size_hw, categories=categories)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Instances]) -> Instances:
-        """All instances of some, in order, with the categories of all. A column must be in all parts or none.
+    def concatenate(cls, parts: Sequence[Instances], *, drop_unshared: bool = False) -> Instances:
+        """All instances of some, in order, with the categories of all.
+
+        Args:
+            parts: at least one.
+            drop_unshared: leave out optional columns that some of the parts lack. Otherwise there must be none.
 
         Raises:
             InstancesError: there are no parts, they are of images of different sizes, two give a category's id
                 different names, or a column is missing in one of them.
         """
         if not parts:
-            raise InstancesError(
-                "There is nothing to concatenate. Instances.empty(size_hw) makes instances of nothing."
-            )
+            raise InstancesError("There is nothing to concatenate. Instances.empty(size_hw) has no instances.")
         sizes = {part.size_hw for part in parts}
         if len(sizes) > 1:
             raise InstancesError(f"Instances are of images of different sizes, height and width: {sorted(sizes)}.")
-        categories = {category.id: category for part in parts for category in part.categories}
-        for part in parts:
-            for category in part.categories:
-                if categories[category.id].name != category.name:
-                    raise InstancesError(
-                        f"Category {category.id} is both {category.name!r} and {categories[category.id].name!r}."
-                    )
+        categories: dict[int, Category] = {}
+        for category in (category for part in parts for category in part.categories):
+            known = categories.setdefault(category.id, category)
+            if known.name != category.name:
+                raise InstancesError(f"Category {category.id} is both {known.name!r} and {category.name!r}.")
         filled = [part for part in parts if len(part)] or list(parts[:1])  # instances of nothing may lack columns
-        names = set(filled[0].columns)
-        for part in filled:
-            if set(part.columns) != names:
-                odd = ", ".join(sorted(names ^ set(part.columns)))
-                raise InstancesError(f"Some of the instances have columns that others lack: {odd}.")
+        names = [name for name in filled[0].columns if all(name in part.columns for part in filled)]
+        unshared = {name for part in filled for name in part.columns} - set(names)
+        if unshared and not drop_unshared:
+            raise InstancesError(f"Some instances have columns that others lack: {', '.join(sorted(unshared))}.")
         return cls(
             [counts for part in parts for counts in part.rle_counts],
             parts[0].size_hw,
@@ -298,11 +297,7 @@ class Instances(Sequence[Instance]):
         return {category.id: category for category in self.categories}
 
     def index_of(self, object_id: int) -> int:
-        """Where the object of that id stands.
-
-        Raises:
-            InstancesError: it is not there.
-        """
+        """Where the object of that id stands; `InstancesError` where there is none."""
         found = np.flatnonzero(self.object_ids == object_id)
         if not len(found):
             known = ", ".join(map(str, self.object_ids.tolist())) or "none"
@@ -314,12 +309,7 @@ class Instances(Sequence[Instance]):
         return self._changed(columns={**self.columns, **columns})
 
     def with_categories(self, category_ids: npt.ArrayLike, categories: Iterable[Category]) -> Instances:
-        """The same instances with other classes.
-
-        Args:
-            category_ids: int [N]; `NO_ID` for no class.
-            categories: the classes that there are.
-        """
+        """The same instances with other classes, as for `Instances`."""
         return self._changed(category_ids=category_ids, categories=tuple(categories))
 
     def _changed(self, **changes: Any) -> Instances:
@@ -373,9 +363,6 @@ class Instances(Sequence[Instance]):
 
         Returns:
             int32 [H, W]: 0 where there is no mask, i + 1 for the mask of `self[i]`.
-
-        Raises:
-            ConfigError: there is no such order.
         """
         labels = paint_labels(((i + 1, self.rle(i)) for i in self.bottom_first(order)), self.size_hw)
         return fill_nearest(labels) if fill else labels

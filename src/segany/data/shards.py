@@ -116,7 +116,7 @@ class TarShards:
                     check_size(image, (mask["size"][0], mask["size"][1]), name)
                 names = self.label_names if objects == "values" else LabelNames.none()
                 parts.append(names.to_instances(masks, size_hw))
-            instances = Instances.concatenate(parts)
+            instances = Instances.concatenate(parts, drop_unshared=True)
         except InstancesError as error:
             raise DataError(f"{name}: {error}") from error
         return AnnotatedImage(name, image, instances, f"{PurePosixPath(name).name}.{image_ending}")

@@ -14,7 +14,15 @@ import yaml
 from segany.core.errors import DataError, InstancesError
 from segany.core.files import path_errors, write_file
 from segany.core.instance import Category
-from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image, walk_files
+from segany.data.folders import (
+    check_folder,
+    check_not_empty,
+    images_below,
+    name_of,
+    read_item_image,
+    subfolders,
+    walk_files,
+)
 from segany.data.formats.writing import png_bytes
 from segany.data.formats.yolo import BOX_NUMBERS, classes_of, from_yolo, to_yolo
 from segany.data.item import AnnotatedImage, Dataset
@@ -79,14 +87,20 @@ class YoloFolder:
 
 
 def has_yolo_labels(folder: Path) -> bool:
-    """Whether a folder holds label files in folders called labels, with images of the same names in place of them."""
+    """Whether a folder, or one in it, holds a folder `labels` of label files that go with images.
+
+    Or whether it is a folder of images that such a one goes with. Nothing else is looked through: it may be large.
+    """
+    own = _replaced(folder, "images", "labels")
+    places = [folder / "labels", *(sub / "labels" for sub in subfolders(folder)), *([own] if own else [])]
     suffixes = readable_suffixes()
-    texts = (file for file in walk_files(_with_labels(folder) or folder) if file.suffix.lower() == ".txt")
-    for text in islice(texts, FILES_TRIED):
-        at = _last(text, "labels")
-        if at is not None:
-            image = Path(*text.parts[:at], "images", *text.parts[at + 1 :])
-            if any(image.with_suffix(suffix).is_file() for suffix in suffixes):
+    for place in places:
+        if not place.is_dir():
+            continue
+        texts = (file for file in walk_files(place) if file.suffix.lower() == ".txt")
+        for text in islice(texts, FILES_TRIED):
+            image = _replaced(text, "labels", "images")
+            if image is not None and any(image.with_suffix(suffix).is_file() for suffix in suffixes):
                 return True
     return False
 
@@ -147,27 +161,15 @@ def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
 
 
 def _label_file(image: Path) -> Path | None:
-    at = _last(image, "images")
-    places = [] if at is None else [Path(*image.parts[:at], "labels", *image.parts[at + 1 :]).with_suffix(".txt")]
-    return next((place for place in (*places, image.with_suffix(".txt")) if place.is_file()), None)
+    places = [_replaced(image, "images", "labels"), image]
+    texts = (place.with_suffix(".txt") for place in places if place is not None)
+    return next((text for text in texts if text.is_file()), None)
 
 
-def _with_labels(folder: Path) -> Path | None:
-    """The folder of labels that goes with one of images."""
-    at = _last(folder, "images")
-    return (
-        None
-        if at is None
-        else next(
-            (place for place in [Path(*folder.parts[:at], "labels", *folder.parts[at + 1 :])] if place.is_dir()), None
-        )
-    )
-
-
-def _last(path: Path, name: str) -> int | None:
-    """Where a folder of that name stands last in a path."""
+def _replaced(path: Path, name: str, by: str) -> Path | None:
+    """A path with another name for the last folder of some name in it; None where it has none."""
     places = [index for index, part in enumerate(path.parts) if part == name]
-    return places[-1] if places else None
+    return Path(*path.parts[: places[-1]], by, *path.parts[places[-1] + 1 :]) if places else None
 
 
 def _check_polygons(labels: list[Path], root: Path) -> None:
