@@ -46,8 +46,8 @@ class Instances(Sequence[Instance]):
         categories: the classes that there are, used or not.
         object_ids: int64 [N], identities across frames or files; `NO_ID` for none.
         sources: str [N], a `Source` each.
-        columns: optional columns that a source adds, arrays [N, ...]: `predicted_iou`, `stability_score`,
-            `point_xy` and `crop_box_xyxy` of automatic masks, `iscrowd` and `annotation_id` of COCO.
+        columns: optional columns that a source adds, arrays [N, ...]: `predicted_iou`, `stability_score`, `point_xy`
+            and `crop_box_xyxy` of automatic masks, `iscrowd`, `annotation_id` and `annotated_area` of COCO.
 
     Raises:
         InstancesError: columns differ in length, a category is unknown, a mask is damaged, or a box is not finite.

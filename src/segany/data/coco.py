@@ -28,13 +28,13 @@ class _Described:
         path: of the image, from a folder of images.
         size_hw: None where the file does not say.
         image_id: None where it is no whole number.
-        annotations: those with a segmentation.
+        rows: its annotations among those of the file.
     """
 
     path: PurePosixPath
     size_hw: SizeHW | None
     image_id: int | None
-    annotations: CocoAnnotations
+    rows: slice
 
 
 class CocoDataset:
@@ -65,7 +65,7 @@ class CocoDataset:
         """
         self.path = Path(annotations)
         record = read_json(self.path)
-        described, self.categories = _parse(record, self.path)
+        described, self._annotations, self.categories = _parse(record, self.path)
         check_not_empty(len(described), self.path, "masks (boxes, crowds and captions do not count)")
         self._images = sorted(described, key=lambda image: image.path.as_posix())
         self.names = _names(self._images)
@@ -88,7 +88,7 @@ class CocoDataset:
         if described.size_hw is not None:
             check_size(image, described.size_hw, str(path))
         try:
-            instances = described.annotations.to_instances(size_hw, self.categories)
+            instances = self._annotations[described.rows].to_instances(size_hw, self.categories)
         except InstancesError as error:
             raise DataError(f"{self.path}, image {described.path}: {error}") from error
         return AnnotatedImage(self.names[index], image, instances, described.path.name, described.image_id)
@@ -107,21 +107,24 @@ class CocoDataset:
             )
 
 
-def _parse(record: Any, path: Path) -> tuple[list[_Described], tuple[Category, ...]]:
-    """The images with objects, and all categories."""
+def _parse(record: Any, path: Path) -> tuple[list[_Described], CocoAnnotations, tuple[Category, ...]]:
+    """The images with objects, all annotations, image by image, and all categories."""
     described = []
     try:
-        annotations: dict[Any, list[Any]] = {image["id"]: [] for image in record["images"]}
+        by_image: dict[Any, list[Any]] = {image["id"]: [] for image in record["images"]}
         for annotation in record["annotations"]:
             if annotation.get("segmentation"):
-                annotations[annotation["image_id"]].append(annotation)
-        for image in record["images"]:
+                by_image[annotation["image_id"]].append(annotation)
+        annotations = CocoAnnotations.parse([item for items in by_image.values() for item in items])
+        stop = 0
+        for image in {image["id"]: image for image in record["images"]}.values():
+            rows = slice(stop, stop + len(by_image[image["id"]]))
+            stop = rows.stop
             image_id = image["id"] if isinstance(image["id"], int) else None
-            columns = CocoAnnotations.parse(annotations[image["id"]])
-            one = _Described(_image_path(image), _size_hw(image), image_id, columns)
-            if columns.has_objects:
+            one = _Described(_image_path(image), _size_hw(image), image_id, rows)
+            if annotations[rows].has_objects:
                 described.append(one)
-        return described, read_categories(record)
+        return described, annotations, read_categories(record)
     except FORM_ERRORS as error:
         raise DataError(f"{path}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
 

@@ -48,8 +48,8 @@ class AnnotatedImage:
 
         A crowd region (`iscrowd`) covers many objects under one mask, so that it is none itself.
         """
-        iscrowd = self.instances.columns.get("iscrowd")
-        return self.instances if iscrowd is None else self.instances[~iscrowd.astype(np.bool_)]
+        iscrowd = self.instances.columns.get("iscrowd", np.zeros(0)).astype(np.bool_)
+        return self.instances[~iscrowd] if iscrowd.any() else self.instances
 
 
 class Dataset(Protocol):

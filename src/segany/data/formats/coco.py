@@ -118,7 +118,7 @@ def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
 
 @dataclass(frozen=True, eq=False)
 class CocoAnnotations:
-    """The N annotations of an image that have a segmentation, as columns; masks are made when they are needed.
+    """N annotations that have a segmentation, as columns; masks are made when they are needed.
 
     Attributes:
         segmentations: N, as in the file, but polygons as arrays, which take a quarter of the memory.
@@ -144,6 +144,10 @@ class CocoAnnotations:
             "annotated_area": np.array([_number(item.get("area")) for item in items], dtype=np.float64),
         }
         return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
+
+    def __getitem__(self, rows: slice) -> CocoAnnotations:
+        """Some of them, such as those of one image."""
+        return CocoAnnotations(self.segmentations[rows], {name: array[rows] for name, array in self.columns.items()})
 
     @property
     def has_objects(self) -> bool:

@@ -15,6 +15,7 @@ from segany.core.arrays import FloatArray
 from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID
 from segany.core.instances import Instances
+from segany.core.rle import box_xyxy
 from segany.data.annotations import encode_segmentations
 from segany.data.formats.coco import FORM_ERRORS, annotation_ids, generator_columns, generator_fields, whole_number
 from segany.data.formats.writing import FormatOptions, json_bytes
@@ -79,8 +80,13 @@ def from_sa1b(data: Mapping[str, Any]) -> Instances:
     ids = [whole_number(item.get("id")) for item in items]
     if ids and NO_ID not in ids:
         columns["annotation_id"] = np.array(ids, dtype=np.int64)
-    return Instances.from_rles(
-        [rle for rle in encoded if rle is not None], size_hw, scores=columns.get("predicted_iou"), columns=columns
+    rles = [rle for rle in encoded if rle is not None]
+    return Instances(
+        [rle["counts"] for rle in rles],
+        size_hw,
+        boxes_xyxy=[box_xyxy(rle) for rle in rles],  # they are checked already
+        scores=columns.get("predicted_iou"),
+        columns=columns,
     )
 
 
