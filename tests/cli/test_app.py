@@ -12,7 +12,7 @@ import segany
 from segany.cli.app import app
 from segany.models.registry import MODELS
 
-START = "from segany.cli.app import main; main()"
+START = "from segany.cli import main; main()"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def test_unknown_command_is_a_usage_error() -> None:
 
 @pytest.mark.parametrize("verb", ["segment", "auto", "track", "train", "export"])
 def test_help_does_not_import_torch(verb: str) -> None:
-    code = f"import sys; sys.argv = ['segany', '{verb}', '--help']\nfrom segany.cli.app import main\n"
+    code = f"import sys; sys.argv = ['segany', '{verb}', '--help']\nfrom segany.cli import main\n"
     code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False"

@@ -17,7 +17,7 @@ from segany.data.formats.records import MaskRecords
 pytestmark = pytest.mark.weights
 
 COFFEE = Path(__file__).parents[2] / "examples" / "images" / "coffee.png"
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()", "auto"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()", "auto"]
 
 
 def auto(*arguments: str | Path) -> dict:

@@ -8,6 +8,7 @@ from tests.models_for_tests import small_sam
 
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, EmbeddingError, ImagePredictor
+from segany.core.progress import ProgressEvent
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
 
@@ -108,14 +109,12 @@ def test_crops_search_parts_and_report_them(monkeypatch: pytest.MonkeyPatch, mod
         "segany.predict.automatic.is_box_near_crop_edge", lambda boxes, *_: np.zeros(len(boxes), np.bool_)
     )
     config = dataclasses.replace(LENIENT, crop_n_layers=1, crop_nms_thresh=1.0, box_nms_thresh=1.0)
-    told: list[tuple[int, int]] = []
-    records = AutomaticMaskGenerator(model, config).generate(
-        image, progress=lambda done, total: told.append((done, total))
-    )
+    told: list[ProgressEvent] = []
+    records = AutomaticMaskGenerator(model, config).generate(image, progress=told.append)
     assert len({record.crop_box_xywh for record in records}) > 1
-    assert {total for _, total in told} == {9 * 5}
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (45, 45)
+    assert {(event.task, event.total, event.unit) for event in told} == {("automatic masks", 9 * 5, "points")}
+    assert [event.done for event in told] == sorted(event.done for event in told)
+    assert told[-1].done == 45
     for record in records:  # a mask never leaves its crop
         left, top, width, height = record.crop_box_xywh
         x, y, w, h = record.bbox_xywh
