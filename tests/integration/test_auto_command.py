@@ -57,6 +57,6 @@ def test_every_format_agrees(mobile_sam_path: Path, tmp_path: Path) -> None:
         assert picture.size == (600, 400)
 
     assert auto(*arguments, "--format", "sa1b")["status"] == "skipped"
-    assert auto(*arguments, "--format", "sa1b", "--again")["masks"] == len(records)  # from the saved embedding
+    assert auto(*arguments, "--format", "sa1b", "--overwrite")["masks"] == len(records)  # from the saved embedding
     assert len(list((tmp_path / "embeddings").iterdir())) == 1
     assert MaskRecords.from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text())) == records

@@ -11,6 +11,9 @@ import io
 import os
 import sys
 
+USER_ERROR = 2
+"""Exit code for what the user can put right, as for a wrong option."""
+
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF, errno.EPIPE}
 """What a full disk or a closed pipe does to standard output. Errors of other files name them, or are typed."""
 
@@ -22,7 +25,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("rich", "typer"):
             raise
-        sys.exit(f'error: The command line needs {error.name}. Install it with: pip install "segany[cli]"')
+        print(f'error: The command line needs {error.name}. Install it: pip install "segany[cli]"', file=sys.stderr)
+        sys.exit(USER_ERROR)
     # PyTorch's threads wait for each other by spinning. Where other processes want the cores too, that makes
     # an image take ten times as long; spinning less costs a few percent. It is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -40,4 +44,4 @@ def main() -> None:
         print(f"error: standard output could not be written: {error.strerror}.", file=sys.stderr)
         with contextlib.suppress(OSError):  # or Python would try to write the rest at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
+        sys.exit(USER_ERROR)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from segany.cli import weights
+from segany.cli import USER_ERROR, weights
 from segany.cli.auto import auto
 from segany.cli.evaluate import evaluate_command
 from segany.cli.export import export
@@ -22,9 +22,6 @@ from segany.cli.train import EPILOG as TRAIN_EPILOG
 from segany.cli.train import train
 from segany.core.errors import CanceledError, SeganyError
 from segany.core.version import __version__
-
-USER_ERROR = 2
-"""Exit code for what the user can put right, as for a wrong option."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
