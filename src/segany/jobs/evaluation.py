@@ -114,7 +114,7 @@ def evaluate(
     task: EvaluationTask,
     folder: Path,
     *,
-    max_items: int | None = None,
+    max_images: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Results:
@@ -123,17 +123,17 @@ def evaluate(
     Args:
         task: what is measured, and how.
         folder: of the records and of the report that `write_report` makes.
-        max_items: only so many images or videos, the first ones.
+        max_images: only so many images or videos, the first ones.
         overwrite: measure everything anew.
         progress: told of the work.
 
     Raises:
         DataError: the dataset is empty, or nothing of it can be read.
         OutputError: the folder holds results of another model, other data or other settings, or cannot be written to.
-        ConfigError: `max_items` is no positive number, or the model cannot be measured by the protocols.
+        ConfigError: `max_images` is no positive number, or the model cannot be measured by the protocols.
     """
-    check(max_items is None or max_items >= 1, f"max_items must be at least 1, got {max_items}.")
-    names = task.dataset.names[:max_items]
+    check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
+    names = task.dataset.names[:max_images]
     if not names:
         raise DataError(f"The dataset {task.title} is empty: there is nothing to evaluate.")
     records = DoneRecords(folder / RECORDS_FOLDER)
