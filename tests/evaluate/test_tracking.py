@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ from segany import DataError, FrameResult, VideoPredictor
 from segany.core.arrays import BoolArray
 from segany.core.rle import Rle, encode_masks
 from segany.evaluate.boundary_f import boundary_f
-from segany.evaluate.run import ModelFacts, evaluate
+from segany.evaluate.results import ModelFacts
 from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject, track_objects
 from segany.imaging.frames import FrameSource, open_frames
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate
 
 SIZE_HW = (48, 64)
 FRAMES = 6
@@ -101,9 +103,12 @@ def test_the_numbers_of_a_dataset_are_means_over_objects(tmp_path):
     videos = Videos([Video("clip"), Video("torn", damaged=True)])
     predictor = FrozenPredictor()
     protocol = VideoProtocol()
-    results = evaluate(
-        videos, lambda video: VideoSubject(predictor, video), [protocol], tmp_path, ModelFacts("m", "", ""), name="v"
-    )
+
+    class FrozenTask(EvaluationTask):
+        def open(self, progress: object) -> Callable[[Video], VideoSubject]:
+            return lambda video: VideoSubject(predictor, video)
+
+    results = evaluate(FrozenTask(videos, LoadedModel(None), ModelFacts("m", "", ""), (protocol,), "v"), tmp_path)
     numbers = results.numbers(protocol)
     j = (np.mean([10 / 14, 8 / 16, 6 / 18, 4 / 20]) + 1) / 2
     f = (np.mean([boundary_f(square(4), square(4 + 2 * frame)) for frame in range(1, 5)]) + 1) / 2

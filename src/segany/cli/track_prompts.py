@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import Field
 
+from segany.cli.prompt_options import parse_numbers
 from segany.core.arrays import BoolArray
 from segany.core.errors import PromptError
 from segany.core.prompt import FOREGROUND, Prompt
@@ -17,7 +18,6 @@ from segany.data.prompts_file import (
     MASK_ARRAY_SUFFIXES,
     ObjectPrompt,
     load_json,
-    parse_numbers,
     parse_objects,
     read_mask,
 )

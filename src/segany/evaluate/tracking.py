@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from typing import Protocol as Interface
@@ -11,18 +11,16 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.progress import ProgressCallback, report
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
-from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.evaluate.protocol import Numbers, Protocol, Record
 from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
     from segany.predict.video import VideoPredictor
     from segany.predict.video_session import VideoSession
-
-Progress = Callable[[int, int | None], None]
-"""Told how many of how many frames are done; None where it is not known how many there are."""
 
 
 class AnnotatedVideo(Interface):
@@ -68,7 +66,7 @@ class Videos:
 
 
 def track_objects(
-    predictor: VideoPredictor, video: AnnotatedVideo, progress: Progress | None = None
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: ProgressCallback | None = None
 ) -> dict[int, TrackScores]:
     """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
 
@@ -131,13 +129,17 @@ def _track(
     session: VideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
     first = min(appearing)
     for object_id in appearing[first]:
         session.prompt(first, object_id, decode_mask(targets[first][object_id]))
-    for result in session.propagate(start=first, progress=progress):
+
+    def tell(done: int, total: int | None) -> None:
+        report(progress, "tracking", done, total, "frames")
+
+    for result in session.propagate(start=first, progress=tell):
         for object_id in result.object_ids:
             yield result.frame, object_id, result.mask_of(object_id)
         for object_id in appearing.get(result.frame, []) if result.frame != first else []:
@@ -168,12 +170,8 @@ class VideoProtocol(Protocol):
 
     name: ClassVar[str] = "video"
 
-    def measure(self, subject: VideoSubject, progress: Share | None = None) -> list[Record]:
-        def tell(done: int, total: int | None) -> None:
-            if progress is not None and total:
-                progress(done / total)
-
-        scores = track_objects(subject.predictor, subject.video, tell)
+    def measure(self, subject: VideoSubject, progress: ProgressCallback | None = None) -> list[Record]:
+        scores = track_objects(subject.predictor, subject.video, progress)
         return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]
 
     def summarize(self, records: Sequence[Record]) -> Numbers:

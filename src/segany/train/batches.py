@@ -9,16 +9,7 @@ from torch import nn
 
 from segany.core.arrays import PixelArray
 from segany.data.item import TrainingItem
-
-
-class SkippedImage(Protocol):
-    """An image that could not be read, and why."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
+from segany.data.loader import SkippedImage
 
 
 class SkipReport(Protocol):

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from segany.core.errors import check
 
 Decay: TypeAlias = Literal["steps", "cosine"]
-Precision: TypeAlias = Literal["float32", "bf16"]
+TrainPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LoopConfig:
         decay_steps: after which the learning rate is multiplied by `decay_factor`.
         decay_factor: of each of them, above 0 and at most 1.
         clip_norm: gradients longer than this are shortened to it; none leaves them.
-        precision: of arithmetic: "float32", or "bf16" where PyTorch's autocast holds that safe.
+        precision: of arithmetic: "fp32", or "bf16" where PyTorch's autocast holds that safe.
         compile: compile the blocks of the model, which takes minutes and then saves time.
         checkpoint_activations: compute the activations of the model's blocks anew on the way back instead of
             keeping them: less memory for a third more time.
@@ -53,7 +53,7 @@ class LoopConfig:
     decay_steps: tuple[int, ...] = (60_000, 86_666)
     decay_factor: float = 0.1
     clip_norm: float | None = None
-    precision: Precision = "float32"
+    precision: TrainPrecision = "fp32"
     compile: bool = False
     checkpoint_activations: bool = False
     validate_every: int | None = 1000
@@ -86,7 +86,7 @@ class LoopConfig:
             self.clip_norm is None or 0 < self.clip_norm < math.inf,
             f"clip_norm must be positive, got {self.clip_norm}.",
         )
-        check(self.precision in ("float32", "bf16"), f"precision must be 'float32' or 'bf16', got {self.precision!r}.")
+        check(self.precision in ("fp32", "bf16"), f"precision must be 'fp32' or 'bf16', got {self.precision!r}.")
 
     def total_steps(self, batches: int) -> int:
         """Steps of the whole training, with so many batches in an epoch."""
