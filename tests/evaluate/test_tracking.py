@@ -10,6 +10,7 @@ from tests.models_for_tests import small_sam2
 
 from segany import DataError, FrameResult, VideoPredictor
 from segany.core.arrays import BoolArray
+from segany.core.progress import ProgressEvent
 from segany.core.rle import Rle, encode_masks
 from segany.evaluate.boundary_f import boundary_f
 from segany.evaluate.results import ModelFacts
@@ -64,14 +65,14 @@ class FrozenSession:
     def prompt(self, frame: int, object_id: int, prompt: BoolArray) -> FrameResult:
         self.prompts.append((frame, object_id))
         self.masks[object_id] = prompt
-        return FrameResult(frame, (object_id,), prompt[None], np.ones(1, np.float32))
+        return FrameResult.from_masks(frame, (object_id,), prompt[None], [1.0])
 
     def propagate(self, start: int, progress: Any = None):
         for frame in range(start, FRAMES):
             if progress is not None:
-                progress(frame + 1, FRAMES)
-            yield FrameResult(
-                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks), np.float32)
+                progress(ProgressEvent("tracking", frame + 1, FRAMES, "frames"))
+            yield FrameResult.from_masks(
+                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks))
             )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
-from segany.core.progress import ProgressCallback, report
+from segany.core.progress import ProgressCallback
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
@@ -19,8 +19,8 @@ from segany.evaluate.protocol import Numbers, Protocol, Record
 from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.video import VideoPredictor
-    from segany.predict.video_session import VideoSession
 
 
 class AnnotatedVideo(Interface):
@@ -76,7 +76,7 @@ def track_objects(
     Args:
         predictor: the model.
         video: what to track.
-        progress: told of the frames.
+        progress: called after each frame, with the unit "frames".
 
     Returns:
         The scores of each object; without any frames where it is only seen in the first or the last.
@@ -126,7 +126,7 @@ def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rl
 
 
 def _track(
-    session: VideoSession,
+    session: FileVideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
     progress: ProgressCallback | None,
@@ -135,11 +135,7 @@ def _track(
     first = min(appearing)
     for object_id in appearing[first]:
         session.prompt(first, object_id, decode_mask(targets[first][object_id]))
-
-    def tell(done: int, total: int | None) -> None:
-        report(progress, "tracking", done, total, "frames")
-
-    for result in session.propagate(start=first, progress=tell):
+    for result in session.propagate(start=first, progress=progress):
         for object_id in result.object_ids:
             yield result.frame, object_id, result.mask_of(object_id)
         for object_id in appearing.get(result.frame, []) if result.frame != first else []:
