@@ -70,7 +70,7 @@ def test_the_same_command_goes_on_and_overwrite_begins_anew(model, folder, tmp_p
     assert model.embedded == 2
     assert run(*arguments).exit_code == 0
     assert model.embedded == 2
-    assert run(*arguments, "--overwrite", "--limit", 1).exit_code == 0
+    assert run(*arguments, "--overwrite", "--max-images", 1).exit_code == 0
     assert model.embedded == 3
 
 

@@ -87,11 +87,11 @@ def test_results_of_a_dataset_of_the_same_name_are_not_taken_over(tmp_path):
 
 def test_the_first_images_alone_and_then_more(tmp_path):
     data = Images(blocks("a"), blocks("b"), blocks("c"))
-    assert run(tmp_path, data, limit=2).measured == 2
+    assert run(tmp_path, data, max_images=2).measured == 2
     assert data.reads == ["a", "b"]
     assert run(tmp_path, data).measured == 3
     assert data.reads == ["a", "b", "c"]
-    assert run(tmp_path, data, limit=1).measured == 1
+    assert run(tmp_path, data, max_images=1).measured == 1
 
 
 def test_progress_is_told_within_images(tmp_path):
@@ -105,7 +105,7 @@ def test_nothing_to_evaluate_is_an_error(tmp_path):
         run(tmp_path, Images())
     with pytest.raises(DataError, match=r"Nothing .* torn is damaged"):
         run(tmp_path, Images("torn"))
-    for wrong in ({"protocols": ()}, {"protocols": (BoxProtocol(), BoxProtocol())}, {"limit": 0}):
+    for wrong in ({"protocols": ()}, {"protocols": (BoxProtocol(), BoxProtocol())}, {"max_images": 0}):
         with pytest.raises(ConfigError):
             run(tmp_path, Images(blocks("a")), **wrong)
 

@@ -36,7 +36,7 @@ def test_features_are_those_of_the_encoder(tmp_path: Path, build: object) -> Non
     model = build()  # type: ignore[operator]
     side = model.preprocessing.input_size
     item = make_item(size_hw=(side, side // 2), side=side)
-    exact = EmbeddingStore(tmp_path, model, "float32")
+    exact = EmbeddingStore(tmp_path, model, "fp32")
     for attempt in range(2):  # computed, then read
         features = exact.features(item)
         expected = _direct(model, item.image)
@@ -67,7 +67,7 @@ def test_features_lie_in_memory_as_the_encoder_makes_them(tmp_path: Path, model:
 
 def test_precision_of_the_training_is_not_that_of_features(tmp_path: Path, model: Sam) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+        (feature,) = EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
     assert torch.equal(feature, _direct(model, ITEMS[0].image)[0])
 
 
@@ -76,7 +76,7 @@ def test_a_model_in_training_has_the_features_of_inference(tmp_path: Path) -> No
     (expected,) = _direct(model, ITEMS[0].image)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    (feature,) = EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
     assert torch.equal(feature, expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -154,7 +154,7 @@ def test_stores_of_other_weights_do_not_mix(tmp_path: Path) -> None:
     trained = EmbeddingStore(tmp_path, model)  # though the id it was loaded with is still on it
     trained.features(ITEMS[0])
     assert trained.counts.computed == 1
-    exact = EmbeddingStore(tmp_path, model, "float32")
+    exact = EmbeddingStore(tmp_path, model, "fp32")
     exact.features(ITEMS[0])
     assert exact.counts.computed == 1
 
@@ -172,10 +172,10 @@ def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = small_sam()
     with torch.no_grad():
         model.image_encoder.neck[3].weight.mul_(1e6)  # type: ignore[index, union-attr, operator]
-    with pytest.raises(TrainingError, match=r"features of a .* float16"):
+    with pytest.raises(TrainingError, match=r"features of a .* fp16"):
         EmbeddingStore(tmp_path, model).features(ITEMS[0])
     assert not _files(tmp_path)
-    EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
 
 
 def test_unknown_precision_is_refused(tmp_path: Path, model: Sam) -> None:

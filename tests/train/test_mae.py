@@ -220,7 +220,7 @@ def test_images_smaller_than_a_patch_cost_nothing(task: MaeTask) -> None:
 
 def test_loss_falls() -> None:
     items = [small_item(seed) for seed in range(2)]
-    task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), held_out=items)
+    task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), val_items=items)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
     optimizer = torch.optim.AdamW(groups, lr=3e-3)
     before = task.validate()
@@ -229,7 +229,8 @@ def test_loss_falls() -> None:
         torch.stack([loss.total for loss in task.losses(items)]).mean().backward()
         optimizer.step()
     after = task.validate()
-    assert list(after) == ["minus_reconstruction"]
+    assert list(after) == ["minus_reconstruction", "val_loss"]
+    assert after["val_loss"] == -after["minus_reconstruction"]
     assert after["minus_reconstruction"] > 0.5 * before["minus_reconstruction"]  # both are below zero
     assert MaeTask(tiny_model(), SMALL_DECODER).validate() == {}
 
@@ -281,7 +282,7 @@ def test_encoders_of_other_sizes_are_refused(task: MaeTask) -> None:
 
 def test_pictures_show_what_was_seen_told_and_there(task: MaeTask) -> None:
     item = small_item(size_hw=(128, 96))
-    task.held_out = (item, small_item(2))
+    task.val_items = (item, small_item(2))
     first, second = task.samples()
     assert first.dtype == np.uint8
     assert (first.shape, second.shape) == ((128, 3 * 96, 3), (128, 3 * 128, 3))

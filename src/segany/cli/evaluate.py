@@ -65,8 +65,8 @@ def evaluate_command(
         str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
     ] = DEFAULT_PROTOCOLS,
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("evaluation"),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many images or videos, the first.", show_default="all")
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="Measure only the first so many images or videos.", show_default="all")
     ] = None,
     layout: Annotated[
         Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
@@ -110,7 +110,7 @@ def evaluate_command(
             with _Bar(name, quiet=as_json) as bar:
                 found = evaluate(
                     dataset, subject_of, chosen, out / name, facts,
-                    name=name, source=source, limit=limit, overwrite=overwrite, progress=bar.show,
+                    name=name, source=source, max_images=max_images, overwrite=overwrite, progress=bar.show,
                 )  # fmt: skip
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:

@@ -9,10 +9,11 @@ from typing import Any
 from typing import Protocol as Interface
 
 from segany.core.errors import DataError, ImageError, VideoError, check
+from segany.data.item import SkippedItem
 from segany.evaluate.journal import Entry, Journal
 from segany.evaluate.protocol import Numbers, Protocol, Record
 
-Progress = Callable[[str, float, int], None]
+DatasetProgress = Callable[[str, float, int], None]
 """Told the name of the image or video in hand, how many are done, and how many there are."""
 
 
@@ -59,14 +60,6 @@ class ModelFacts:
         return cls(model.name, model.encoder_id, encoder_id(model))
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """An image or video that could not be read, and why."""
-
-    name: str
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Results:
     """What was measured of a dataset.
@@ -86,7 +79,7 @@ class Results:
     protocols: tuple[Protocol, ...]
     measured: int
     left_out: int
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedItem, ...]
     records: Mapping[str, Mapping[str, Sequence[Record]]]
 
     def numbers(self, protocol: Protocol) -> Numbers:
@@ -121,9 +114,9 @@ def evaluate(
     *,
     name: str,
     source: str = "",
-    limit: int | None = None,
+    max_images: int | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: DatasetProgress | None = None,
 ) -> Results:
     """Run protocols on a dataset. What a run before has measured already is taken from its files.
 
@@ -135,16 +128,16 @@ def evaluate(
         model: which model it is; what others have measured is not taken over.
         name: what the dataset is called.
         source: where it is and how it is read; what was measured on data of another source is not taken over.
-        limit: only so many images or videos, the first ones.
+        max_images: only so many images or videos, the first ones.
         overwrite: measure everything anew.
         progress: told of the work.
 
     Raises:
         DataError: the dataset is empty, or nothing of it can be read.
         OutputError: the folder holds results of another model, other data or other settings, or cannot be written to.
-        ConfigError: there is no protocol, two have the same name, or the limit is no positive number.
+        ConfigError: there is no protocol, two have the same name, or the max_images is no positive number.
     """
-    names = _names(dataset, protocols, name, limit)
+    names = _names(dataset, protocols, name, max_images)
     journals = {
         one.name: Journal(
             folder / f"{one.name}.jsonl",
@@ -153,7 +146,7 @@ def evaluate(
         )
         for one in protocols
     }
-    skipped: list[Skipped] = []
+    skipped: list[SkippedItem] = []
     for index, item_name in enumerate(names):
         missing = [one for one in protocols if item_name not in journals[one.name].entries]
         if progress is not None:
@@ -161,7 +154,7 @@ def evaluate(
         if missing:
             reason = _measure(dataset, index, subject_of, missing, journals, _Teller(progress, item_name, index, names))
             if reason is not None:
-                skipped.append(Skipped(item_name, reason))
+                skipped.append(SkippedItem(item_name, reason))
     if len(skipped) == len(names):
         raise DataError(f"Nothing of the dataset {name} can be read. The first: {skipped[0].reason}")
     if progress is not None:
@@ -180,12 +173,12 @@ def evaluate(
     )
 
 
-def _names(dataset: Readable, protocols: Sequence[Protocol], name: str, limit: int | None) -> tuple[str, ...]:
+def _names(dataset: Readable, protocols: Sequence[Protocol], name: str, max_images: int | None) -> tuple[str, ...]:
     """What is to be measured."""
     check(len(protocols) > 0, "There is no protocol. Give at least one.")
     check(len({one.name for one in protocols}) == len(protocols), "A protocol is there twice. Give each once.")
-    check(limit is None or limit >= 1, f"limit must be at least 1, got {limit}.")
-    names = dataset.names[:limit]
+    check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
+    names = dataset.names[:max_images]
     if not names:
         raise DataError(f"The dataset {name} is empty: there is nothing to evaluate.")
     return names
@@ -194,7 +187,7 @@ def _names(dataset: Readable, protocols: Sequence[Protocol], name: str, limit: i
 class _Teller:
     """Tells the progress within one image or video."""
 
-    def __init__(self, progress: Progress | None, name: str, index: int, names: Sequence[str]) -> None:
+    def __init__(self, progress: DatasetProgress | None, name: str, index: int, names: Sequence[str]) -> None:
         self.progress, self.name, self.index, self.total = progress, name, index, len(names)
 
     def within(self, number: int, count: int) -> Callable[[float], None]:

@@ -5,52 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-from typing import Protocol as Interface
 
 import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
+from segany.data.video import AnnotatedVideo
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
 from segany.evaluate.protocol import Numbers, Protocol, Record, Share
-from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
     from segany.predict.video import VideoPredictor
     from segany.predict.video_session import VideoSession
 
-Progress = Callable[[int, int | None], None]
+FrameProgress = Callable[[int, int | None], None]
 """Told how many of how many frames are done; None where it is not known how many there are."""
-
-
-class AnnotatedVideo(Interface):
-    """A video and the masks of its objects in some of its frames, or in all: `segany.data.video` has them.
-
-    Attributes:
-        name: of the video in its dataset, unlike all others.
-        annotated: numbers of the frames that are annotated, ascending.
-        object_ids: all objects that are to be seen in any of them.
-    """
-
-    name: str
-    annotated: tuple[int, ...]
-
-    @property
-    def object_ids(self) -> tuple[int, ...]: ...
-
-    def open(self) -> FrameSource:
-        """The frames, to be used in a `with` block."""
-        ...
-
-    def masks(self, frame: int) -> Mapping[int, Rle]:
-        """The masks of an annotated frame by object; one that is hidden there has none, or an empty one.
-
-        Raises:
-            DataError: they are damaged.
-        """
-        ...
 
 
 class Videos:
@@ -68,7 +39,7 @@ class Videos:
 
 
 def track_objects(
-    predictor: VideoPredictor, video: AnnotatedVideo, progress: Progress | None = None
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: FrameProgress | None = None
 ) -> dict[int, TrackScores]:
     """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
 
@@ -131,7 +102,7 @@ def _track(
     session: VideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
-    progress: Progress | None,
+    progress: FrameProgress | None,
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
     first = min(appearing)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from segany.core.arrays import IMAGES_AT_ONCE
+from segany.core.embedding import EmbeddingPrecision
 from segany.core.errors import TrainingError, check
 from segany.core.files import write_file
 from segany.data.item import TrainingItem
@@ -24,10 +25,10 @@ from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
 from segany.models.sam2.model import Sam2
 
-Precision: TypeAlias = Literal["float16", "float32"]
-
 Maps: TypeAlias = tuple[npt.NDArray[Any], ...]
 """Features as they lie in a file: [h, w, C] each."""
+
+_DTYPES = {"fp16": np.float16, "fp32": np.float32}
 
 _CHECKSUM = "crc32"
 _NAME = "name"
@@ -73,8 +74,8 @@ class EmbeddingStore:
         ConfigError: there is no such precision.
     """
 
-    def __init__(self, folder: Path, model: PromptableModel, precision: Precision = "float16") -> None:
-        check(precision in get_args(Precision), f"precision must be 'float16' or 'float32', got {precision!r}.")
+    def __init__(self, folder: Path, model: PromptableModel, precision: EmbeddingPrecision = "fp16") -> None:
+        check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp16' or 'fp32', got {precision!r}.")
         self.model = model
         self.precision = precision
         self.folder = folder / _features_id(model, precision)
@@ -146,7 +147,7 @@ class EmbeddingStore:
             # [B, h, w, C], which is how the encoder's output lies in memory
             batches = [feature.permute(0, 2, 3, 1).float().cpu().numpy() for feature in features]
         with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-            rows = [tuple(batch[i].astype(self.precision) for batch in batches) for i in range(len(items))]
+            rows = [tuple(batch[i].astype(_DTYPES[self.precision]) for batch in batches) for i in range(len(items))]
         for item, maps in zip(items, rows, strict=True):
             self._write(item, maps)
         self.counts = StoreCounts(self.counts.found, self.counts.computed + len(items), self.counts.damaged)
@@ -156,7 +157,7 @@ class EmbeddingStore:
         if not all(np.isfinite(array).all() for array in maps):
             raise TrainingError(
                 f"The features of {item.name} are not finite in {self.precision}. "
-                "Check the weights of the image encoder, or choose precision float32."
+                "Check the weights of the image encoder, or choose precision fp32."
             )
         arrays = {f"features.{i}": np.ascontiguousarray(array) for i, array in enumerate(maps)}
         metadata = {_NAME: item.name, _CHECKSUM: str(_checksum(maps))}
@@ -189,7 +190,7 @@ class EmbeddingStore:
         return torch.from_numpy(array).to(device=self.model.device, dtype=self.model.dtype).permute(2, 0, 1)
 
 
-def _features_id(model: PromptableModel, precision: Precision) -> str:
+def _features_id(model: PromptableModel, precision: EmbeddingPrecision) -> str:
     """A digest of all that features depend on but for the image: 16 hexadecimal digits.
 
     It is made of the weights as they are now. The id that a model carries is from when it was loaded.
