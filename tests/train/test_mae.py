@@ -177,6 +177,24 @@ def test_positions_are_set_unless_they_are_to_stay_and_never_trained(task: MaeTa
     assert torch.equal(MaeTask(model, kept).module.encoder.pos_embed, before)
 
 
+def test_positions_of_a_smaller_training_size_are_stretched_over_all_of_the_table() -> None:
+    """Training on 64 px uses 4 x 4 positions; the table of 8 x 8 for 128 px lies between them, corner to corner."""
+    task = MaeTask(tiny_model(), SMALL_DECODER, side=64)
+    integers = sine_positions((4, 4), 32)
+    torch.testing.assert_close(task.module._positions((4, 4)), integers)
+    table = task.module.encoder.pos_embed[0]
+    # Four cells of the table share a cell of training: their mean is near to its position.
+    means = table.unflatten(0, (4, 2)).unflatten(2, (4, 2)).mean(dim=(1, 3)).flatten(0, 1)
+    torch.testing.assert_close(means, integers, atol=0.05, rtol=0)
+    kept = MaeTask(tiny_model(), replace(SMALL_DECODER, positions="kept"), side=64)
+    kept.module.encoder.pos_embed.data[..., 0] = torch.arange(8.0)[None, :, None]
+    torch.testing.assert_close(
+        kept.module._positions((4, 4))[::4, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.1, rtol=0
+    )
+    with pytest.raises(ConfigError, match="9 patches a side"):
+        MaeTask(tiny_model(), SMALL_DECODER, side=144)
+
+
 def test_positions_of_smaller_images_are_those_of_the_top_left(task: MaeTask) -> None:
     task.module.encoder.blocks = torch.nn.ModuleList()
     patches = torch.zeros(1, 1, PATCH_VALUES)

@@ -78,6 +78,16 @@ def test_a_plan_follows_from_its_seed() -> None:
     assert plan(3) != plan(4)
 
 
+def test_box_noise_is_normal_or_uniform() -> None:
+    normal, uniform = (
+        draw_prompts(0, 2000, iterations=1, repeats=0, box_chance=1, uniform_boxes=kind).box_noise
+        for kind in (False, True)
+    )
+    assert normal.std() == pytest.approx(1, abs=0.03)
+    assert np.abs(uniform).max() <= 1  # SAM 2: at most a tenth of the side, each way
+    assert uniform.std() == pytest.approx(1 / 3**0.5, abs=0.02)
+
+
 def test_two_iterations_add_no_point_the_last_and_any_other_but_the_first() -> None:
     plans = [draw_prompts(seed, 1, iterations=6, repeats=2, box_chance=0.5) for seed in range(200)]
     assert {tuple(sorted(plan.repeats)) for plan in plans} == {(index, 5) for index in range(1, 5)}

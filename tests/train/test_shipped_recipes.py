@@ -111,6 +111,22 @@ def test_recipes_train_what_they_say(folder: Path, tmp_path: Path, name: str, sc
     assert all(np.isfinite(loss) for loss in losses if loss is not None)
 
 
+def test_numbers_of_the_papers() -> None:
+    sam = find_recipe("sam")  # of ViT-B
+    assert (sam.loop.steps, sam.loop.batch_size, sam.loop.lr, sam.loop.warmup_steps) == (180_000, 128, 8e-4, 250)
+    assert (sam.task.layer_decay, sam.task.drop_path, sam.task.weight_decay) == (0.6, 0.6, 0.1)
+    assert (sam.task.supervise_all_iou, sam.task.iou_use_l1_loss) == (False, False)
+    sam2 = find_recipe("sam2")
+    assert (sam2.loop.lr, sam2.loop.lr * sam2.task.encoder_lr_scale) == (5e-6, pytest.approx(3e-6))
+    assert (sam2.task.layer_decay, sam2.task.drop_path, sam2.loop.clip_norm) == (0.9, 0.1, 0.1)
+    assert (sam2.task.box_noise_kind, sam2.task.box_noise) == ("uniform", 0.1)
+    assert (sam2.task.supervise_all_iou, sam2.task.iou_use_l1_loss) == (True, True)
+    mae = find_recipe("mae")
+    assert (mae.loop.epochs, mae.loop.batch_size, mae.loop.betas) == (800, 4096, (0.9, 0.95))
+    assert mae.loop.lr == pytest.approx(1.5e-4 * 4096 / 256)
+    assert (mae.items.crop_area, mae.items.jitter, mae.items.flip) == ((0.2, 1.0), None, 0.5)
+
+
 def test_distillation_saves_a_student_with_the_decoder_of_its_teacher(folder: Path, tmp_path: Path) -> None:
     result = train(folder, "distill", tmp_path)
     assert list(result.scores) == [
