@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.records_for_tests import make_records, rectangle
+from tests.instances_for_tests import make_instances, rectangle
 
 from segany.cli.auto_report import AutoReporter
 from segany.core.errors import ImageError
@@ -27,7 +27,7 @@ def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def report(name: str) -> ImageReport:
-    return ImageReport(Path(name), make_records(rectangle(2, 2, 9, 9)[None]), 1.25, {"coco": [Path("out/a.json")]})
+    return ImageReport(Path(name), make_instances(rectangle(2, 2, 9, 9)[None]), 1.25, {"coco": [Path("out/a.json")]})
 
 
 def test_bar_shows_image_count_and_time_left(

@@ -30,7 +30,7 @@ import torch
 from segany.data.item import AnnotatedImage
 from segany.data.transforms import ItemConfig
 from segany.models.sam.config import SamConfig, VitConfig
-from segany.core.rle import encode_masks
+from segany.core.instances import Instances
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, TrainingRecipe
 from segany.train.task import ItemLoss
@@ -57,7 +57,7 @@ class Colors:
 
     def read(self, index):
         image = np.full((32, 32, 3), 40 * index, np.uint8)
-        return AnnotatedImage(self.names[index], image, tuple(encode_masks(np.eye(32, dtype=np.bool_)[None])))
+        return AnnotatedImage(self.names[index], image, Instances.from_masks(np.eye(32, dtype=np.bool_)))
 
 
 class Task:

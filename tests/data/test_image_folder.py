@@ -21,7 +21,7 @@ def test_all_images_below_without_masks(tmp_path: Path) -> None:
     assert dataset.names == ("b", "in/a", "in/deep/c")
     assert len(dataset) == 3
     annotated = dataset.read(1)
-    assert (annotated.name, len(annotated)) == ("in/a", 0)
+    assert (annotated.name, len(annotated.instances)) == ("in/a", 0)
     assert np.array_equal(annotated.image, picture(seed=1))
 
 

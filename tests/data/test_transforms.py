@@ -15,6 +15,7 @@ from tests.data_for_tests import block, picture, rle
 
 from segany.core.boxes import mask_box
 from segany.core.errors import ConfigError, DataError
+from segany.core.instances import Instances
 from segany.core.rle import decode_crop
 from segany.data import LARGE_SCALE_JITTER, AnnotatedImage, ItemConfig, make_item
 from segany.data.transforms import resize_encoded
@@ -25,7 +26,7 @@ Resize = Literal["longest_side", "square"]
 
 
 def annotated(image: np.ndarray, *masks: np.ndarray) -> AnnotatedImage:
-    return AnnotatedImage("a", image, tuple(rle(mask) for mask in masks))
+    return AnnotatedImage("a", image, Instances.from_masks(np.reshape(masks, (-1, *image.shape[:2])).astype(np.bool_)))
 
 
 def color_is_mask(mask: np.ndarray) -> AnnotatedImage:
@@ -222,9 +223,9 @@ def test_only_masks_that_are_drawn_are_decoded(monkeypatch: pytest.MonkeyPatch) 
 
 def test_damaged_masks() -> None:
     image = picture((6, 8))
-    with pytest.raises(DataError, match=r"size \[8, 6\], its image \[6, 8\]"):
-        make_item(annotated(image, block((8, 6), 0, 0, 2, 2)), PLAIN, 0)
-    broken = AnnotatedImage("a", image, ({"size": [6, 8], "counts": "0"},))
+    with pytest.raises(DataError, match="a is 8 wide and 6 high, but its masks are 6 wide and 8 high"):
+        AnnotatedImage("a", image, Instances.from_masks(block((8, 6), 0, 0, 2, 2)))
+    broken = AnnotatedImage("a", image, Instances(["0"], (6, 8), boxes_xyxy=[[0, 0, 1, 1]]))
     with pytest.raises(DataError, match="A mask of a is damaged"):
         make_item(broken, PLAIN, 0)
 

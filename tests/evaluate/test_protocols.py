@@ -6,7 +6,7 @@ from tests.evaluate.painting import SIDE, PaintingModel, blocks
 from tests.models_for_tests import small_sam
 
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, ImagePredictor
-from segany.core.rle import Rle, encode_masks
+from segany.core.instances import Instances
 from segany.data.item import AnnotatedImage
 from segany.evaluate import interactive
 from segany.evaluate.clicks import Click
@@ -39,7 +39,7 @@ def test_clicks_lead_to_the_masks_that_were_computed_by_hand():
     assert clicked[1].clicks == (Click(42, 22, 1), Click(19, 19, 0), Click(9, 9, 0))
     assert clicked[1].ious == (36 / ALL, 36 / 236, 1)
     assert [one.oracle_iou for one in clicked] == [1, 1]
-    assert np.array_equal(clicked[1].mask, one.annotated.mask(1))
+    assert np.array_equal(clicked[1].mask, one.annotated.instances.mask(1))
 
 
 def test_mean_iou_after_clicks():
@@ -80,7 +80,7 @@ def test_boxes_go_around_the_masks():
     corner = np.zeros((40, SIDE), dtype=bool)
     corner[10:20, 10:20] = True
     corner[10:15, 10:15] = False
-    annotated = AnnotatedImage("corner", np.zeros((40, SIDE, 3), np.uint8), tuple(encode_masks(corner[None])))
+    annotated = AnnotatedImage("corner", np.zeros((40, SIDE, 3), np.uint8), Instances.from_masks(corner))
     protocol = BoxProtocol()
     assert protocol.summarize(protocol.measure(subject(annotated))) == {"objects": 1, "box_miou": 0.75}
 
@@ -96,7 +96,7 @@ def test_objects_without_pixels_are_left_out():
 
 def test_images_without_objects_need_no_embedding():
     model = PaintingModel()
-    bare = AnnotatedImage("bare", np.zeros((40, SIDE, 3), np.uint8), ())
+    bare = AnnotatedImage("bare", np.zeros((40, SIDE, 3), np.uint8), Instances.empty((40, SIDE)))
     for protocol in (ClickProtocol(), BoxProtocol(), ClickCountProtocol()):
         records = protocol.measure(subject(bare, model))
         assert records == []
@@ -132,10 +132,9 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
     found = AutomaticMaskGenerator(model, config).generate(image)
     assert len(found) > 2
-    encodings = tuple(Rle(size=list(record.size_hw), counts=record.rle_counts) for record in found)
     protocol = AutomaticProtocol(config)
     shares: list[float] = []
-    seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, encodings))
+    seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, found))
     records = protocol.measure(seen, shares.append)
     numbers = protocol.summarize(records)
     assert numbers["objects"] == numbers["masks_per_image"] == len(found)
@@ -143,7 +142,7 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     assert protocol.curve(records, 1000)[0] == (0.5, 1)
     assert shares[-1] == 1
     # With another image's masks, nothing is sure any more.
-    turned = tuple(encode_masks(np.array([seen.annotated.mask(0)[::-1, ::-1] ^ True])))
+    turned = Instances.from_masks(seen.annotated.instances.mask(0)[::-1, ::-1] ^ True)
     other = protocol.summarize(protocol.measure(ImageSubject(seen.predictor, AnnotatedImage("other", image, turned))))
     assert other["mask_ar_1000"] is not None
     assert other["mask_ar_1000"] < 1

@@ -50,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(len(shapes)):
         drawn = shapes.read(index)
         labels = np.zeros((SIDE, SIDE), dtype=np.uint8)
-        for number in range(len(drawn)):
-            labels[drawn.mask(number)] = number + 1
+        for number in range(len(drawn.instances)):
+            labels[drawn.instances.mask(number)] = number + 1
         save(root / "photos" / "images" / f"{drawn.name}.png", drawn.image)
         save(root / "photos" / "masks" / f"{drawn.name}.png", labels)
         save(root / "plain" / f"{drawn.name}.png", drawn.image)

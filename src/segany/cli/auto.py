@@ -15,9 +15,9 @@ from segany.cli.auto_report import AutoReporter
 from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, find_images, load_model, parse_formats
 from segany.core.errors import CheckpointError, ConfigError
 from segany.core.files import path_errors, sha256_of
-from segany.data.formats.instances import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
-from segany.data.formats.records import LabelOrder
-from segany.data.formats.writing import file_names
+from segany.core.instances import LabelOrder
+from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
+from segany.data.formats.writing import FormatOptions, file_names
 from segany.imaging.image import DEFAULT_MAX_PIXELS
 from segany.jobs.done_notes import DoneNotes
 from segany.jobs.pipeline import AutoPlan, Pipeline
@@ -45,8 +45,9 @@ def auto(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(RECORD_FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_RECORD_FORMATS),
+        str,
+        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; with commas between."),
+    ] = ",".join(DEFAULT_AUTOMATIC_FORMATS),
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
@@ -122,11 +123,10 @@ def auto(
     plan = AutoPlan(
         images=tuple(zip(images, file_names(images), strict=True)),
         out=out,
-        formats=parse_formats(formats, RECORD_FORMATS),
+        formats=parse_formats(formats, AUTOMATIC_FORMATS),
         notes=DoneNotes(out, settings),
         again=again,
-        label_order=label_order,
-        label_fill=label_fill,
+        options=FormatOptions(label_order=label_order, label_fill=label_fill),
         max_pixels=max_pixels,
         embeddings=embeddings,
     )

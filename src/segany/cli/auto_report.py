@@ -80,16 +80,16 @@ class AutoReporter:
         """All files of an image are written."""
         self.done += 1
         self._show()
-        height, width = report.records.size_hw
+        height, width = report.instances.size_hw
         facts = {
             "image": str(report.source),
             "status": "done",
             "size_hw": [height, width],
-            "masks": len(report.records),
+            "masks": len(report.instances),
             "seconds": round(report.seconds, 4),
             "files": {name: [str(path) for path in paths] for name, paths in report.files.items()},
         }
-        count = f"{len(report.records)} mask{'' if len(report.records) == 1 else 's'}"
+        count = f"{len(report.instances)} mask{'' if len(report.instances) == 1 else 's'}"
         words = Text.assemble((str(report.source), "bold"), f"  {width} x {height}, {count}, {report.seconds:.1f} s")
         self._tell(facts, words)
 

@@ -19,8 +19,9 @@ from segany.core.errors import ImageError, PromptError
 from segany.core.files import path_errors
 from segany.core.prediction import MaskPrediction
 from segany.core.prompt import MaskMode
-from segany.data.formats.prediction import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
-from segany.data.formats.writing import file_names
+from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
+from segany.data.formats.writing import FormatOptions, bbox_xywh, file_names, instance_facts, write_formats
+from segany.data.item import AnnotatedImage
 from segany.data.prompts_file import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
 from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
 from segany.models.registry import DEFAULT_MODEL
@@ -61,8 +62,8 @@ def segment(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_FORMATS),
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(PROMPT_FORMATS)}; with commas between.")
+    ] = ",".join(DEFAULT_PROMPT_FORMATS),
     masks: Annotated[
         MaskMode,
         typer.Option(help="Candidates a prompt: three (multi), one (single), or what suits the prompt (auto)."),
@@ -83,7 +84,7 @@ def segment(
     images before it are complete.
     """
     plan = plan_prompts(point or (), box or (), mask, prompts)
-    chosen_formats = parse_formats(formats, FORMATS)
+    chosen_formats = parse_formats(formats, PROMPT_FORMATS)
     _check_paths(images, plan, out)
     predictor: ImagePredictor | None = None
     protected = {path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))}
@@ -91,10 +92,13 @@ def segment(
         request = ImageRequest.read(image, plan.objects_in(image), max_pixels)
         predictor = predictor or open_predictor(model, runtime, device, max_pixels)  # slow: not before an image is good
         started = perf_counter()
-        result = SegmentedImage(image, request.pixels, request.predict(predictor, masks), all_candidates)
+        prediction = request.predict(predictor, masks)
         seconds = perf_counter() - started
-        files = write_result(result, chosen_formats, out, name, protected)
-        report = _facts(result, files, predictor.model.name, seconds)
+        instances = prediction.to_instances(all_candidates=all_candidates)
+        annotated = AnnotatedImage(name, request.pixels, instances, image.name)
+        encoders = {item: PROMPT_FORMATS[item] for item in chosen_formats}
+        files = write_formats(annotated, encoders, out, name, FormatOptions(prediction), protected)
+        report = _facts(image, annotated, files, predictor.model.name, seconds)
         if as_json:
             typer.echo(json.dumps(report))
         else:
@@ -161,15 +165,17 @@ def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
     check_folder(out, "--out")
 
 
-def _facts(result: SegmentedImage, files: dict[str, list[Path]], model: str, seconds: float) -> dict[str, Any]:
-    height, width = result.image.shape[:2]
+def _facts(
+    source: Path, annotated: AnnotatedImage, files: dict[str, list[Path]], model: str, seconds: float
+) -> dict[str, Any]:
+    height, width = annotated.instances.size_hw
     return {
-        "image": str(result.source),
-        "image_id": image_id(result.image),
+        "image": str(source),
+        "image_id": image_id(annotated.image),
         "size_hw": [height, width],
         "model": model,
         "seconds": round(seconds, 4),
-        "objects": [{**item.facts, "bbox_xywh": item.bbox_xywh} for item in result.masks],
+        "objects": [{**instance_facts(one), "bbox_xywh": bbox_xywh(one)} for one in annotated.instances],
         "files": {name: [str(path) for path in paths] for name, paths in files.items()},
     }
 

@@ -23,15 +23,44 @@ PADDING_LABEL, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL = -1, 2, 3
 """Labels that only the prompt encoder sees: no point at all, and the two corners of a box."""
 
 
-def _float_array(value: Any, what: str) -> FloatArray:
+MAX_SHOWN, MAX_MESSAGE = 20, 200
+"""Values that messages show have at most so many elements and characters."""
+
+MAX_LOGIT = 1e4
+"""Larger mask logits overflow in the model, whose own reach a few tens."""
+
+
+def _array(value: Any, what: str) -> npt.NDArray[Any]:
+    """Anything like an array as one; tensors of any dtype and device too."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype.is_floating_point else value  # NumPy has no bfloat16
     try:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-            array = np.array(value, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
-    except (TypeError, ValueError, OverflowError) as error:
-        raise PromptError(f"{what} must be numbers, got {value!r}.") from error
-    if not np.isfinite(array).all():
-        raise PromptError(f"{what} must be finite numbers, got {value!r}.")
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # ragged, or tensors in a list
+        raise PromptError(f"{what} must be an array of numbers, got {_short(value)}.") from error
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise PromptError(f"{what} is a masked array with masked values. Fill them first, with its filled().")
     return array
+
+
+def _float_array(value: Any, what: str) -> FloatArray:
+    array = _array(value, what)
+    if array.dtype.kind not in "fiub":
+        raise PromptError(f"{what} must be numbers, got {_short(value)}.")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+        floats = np.array(array, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
+    if not np.isfinite(floats).all():
+        raise PromptError(f"{what} must be finite numbers, got {_short(value)}.")
+    return floats
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) <= MAX_SHOWN:
+        text = repr(value)
+        if len(text) <= MAX_MESSAGE:
+            return text
+    return f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,16 +159,13 @@ def checked_points(
         raise PromptError(f"points_xy must have shape [N, 2], got {list(points.shape)}.")
     if labels is None:
         return points, np.full(len(points), FOREGROUND, dtype=np.int64)
-    try:
-        given = np.asarray(labels)
-    except ValueError as error:
-        raise PromptError(f"labels must be one number a point, got {labels!r}.") from error
+    given = _array(labels, "labels")
     if given.ndim != 1 or len(given) != len(points):
         raise PromptError(
             f"There are {len(points)} points but labels of shape {list(given.shape)}. Give one label a point."
         )
     if not np.isin(given, (BACKGROUND, FOREGROUND)).all():
-        raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {given.tolist()}.")
+        raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {_short(given.tolist())}.")
     return points, given.astype(np.int64)
 
 
@@ -157,7 +183,7 @@ def _checked_box(box_xyxy: npt.ArrayLike) -> FloatArray:
 
 
 def _checked_mask(mask: npt.ArrayLike) -> BoolArray:
-    given = np.array(mask)  # a copy, as of the other values
+    given = np.array(_array(mask, "mask"))  # a copy, as of the other values
     if given.dtype != np.bool_ or given.ndim != 2:
         raise PromptError(f"mask must be bool [H, W], got {given.dtype} {list(given.shape)}.")
     if not given.any():
@@ -166,7 +192,7 @@ def _checked_mask(mask: npt.ArrayLike) -> BoolArray:
 
 
 def _checked_mask_logits(mask_logits: npt.ArrayLike) -> FloatArray:
-    if np.asarray(mask_logits).dtype == np.bool_:
+    if _array(mask_logits, "mask_logits").dtype == np.bool_:
         raise PromptError(
             "mask_logits must be the low_res_logits of an earlier prediction. Give a boolean mask at the size of the "
             "image as `mask`."
@@ -174,4 +200,8 @@ def _checked_mask_logits(mask_logits: npt.ArrayLike) -> FloatArray:
     mask = _float_array(mask_logits, "mask_logits")
     if mask.ndim != 2:
         raise PromptError(f"mask_logits must have shape [h, w], got {list(mask.shape)}.")
+    if np.abs(mask).max(initial=0) > MAX_LOGIT:
+        raise PromptError(
+            f"mask_logits reach {np.abs(mask).max():g}, which is no logit: those of the models reach a few tens."
+        )
     return mask

@@ -12,6 +12,7 @@ from segany.data.subsets import only, split_by_name
 from segany.data.transforms import LARGE_SCALE_JITTER, ItemConfig, make_item
 from segany.data.video import AnnotatedVideo
 from segany.data.video_folder import VideoFrames, read_video_dataset
+from segany.data.yolo import YoloFolder, YoloReport, write_yolo
 
 __all__ = [
     "LARGE_SCALE_JITTER",
@@ -29,10 +30,13 @@ __all__ = [
     "TarShards",
     "TrainingItem",
     "VideoFrames",
+    "YoloFolder",
+    "YoloReport",
     "make_item",
     "only",
     "open_dataset",
     "open_images",
     "read_video_dataset",
     "split_by_name",
+    "write_yolo",
 ]

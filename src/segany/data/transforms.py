@@ -15,7 +15,7 @@ from segany.core.arrays import BoolArray, FloatArray, PixelArray, SizeHW
 from segany.core.boxes import mask_box
 from segany.core.errors import DataError, check
 from segany.core.preprocessing import Preprocessing
-from segany.core.rle import Rle, decode_crop, run_lengths
+from segany.core.rle import Rle, decode_crop, mask_area
 from segany.data.item import AnnotatedImage, TrainingItem
 from segany.imaging.resize import extent, resize_pixels
 
@@ -137,11 +137,11 @@ def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> Train
         None where no mask is left, if masks are needed.
 
     Raises:
-        DataError: a mask is damaged, or not of the size of its image.
+        DataError: a mask is damaged.
     """
     size_hw = (annotated.image.shape[0], annotated.image.shape[1])
     view = _choose_view(size_hw, config, seed)
-    masks = _draw_masks(annotated, size_hw, view, config, seed) if config.needs_masks else []
+    masks = _draw_masks(annotated, view, config, seed) if config.needs_masks else []
     if config.needs_masks and not masks:
         return None
     height, width = view.size_hw
@@ -193,14 +193,13 @@ def _random_crop(size_hw: SizeHW, area: tuple[float, float], random: np.random.G
     return float(left), float(top), float(left + side_w), float(top + side_h)
 
 
-def _draw_masks(
-    annotated: AnnotatedImage, size_hw: SizeHW, view: _View, config: ItemConfig, seed: int
-) -> list[BoolArray]:
+def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed: int) -> list[BoolArray]:
     """At most `max_masks` resized masks, in the order of the dataset."""
     kept: dict[int, BoolArray] = {}
-    for index in _stream(seed, _DRAW).permutation(len(annotated)).tolist():
-        encoding = annotated.encodings[index]
-        if not _is_of_use(encoding, annotated.name, size_hw, config.max_mask_fraction):
+    objects = annotated.objects
+    for index in _stream(seed, _DRAW).permutation(len(objects)).tolist():
+        encoding = objects.rle(index)
+        if not _is_of_use(encoding, annotated.name, config.max_mask_fraction):
             continue
         mask = resize_encoded(encoding, view.size_hw, view.box_xyxy)
         if mask.any() and mask.mean() <= config.max_mask_fraction:
@@ -210,15 +209,14 @@ def _draw_masks(
     return [kept[index] for index in sorted(kept)]
 
 
-def _is_of_use(encoding: Rle, name: str, size_hw: SizeHW, max_fraction: float) -> bool:
+def _is_of_use(encoding: Rle, name: str, max_fraction: float) -> bool:
     """Whether a mask is not empty and not too large; without decoding it."""
-    if tuple(encoding["size"]) != size_hw:
-        raise DataError(f"A mask of {name} is of size {encoding['size']}, its image {list(size_hw)}, height and width.")
     try:
-        area = int(run_lengths(encoding)[1::2].sum())
+        area = mask_area(encoding)
     except ValueError as error:
         raise DataError(f"A mask of {name} is damaged. {error}") from error
-    return 0 < area <= max_fraction * size_hw[0] * size_hw[1]
+    height, width = encoding["size"]
+    return 0 < area <= max_fraction * height * width
 
 
 def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = None) -> BoolArray:

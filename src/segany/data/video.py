@@ -13,7 +13,7 @@ from segany.core.errors import DataError, ImageError, VideoError
 from segany.core.rle import Rle, coco_bbox_xywh
 from segany.data.annotations import encode_segmentation, read_json
 from segany.data.folders import read_item_image
-from segany.data.label_maps import read_objects
+from segany.data.formats.label_map import read_objects
 from segany.imaging.frames import FrameSource, open_frames
 
 

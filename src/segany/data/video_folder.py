@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from segany.core.errors import DataError, VideoError
+from segany.core.instances import Instances
 from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
 from segany.data.item import AnnotatedImage
 from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
@@ -65,12 +68,14 @@ class VideoFrames:
     def read(self, index: int) -> AnnotatedImage:
         """See `Dataset`."""
         video, frame = self._items[index]
-        encodings = tuple(video.masks(frame).values())
+        masks = video.masks(frame)
         image = video.read_frame(frame)
-        if encodings:
-            height, width = encodings[0]["size"]
-            check_size(image, (height, width), self.names[index])
-        return AnnotatedImage(self.names[index], image, encodings)
+        for mask in masks.values():
+            check_size(image, (mask["size"][0], mask["size"][1]), self.names[index])
+        instances = Instances.from_rles(
+            masks.values(), (image.shape[0], image.shape[1]), object_ids=np.array(list(masks), dtype=np.int64)
+        )
+        return AnnotatedImage(self.names[index], image, instances)
 
 
 def has_frame_folders(root: Path) -> bool:

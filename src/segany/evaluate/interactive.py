@@ -85,8 +85,7 @@ class BoxedObject:
 
 def visible_objects(annotated: AnnotatedImage) -> list[int]:
     """The objects of an image with at least one pixel: no others can be prompted."""
-    areas = annotated.boxes_xyxy()
-    return [index for index, (x0, y0, x1, y1) in enumerate(areas.tolist()) if x1 > x0 and y1 > y0]
+    return [index for index, (x0, _, x1, _) in enumerate(annotated.objects.mask_boxes_xyxy.tolist()) if x1 > x0]
 
 
 def click_objects(
@@ -116,7 +115,7 @@ def click_objects(
         MissingExtraError: SciPy is not installed.
     """
     for indices in _batches(annotated, only):
-        runs = [_Run(index, annotated.mask(index)) for index in indices]
+        runs = [_Run(index, annotated.objects.mask(index)) for index in indices]
         waiting = runs
         for _ in range(plan.max_clicks):
             waiting = [run for run in waiting if not run.is_done(plan) and run.click(RULES[plan.rule])]
@@ -196,11 +195,11 @@ def box_objects(
     Yields:
         Each object, in order.
     """
-    boxes = annotated.boxes_xyxy()
+    boxes = annotated.objects.mask_boxes_xyxy
     for indices in _batches(annotated, only):
         masks = predictor.predict(embedding, [Prompt(box_xyxy=boxes[index]) for index in indices]).best()
         for index, mask in zip(indices, masks, strict=True):
-            yield BoxedObject(index, mask_iou(mask, annotated.mask(index)), mask.copy())
+            yield BoxedObject(index, mask_iou(mask, annotated.objects.mask(index)), mask.copy())
 
 
 def _batches(annotated: AnnotatedImage, only: Sequence[int] | None) -> Iterator[list[int]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from segany.core.embedding import Embedding
 from segany.core.errors import check
-from segany.core.rle import Rle
 from segany.data.item import AnnotatedImage
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
@@ -47,7 +46,7 @@ class ImageSubject:
     @property
     def left_out(self) -> int:
         """How many objects have no pixel, and so cannot be prompted or found."""
-        return len(self.annotated) - len(self.objects)
+        return len(self.annotated.objects) - len(self.objects)
 
 
 @dataclass(frozen=True)
@@ -200,12 +199,11 @@ class AutomaticProtocol(Protocol):
         )
         source = subject.embedding if self.config.crop_n_layers == 0 else annotated.image
         tell = None if progress is None else lambda done, total: progress(done / max(1, total))
-        records = sorted(
-            generator.generate(source, progress=tell), key=lambda one: -(one.predicted_iou + one.stability_score)
-        )
-        proposals = [Rle(size=list(record.size_hw), counts=record.rle_counts) for record in records]
-        objects = [annotated.encodings[index] for index in subject.objects]
-        areas = np.array([np.count_nonzero(annotated.mask(index)) for index in subject.objects], dtype=np.int64)
+        found = generator.generate(source, progress=tell)
+        quality = found.predicted_iou.astype(np.float64) + found.stability_score
+        proposals = found[np.argsort(-quality, kind="stable")].rles
+        objects = annotated.objects[subject.objects].rles
+        areas = annotated.objects.areas[subject.objects]
         record: Record = {"masks": len(proposals)}
         for kind, overlaps in (("mask", mask_overlaps), ("box", box_overlaps)):
             counts = count_found(overlaps(proposals, objects), areas)

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from segany.core.errors import DataError, WeightsError
-from segany.data.label_maps import label_parts
+from segany.data.formats.label_map import label_parts
 from segany.hub.cache import CACHE_VARIABLE, cache_directory
 from segany.hub.fetch import SourceUnavailable, download
 from segany.hub.progress import ProgressCallback, silent

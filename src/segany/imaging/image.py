@@ -1,10 +1,10 @@
 """Reads images: every kind of source becomes RGB bytes.
 
 One decoder and one rule for every source: EXIF orientation is applied, the alpha channel is dropped (the colors
-beneath it stay, as with the official code's `convert("RGB")`), gray is repeated over the three channels, 16-bit
-values are scaled to 8 bits, and only the first frame of an animation or a multi-page file is read. 32-bit integers
-are taken for 16-bit values, which is how Pillow reads some files; where none is above 255 they are refused as
-ambiguous.
+beneath it stay, as with the official code's `convert("RGB")`), gray is repeated over the three channels, and of an
+animation the first frame is read. Integers of 16 bits are scaled by their full range, floats from 0..1. Where that
+would be wrong without a word, as for 12-bit values in 16 bits, for other floats, for more bands than three and for
+files of several pages, the image is refused, and `PixelOptions` say what is meant.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 import os
 import stat
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segany.core.arrays import PixelArray
-from segany.core.errors import ImageError
+from segany.core.errors import ImageError, check
+from segany.imaging import tiff
 
 ImageFile: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
 """An encoded image: a path, the bytes of a file, or a binary file object."""
@@ -48,16 +51,66 @@ FLOAT_TOLERANCE = 1e-3
 """How far float pixels may stray out of 0..1, from rounding; they are clipped."""
 
 
-def read_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS, *, name: str | None = None) -> PixelArray:
+DARK_16_BITS = 4095
+"""16-bit values that are all at most this are 12 bits or fewer, which would be nearly black over the full range."""
+
+PERCENTILES = 1.0, 99.0
+"""The values that `value_range="percentile"` makes black and white."""
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """What the values of an image mean, where the image itself does not say.
+
+    Attributes:
+        value_range: the values that become 0 and 255, such as (0, 4095) for 12 bits; "percentile" takes the 1st and
+            the 99th percentile of each image. By default the full range of integers, and 0..1 for floats.
+        bands: three bands, counted from 0, that become red, green and blue, or one that becomes gray.
+        page: of a multi-page TIFF, counted from 0; smaller copies of other pages do not count.
+
+    Raises:
+        ConfigError: a range that is empty, other numbers of bands, or a negative number.
+    """
+
+    value_range: tuple[float, float] | Literal["percentile"] | None = None
+    bands: tuple[int, ...] | None = None
+    page: int | None = None
+
+    def __post_init__(self) -> None:
+        given = self.value_range
+        if given is not None and given != "percentile":
+            is_range = len(given) == 2 and all(map(math.isfinite, given)) and given[0] < given[1]
+            check(is_range, f"value_range must be two rising numbers or 'percentile', got {given!r}.")
+        if self.bands is not None:
+            is_choice = len(self.bands) in (1, 3) and min(self.bands) >= 0
+            check(is_choice, f"bands must be one or three numbers from 0, got {self.bands!r}.")
+        check(self.page is None or self.page >= 0, f"page must not be negative, got {self.page}.")
+
+
+_HIGH_BYTES = "segany.high_bytes"
+"""In `info` of a Pillow image: it has 8 bits of the 16 of its file, which is how Pillow reads color."""
+
+AS_STORED = PixelOptions()
+"""No choices: images that need one are refused."""
+
+
+def read_image(
+    source: ImageSource,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    *,
+    name: str | None = None,
+    options: PixelOptions = AS_STORED,
+) -> PixelArray:
     """Read an image as RGB bytes.
 
     Args:
         source: a path; `bytes`; a binary file object, which is read from its start where it can seek, and from
             where it is otherwise, and is left open; a Pillow image of any mode; or an array [H, W], [H, W, 1],
             [H, W, 3] or [H, W, 4], channels red, green, blue(, alpha), of uint8, bool, uint16 (0..65535 is
-            scaled to 0..255) or float (0..1 is scaled to 0..255).
+            scaled to 0..255) or float (0..1 is scaled to 0..255); with `options`, of any bands and numbers.
         max_pixels: images of more pixels are refused, encoded ones before they are decoded.
         name: what error messages call the image; its path, or what kind of source it is, by default.
+        options: what the values mean, which bands and which page, where the image does not say.
 
     Returns:
         uint8 [H, W, 3], contiguous and writable. Shares memory with an array that is all this already.
@@ -69,33 +122,65 @@ def read_image(source: ImageSource, max_pixels: int = DEFAULT_MAX_PIXELS, *, nam
     if isinstance(source, np.ndarray):
         what = name or "The image array"
         _check_size(source.shape[:2] if source.ndim >= 2 else (1, 1), max_pixels, what)
-        return _from_array(source, what)
+        return _from_array(source, what, options)
     what = name or source_name(source)
-    return _to_rgb(decode_image(source, max_pixels, name=what), what)
+    decoded = _decode(source, max_pixels, what, options.page)
+    if isinstance(decoded, np.ndarray):
+        return _from_array(decoded, what, options)
+    return _to_rgb(decoded, what, options)
 
 
 def decode_image(
-    source: ImageFile | Image.Image, max_pixels: int = DEFAULT_MAX_PIXELS, *, name: str | None = None
+    source: ImageFile | Image.Image,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    *,
+    name: str | None = None,
+    page: int | None = None,
 ) -> Image.Image:
     """Decode an image with the values it has: the decoder beneath `read_image`, for images that are masks.
 
     Args:
         source, max_pixels, name: as for `read_image`, without arrays.
+        page: of a multi-page TIFF, counted from 0.
 
     Returns:
         A Pillow image of any mode, decoded, EXIF orientation applied; its `format` is that of the file.
 
     Raises:
-        ImageError: as for `read_image`.
+        ImageError: as for `read_image`, and for a TIFF whose values Pillow has no mode for.
     """
     what = name or source_name(source)
+    decoded = _decode(source, max_pixels, what, page)
+    if isinstance(decoded, np.ndarray):
+        raise ImageError(f"{what} has {decoded.shape[2]} bands of {decoded.dtype}, which are no mask. Save it as PNG.")
+    return decoded
+
+
+def _decode(
+    source: ImageFile | Image.Image, max_pixels: int, what: str, page: int | None
+) -> Image.Image | npt.NDArray[Any]:
+    """A Pillow image; or the values [H, W, C] of a TIFF that Pillow does not decode."""
     if isinstance(source, Image.Image):
         _check_size((source.height, source.width), max_pixels, what)
         return _upright(source, what)
     with _named_errors(what), _opened(source, what) as file:
-        image = _open_without_limit(file)
+        try:
+            image = _open_without_limit(file)
+        except UnidentifiedImageError:
+            file.seek(0)
+            if file.read(4) in tiff.SIGNATURES:
+                file.seek(0)
+                return tiff.read_tiff(file, page, max_pixels, what)
+            raise
         with image:
+            if image.format == "TIFF":
+                tiff.seek_page(image, page, what)
             _check_size((image.height, image.width), max_pixels, what)
+            if image.format == "TIFF" and tiff.is_beyond_pillow(image):
+                file.seek(0)
+                return tiff.read_tiff(file, page, max_pixels, what)
+            if image.mode in ("RGB", "RGBA", "LA") and _has_16_bits(image):
+                image.info[_HIGH_BYTES] = True
             if image.format == "TIFF":
                 # Its decoder checks Pillow's limit once more where it allocates the pixels: it finds them allocated.
                 size = getattr(image, "_tile_size", image.size)  # the size before the orientation is applied
@@ -227,6 +312,11 @@ def _open_without_limit(file: IO[bytes]) -> Image.Image:
     raise UnidentifiedImageError("not an image" if prefix else "empty: it has no bytes")
 
 
+def _has_16_bits(image: Image.Image) -> bool:
+    """Whether the decoder of an opened image is about to drop the low bytes of its values."""
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
 def _check_size(size_hw: tuple[int, ...], max_pixels: int, what: str) -> None:
     height, width = size_hw
     if height * width == 0:
@@ -257,7 +347,7 @@ def _decoding_errors(what: str) -> Iterator[None]:
         raise ImageError(f"{what} is damaged or truncated, or of a kind Pillow cannot decode: {error}.") from error
 
 
-def _to_rgb(upright: Image.Image, what: str) -> PixelArray:
+def _to_rgb(upright: Image.Image, what: str, options: PixelOptions) -> PixelArray:
     with _decoding_errors(what):
         if upright.mode == "I" or upright.mode.startswith("I;16"):
             values = np.asarray(upright)
@@ -267,31 +357,36 @@ def _to_rgb(upright: Image.Image, what: str) -> PixelArray:
             # With the transparency of a palette as bytes, Pillow insists on a stop at RGBA.
             has_palette = upright.mode in ("P", "PA")
             rgb = (upright.convert("RGBA") if has_palette else upright).convert("RGB")
-            return np.array(rgb)  # a copy: what np.asarray shares with Pillow is read-only
+            pixels = np.array(rgb)  # a copy: what np.asarray shares with Pillow is read-only
+            if upright.info.get(_HIGH_BYTES) and 0 < pixels.max() <= DARK_16_BITS >> 8:
+                raise ImageError(
+                    f"{what} has 16 bits a channel of which at most 12 are used, so that it would be nearly black. "
+                    "Save it with 8 bits, or as TIFF, for which value_range says what is black and white."
+                )
+            return pixels if options == AS_STORED else _from_array(pixels, what, options)
+    if options.value_range is not None:
+        return _from_array(values, what, options)
     # Pillow's mode "I", 32 bits, is also what it reads 16-bit PGM files into, and some PNG and TIFF files.
     if values.dtype.kind == "i" and (values.min() < 0 or values.max() > np.iinfo(np.uint16).max):
         raise ImageError(
             f"{what} holds 32-bit integers from {values.min()} to {values.max()}. Only 8 and 16 bits can be "
             "pixels; scale them to 0..255 first."
         )
-    if values.dtype.kind == "i" and 0 < values.max() <= np.iinfo(np.uint8).max:
-        raise ImageError(
-            f"{what} holds 32-bit integers up to {values.max()}, which may be 8-bit pixels or very dark 16-bit ones. "
-            'Convert it first: to 8 bits with `Image.fromarray(np.asarray(image).astype("uint8"))`.'
-        )
-    return _from_array(values if values.dtype.kind == "f" else values.astype(np.uint16), what)
+    return _from_array(values if values.dtype.kind == "f" else values.astype(np.uint16), what, options)
 
 
-def _from_array(array: npt.NDArray[Any], what: str) -> PixelArray:
+def _from_array(array: npt.NDArray[Any], what: str, options: PixelOptions) -> PixelArray:
+    if options.bands is not None:
+        array = _chosen_bands(array, what, options.bands)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         raise ImageError(f"{what} has shape {list(array.shape)}: move the channels last, to [H, W, C].")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(
             f"{what} has shape {list(array.shape)}. It must be [H, W], or [H, W, C] with 1, 3 or 4 channels; "
-            "one image at a time."
+            "one image at a time. Of more bands, choose three: bands=(0, 1, 2), on the command line --bands 0,1,2."
         )
     channels = array[..., None] if array.ndim == 2 else array[..., :3]
-    values = _to_uint8(channels, what)
+    values = _to_uint8(channels, what) if options.value_range is None else _stretched(channels, options.value_range)
     if values.shape[2] == 1:
         return np.repeat(values, 3, axis=2)
     rgb: PixelArray = np.require(values, requirements=["C", "W"])
@@ -305,12 +400,21 @@ def _to_uint8(array: npt.NDArray[Any], what: str) -> PixelArray:
     if array.dtype == np.bool_:
         return np.asarray(np.where(array, 255, 0), dtype=np.uint8)
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        highest = int(array.max())
+        if 0 < highest <= DARK_16_BITS:
+            bits = 8 if highest <= np.iinfo(np.uint8).max else 12
+            raise ImageError(
+                f"{what} holds 16-bit values up to {highest}, which look like {bits} bits and would be nearly black. "
+                f"Say what is white: value_range=(0, {2**bits - 1}), on the command line --range 0,{2**bits - 1}; or "
+                "0,65535 where the image is that dark."
+            )
         return np.asarray((array.astype(np.uint32) + 128) // 257, dtype=np.uint8)
     if array.dtype.kind == "f":
         return _float_to_uint8(array, what)
     raise ImageError(
-        f"{what} has dtype {array.dtype}, which has no agreed range. Convert it to uint8 (0..255), uint16 (0..65535) "
-        "or float (0..1)."
+        f"{what} has dtype {array.dtype}, which has no agreed range. Say what is black and white: "
+        "value_range=(low, high), on the command line --range LOW,HIGH; or convert it to uint8 (0..255), uint16 "
+        "(0..65535) or float (0..1)."
     )
 
 
@@ -324,6 +428,29 @@ def _float_to_uint8(array: npt.NDArray[Any], what: str) -> PixelArray:
     low, high = float(array.min()), float(array.max())
     if low < -FLOAT_TOLERANCE or high > 1 + FLOAT_TOLERANCE:
         raise ImageError(
-            f"{what} holds floats from {low:g} to {high:g}. Floats must lie in 0..1; for 0..255 convert to uint8."
+            f"{what} holds floats from {low:g} to {high:g}. Floats must lie in 0..1. Say what is black and white: "
+            f'value_range=({low:g}, {high:g}) or "percentile", on the command line --range {low:g},{high:g}.'
         )
     return np.asarray(np.rint(array.clip(0, 1) * np.float32(255)), dtype=np.uint8)
+
+
+def _chosen_bands(array: npt.NDArray[Any], what: str, bands: tuple[int, ...]) -> npt.NDArray[Any]:
+    """[H, W, 1 | 3] of [H, W] or [H, W, C]."""
+    channels = array[..., None] if array.ndim == 2 else array
+    if channels.ndim != 3 or max(bands) >= channels.shape[2]:
+        raise ImageError(f"{what} has no band {max(bands)}: its shape is {list(array.shape)}, and bands count from 0.")
+    return channels[..., list(bands)]
+
+
+def _stretched(array: npt.NDArray[Any], value_range: tuple[float, float] | Literal["percentile"]) -> PixelArray:
+    """Map a range of values to 0..255. What is not a number is black."""
+    values = array.astype(np.float32)
+    if value_range == "percentile":
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, PERCENTILES) if finite.size else (0.0, 1.0)
+        high = max(high, low + np.finfo(np.float32).tiny)
+    else:
+        low, high = value_range
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.nan_to_num((values - np.float32(low)) * np.float32(255 / (high - low)), nan=0.0)
+    return np.asarray(np.rint(scaled.clip(0, 255)), dtype=np.uint8)

@@ -16,9 +16,10 @@ from segany.core.arrays import PixelArray
 from segany.core.embedding import Embedding
 from segany.core.errors import EmbeddingError, ImageError, OutputError, SeganyError
 from segany.core.files import sha256_of
-from segany.data.formats.instances import RECORD_FORMATS, RecordedImage
-from segany.data.formats.records import LabelOrder, MaskRecords
-from segany.data.formats.writing import write_files
+from segany.core.instances import Instances
+from segany.data.formats.table import AUTOMATIC_FORMATS
+from segany.data.formats.writing import FormatOptions, write_files
+from segany.data.item import AnnotatedImage
 from segany.imaging.image import image_id, read_image
 from segany.jobs.done_notes import DoneNotes
 from segany.predict.automatic import AutomaticMaskGenerator
@@ -34,10 +35,10 @@ class AutoPlan:
     Attributes:
         images: the files, and for each what the names of its results begin with.
         out: folder of the results.
-        formats: keys of `RECORD_FORMATS`.
+        formats: keys of `AUTOMATIC_FORMATS`.
         notes: on what was done already.
         again: do that anew.
-        label_order, label_fill: as `MaskRecords.to_label_map` takes them.
+        options: of the formats.
         max_pixels: larger images are refused.
         embeddings: folder where embeddings are kept and looked for.
     """
@@ -47,8 +48,7 @@ class AutoPlan:
     formats: tuple[str, ...]
     notes: DoneNotes
     again: bool
-    label_order: LabelOrder
-    label_fill: bool
+    options: FormatOptions
     max_pixels: int
     embeddings: Path | None
 
@@ -58,7 +58,7 @@ class ImageReport:
     """An image that is done: how large it is, how many masks it has, how long they took, and the files."""
 
     source: Path
-    records: MaskRecords
+    instances: Instances
     seconds: float
     files: dict[str, list[Path]]
 
@@ -154,14 +154,14 @@ class Pipeline:
         try:
             kept = self.plan.embeddings
             image = picture.pixels if kept is None else self._embed(generator, picture, kept)
-            records = generator.generate(image, progress=self._progressed)
+            instances = generator.generate(image, progress=self._progressed)
         except OutputError:  # of an earlier image: see _progressed
             raise
         except SeganyError as error:
             self.watcher.failed(picture.source, error)
             return
         seconds = perf_counter() - started
-        self._writing.append(self._writer.submit(self._write, picture, records, seconds))
+        self._writing.append(self._writer.submit(self._write, picture, instances, seconds))
 
     def _progressed(self, done: int, total: int) -> None:
         """Tell of the points that are done, and of images written meanwhile; fail where those cannot be."""
@@ -183,18 +183,19 @@ class Pipeline:
     def _save(self, embedding: Embedding, path: Path) -> None:
         embedding.save(path)
 
-    def _write(self, picture: _Picture, records: MaskRecords, seconds: float) -> ImageReport | None:
+    def _write(self, picture: _Picture, instances: Instances, seconds: float) -> ImageReport | None:
         """Write all files of an image, and then the note that they are there. None where the run has stopped."""
         plan = self.plan
-        result = RecordedImage(picture.source, picture.pixels, records, plan.label_order, plan.label_fill)
+        annotated = AnnotatedImage(picture.name, picture.pixels, instances, picture.source.name)
         files: dict[str, list[Path]] = {}
         for item in plan.formats:
             if self._stopped.is_set():
                 return None
-            files[item] = write_files(RECORD_FORMATS[item](result), plan.out, picture.name, self._sources)
+            encoded = AUTOMATIC_FORMATS[item](annotated, plan.options)
+            files[item] = write_files(encoded, plan.out, f"{picture.name}_auto", self._sources)
         _remove_other_masks(files.get("masks-png", ()))
         plan.notes.write(picture.name, picture.sha256, files)
-        return ImageReport(picture.source, records, seconds, files)
+        return ImageReport(picture.source, instances, seconds, files)
 
     def _report_written(self, at_most_waiting: int) -> None:
         """Tell of the results that are written, waiting for the oldest ones until few enough are left."""
