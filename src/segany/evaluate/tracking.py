@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-from typing import Protocol as Interface
 
 import numpy as np
 
@@ -13,42 +12,14 @@ from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
 from segany.core.progress import ProgressCallback
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
+from segany.data.video import AnnotatedVideo
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
 from segany.evaluate.protocol import Numbers, Protocol, Record
-from segany.imaging.frames import FrameSource
 
 if TYPE_CHECKING:
     from segany.predict.file_video_session import FileVideoSession
     from segany.predict.video import VideoPredictor
-
-
-class AnnotatedVideo(Interface):
-    """A video and the masks of its objects in some of its frames, or in all: `segany.data.video` has them.
-
-    Attributes:
-        name: of the video in its dataset, unlike all others.
-        annotated: numbers of the frames that are annotated, ascending.
-        object_ids: all objects that are to be seen in any of them.
-    """
-
-    name: str
-    annotated: tuple[int, ...]
-
-    @property
-    def object_ids(self) -> tuple[int, ...]: ...
-
-    def open(self) -> FrameSource:
-        """The frames, to be used in a `with` block."""
-        ...
-
-    def masks(self, frame: int) -> Mapping[int, Rle]:
-        """The masks of an annotated frame by object; one that is hidden there has none, or an empty one.
-
-        Raises:
-            DataError: they are damaged.
-        """
-        ...
 
 
 class Videos:
