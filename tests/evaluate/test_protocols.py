@@ -149,6 +149,25 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     assert other["mask_ar_1000"] < 1
 
 
+def test_annotated_areas_and_boxes_count() -> None:
+    """As in COCO's and LVIS's evaluators: pixels of the mask and the box around them are something else."""
+    model = small_sam()
+    image = np.random.default_rng(3).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
+    found = AutomaticMaskGenerator(model, config).generate(image)
+    protocol = AutomaticProtocol(config)
+    numbers = []
+    for boxes, area in ((found.mask_boxes_xyxy, np.nan), (found.mask_boxes_xyxy + 1000, 200_000.0)):
+        objects = Instances.from_rles(
+            found.rles, found.size_hw, boxes_xyxy=boxes, columns={"annotated_area": np.full(len(found), area)}
+        )
+        seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, objects))
+        numbers.append(protocol.summarize(protocol.measure(seen)))
+    by_mask, annotated = numbers
+    assert (by_mask["mask_ar_1000"], by_mask["box_ar_1000"], by_mask["mask_ar_1000_large"]) == (1, 1, None)
+    assert (annotated["mask_ar_1000"], annotated["box_ar_1000"], annotated["mask_ar_1000_large"]) == (1, 0, 1)
+
+
 def test_the_papers_proposals_are_denser_and_overlap_more():
     assert (proposals_config().points_per_side, proposals_config().box_nms_thresh) == (64, 0.9)
 

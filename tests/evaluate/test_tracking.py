@@ -36,6 +36,10 @@ class Video:
     object_ids: tuple[int, ...] = (1, 2, 3)
     annotated: tuple[int, ...] = tuple(range(FRAMES))
     damaged: bool = False
+    may_overlap: bool = True
+
+    def annotated_frames(self, object_id: int) -> tuple[int, ...]:
+        return self.annotated
 
     def open(self) -> FrameSource:
         return open_frames([np.full((*SIZE_HW, 3), 20 * frame, dtype=np.uint8) for frame in range(FRAMES)])
@@ -67,7 +71,7 @@ class FrozenSession:
         self.masks[object_id] = prompt
         return FrameResult.from_masks(frame, (object_id,), prompt[None], [1.0])
 
-    def propagate(self, start: int, progress: Any = None):
+    def propagate(self, start: int, *, logits: bool = False, progress: Any = None):
         for frame in range(start, FRAMES):
             if progress is not None:
                 progress(ProgressEvent("tracking", frame + 1, FRAMES, "frames"))
