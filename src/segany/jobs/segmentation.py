@@ -122,11 +122,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         parts: Sequence[str],
         progress: ProgressCallback | None,  # noqa: ARG002
     ) -> SegmentedItem:
-        preprocessing, low_res_size = model.model.preprocessing, model.model.low_res_size
-        prompts = [
-            one.to_prompt(mask, preprocessing, low_res_size)
-            for one, mask in zip(value.objects, value.masks, strict=True)
-        ]
+        prompts = [one.to_prompt(mask) for one, mask in zip(value.objects, value.masks, strict=True)]
         prediction = model.predict(model.embed(value.pixels), prompts, masks=self.masks)
         result = SegmentedImage(value.source, value.pixels, prediction, self.all_candidates)
         return SegmentedItem(result, tuple(parts), model.model.name)
