@@ -94,7 +94,7 @@ def test_values_that_only_fit_together_change_together():
         ("loop.steps=1.5", r"loop\.steps takes a whole number"),
         ("loop.epochs=x", r"loop\.epochs takes a whole number or none"),
         ("loop.compile=maybe", "takes true or false"),
-        ("loop.precision=fp16", "takes float32 or bf16"),
+        ("loop.precision=fp16", "takes fp32 or bf16"),
         ("loop.betas=0.9", "takes 2 values with commas between, each a number"),
         ("loop.steps=none", "takes a whole number, got 'none'"),
         ("loop.lr=-1", "lr must be positive"),
