@@ -9,7 +9,10 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
+from pathlib import Path
+from types import FrameType
 
 USER_ERROR = 2
 """Exit code for what the user can put right, as for a wrong option."""
@@ -18,8 +21,46 @@ STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF
 """What a full disk or a closed pipe does to standard output. Errors of other files name them, or are typed."""
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does, and keeps what is finished."""
+
+
 def main() -> None:
     """Run the command line: the entry point of the installed `segany`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run()
+    except KeyboardInterrupt as interrupt:  # while it starts; later, the commands end with the same codes
+        sys.exit(interrupt_code(interrupt))
+    except OSError as error:
+        if error.filename is not None or error.errno not in STDOUT_ERRORS:
+            raise
+        print(f"error: standard output could not be written: {error.strerror}.", file=sys.stderr)
+        with contextlib.suppress(OSError):  # or Python would try to write the rest at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(USER_ERROR)
+
+
+def interrupt_code(interrupt: KeyboardInterrupt) -> int:
+    """The exit code after a signal."""
+    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise Terminated
+
+
+def _run() -> None:
     try:
         from segany.cli.app import app
     except ModuleNotFoundError as error:
@@ -34,14 +75,6 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files hold more than some terminals can show
     try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None or error.errno not in STDOUT_ERRORS:
-            raise
-        print(f"error: standard output could not be written: {error.strerror}.", file=sys.stderr)
-        with contextlib.suppress(OSError):  # or Python would try to write the rest at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(USER_ERROR)
+        app()
+    finally:
+        sys.stdout.flush()

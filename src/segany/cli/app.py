@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from segany.cli import USER_ERROR, weights
+from segany.cli import INTERRUPTED, USER_ERROR, interrupt_code, weights
 from segany.cli.auto import auto
 from segany.cli.evaluate import evaluate_command
 from segany.cli.export import export
@@ -22,9 +22,6 @@ from segany.cli.train import EPILOG as TRAIN_EPILOG
 from segany.cli.train import train
 from segany.core.errors import CanceledError, SeganyError
 from segany.core.version import __version__
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
 
 class _Warnings(logging.Handler):
@@ -47,8 +44,8 @@ class _Group(TyperGroup):
             line = Text.assemble(("error: ", "bold red"), str(error))
             Console(stderr=True, soft_wrap=True, highlight=False).print(line)
             raise typer.Exit(USER_ERROR) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(interrupt_code(interrupt)) from None
 
 
 app = typer.Typer(
