@@ -9,7 +9,7 @@ from PIL import Image
 
 from segany.cli.track_prompts import parse_track_prompts
 from segany.core.errors import PromptError
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.data.frame_prompts import FRAME_PROMPTS_EXAMPLE, FramePrompts
 from segany.imaging.frames import open_frames
 from segany.imaging.image import DEFAULT_MAX_PIXELS

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from tests.models_for_tests import small_sam2
 
 from segany import Prompt, VideoPredictor
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.data.formats.track_writer import TRACK_FORMATS, TrackWriter
 from segany.data.frame_prompts import FramePrompt
 from segany.imaging.frames import open_frames

@@ -26,7 +26,8 @@ from segany import (
     VideoPredictor,
 )
 from segany.core.boxes import mask_box
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.core.progress import Cancellation, ProgressEvent
 from segany.models.sam2.model import Sam2
 from segany.predict.motion import Motion

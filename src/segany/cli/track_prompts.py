@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from segany.cli.prompt_options import parse_numbers
 from segany.core.errors import PromptError
 from segany.core.prompt import FOREGROUND
 from segany.data.frame_prompts import DEFAULT_OBJECT, FrameObject, FramePrompts, read_frame_prompts
-from segany.data.prompts_file import parse_numbers
 
 MAX_DIGITS = 18
 """Longer numbers of frames and objects are mistakes."""

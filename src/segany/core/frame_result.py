@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, SizeHW, frozen_view
 from segany.core.errors import PromptError, check
-from segany.core.instances import NO_ID, Instances
+from segany.core.instance import NO_ID
+from segany.core.instances import Instances
 
 
 @dataclass(frozen=True, eq=False)

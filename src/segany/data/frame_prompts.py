@@ -12,7 +12,7 @@ from pydantic import Field
 
 from segany.core.arrays import BoolArray
 from segany.core.errors import PromptError
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.core.prompt import FOREGROUND, Prompt
 from segany.data.prompts_file import MASK_ARRAY_SUFFIXES, ObjectPrompt, load_json, parse_objects, read_mask
 from segany.imaging.frames import FrameSource

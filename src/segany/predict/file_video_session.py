@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segany.core.errors import EndOfVideoError, PromptError, VideoError
 from segany.core.frame_result import FrameResult
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.core.progress import Cancellation, ProgressCallback, report
 from segany.imaging.frames import FrameSource
 from segany.predict.frame_schedule import Direction, FrameRange, plan_frame_schedule

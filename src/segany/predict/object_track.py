@@ -10,7 +10,7 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import PromptError
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.core.prompt import Prompt
 from segany.models.sam2.memory_bank import MemorySelection, select_memory
 from segany.models.sam2.tracking import ObjectMemory

@@ -14,7 +14,8 @@ import numpy as np
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import PromptError, SeganyError, VideoError
 from segany.core.frame_result import FrameResult
-from segany.core.instances import NO_ID, Category, Instances
+from segany.core.instance import NO_ID, Category
+from segany.core.instances import Instances
 from segany.core.prompt import Prompt
 from segany.imaging.components import clean_masks
 from segany.imaging.frames import FrameSource

@@ -16,7 +16,8 @@ from tests.videos_for_tests import number_in, numbered_frame, write_video
 from segany.core.arrays import BoolArray, PixelArray
 from segany.core.errors import OutputError
 from segany.core.frame_result import FrameResult
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.core.progress import ProgressEvent
 from segany.data.formats import track_writer
 from segany.data.formats.track_formats import davis_palette

@@ -20,7 +20,8 @@ from PIL import Image
 from segany.core.arrays import BoolArray, IntArray, SizeHW
 from segany.core.errors import OutputError
 from segany.core.frame_result import FrameResult
-from segany.core.instances import NO_ID, Category, Instances
+from segany.core.instance import NO_ID, Category
+from segany.core.instances import Instances
 from segany.core.rle import Rle, coco_bbox_xywh, encode_masks
 from segany.imaging.frames import FrameSource
 
