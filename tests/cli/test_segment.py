@@ -19,7 +19,6 @@ from segany.core.errors import CheckpointError
 from segany.core.prediction import MaskPrediction
 from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import Prompt
-from segany.imaging.prompt_masks import PROMPT_LOGIT
 
 WIDTH, HEIGHT = 60, 40
 
@@ -156,15 +155,12 @@ def test_all_candidates(run: Callable[..., Result]) -> None:
     assert len(written()) == 3
 
 
-def test_mask_picture_becomes_logits(run: Callable[..., Result], predictor: FakePredictor) -> None:
+def test_mask_file_is_a_mask_prompt(run: Callable[..., Result], predictor: FakePredictor) -> None:
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     mask[:, :30] = 1  # any value but zero
     Image.fromarray(mask).save("mask.png")
     assert run("photo.png", "--mask", "mask.png", "--point", "10,12").exit_code == 0
-    logits = predictor.asked[0][0][0].mask_logits
-    assert logits.shape == (256, 256)
-    assert logits[80, 60] == PROMPT_LOGIT
-    assert logits[80, 200] == logits[250, 60] == -PROMPT_LOGIT
+    np.testing.assert_array_equal(predictor.asked[0][0][0].mask, mask == 1)
 
 
 def test_mask_logits_from_arrays(run: Callable[..., Result], predictor: FakePredictor) -> None:
@@ -195,7 +191,7 @@ def test_prompts_file(run: Callable[..., Result], predictor: FakePredictor, fold
     points, box, mask = predictor.asked[0][0]
     assert points.labels.tolist() == [1, 0]
     assert box.box_xyxy.tolist() == [1, 2, 3, 4]
-    assert mask.mask_logits is not None
+    assert mask.mask.all()
 
 
 def test_prompts_file_by_image(run: Callable[..., Result], predictor: FakePredictor, folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_damaged_members(tmp_path: Path) -> None:
     members = {"a.png": b"no image", "a.json": RECORD, "b.png": IMAGE, "b.json": b"{", "c.jpg": JPEG}
     members["c.png"] = encoded(LABELS[:5], "PNG")
     dataset = TarShards(save_tar(tmp_path / "s.tar", members))
-    for index, message in enumerate(["s/a.png cannot be read", "s/b.json cannot be read", "s/c is 8 wide and 6 high"]):
+    for index, message in enumerate(["s/a.png is not an image", "s/b.json cannot be read", "s/c is 8 wide and 6 high"]):
         with pytest.raises(DataError, match=message):
             dataset.read(index)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.core.embedding import Embedding
+from segany.imaging.prompt_masks import mask_to_logits
 from segany.models.sam.config import SamConfig, VitConfig
 
 SIZE_HW = (90, 140)
@@ -42,6 +44,7 @@ MIXED = [
     Prompt(points_xy=[[20, 30]], mask_logits=some_mask()),
     Prompt(box_xyxy=[10, 10, 90, 70], mask_logits=some_mask()),
     Prompt(mask_logits=some_mask()),
+    Prompt(points_xy=[[30, 30]], mask=np.tri(*SIZE_HW, dtype=np.bool_)),
     Prompt(points_xy=[[70, 45]]),
 ]
 
@@ -177,7 +180,8 @@ def test_embedding_of_another_model_is_refused(embedding: Embedding) -> None:
         ([[1, 2]], "must be `segany.Prompt`s"),
         (Prompt(points_xy=[[141, 5]]), "outside the image"),
         (Prompt(box_xyxy=[0, 0, 10, 91]), "outside the image"),
-        (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but small takes \[64, 64\]"),
+        (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but the model takes \[64, 64\]"),
+        (Prompt(mask=np.ones((64, 64), dtype=np.bool_)), "mask is 64 wide and 64 high, but the image is 140 wide"),
     ],
 )
 def test_prompts_that_do_not_fit(
@@ -185,6 +189,31 @@ def test_prompts_that_do_not_fit(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         predictor.predict(embedding, prompts)
+
+
+def test_boolean_mask_is_a_prompt(predictor: ImagePredictor, embedding: Embedding) -> None:
+    mask = np.tri(*SIZE_HW, dtype=np.bool_)
+    logits = mask_to_logits(mask, embedding.preprocessing, predictor.model.low_res_size)
+    given, converted = (
+        predictor.predict(embedding, prompt) for prompt in (Prompt(mask=mask), Prompt(mask_logits=logits))
+    )
+    assert_same(given, converted)
+    assert given.prompts[0].mask is not None
+    refined = given.refine([[5, 5]])
+    assert refined.mask is None
+    np.testing.assert_array_equal(refined.mask_logits, given.low_res_logits[0, 0])
+
+
+def test_bytes_and_files_are_embedded_as_paths_are(
+    predictor: ImagePredictor, image: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(image).save(path)
+    data = path.read_bytes()
+    expected = predictor.embed(path)
+    for embedding in [*predictor.embed([data, io.BytesIO(data), image]), predictor.embed(data)]:
+        assert embedding.image_id == expected.image_id
+        np.testing.assert_allclose(embedding.features[0], expected.features[0], atol=1e-5)
 
 
 def test_unknown_mask_mode(predictor: ImagePredictor, embedding: Embedding) -> None:

@@ -147,11 +147,7 @@ class ImageRequest:
 
     def predict(self, predictor: ImagePredictor, masks: MaskMode) -> MaskPrediction:
         """Ask the model."""
-        preprocessing, low_res_size = predictor.model.preprocessing, predictor.model.low_res_size
-        prompts = [
-            item.to_prompt(mask, preprocessing, low_res_size)
-            for item, mask in zip(self.objects, self.masks, strict=True)
-        ]
+        prompts = [item.to_prompt(mask) for item, mask in zip(self.objects, self.masks, strict=True)]
         return predictor.predict(predictor.embed(self.pixels), prompts, masks=masks)
 
 

@@ -26,6 +26,12 @@ EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
 FORMAT_VERSION = 1
 """Goes up when an older segany could not read the file any more."""
 
+MAX_SIDE = 1_000_000
+"""Pixels; images of a larger side are none."""
+
+MAX_FEATURES = 64
+"""More arrays than any model has."""
+
 _HEADER_KEY = "segany_embedding"
 
 
@@ -142,8 +148,7 @@ def read_embedding(path: Path) -> Embedding:
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)
-            stored = (file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
-            features = tuple(feature.astype(np.float32, copy=False) for feature in stored)
+            features = _checked_features(file, path)
     except FileNotFoundError:
         raise EmbeddingError(f"There is no file {path}. Check the path.") from None
     except SafetensorError as error:
@@ -153,6 +158,24 @@ def read_embedding(path: Path) -> Embedding:
     except OSError as error:
         raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}.") from error
     return _embedding(header, features, path)
+
+
+def _checked_features(file: Any, path: Path) -> tuple[FloatArray, ...]:
+    """What is stored, once its types and shapes are those of features: no memory is taken for anything else."""
+    names = [f"features.{index}" for index in range(len(file.keys()))]
+    if not names or len(names) > MAX_FEATURES or set(names) != set(file.keys()):
+        raise EmbeddingError(f"{path} is damaged: it lacks features, or holds others. Embed the image again.")
+    for name in names:
+        stored = file.get_slice(name)
+        if stored.get_dtype() not in ("F32", "F16") or not stored.get_shape() or 0 in stored.get_shape():
+            raise EmbeddingError(
+                f"{path} is damaged: {name} is {stored.get_dtype()} {stored.get_shape()}, not an array of float32 or "
+                "float16. Embed the image again."
+            )
+    features = tuple(file.get_tensor(name).astype(np.float32, copy=False) for name in names)
+    if not all(np.isfinite(feature).all() for feature in features):
+        raise EmbeddingError(f"{path} holds values that are not finite. Embed the image again.")
+    return features
 
 
 def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
@@ -174,12 +197,15 @@ def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) -> Embedding:
     try:
         height, width = header["size_hw"]
+        check(all(type(side) is int and 0 < side <= MAX_SIDE for side in (height, width)), "size_hw is no size")
+        names = ("model", "encoder_id", "image_id")
+        check(all(isinstance(header[name], str) for name in names), "a name is no text")
         values = dict(header["preprocessing"])
         for name in ("mean_rgb", "std_rgb"):  # JSON has no tuples
             values[name] = tuple(values[name])
         return Embedding(
             features=features,
-            size_hw=(int(height), int(width)),
+            size_hw=(height, width),
             preprocessing=Preprocessing(**values),
             model=header["model"],
             encoder_id=header["encoder_id"],

@@ -13,10 +13,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from segany.core.arrays import BoolArray, FloatArray, SizeHW
 from segany.core.errors import PromptError
-from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import FOREGROUND, Prompt
 from segany.imaging.image import read_image
-from segany.imaging.prompt_masks import mask_to_logits
 
 PROMPTS_EXAMPLE = '[{"points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, {"box_xyxy": [10, 20, 200, 300]}]'
 """A prompts file with two objects; for several images, `{"a.jpg": [...], "b.jpg": [...]}`."""
@@ -55,12 +53,10 @@ class ObjectPrompt(BaseModel):
         """Read the mask for an image of that size; None where there is none."""
         return None if self.mask is None else read_mask(self.mask, size_hw, max_pixels)
 
-    def to_prompt(self, mask: MaskInput | None, preprocessing: Preprocessing, low_res_size: int) -> Prompt:
-        """The prompt, with the mask that `read_mask` gave, for a model of that preprocessing."""
-        logits: MaskInput | None = mask
-        if mask is not None and mask.dtype == np.bool_:
-            logits = mask_to_logits(np.asarray(mask, dtype=np.bool_), preprocessing, low_res_size)
-        return Prompt(self.points_xy, self.labels, self.box_xyxy, logits)
+    def to_prompt(self, mask: MaskInput | None) -> Prompt:
+        """The prompt, with the mask that `read_mask` gave."""
+        form = "mask" if mask is not None and mask.dtype == np.bool_ else "mask_logits"
+        return Prompt(self.points_xy, self.labels, self.box_xyxy, **{form: mask})
 
 
 AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)

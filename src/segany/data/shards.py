@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import os
 import re
@@ -12,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
-
-from PIL import Image
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import DataError, ImageError, InstancesError
@@ -24,7 +21,7 @@ from segany.data.folders import check_not_empty, check_size, printable
 from segany.data.formats.label_map import LabelNames, Objects, read_objects
 from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
-from segany.imaging.image import read_image, readable_formats, readable_suffixes
+from segany.imaging.image import read_image, readable_suffixes
 
 MAX_SHARDS = 1_000_000
 """A pattern that stands for more is a slip of the pen."""
@@ -234,11 +231,6 @@ def _read(sample: _Sample, ending: str, name: str) -> bytes:
 
 def _read_image(data: bytes, what: str) -> PixelArray:
     try:
-        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-            return read_image(image)
+        return read_image(data, name=what)
     except ImageError as error:
-        raise DataError(f"{what}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's openers raise a dozen unrelated types for broken files
-        raise DataError(f"{what} cannot be read as an image: {error}.") from error
+        raise DataError(str(error)) from error

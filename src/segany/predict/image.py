@@ -14,6 +14,7 @@ from segany.core.prediction import MaskPrediction
 from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
+from segany.imaging.prompt_masks import prompt_mask_logits
 
 
 class ImageModel(Protocol):
@@ -76,8 +77,8 @@ class ImagePredictor:
         """Run the image encoder, the slow part, once.
 
         Args:
-            image: a path, a PIL image, an array, or a list of those with any sizes. Arrays are
-                [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
+            image: a path, `bytes`, a binary file object, a Pillow image, an array, or a list of those with any
+                sizes. Arrays are [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
                 EXIF orientation is applied.
 
         Raises:
@@ -129,7 +130,10 @@ class ImagePredictor:
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
         if not all(isinstance(prompt, Prompt) for prompt in chosen):
             raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
-        self._check(chosen, embedding.size_hw)
+        if not chosen:
+            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
+        for prompt in chosen:
+            prompt.check_fits(embedding.size_hw)
         if masks not in ("auto", "multi", "single"):
             raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
         multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
@@ -151,18 +155,6 @@ class ImagePredictor:
             logits=logits,
         )
 
-    def _check(self, prompts: tuple[Prompt, ...], size_hw: SizeHW) -> None:
-        if not prompts:
-            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
-        side = self.model.low_res_size
-        for prompt in prompts:
-            prompt.check_fits(size_hw)
-            if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
-                raise PromptError(
-                    f"mask_logits has shape {list(prompt.mask_logits.shape)}, but {self.model.name} takes "
-                    f"[{side}, {side}]: the low_res_logits of an earlier prediction, not a mask at image size."
-                )
-
     def _decode(
         self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
     ) -> tuple[FloatArray, FloatArray, IntArray]:
@@ -170,15 +162,17 @@ class ImagePredictor:
 
         Only prompts with equally many points can share a batch: to attention, padding is a point.
         """
-        points = [labeled_points(prompt, embedding, pads_boxes=self.model.pads_boxes) for prompt in prompts]
+        model = self.model
+        points = [labeled_points(prompt, embedding, pads_boxes=model.pads_boxes) for prompt in prompts]
+        mask_logits = [prompt_mask_logits(prompt, model.preprocessing, model.low_res_size) for prompt in prompts]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
-            form = (len(points[index][1]), prompt.mask_logits is not None, multi[index])
+            form = (len(points[index][1]), prompt.has_mask, multi[index])
             groups.setdefault(form, []).append(index)
         decoded: dict[int, tuple[FloatArray, FloatArray]] = {}
         for (_, has_mask, multimask), members in groups.items():
-            masks = np.stack([m for i in members if (m := prompts[i].mask_logits) is not None]) if has_mask else None
-            outputs = self.model.predict_low_res(
+            masks = np.stack([logits for i in members if (logits := mask_logits[i]) is not None]) if has_mask else None
+            outputs = model.predict_low_res(
                 embedding.features,
                 np.stack([points[i][0] for i in members]),
                 np.stack([points[i][1] for i in members]),

@@ -147,7 +147,7 @@ def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt) -> Prompt:
         points = earlier.points_xy if points is None else np.concatenate([earlier.points_xy, points])
         labels = earlier.labels if labels is None else np.concatenate([earlier.labels, labels])
     box = earlier.box_xyxy if prompt.box_xyxy is None else prompt.box_xyxy
-    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits)
+    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits, mask=prompt.mask)
 
 
 def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:

@@ -14,7 +14,7 @@ from segany.predict.object_track import FrameMemory, ObjectTrack
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits")
+_PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits", "mask")
 
 
 def saved_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int, str, Arrays]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, Prompt
 from segany.imaging.interpolate import resize_mask, resize_smoothly
+from segany.imaging.prompt_masks import prompt_mask_logits
 from segany.models.sam2.model import MASK_LOGIT
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.predict.object_track import Before, FrameMemory, ObjectTrack
@@ -72,8 +73,9 @@ class Tracker:
         conditioned = None
         if before.was_followed:
             conditioned = self.model.attend_memory(features, [self._recall(track, moment)])
-        if prompt.mask_logits is not None:
-            logits: Tensor | None = torch.tensor(prompt.mask_logits)
+        mask_logits = prompt_mask_logits(prompt, self.model.preprocessing, self.model.low_res_size)
+        if mask_logits is not None:
+            logits: Tensor | None = torch.tensor(mask_logits)
         elif before.outline is not None:
             logits = self._outline_logits(before.outline)
         else:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from segany.core.arrays import BoolArray, SizeHW
-from segany.core.errors import DataError
+from segany.core.errors import DataError, ImageError
 from segany.core.files import path_errors
 from segany.core.instance import NO_ID, Category
 from segany.core.instances import Instances
@@ -22,7 +22,7 @@ from segany.data.annotations import encode_runs, read_json
 from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
 from segany.data.item import AnnotatedImage
 from segany.imaging.components import find_components
-from segany.imaging.image import DEFAULT_MAX_PIXELS, readable_formats
+from segany.imaging.image import decode_image
 
 Objects: TypeAlias = Literal["values", "foreground", "parts"]
 """What are objects in a picture: each value but 0; everything that is not background, as one; or each
@@ -227,24 +227,11 @@ def encode_labels(labels: LabelArray) -> dict[int, Rle]:
 
 
 def _open(source: Path | bytes, what: str) -> Image.Image:
-    """A picture, decoded and upright."""
+    """The image, decoded and upright, with the values it has."""
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=readable_formats()
-        ) as file:
-            if file.width * file.height > DEFAULT_MAX_PIXELS:
-                raise DataError(f"{what} has more than {DEFAULT_MAX_PIXELS:,} pixels.")  # noqa: TRY301
-            file.load()
-            format_name = file.format
-            image = ImageOps.exif_transpose(file)
-    except (DataError, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise DataError(f"There is no file {what}.") from None
-    except Exception as error:  # Pillow raises a dozen unrelated types for broken files
-        raise DataError(f"{what} cannot be read as a picture of masks: {error}.") from error
-    image.format = format_name  # which a turned copy has lost
-    return image
+        return decode_image(source, name=what)
+    except ImageError as error:
+        raise DataError(str(error)) from error
 
 
 def _values(image: Image.Image, what: str) -> LabelArray:

@@ -248,7 +248,7 @@ class _OverlaySink:
                 raise _Abandoned
 
     def _new_video(self) -> contextlib.AbstractContextManager[VideoWriter]:
-        return new_video(self._path, self._source.size_hw, frame_rate_of(self._source))
+        return new_video(self._path, self._source.size_hw, frame_rate_of(self._source), self._source.pixel_aspect)
 
     def _write(self, writer: VideoWriter, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None:
         picture = self._source.read(frame) if pixels is None else pixels

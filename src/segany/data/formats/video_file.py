@@ -26,6 +26,12 @@ KEYFRAME_SECONDS = 2.0
 MAX_DENOMINATOR = 1001
 """Rates are fractions with at most this below the line, as television has them. MPEG-4 cannot take much more."""
 
+SQUARE = Fraction(1)
+"""The pixel aspect of nearly all videos."""
+
+MAX_ASPECT_TERM = 255
+"""MPEG-4 has eight bits for each term of a pixel aspect."""
+
 BT709 = 1
 """FFmpeg's number for the colors of HD video."""
 
@@ -33,7 +39,9 @@ BT709 = 1
 class VideoWriter:
     """Encodes frames of one size as they come. What was written is a whole file once it is closed."""
 
-    def __init__(self, file: Path, path: Path, size_hw: SizeHW, frame_rate: float) -> None:
+    def __init__(
+        self, file: Path, path: Path, size_hw: SizeHW, frame_rate: float, pixel_aspect: Fraction = SQUARE
+    ) -> None:
         """Begin a file.
 
         Args:
@@ -41,6 +49,7 @@ class VideoWriter:
             path: what errors call it.
             size_hw: of the frames; odd sides are made even by repeating the last row or column.
             frame_rate: frames a second.
+            pixel_aspect: width of a pixel over its height, as players are to show it.
         """
         self._av = import_av()
         self._size_hw = size_hw
@@ -52,6 +61,7 @@ class VideoWriter:
             stream.height, stream.width = (side + side % 2 for side in size_hw)
             stream.pix_fmt = "yuv420p"
             context = stream.codec_context
+            context.sample_aspect_ratio = pixel_aspect.limit_denominator(MAX_ASPECT_TERM)
             context.gop_size = max(1, round(KEYFRAME_SECONDS * frame_rate))
             context.colorspace = context.color_primaries = context.color_trc = BT709
             if codec == "mpeg4":
@@ -81,7 +91,7 @@ class VideoWriter:
 
 
 @contextlib.contextmanager
-def new_video(path: Path, size_hw: SizeHW, frame_rate: float) -> Iterator[VideoWriter]:
+def new_video(path: Path, size_hw: SizeHW, frame_rate: float, pixel_aspect: Fraction = SQUARE) -> Iterator[VideoWriter]:
     """A video file that takes its place when the `with` block ends, and is not there when that raises.
 
     Raises:
@@ -90,7 +100,7 @@ def new_video(path: Path, size_hw: SizeHW, frame_rate: float) -> Iterator[VideoW
     """
     import_av()  # before any file is made
     with replacing(path) as temporary:
-        writer = VideoWriter(temporary, path, size_hw, frame_rate)
+        writer = VideoWriter(temporary, path, size_hw, frame_rate, pixel_aspect)
         try:
             yield writer
         finally:

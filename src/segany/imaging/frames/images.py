@@ -1,7 +1,8 @@
-"""Frames that are images: the files of a folder, or a list of arrays, paths or Pillow images."""
+"""Frames that are images: the files of a folder, or a list of images of any kind."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ class ImageFrames(FrameSource):
         """Take images as frames; the first one is read to know the size."""
         if not len(images):
             raise VideoError(f"{name} has no frames. Give at least one image.")
-        first = read_image(images[0], max_pixels)
-        super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
-        self._images = images
+        self._images: Sequence[ImageSource] = images
+        self._one_way: dict[int, bytes] = {}  # what was read of files that cannot seek
         self._max_pixels = max_pixels
+        first = self._read(0)
+        super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
         stems = [Path(image).stem.casefold() for image in images if isinstance(image, (str, Path))]
         # As names of files, stems must tell the frames apart: a.jpg and a.png may both be there.
         self._has_stems = len(stems) == len(images) == len(set(stems))
@@ -42,10 +44,16 @@ class ImageFrames(FrameSource):
         return str(image) if isinstance(image, (str, Path)) else super().frame_label(index)
 
     def _read(self, index: int) -> PixelArray:
-        return read_image(self._images[index], self._max_pixels)
+        image = self._images[index]
+        if isinstance(image, io.IOBase) and not image.seekable():
+            if index not in self._one_way:
+                self._one_way[index] = image.read()
+            image = self._one_way[index]
+        return read_image(image, self._max_pixels)
 
     def _close(self) -> None:
         self._images = ()
+        self._one_way = {}
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from fractions import Fraction
 from types import TracebackType
 
 from segany.core.arrays import PixelArray, SizeHW
@@ -18,6 +19,7 @@ class FrameSource(abc.ABC):
         name: what messages and files call the video.
         size_hw: size of every frame in pixels, rotated as the file says.
         frame_rate: frames a second on average; None where there is no such thing, as for images.
+        pixel_aspect: width of a pixel over its height, as it is shown; 1 for all but some video files.
         can_seek: whether any frame can be read at any time. Where not, frames are read once and forward.
         warnings: what was wrong with the video although it can be used, such as that its end is missing.
     """
@@ -26,6 +28,7 @@ class FrameSource(abc.ABC):
         self.name = name
         self.size_hw = size_hw
         self.frame_rate = frame_rate
+        self.pixel_aspect = Fraction(1)
         self.can_seek = can_seek
         self.warnings: list[str] = []
         self._closed = False

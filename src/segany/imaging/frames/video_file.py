@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,11 @@ SKIP_FRAMES = 16
 RATE_TOLERANCE = 0.02
 """How far the rate that a file tells of may be from that of its frames, as a share of it: times are rounded."""
 
-TEXT_FORMATS = frozenset({"tty", "hls", "concat", "dash"})
-"""What FFmpeg takes for videos although it is text, or a list of addresses of others."""
+CONTAINER_FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "apng", "mxf", "nut", "ivf", "dv", "rm",
+    "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "wtv", "yuv4mpegpipe", "amv", "swf", "nsv", "roq",
+)  # fmt: skip
+"""FFmpeg's names of the formats that are opened. Others are text, devices, or playlists, which open further files."""
 
 
 class VideoFile(FrameSource):
@@ -57,7 +62,9 @@ class VideoFile(FrameSource):
             super().__init__(str(path), (1, 1), None, can_seek=True)
             self._index = index_video(self._av, self._container, self._stream)
             self.frame_rate = self._rate()
-            self.size_hw = self._size_of(self._first_frame())
+            first = self._first_frame()
+            self.size_hw = self._size_of(first)
+            self.pixel_aspect = self._pixel_aspect_of(first)
             if self._index.is_cut:
                 self._find_end()
         except BaseException:
@@ -97,9 +104,20 @@ class VideoFile(FrameSource):
         try:
             # With the protocol, a colon in the name of the file is no protocol. The options are the container's
             # alone: some releases of PyAV crash where those of streams are given for an MPEG program stream.
-            options = {"protocol_whitelist": "file", "fflags": "+genpts"}
-            return self._av.open(f"file:{self._path}", container_options=options)
-        except self._av.error.InvalidDataError as error:
+            options = {
+                "protocol_whitelist": "file",
+                "format_whitelist": ",".join(CONTAINER_FORMATS),
+                "fflags": "+genpts",
+            }
+            # Titles and comments are not used, and need not be UTF-8.
+            return self._av.open(f"file:{self._path}", container_options=options, metadata_errors="replace")
+        except (self._av.error.InvalidDataError, self._av.error.ArgumentError) as error:
+            with self._path.open("rb") as file:
+                head = file.read(12)
+            if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+                raise VideoError(
+                    f"{self._path} is an image or animation in WebP, which is not read as a video. Convert it to mp4."
+                ) from error
             raise VideoError(f"{self._path} is not a video, or it is damaged where it begins.") from error
         except self._av.error.EOFError as error:
             raise VideoError(f"{self._path} has no frames: it ends after its header.") from error
@@ -110,12 +128,14 @@ class VideoFile(FrameSource):
         """The stream of pictures, which must be decodable and not too large."""
         name = self._container.format.name
         streams = [item for item in self._container.streams.video if not _is_cover(item)]
+        if not streams and self._container.streams.audio:
+            raise VideoError(f"{self._path} has no video: it holds sound alone.")
         if not streams and name.startswith("mov"):
             raise VideoError(
                 f"{self._path} has no table of frames. It is not a video, or was cut off: most mp4 files have that "
                 "table at their end. `ffmpeg -movflags faststart` writes files that have it at their beginning."
             )
-        if not streams or name in TEXT_FORMATS:
+        if not streams:
             raise VideoError(f"{self._path} is not a video: it has no pictures.")
         stream = streams[0]
         context = stream.codec_context
@@ -248,6 +268,12 @@ class VideoFile(FrameSource):
         is_turned = _is_turned(_display_matrix(frame))
         return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
+    def _pixel_aspect_of(self, frame: Any) -> Fraction:
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        if aspect <= 0:  # what some files say for "unknown"
+            return Fraction(1)
+        return 1 / Fraction(aspect) if _is_turned(_display_matrix(frame)) else Fraction(aspect)
+
 
 def _is_cover(stream: Any) -> bool:
     """Whether a stream is a picture that goes with music."""
@@ -263,7 +289,12 @@ def _window_length(frame: Any) -> int:
 
 def _display_matrix(frame: Any) -> IntArray:
     """How stored pixels are shown, int64 [2, 2]: the row of x times it, and of y, in units of 1 / 65536."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # the frame has side data that is newer than PyAV; of the matrix it still gives the angle
+        radians = math.radians(frame.rotation)  # counterclockwise
+        cos, sin = math.cos(radians), math.sin(radians)
+        return np.asarray(np.rint(65536 * np.array([[cos, -sin], [sin, cos]])), dtype=np.int64)
     if matrix is None:
         return np.eye(2, dtype=np.int64)
     return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
