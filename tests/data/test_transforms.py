@@ -143,6 +143,31 @@ def test_scale_of_one_is_no_jitter() -> None:
     np.testing.assert_array_equal(with_jitter.masks, without.masks)
 
 
+def test_random_resized_crops_have_the_area_and_aspect_ratio_asked_for() -> None:
+    """The image is a gradient, so that its pixels tell which part of it an item shows."""
+    rows, columns = np.mgrid[:90, :120]
+    image = np.stack([rows, columns, rows], axis=-1).astype(np.uint8)
+    config = ItemConfig(side=32, crop_area=(0.2, 1.0), needs_masks=False)
+    areas, aspects = [], []
+    for seed in range(200):
+        item = make_item(annotated(image), config, seed)
+        assert item is not None
+        assert item.image.shape == (32, 32, 3)
+        shown = item.image.astype(float)
+        height = (shown[-1, 0, 0] - shown[0, 0, 0]) * 32 / 31
+        width = (shown[0, -1, 1] - shown[0, 0, 1]) * 32 / 31
+        areas.append(height * width / (90 * 120))
+        aspects.append(width / height)
+    assert 0.18 < min(areas) < 0.3
+    assert 0.85 < max(areas) <= 1.05
+    assert 0.7 < min(aspects) < 0.8
+    assert 1.25 < max(aspects) < 1.4
+    assert abs(np.log(aspects).mean()) < 0.06
+    narrow = make_item(annotated(image[:4]), config, 0)  # no such crop fits
+    assert narrow is not None
+    assert narrow.image.shape == (32, 32, 3)
+
+
 def test_large_and_empty_masks_are_dropped() -> None:
     fits, too_large = block((10, 10), 0, 0, 9, 10), block((10, 10), 0, 0, 9, 10)
     too_large[9, 0] = True

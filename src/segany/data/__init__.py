@@ -3,7 +3,7 @@
 from segany.data.coco import CocoDataset
 from segany.data.image_folder import ImageFolder
 from segany.data.item import AnnotatedImage, Dataset, TrainingItem
-from segany.data.loader import Loader, LoadReport, SkippedImage
+from segany.data.loader import Loader, LoadReport
 from segany.data.mask_folder import MaskFolder
 from segany.data.opening import open_dataset, open_images
 from segany.data.sa1b import Sa1bFolder
@@ -26,7 +26,7 @@ __all__ = [
     "Loader",
     "MaskFolder",
     "Sa1bFolder",
-    "SkippedImage",
+    "SkippedItem",
     "TarShards",
     "TrainingItem",
     "VideoFrames",

@@ -71,6 +71,19 @@ class Dataset(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SkippedItem:
+    """An image or video of a dataset that could not be read, and why.
+
+    Attributes:
+        name: in its dataset.
+        reason: the message of the error.
+    """
+
+    name: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingItem:
     """An annotated image at the size of training.

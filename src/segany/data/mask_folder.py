@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from segany.data.folders import (
     read_item_image,
     subfolders,
 )
-from segany.data.formats.label_map import LabelNames, Objects, read_objects
+from segany.data.formats.label_map import LabelNames, Objects, has_void, read_objects
 from segany.data.item import AnnotatedImage
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -103,7 +104,8 @@ class MaskFolder:
             raise DataError(f"{item.label_map} has no image of the same name in {self.images}.")
         found = [(part, read_objects(part, str(part), "foreground")) for part in item.parts]
         if item.label_map is not None:
-            found.insert(0, (item.label_map, read_objects(item.label_map, str(item.label_map), self.objects)))
+            masks = read_objects(item.label_map, str(item.label_map), self.objects, void=self._has_void)
+            found.insert(0, (item.label_map, masks))
         sizes = {(mask["size"][0], mask["size"][1]) for _, masks in found for mask in masks.values()}
         if len(sizes) > 1:
             raise DataError(f"The masks of {item.image} are of different sizes: {sorted(sizes)}, height and width.")
@@ -115,6 +117,11 @@ class MaskFolder:
         except InstancesError as error:
             raise DataError(f"{item.image}: {error}") from error
         return AnnotatedImage(item.name, image, instances, item.image.name)
+
+    @functools.cached_property
+    def _has_void(self) -> bool:
+        """Of all label maps alike: one that holds nothing but void has no objects."""
+        return has_void(item.label_map for item in self._items if item.label_map is not None)
 
     def _names_of(self, file: Path, item: _Item) -> LabelNames:
         if self.objects != "values" or file != item.label_map:

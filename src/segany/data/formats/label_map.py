@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ connected part of that."""
 
 VOID = 255
 """In pictures with a palette, pixels that belong to no object and no background (PASCAL VOC, DAVIS)."""
+
+MAX_TRIED = 200
+"""Label maps of a video or a dataset that are read to find out what `VOID` is."""
 
 MAX_OBJECTS = 5000
 """A picture of more values is no label map but a photograph."""
@@ -152,13 +156,16 @@ def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Itera
         yield "_labels.json", json_bytes(facts)
 
 
-def read_objects(source: Path | bytes, what: str, objects: Objects = "values") -> dict[int, Rle]:
+def read_objects(
+    source: Path | bytes, what: str, objects: Objects = "values", *, void: bool | None = None
+) -> dict[int, Rle]:
     """The objects in a picture: their masks by label, in ascending order.
 
     Args:
         source: a file, or what it holds.
         what: begins messages.
         objects: see `Objects`. Parts are numbered from 1.
+        void: as for `read_labels`.
 
     Raises:
         DataError: it is missing, no picture, damaged, or no label map.
@@ -168,14 +175,18 @@ def read_objects(source: Path | bytes, what: str, objects: Objects = "values") -
         return {1: encode_masks(mask)[0]} if mask.any() else {}
     if objects == "parts":
         return encode_labels(label_parts(read_mask(source, what)))
-    return encode_labels(read_labels(source, what))
+    return encode_labels(read_labels(source, what, void=void))
 
 
-def read_labels(source: Path | bytes, what: str) -> LabelArray:
+def read_labels(source: Path | bytes, what: str, *, void: bool | None = None) -> LabelArray:
     """A label map: int32 [H, W], 0 where there is no object.
 
-    Pictures with a palette are read by index, and what is `VOID` there beside other labels is no object.
-    In color pictures each color but black is an object.
+    Pictures with a palette are read by index. In color pictures each color but black is an object.
+
+    Args:
+        source, what: as for `read_objects`.
+        void: whether `VOID` is no object in a picture with a palette. A picture alone cannot tell where it holds
+            nothing else; `has_void` decides for a video or a dataset. None takes it for void beside other labels.
 
     Raises:
         DataError: as for `read_objects`.
@@ -187,10 +198,25 @@ def read_labels(source: Path | bytes, what: str) -> LabelArray:
             "Save it as PNG; or, where it holds one mask, read it with objects='foreground'."
         )
     labels = _values(image, what)
-    if image.mode in ("P", "PA"):
+    if image.mode in ("P", "PA") and void is not False:
         without_void = np.where(labels == VOID, 0, labels)
-        labels = without_void if without_void.any() else labels
+        labels = without_void if void or without_void.any() else labels
     return labels
+
+
+def has_void(pictures: Iterable[Path]) -> bool:
+    """Whether `VOID` is no object in label maps that belong together: any of them with a palette has other labels.
+
+    Read until one tells, `MAX_TRIED` of them at most. What cannot be read tells nothing.
+    """
+    for path in itertools.islice(pictures, MAX_TRIED):
+        try:
+            image = _open(path, str(path))
+            if image.mode in ("P", "PA") and not np.isin(_values(image, str(path)), (0, VOID)).all():
+                return True
+        except DataError:
+            continue
+    return False
 
 
 def read_mask(source: Path | bytes, what: str) -> BoolArray:
