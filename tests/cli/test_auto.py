@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from tests.records_for_tests import make_record
+from tests.instances_for_tests import make_instances
 from typer.testing import CliRunner, Result
 
 from segany.cli.app import app
 from segany.core.arrays import PixelArray
 from segany.core.embedding import Embedding
 from segany.core.errors import CheckpointError, ConfigError
+from segany.core.instances import Instances
 from segany.core.preprocessing import Preprocessing
 from segany.core.progress import ProgressCallback, report
-from segany.data.formats.instances import RECORD_FORMATS
-from segany.data.formats.records import MaskRecords
+from segany.data.formats.table import AUTOMATIC_FORMATS
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import image_id, read_image
 from segany.jobs.automatic import AutomaticTask
@@ -55,7 +55,7 @@ class FakeGenerator:
         self.count = 2
         self.on_generate: Callable[[int], None] = lambda number: None
 
-    def generate(self, image: PixelArray | Embedding, *, progress: ProgressCallback) -> MaskRecords:
+    def generate(self, image: PixelArray | Embedding, *, progress: ProgressCallback) -> Instances:
         self.given.append(image)
         self.on_generate(len(self.given))
         report(progress, "automatic masks", 5, 10, "points")
@@ -64,7 +64,7 @@ class FakeGenerator:
         for index, mask in enumerate(masks):
             mask[index : index + 10, index : index + 10] = True
         report(progress, "automatic masks", 10, 10, "points")
-        return MaskRecords(tuple(make_record(mask) for mask in masks), size_hw)
+        return make_instances(masks)
 
 
 @pytest.fixture
@@ -429,7 +429,7 @@ def test_presets(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, pr
 
 def test_no_masks_are_a_result(run: Callable[..., Result], generator: FakeGenerator) -> None:
     generator.count = 0
-    result = run("photos/1.png", "--format", ",".join(RECORD_FORMATS))
+    result = run("photos/1.png", "--format", ",".join(AUTOMATIC_FORMATS))
     assert result.exit_code == 0
     assert "0 masks" in result.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluate import video_cases
 from tests.evaluate.painting import PaintingModel, blocks
 from tests.models_for_tests import small_sam2
 from typer.testing import CliRunner, Result
@@ -105,6 +106,21 @@ def test_videos_are_tracked(monkeypatch, tmp_path):
     assert (numbers["objects"], numbers["frames"]) == (1, 2)
     assert numbers["jf"] == pytest.approx((numbers["j"] + numbers["f"]) / 2)
     assert (tmp_path / "out" / "davis" / "curves.png").is_file()
+
+
+def test_the_validation_split_is_measured(monkeypatch, tmp_path):
+    """Training videos lie in the same folders."""
+    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    root = video_cases.write_davis(tmp_path / "davis")
+    result = run(root, "--out", tmp_path / "out", "--protocol", "video")
+    assert result.exit_code == 0, result.output
+    assert "davis, split val: 1 measured" in result.stdout
+    result = run(root, "--out", tmp_path / "out", "--protocol", "video", "--split", "train")
+    assert "results of another" in result.stderr or "other data" in result.stderr
+    result = run(root, "--out", tmp_path / "other", "--protocol", "video", "--split", "test")
+    assert "no split 'test'. It has train, val" in result.stderr
+    result = run(root, "--out", tmp_path / "other", "--split", "val")
+    assert "--split is for --protocol video" in result.stderr
 
 
 @pytest.mark.parametrize(

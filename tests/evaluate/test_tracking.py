@@ -10,6 +10,7 @@ from tests.models_for_tests import small_sam2
 
 from segany import DataError, FrameResult, VideoPredictor
 from segany.core.arrays import BoolArray
+from segany.core.progress import ProgressEvent
 from segany.core.rle import Rle, encode_masks
 from segany.evaluate.boundary_f import boundary_f
 from segany.evaluate.results import ModelFacts
@@ -35,6 +36,10 @@ class Video:
     object_ids: tuple[int, ...] = (1, 2, 3)
     annotated: tuple[int, ...] = tuple(range(FRAMES))
     damaged: bool = False
+    may_overlap: bool = True
+
+    def annotated_frames(self, object_id: int) -> tuple[int, ...]:
+        return self.annotated
 
     def open(self) -> FrameSource:
         return open_frames([np.full((*SIZE_HW, 3), 20 * frame, dtype=np.uint8) for frame in range(FRAMES)])
@@ -64,14 +69,14 @@ class FrozenSession:
     def prompt(self, frame: int, object_id: int, prompt: BoolArray) -> FrameResult:
         self.prompts.append((frame, object_id))
         self.masks[object_id] = prompt
-        return FrameResult(frame, (object_id,), prompt[None], np.ones(1, np.float32))
+        return FrameResult.from_masks(frame, (object_id,), prompt[None], [1.0])
 
-    def propagate(self, start: int, progress: Any = None):
+    def propagate(self, start: int, *, logits: bool = False, progress: Any = None):
         for frame in range(start, FRAMES):
             if progress is not None:
-                progress(frame + 1, FRAMES)
-            yield FrameResult(
-                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks), np.float32)
+                progress(ProgressEvent("tracking", frame + 1, FRAMES, "frames"))
+            yield FrameResult.from_masks(
+                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks))
             )
 
 

@@ -27,7 +27,7 @@ def test_a_dataset_is_measured(tmp_path):
     assert [(one.name, one.reason) for one in results.skipped] == [("torn", "torn is damaged.")]
     assert results.numbers(PROTOCOLS[1]) == {"objects": 4, "box_miou": 1}
     said = json.loads(json.dumps(results.as_json()))
-    assert said["protocols"]["clicks"]["settings"] == {"counts": [1, 3, 5], "rule": "sam"}
+    assert said["protocols"]["clicks"]["settings"] == {"version": 1, "counts": [1, 3, 5], "rule": "sam"}
     assert said["protocols"]["clicks"]["numbers"]["miou_3"] == 1
     assert said["model"] == {"name": "painting", "encoder_id": "no weights", "weights_id": "none"}
     assert said["skipped"] == [{"name": "torn", "reason": "torn is damaged."}]

@@ -12,8 +12,8 @@ from rich.console import Console
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
 from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
 from segany.cli.work_bar import ItemBar
-from segany.data.formats.instances import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
-from segany.data.formats.records import LabelOrder
+from segany.core.instances import LabelOrder
+from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
 from segany.data.formats.writing import file_names
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS
@@ -43,8 +43,9 @@ def auto(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(RECORD_FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_RECORD_FORMATS),
+        str,
+        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; with commas between."),
+    ] = ",".join(DEFAULT_AUTOMATIC_FORMATS),
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
@@ -115,7 +116,7 @@ def auto(
             min_mask_area=min_mask_area,
             max_mask_fraction=max_mask_fraction,
         ),
-        formats=parse_formats(formats, RECORD_FORMATS),
+        formats=parse_formats(formats, AUTOMATIC_FORMATS),
         label_order=label_order,
         label_fill=label_fill,
         max_pixels=max_pixels,

@@ -16,12 +16,12 @@ from rich.text import Text
 from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
 from segany.cli.track import DEFAULT_VIDEO_MODEL
 from segany.cli.work_bar import ItemBar
-from segany.core.errors import ConfigError
+from segany.core.errors import ConfigError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors
 from segany.data.formats.writing import file_names
 from segany.data.opening import Layout, open_dataset
-from segany.data.video_folder import read_video_dataset
+from segany.data.video_folder import default_split, read_video_dataset
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
     AutomaticProtocol,
@@ -68,6 +68,10 @@ def evaluate_command(
     layout: Annotated[
         Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a dataset of videos.", show_default="val, where there are lists of splits"),
+    ] = None,
     proposals: Annotated[
         ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
     ] = "default",
@@ -85,13 +89,13 @@ def evaluate_command(
 
     clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three masks after one. box: mean IoU
     of the boxes around objects. noc: number of clicks to an IoU of 80, 85 and 90%. automatic: average recall
-    of the masks of everything. video: J, F and J&F of objects tracked from their first masks.
+    of automatic masks. video: J, F and J&F of objects tracked from their first masks.
 
     After an interrupt, the same command goes on where it stopped.
     """
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
-    datasets = [_open(path, layout, chosen) for path in data]
+    datasets = [_open(path, layout, split, chosen) for path in data]
     for module, what in EXTRAS.items():
         import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
@@ -101,7 +105,7 @@ def evaluate_command(
         names = file_names([path.resolve() for path in data])
     results = []
     for path, name, dataset in zip(data, names, datasets, strict=True):
-        source = f"{path.resolve()}, {type(dataset).__name__}"
+        source = f"{path.resolve()}, {type(dataset).__name__}" + (f", {part}" if (part := _split_of(dataset)) else "")
         try:
             with ItemBar(name, is_quiet=as_json) as bar:
                 task = EvaluationTask(dataset, LoadedModel(loaded), facts, tuple(chosen), name, source)
@@ -116,7 +120,7 @@ def evaluate_command(
         if as_json:
             print(json.dumps(found.as_json(), default=str))
     if not as_json:
-        _tell(results, [len(getattr(dataset, "left_out", ())) for dataset in datasets], out)
+        _tell(results, datasets, out)
 
 
 def _protocols(text: str, proposals: ProposalPreset) -> list[Protocol]:
@@ -138,11 +142,19 @@ def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
     return any(isinstance(one, VideoProtocol) for one in protocols)
 
 
-def _open(path: Path, layout: Layout | None, protocols: Sequence[Protocol]) -> Readable:
-    return Videos(read_video_dataset(path)) if _is_for_videos(protocols) else open_dataset(path, layout)
+def _open(path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol]) -> Readable:
+    if not _is_for_videos(protocols):
+        check(split is None, "--split is for --protocol video.")
+        return open_dataset(path, layout)
+    chosen = default_split(path) if split is None else split
+    return Videos(read_video_dataset(path, chosen), chosen)
 
 
-def _tell(results: Sequence[Results], without_masks: Sequence[int], out: Path) -> None:
+def _split_of(dataset: Readable) -> str | None:
+    return dataset.split if isinstance(dataset, Videos) else None
+
+
+def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -> None:
     """The numbers as tables, a row a number and a column a dataset; and what of the datasets was not measured."""
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table(title=results[0].model.name, title_justify="left")
@@ -155,12 +167,14 @@ def _tell(results: Sequence[Results], without_masks: Sequence[int], out: Path) -
         for key in numbers[0]:
             table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
     console.print(table)
-    for one, without in zip(results, without_masks, strict=True):
+    for one, dataset in zip(results, datasets, strict=True):
+        without, split = len(getattr(dataset, "left_out", ())), _split_of(dataset)
         skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
         left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
         if without:
             left_out += f", {without} images without masks left out"
-        console.print(Text(f"{one.dataset}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
+        name = one.dataset if split is None else f"{one.dataset}, split {split}"
+        console.print(Text(f"{name}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
         for item in one.skipped:
             console.print(Text(f"  {item.name}: {item.reason}"))
 

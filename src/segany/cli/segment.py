@@ -18,7 +18,7 @@ from segany.core.errors import ImageError, PromptError
 from segany.core.files import path_errors
 from segany.core.progress import ProgressEvent
 from segany.core.prompt import MaskMode
-from segany.data.formats.prediction import DEFAULT_FORMATS, FORMATS
+from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
 from segany.data.formats.writing import file_names
 from segany.data.prompts_file import PROMPTS_EXAMPLE, PromptPlan
 from segany.hub.model_ref import ModelRef
@@ -60,8 +60,8 @@ def segment(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_FORMATS),
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(PROMPT_FORMATS)}; with commas between.")
+    ] = ",".join(DEFAULT_PROMPT_FORMATS),
     masks: Annotated[
         MaskMode,
         typer.Option(help="Candidates a prompt: three (multi), one (single), or what suits the prompt (auto)."),
@@ -82,7 +82,7 @@ def segment(
     images before it are complete.
     """
     plan = plan_prompts(point or (), box or (), mask, prompts)
-    chosen_formats = parse_formats(formats, FORMATS)
+    chosen_formats = parse_formats(formats, PROMPT_FORMATS)
     _check_paths(images, plan, out)
     task = SegmentationTask(
         model=ModelRef(model, runtime, device),

@@ -66,14 +66,16 @@ class TrainReporter(Observer):
 
     def validated(self, step: int, scores: Mapping[str, float], *, is_best: bool) -> None:
         if scores:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            shown = "  ".join(
+                f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}" for name, value in scores.items()
+            )
             self._console.print(Text(f"step {step}: {shown}" + ("  (best)" if is_best else "")))
 
     def summarize(self, result: TrainingResult, *, is_stopped: bool) -> None:
         """Training is over: say how it ended, where the models are and how to use or go on with them."""
         tell = self._console.print
         if result.end == "interrupted":
-            why = "Interrupted" if is_stopped else "Stopped, as --limit-steps asks,"
+            why = "Interrupted" if is_stopped else "Stopped, as --max-steps asks,"
             tell(f"{why} after step {result.step} of {result.total}, which is saved.")
             tell("Go on with the same command and --resume.")
         elif result.end == "early":

@@ -1,4 +1,4 @@
-"""Masks as annotation files have them, COCO's polygons and run lengths, brought to one form."""
+"""Segmentations as COCO's JSON has them, polygons and run lengths, and reading JSON files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from segany.core.arrays import SizeHW
-from segany.core.errors import DataError
+from segany.core.errors import DataError, InstancesError
 from segany.core.files import path_errors
 from segany.core.rle import Rle, run_lengths
 
@@ -44,42 +44,18 @@ def parse_json(data: bytes, what: str) -> Any:
         raise DataError(f"{what} cannot be read as JSON: {reason}.") from error
 
 
-def read_annotations(record: Any, what: str) -> list[Rle]:
-    """The masks of an image's own annotation file, as SA-1B has one for every image.
-
-    Args:
-        record: what the file holds: `annotations` with a `segmentation` each, and `image` with its size.
-        what: begins messages.
+def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[Rle | None]:
+    """The masks of annotations, in their order; see `encode_segmentation`.
 
     Raises:
-        DataError: it is of another form, or a mask is damaged or not of the size of the image.
-    """
-    try:
-        image = record["image"]
-        size_hw = (int(image["height"]), int(image["width"]))
-        segmentations = [annotation["segmentation"] for annotation in record["annotations"]]
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise DataError(
-            f'{what} is no annotation file of SA-1B: that has "image" with "height" and "width", and '
-            f'"annotations" with a "segmentation" each ({type(error).__name__}: {error}).'
-        ) from error
-    return encode_segmentations(segmentations, size_hw, what)
-
-
-def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW, what: str) -> list[Rle]:
-    """All that are masks, in their order; see `encode_segmentation`.
-
-    Raises:
-        DataError: as there, with `what` and the number of the mask, from 0, before the reason.
+        InstancesError: one is damaged; the message has its number, from 0.
     """
     encodings = []
     for number, segmentation in enumerate(segmentations):
         try:
-            encoding = encode_segmentation(segmentation, size_hw)
+            encodings.append(encode_segmentation(segmentation, size_hw))
         except ValueError as error:
-            raise DataError(f"{what}: mask {number} is damaged. {error}") from error
-        if encoding is not None:
-            encodings.append(encoding)
+            raise InstancesError(f"mask {number} is damaged. {error}") from error
     return encodings
 
 

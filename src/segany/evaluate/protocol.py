@@ -21,14 +21,16 @@ class Protocol(abc.ABC):
 
     Attributes:
         name: what files and the command line call it.
+        version: goes up when the same settings give other numbers, so that earlier results are not taken over.
     """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that its numbers depend on besides model and data; JSON values."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]
+        return {"version": self.version, **asdict(self)}  # type: ignore[call-overload]
 
     @abc.abstractmethod
     def measure(self, subject: Any, progress: ProgressCallback | None = None) -> list[Record]:

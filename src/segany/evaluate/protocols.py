@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from segany.core.embedding import Embedding
 from segany.core.errors import check
+from segany.core.instances import Instances
 from segany.core.progress import ProgressCallback
-from segany.core.rle import Rle
 from segany.data.item import AnnotatedImage
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
@@ -48,7 +49,7 @@ class ImageSubject:
     @property
     def left_out(self) -> int:
         """How many objects have no pixel, and so cannot be prompted or found."""
-        return len(self.annotated) - len(self.objects)
+        return len(self.annotated.objects) - len(self.objects)
 
 
 @dataclass(frozen=True)
@@ -180,10 +181,11 @@ def proposals_config() -> AutomaticConfig:
 
 @dataclass(frozen=True)
 class AutomaticProtocol(Protocol):
-    """Average recall of the masks of everything, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
+    """Average recall of automatic masks, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
 
     Proposals are ranked by the mean of predicted IoU and stability, as in the paper, and all objects count
-    as one category.
+    as one category. Areas and boxes of objects are those that are annotated, where they are, as COCO's and LVIS's
+    evaluators have it.
 
     Attributes:
         config: of the generator; the paper's is `proposals_config()`.
@@ -191,6 +193,7 @@ class AutomaticProtocol(Protocol):
 
     config: AutomaticConfig = field(default_factory=AutomaticConfig)
     name: ClassVar[str] = "automatic"
+    version: ClassVar[int] = 2
 
     def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:
         annotated = subject.annotated
@@ -200,15 +203,18 @@ class AutomaticProtocol(Protocol):
             max_pixels=subject.predictor.max_pixels,
         )
         source = subject.embedding if self.config.crop_n_layers == 0 else annotated.image
-        records = sorted(
-            generator.generate(source, progress=progress), key=lambda one: -(one.predicted_iou + one.stability_score)
-        )
-        proposals = [Rle(size=list(record.size_hw), counts=record.rle_counts) for record in records]
-        objects = [annotated.encodings[index] for index in subject.objects]
-        areas = np.array([np.count_nonzero(annotated.mask(index)) for index in subject.objects], dtype=np.int64)
+        found = generator.generate(source, progress=progress)
+        quality = found.predicted_iou.astype(np.float64) + found.stability_score
+        proposals = found[np.argsort(-quality, kind="stable")]
+        objects = annotated.objects[subject.objects]
+        areas = _annotated_areas(objects)
         record: Record = {"masks": len(proposals)}
-        for kind, overlaps in (("mask", mask_overlaps), ("box", box_overlaps)):
-            counts = count_found(overlaps(proposals, objects), areas)
+        overlaps = {
+            "mask": mask_overlaps(proposals.rles, objects.rles),
+            "box": box_overlaps(proposals.mask_boxes_xyxy, objects.boxes_xyxy),
+        }
+        for kind, ious in overlaps.items():
+            counts = count_found(ious, areas)
             record[kind] = {"objects": counts.objects.tolist(), "found": counts.found.tolist()}
         return [record]
 
@@ -232,6 +238,12 @@ class AutomaticProtocol(Protocol):
             return []
         shares = counts.found[0, LIMITS.index(limit)] / counts.objects[0]
         return [(float(iou), float(share)) for iou, share in zip(IOU_THRESHOLDS, shares, strict=True)]
+
+
+def _annotated_areas(objects: Instances) -> npt.NDArray[np.float64]:
+    """float64 [N], as annotated; pixels of the mask where that is missing."""
+    annotated = objects.columns.get("annotated_area", np.full(len(objects), np.nan)).astype(np.float64)
+    return np.where(np.isnan(annotated), objects.areas, annotated)
 
 
 def _pooled(records: Sequence[Record], kind: str) -> RecallCounts:

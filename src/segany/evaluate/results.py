@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from typing import Protocol as Interface
 
+from segany.data.item import SkippedItem
 from segany.evaluate.protocol import Numbers, Protocol, Record
 
 
@@ -53,14 +54,6 @@ class ModelFacts:
         return cls(model.name, model.encoder_id, encoder_id(model))
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """An image or video that could not be read, and why."""
-
-    name: str
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Results:
     """What was measured of a dataset.
@@ -80,7 +73,7 @@ class Results:
     protocols: tuple[Protocol, ...]
     measured: int
     left_out: int
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedItem, ...]
     records: Mapping[str, Mapping[str, Sequence[Record]]]
 
     def numbers(self, protocol: Protocol) -> Numbers:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from segany.core.errors import DataError, WeightsError
 from segany.core.progress import ProgressCallback
-from segany.data.label_maps import label_parts
+from segany.data.formats.label_map import label_parts
 from segany.hub.cache import CACHE_VARIABLE, cache_directory, locked
 from segany.hub.fetch import SourceUnavailable, download
 from segany.hub.sources import find_wheel

@@ -12,10 +12,11 @@ from segany.core.embedding import Embedding
 from segany.core.embedding_cache import EmbeddingCache
 from segany.core.errors import check
 from segany.core.files import sha256_of
+from segany.core.instances import Instances, LabelOrder
 from segany.core.progress import ProgressCallback
-from segany.data.formats.instances import DEFAULT_RECORD_FORMATS, RECORD_FORMATS, RecordedImage
-from segany.data.formats.records import LabelOrder, MaskRecords
-from segany.data.formats.writing import write_files
+from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
+from segany.data.formats.writing import FormatOptions, write_files
+from segany.data.item import AnnotatedImage
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image
 from segany.jobs.pipeline import Task, Written
@@ -32,17 +33,18 @@ class ImageItem:
 
 @dataclass(frozen=True, eq=False)
 class FoundMasks:
-    """The masks of an image, and what is to be written of them.
+    """The automatic masks of an image, and what is to be written of them.
 
     Attributes:
         image: uint8 [H, W, 3].
-        records: the masks.
+        instances: the masks.
         formats: to be written.
+        cache: where the embedding is to be kept, if it is.
         embedding: to be kept; None where it is already, or is not to be.
     """
 
     image: PixelArray
-    records: MaskRecords
+    instances: Instances
     formats: tuple[str, ...]
     cache: EmbeddingCache | None
     embedding: Embedding | None
@@ -56,8 +58,8 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         model: that finds them.
         out: folder of the results; made when it is missing.
         config: of the generator.
-        formats: keys of `RECORD_FORMATS`, the parts of an item.
-        label_order, label_fill: as `MaskRecords.to_label_map` takes them.
+        formats: keys of `AUTOMATIC_FORMATS`, the parts of an item.
+        label_order, label_fill: as `Instances.to_label_map` takes them.
         max_pixels: larger images are refused.
         embeddings: folder where embeddings are kept and looked for; there must be no crops then, each of which
             has an embedding of its own.
@@ -67,7 +69,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
     model: ModelRef
     out: Path
     config: AutomaticConfig = AutomaticConfig()  # noqa: RUF009 - it is frozen
-    formats: tuple[str, ...] = DEFAULT_RECORD_FORMATS
+    formats: tuple[str, ...] = DEFAULT_AUTOMATIC_FORMATS
     label_order: LabelOrder = "area"
     label_fill: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -123,17 +125,20 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
     def write(self, item: ImageItem, output: FoundMasks) -> Written:
         if output.cache is not None and output.embedding is not None:
             output.cache.store(output.embedding.image_id, output.embedding.features, output.embedding.size_hw)
-        result = RecordedImage(item.source, output.image, output.records, self.label_order, self.label_fill)
+        annotated = AnnotatedImage(item.name, output.image, output.instances, item.source.name)
+        options = FormatOptions(label_order=self.label_order, label_fill=self.label_fill)
         files = {
-            name: write_files(RECORD_FORMATS[name](result), self.out, item.name, self.protected)
+            name: write_files(
+                AUTOMATIC_FORMATS[name](annotated, options), self.out, f"{item.name}_auto", self.protected
+            )
             for name in output.formats
         }
         _remove_other_masks(files.get("masks-png", ()))
         return Written(
             {name: [path.relative_to(self.out).as_posix() for path in paths] for name, paths in files.items()},
             {
-                "size_hw": list(output.records.size_hw),
-                "masks": len(output.records),
+                "size_hw": list(output.instances.size_hw),
+                "masks": len(output.instances),
                 "files": {name: [str(path) for path in paths] for name, paths in files.items()},
             },
         )

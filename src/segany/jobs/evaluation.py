@@ -10,9 +10,10 @@ from typing import Protocol as Interface
 
 from segany.core.errors import DataError, ImageError, OutputError, SeganyError, VideoError, check
 from segany.core.progress import ProgressCallback, ProgressEvent
+from segany.data.item import SkippedItem
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import ImageSubject
-from segany.evaluate.results import ModelFacts, Readable, Results, Skipped
+from segany.evaluate.results import ModelFacts, Readable, Results
 from segany.evaluate.tracking import VideoProtocol, VideoSubject
 from segany.jobs.pipeline import ItemResult, Task, Written, run
 from segany.jobs.records import RECORDS_FOLDER, DoneRecords
@@ -148,7 +149,7 @@ def evaluate(
 
 
 def _gather(task: EvaluationTask, results: Sequence[ItemResult[int]]) -> Results:
-    skipped = [Skipped(task.name(one.item), str(one.error)) for one in results if one.error is not None]
+    skipped = [SkippedItem(task.name(one.item), str(one.error)) for one in results if one.error is not None]
     measured = {task.name(one.item): one.values for one in results if one.error is None}
     if not measured:
         raise DataError(f"Nothing of the dataset {task.title} can be read. The first: {skipped[0].reason}")

@@ -11,9 +11,12 @@ from typing import Any
 from segany.core.arrays import PixelArray
 from segany.core.errors import PromptError
 from segany.core.files import sha256_of
+from segany.core.prediction import MaskPrediction
 from segany.core.progress import ProgressCallback
 from segany.core.prompt import MaskMode
-from segany.data.formats.prediction import DEFAULT_FORMATS, SegmentedImage, write_result
+from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
+from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, write_formats
+from segany.data.item import AnnotatedImage
 from segany.data.prompts_file import MaskInput, ObjectPrompt
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image
@@ -51,7 +54,8 @@ class PromptedImage:
 class SegmentedItem:
     """The masks of an image, and what is to be written of them."""
 
-    result: SegmentedImage
+    image: PixelArray
+    prediction: MaskPrediction
     formats: tuple[str, ...]
     model: str
 
@@ -63,7 +67,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
     Attributes:
         model: that segments.
         out: folder of the results; made when it is missing.
-        formats: keys of `FORMATS`, the parts of an item.
+        formats: keys of `PROMPT_FORMATS`, the parts of an item.
         masks: candidates a prompt, as of `ImagePredictor.predict`.
         all_candidates: write all candidates of a prompt and not only the best.
         max_pixels: larger images are refused.
@@ -72,7 +76,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
 
     model: ModelRef
     out: Path
-    formats: tuple[str, ...] = DEFAULT_FORMATS
+    formats: tuple[str, ...] = DEFAULT_PROMPT_FORMATS
     masks: MaskMode = "auto"
     all_candidates: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -124,21 +128,22 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
     ) -> SegmentedItem:
         prompts = [one.to_prompt(mask) for one, mask in zip(value.objects, value.masks, strict=True)]
         prediction = model.predict(model.embed(value.pixels), prompts, masks=self.masks)
-        result = SegmentedImage(value.source, value.pixels, prediction, self.all_candidates)
-        return SegmentedItem(result, tuple(parts), model.model.name)
+        return SegmentedItem(value.pixels, prediction, tuple(parts), model.model.name)
 
     def write(self, item: PromptedItem, output: SegmentedItem) -> Written:
-        result = output.result
-        files = write_result(result, output.formats, self.out, item.name, self.protected)
-        height, width = result.image.shape[:2]
+        instances = output.prediction.to_instances(all_candidates=self.all_candidates)
+        annotated = AnnotatedImage(item.name, output.image, instances, item.source.name)
+        encoders = {name: PROMPT_FORMATS[name] for name in output.formats}
+        options = FormatOptions(output.prediction)
+        files = write_formats(annotated, encoders, self.out, item.name, options, self.protected)
         return Written(
             {name: [path.relative_to(self.out).as_posix() for path in paths] for name, paths in files.items()},
             {
                 "image": str(item.source),
-                "image_id": image_id(result.image),
-                "size_hw": [height, width],
+                "image_id": image_id(output.image),
+                "size_hw": list(instances.size_hw),
                 "model": output.model,
-                "objects": [{**one.facts, "bbox_xywh": one.bbox_xywh} for one in result.masks],
+                "objects": [{**instance_facts(one), "bbox_xywh": bbox_xywh(one)} for one in instances],
                 "files": {name: [str(path) for path in paths] for name, paths in files.items()},
             },
         )

@@ -22,7 +22,7 @@ from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec
 from segany.models.sam.config import SamConfig
-from segany.train.distributed import init_process_group
+from segany.train.distributed import init_distributed
 from segany.train.init import initialize
 from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
@@ -37,22 +37,22 @@ class RunOptions:
     Attributes:
         out: folder of the run.
         data: what is learned from, for `open_dataset`; None for the recipe's own.
-        held_out: what is measured by; None holds out a share.
-        held_out_share: of the images in `data`, or from 1 how many; 0 holds out none.
+        val_data: what is validated on, for `open_dataset`; None holds out a share of `data`.
+        val_fraction: share of the images in `data` to hold out for validation; from 1 on, their number; 0 for none.
         model: a name or a path instead of the recipe's model.
         device: "cpu", "cuda", "mps"; None is CUDA where there is any.
         resume: go on with the run in `out`.
-        limit_steps: stop after so many, saved, to be gone on with.
+        max_steps: stop after so many steps of this start, saved, to be resumed.
     """
 
     out: Path
     data: Path | None = None
-    held_out: Path | None = None
-    held_out_share: float = 0.1
+    val_data: Path | None = None
+    val_fraction: float = 0.1
     model: str | None = None
     device: str | None = None
     resume: bool = False
-    limit_steps: int | None = None
+    max_steps: int | None = None
 
 
 def run_recipe(
@@ -75,13 +75,13 @@ def run_recipe(
         SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
             `segany.train.loop.train`.
     """
-    with init_process_group(options.device) as (processes, device):
+    with init_distributed(options.device) as (processes, device):
         data = split_data(recipe, options, progress)
         model = start_model(recipe, options.model, device, progress)
         description = {
             "recipe": recipe.name or recipe.title,
             "model": {"name": model.name, "weights": weights_digest(model.state_dict())},
-            "data": {"train": _names_digest(data.train), "held_out": _names_digest(data.held_out)},
+            "data": {"train": _names_digest(data.train), "val": _names_digest(data.val)},
             "task": _json(recipe.task),
             "items": _json(recipe.items),
         }
@@ -89,9 +89,9 @@ def run_recipe(
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
         task = recipe.build(recipe, TrainContext(model, data, options.out, device, progress))
-        loop, process = recipe.loop, (processes.rank, processes.world)
+        loop, process = recipe.loop, (processes.rank, processes.world_size)
         with Loader(
-            data.train, recipe.items, batch=loop.batch, seed=loop.seed, workers=loop.workers, process=process
+            data.train, recipe.items, batch_size=loop.batch_size, seed=loop.seed, workers=loop.workers, process=process
         ) as batches:
             return train(
                 task,
@@ -104,7 +104,7 @@ def run_recipe(
                 processes=processes,
                 observer=observer,
                 progress=progress,
-                limit_steps=options.limit_steps,
+                max_steps=options.max_steps,
             )
 
 
@@ -116,18 +116,18 @@ def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCa
         DataError: a folder cannot be used.
     """
     if recipe.datasets is not None:
-        if options.held_out is not None:
-            raise ConfigError("The recipe splits its data itself: leave out --held-out.")
+        if options.val_data is not None:
+            raise ConfigError("The recipe splits its data itself: leave out --val-data.")
         return recipe.datasets(options.data, progress)
     if options.data is None:
         raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
     opened: Callable[[Path], Dataset] = open_dataset if getattr(recipe.items, "needs_masks", True) else open_images
     dataset = opened(options.data)
-    if options.held_out is not None:
-        return DataSplit(dataset, opened(options.held_out))
-    if options.held_out_share == 0:
+    if options.val_data is not None:
+        return DataSplit(dataset, opened(options.val_data))
+    if options.val_fraction == 0:
         return DataSplit(dataset, None)
-    return DataSplit(*split_by_name(dataset, options.held_out_share))
+    return DataSplit(*split_by_name(dataset, options.val_fraction))
 
 
 def start_model(

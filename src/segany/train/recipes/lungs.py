@@ -1,4 +1,4 @@
-"""MobileSAM learns lungs: its prompt encoder and mask decoder, on 199 chest X-rays, features computed once.
+"""Fine-tunes MobileSAM's prompt encoder and mask decoder on 199 chest X-rays.
 
     segany train lungs --out runs/lungs
 
@@ -17,7 +17,7 @@ from segany.data.subsets import only
 from segany.data.transforms import ItemConfig
 from segany.hub.datasets import CHEST_XRAYS, fetch_dataset
 from segany.train.recipe import DataSplit
-from segany.train.recipes import heads
+from segany.train.recipes import finetune_decoder
 
 HELD_OUT = 100
 
@@ -31,10 +31,10 @@ def datasets(folder: Path | None, progress: ProgressCallback | None = None) -> D
 
 
 RECIPE = replace(
-    heads.RECIPE,
-    title="MobileSAM's heads learn lungs on chest X-rays",
-    task=replace(heads.RECIPE.task, scored=HELD_OUT),
+    finetune_decoder.RECIPE,
+    title="MobileSAM's decoder is fine-tuned on lungs in chest X-rays",
+    task=replace(finetune_decoder.RECIPE.task, max_val_images=HELD_OUT),
     items=ItemConfig(),
-    loop=replace(heads.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),
+    loop=replace(finetune_decoder.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),
     datasets=datasets,
 )
