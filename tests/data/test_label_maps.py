@@ -14,7 +14,7 @@ from tests.data_for_tests import block, encoded, picture, rle, save
 
 from segany.core.errors import DataError
 from segany.core.rle import decode_mask
-from segany.data.label_maps import encode_labels, read_labels, read_mask, read_objects
+from segany.data.formats.label_map import encode_labels, read_labels, read_mask, read_objects
 
 LABELS = np.array([[0, 1, 1], [0, 2, 2], [7, 7, 2]], dtype=np.uint8)
 

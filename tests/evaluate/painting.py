@@ -8,8 +8,8 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.instances import Instances
 from segany.core.preprocessing import Preprocessing
-from segany.core.rle import encode_masks
 from segany.data.item import AnnotatedImage
 from segany.imaging.processor import ImageProcessor
 
@@ -95,7 +95,7 @@ def blocks(name: str = "blocks", size_h: int = 40, empty: bool = False) -> Annot
     masks = [image[..., 0] == 100, image[..., 0] == 200]
     if empty:
         masks.append(np.zeros_like(masks[0]))
-    return AnnotatedImage(name, image, tuple(encode_masks(np.stack(masks))))
+    return AnnotatedImage(name, image, Instances.from_masks(np.stack(masks)))
 
 
 class Images:

@@ -30,11 +30,11 @@ def what_is_loaded(ref: ModelRef) -> tuple[str, str, str]:
 def test_another_process_loads_the_same(checkpoint: Path) -> None:
     model = segany.load(checkpoint, device="cpu")
     ref = ModelRef.of(model)
-    assert ref.source == str(checkpoint)
+    assert ref.model == str(checkpoint)
     assert pickle.loads(pickle.dumps(ref)) == ref
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = pool.submit(what_is_loaded, ref).result()
-    assert found == (model.name, model.encoder_id, ref.sha256)
+    assert found == (model.name, model.encoder_id, ref.weights_sha256)
 
 
 def test_other_weights_are_refused(checkpoint: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_model_that_learned_since_is_refused(checkpoint: Path) -> None:
     model = segany.load(checkpoint, device="cpu")
     with torch.no_grad():
         model.module.heads()[1].iou_token.weight.mul_(1.1)
-    with pytest.raises(CheckpointError, match="save a model that was changed"):
+    with pytest.raises(CheckpointError, match="save a changed model"):
         ModelRef.of(model).load()
 
 
@@ -65,8 +65,8 @@ def test_the_precision_is_part_of_it(checkpoint: Path) -> None:
 
 def test_an_exported_model_is_referred_to_by_its_folder() -> None:
     ref = ModelRef.of(segany.load(exported("sam")))
-    assert (ref.source, ref.runtime, ref.precision) == (str(exported("sam")), "onnx", "fp32")
-    assert what_is_loaded(ref)[2] == ref.sha256
+    assert (ref.model, ref.runtime, ref.precision) == (str(exported("sam")), "onnx", "fp32")
+    assert what_is_loaded(ref)[2] == ref.weights_sha256
 
 
 def test_a_model_from_nowhere_has_no_reference() -> None:

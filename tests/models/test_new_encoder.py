@@ -188,7 +188,7 @@ class ShapeBatches(MemoryBatches):
 
 def test_it_trains(model: PromptableModel, tmp_path: Path) -> None:
     before = model.image_encoder.get_parameter("stem.weight").clone()
-    loop = LoopConfig(epochs=1, batch=2, warmup_steps=0, checkpoint_activations=True, workers=0)
+    loop = LoopConfig(epochs=1, batch_size=2, warmup_steps=0, checkpoint_activations=True, workers=0)
     result = train(SamTask(model, RECIPE), ShapeBatches(4, 2), loop, tmp_path)
     assert result.step == 2
     assert not torch.equal(model.image_encoder.get_parameter("stem.weight"), before)

@@ -30,11 +30,11 @@ def smaller_sam() -> Sam:
 
 
 def test_a_student_that_is_its_teacher_costs_nothing() -> None:
-    task = DistillTask(small_sam(), small_sam(), PLAIN, held_out=ITEMS)
+    task = DistillTask(small_sam(), small_sam(), PLAIN, val_items=ITEMS)
     for loss in task.losses(ITEMS):
         assert float(loss.total.detach()) == pytest.approx(0, abs=1e-9)
     scores = task.validate()
-    assert list(scores) == ["cosine", "squared_error"]  # the first is better when higher
+    assert list(scores) == ["cosine", "squared_error", "val_loss"]  # the first is better when higher
     assert scores["cosine"] == pytest.approx(1)
     assert scores["squared_error"] == pytest.approx(0, abs=1e-9)
 
@@ -86,7 +86,7 @@ def test_kept_features_give_the_same_losses(tmp_path: Path, monkeypatch: pytest.
 
 def test_loss_falls_and_the_student_predicts() -> None:
     teacher = small_sam()
-    task = DistillTask(teacher, smaller_sam(), held_out=ITEMS)
+    task = DistillTask(teacher, smaller_sam(), val_items=ITEMS)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
     optimizer = torch.optim.AdamW(groups, lr=3e-3)
     before = task.validate()
@@ -105,7 +105,7 @@ def test_loss_falls_and_the_student_predicts() -> None:
 def test_batch_norms_learn_only_where_told() -> None:
     for learns in (True, False):
         student = small_sam(SMALL_TINY_VIT)
-        task = DistillTask(small_sam(), student, DistillConfig(batch_statistics=learns), held_out=ITEMS)
+        task = DistillTask(small_sam(), student, DistillConfig(batch_statistics=learns), val_items=ITEMS)
         statistics = student.image_encoder.patch_embed.seq[0].bn.running_mean  # type: ignore[union-attr, index]
         before = statistics.clone()  # type: ignore[union-attr, operator]
         task.validate()

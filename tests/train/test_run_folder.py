@@ -37,7 +37,9 @@ def test_what_a_run_leaves(tmp_path):
         "environment.json",
         "last.safetensors",
         "metrics.jsonl",
+        "samples/step-000003.png",  # of every epoch
         "samples/step-000004.png",
+        "samples/step-000006.png",
         "samples/step-000008.png",
         "skipped.json",
         "state.safetensors",
@@ -67,7 +69,7 @@ def test_tensorboard_has_the_numbers(tmp_path):
 @pytest.mark.parametrize("what", ["state.safetensors", "last.safetensors", "best.safetensors"])
 def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, what):
     config = changed(save_every=2, validate_every=2)
-    run(tmp_path, config, limit_steps=2)
+    run(tmp_path, config, max_steps=2)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     monkeypatch.setattr(safetensors.torch, "save_file", full_disk(tmp_path, monkeypatch, what))
     with pytest.raises(OutputError, match=rf"{what} could not be written: there is no space left"):

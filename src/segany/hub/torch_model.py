@@ -8,7 +8,7 @@ import torch
 
 from segany.core.errors import CheckpointError, ConfigError
 from segany.core.files import sha256_of
-from segany.hub.progress import terminal_progress
+from segany.core.progress import ProgressCallback
 from segany.hub.weights import fetch_weights
 from segany.kernels import optimize
 from segany.models.convert import StateDict, encoder_id, fitting_state, matching_specs, nearest_spec, read_checkpoint
@@ -19,7 +19,11 @@ from segany.runtime.torch_model import TorchModel
 
 
 def load_torch(
-    name: str | None, path: Path | None, device: str | torch.device | None, dtype: torch.dtype
+    name: str | None,
+    path: Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype,
+    progress: ProgressCallback | None = None,
 ) -> TorchModel:
     """A model by name, from a checkpoint, or both: then the checkpoint must be of that model. See `segany.load`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -28,8 +32,7 @@ def load_torch(
     spec = None if name is None else find_spec(name)
     if path is None:
         assert spec is not None
-        with terminal_progress() as progress:
-            path = fetch_weights(spec, progress=progress)
+        path = fetch_weights(spec, progress=progress)
         source = spec.name
     else:
         source = str(path.absolute())

@@ -17,7 +17,7 @@ from segany.kernels.processor import TensorProcessor
 from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
-from segany.train.groups import decay_groups
+from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 TeacherFeatures = Callable[[TrainingItem], tuple[Tensor, ...]]
@@ -59,7 +59,8 @@ class DistillTask:
         student: a model with the image encoder to train, in place. Its prompt encoder and decoder are replaced.
         config: how embeddings are compared.
         features: the teacher's features where they are kept, such as `EmbeddingStore(folder, teacher).features`.
-        held_out: what `validate` measures on.
+        val_items: what `validate` measures on.
+        automatic: scores of automatic masks, such as `AutomaticScore`.
 
     Raises:
         ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
@@ -74,7 +75,8 @@ class DistillTask:
         config: DistillConfig | None = None,
         *,
         features: TeacherFeatures | None = None,
-        held_out: Sequence[TrainingItem] = (),
+        val_items: Sequence[TrainingItem] = (),
+        automatic: Callable[[PromptableModel], dict[str, float]] | None = None,
     ) -> None:
         self.config = config or DistillConfig()
         self.teacher = _checked(teacher)
@@ -82,7 +84,8 @@ class DistillTask:
         for head in self.module.heads():
             head.requires_grad_(False)
         self.features = features
-        self.held_out = tuple(held_out)
+        self.val_items = tuple(val_items)
+        self.automatic = automatic
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         self.module.image_encoder.train(self.config.batch_statistics)
@@ -93,15 +96,16 @@ class DistillTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error.
-
-        Nothing without such items.
+        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error, which is
+        the loss; and the scores of `automatic`. Nothing without such items.
         """
-        if not self.held_out:
+        if not self.val_items:
             return {}
         self.module.image_encoder.eval()
-        parts = [self._losses([item])[0].parts for item in self.held_out]
-        return {name: float(np.mean([part[name] for part in parts])) for name in ("cosine", "squared_error")}
+        parts = [self._losses([item])[0].parts for item in self.val_items]
+        means = {name: float(np.mean([part[name] for part in parts])) for name in ("cosine", "squared_error")}
+        scores = {**means, "val_loss": means["squared_error"]}
+        return scores if self.automatic is None else {**scores, **self.automatic(self.module)}
 
     def _losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         ours = self._encode(self.module, items).float()

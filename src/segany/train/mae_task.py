@@ -15,7 +15,6 @@ from segany.data.item import TrainingItem
 from segany.kernels.processor import TensorProcessor
 from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.promptable import PromptableModel
-from segany.train.groups import decay_groups
 from segany.train.mae import (
     MaeConfig,
     MaskedAutoencoder,
@@ -25,6 +24,7 @@ from segany.train.mae import (
     reconstruction_loss,
     visible_count,
 )
+from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 _MASK = 0x3AE
@@ -45,16 +45,22 @@ class MaeTask:
         model: of which the image encoder is trained in place. Nothing else of it is used. It is already on
             the device that it is trained on.
         config: what is masked and how it is reconstructed.
-        held_out: what `validate` measures on; a few of them are shown by `samples`.
+        val_items: what `validate` measures on; a few of them are shown by `samples`.
+        side: of the items in pixels; by default that of the model's input. See `MaskedAutoencoder` on its grid.
 
     Raises:
-        ConfigError: the model's image encoder is no plain ViT.
+        ConfigError: the model's image encoder is no plain ViT, or `side` is more than that of its input.
     """
 
     module: MaskedAutoencoder
 
     def __init__(
-        self, model: PromptableModel, config: MaeConfig | None = None, *, held_out: Sequence[TrainingItem] = ()
+        self,
+        model: PromptableModel,
+        config: MaeConfig | None = None,
+        *,
+        val_items: Sequence[TrainingItem] = (),
+        side: int | None = None,
     ) -> None:
         if not model.config.encoder.encodes_patches:
             raise ConfigError(
@@ -63,9 +69,10 @@ class MaeTask:
             )
         self.config = config or MaeConfig()
         self.model = model
-        self.module = MaskedAutoencoder(model.image_encoder, self.config).to(model.device)
+        grid = None if side is None else -(-side // EMBEDDING_STRIDE)
+        self.module = MaskedAutoencoder(model.image_encoder, self.config, grid=grid).to(model.device)
         self.processor = TensorProcessor(model.preprocessing)
-        self.held_out = tuple(held_out)
+        self.val_items = tuple(val_items)
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         """Items with the same number of patches in each direction run together."""
@@ -100,11 +107,12 @@ class MaeTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The mean loss on held-out items, negative so that higher is better; nothing without such items."""
-        if not self.held_out:
+        """The mean loss on held-out items, first as its negative, for which higher is better; nothing without any."""
+        if not self.val_items:
             return {}
-        losses = [self.losses([item])[0].parts["reconstruction"] for item in self.held_out]
-        return {"minus_reconstruction": -float(np.mean(losses))}
+        losses = [self.losses([item])[0].parts["reconstruction"] for item in self.val_items]
+        loss = float(np.mean(losses))
+        return {"minus_reconstruction": -loss, "val_loss": loss}
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> list[PixelArray]:
@@ -112,7 +120,7 @@ class MaeTask:
 
         Where patches are told relative to their mean and deviation, these are taken from the image.
         """
-        return [self._picture(item) for item in self.held_out[:count]]
+        return [self._picture(item) for item in self.val_items[:count]]
 
     def _picture(self, item: TrainingItem) -> PixelArray:
         size_hw = _grid(item)

@@ -13,8 +13,8 @@ from segany.models.promptable import PromptableModel
 _WITH_MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def freeze_parts(model: PromptableModel, train: Literal["all", "heads"]) -> None:
-    """Take gradients from what training on images does not reach, and for "heads" from the image encoder too.
+def freeze_parts(model: PromptableModel, train: Literal["all", "decoder"]) -> None:
+    """Take gradients from what training on images does not reach, and for "decoder" from the image encoder too.
 
     What is frozen already stays frozen, so that adapters may be all that an encoder learns.
     """
@@ -31,7 +31,9 @@ def _parameters(parts: Iterable[nn.Module | nn.Parameter]) -> set[int]:
     return {id(x) for part in parts for x in (part.parameters() if isinstance(part, nn.Module) else (part,))}
 
 
-def parameter_groups(model: PromptableModel, *, weight_decay: float, layer_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: PromptableModel, *, weight_decay: float, layer_decay: float, encoder_lr_scale: float = 1.0
+) -> list[dict[str, object]]:
     """Groups for an optimizer, of all parameters with gradients.
 
     Args:
@@ -40,20 +42,37 @@ def parameter_groups(model: PromptableModel, *, weight_decay: float, layer_decay
             tokens have none.
         layer_decay: factor on the learning rate from each block of the image encoder to the one before. What
             comes before the blocks counts as one more; the neck, and all beyond the encoder, has a factor of 1.
+            So have the position tables of Hiera, as in SAM 2's training.
+        encoder_lr_scale: factor on the learning rate of the image encoder with its neck.
 
     Returns:
         Groups with `params`, `lr_scale` and `weight_decay`, the slowest first.
     """
     scales = _lr_scales(model.image_encoder, layer_decay)
+    in_encoder = {id(parameter) for parameter in model.image_encoder.parameters()}
     matrices = {id(module.weight) for module in model.modules() if isinstance(module, _WITH_MATRICES)}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             decay = weight_decay if id(parameter) in matrices else 0.0
-            groups.setdefault((scales.get(id(parameter), 1.0), decay), []).append(parameter)
+            scale = scales.get(id(parameter), 1.0) * (encoder_lr_scale if id(parameter) in in_encoder else 1.0)
+            groups.setdefault((scale, decay), []).append(parameter)
     return [
         {"params": groups[scale, decay], "lr_scale": scale, "weight_decay": decay} for scale, decay in sorted(groups)
     ]
+
+
+def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    """Groups of the parameters that are trained, all at the full learning rate, as for `Task.parameter_groups`.
+
+    Vectors (biases, and the scales of norms) have no weight decay.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    kinds = (
+        ([parameter for parameter in trained if parameter.ndim > 1], weight_decay),
+        ([parameter for parameter in trained if parameter.ndim <= 1], 0.0),
+    )
+    return [{"params": some, "lr_scale": 1.0, "weight_decay": decay} for some, decay in kinds if some]
 
 
 def _lr_scales(encoder: ImageEncoder, layer_decay: float) -> dict[int, float]:
