@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segany.train.losses import LossWeights, dice_loss, focal_loss, object_losses, shrink_masks, true_iou
+from segany.train.losses import (
+    LossWeights,
+    candidate_ious,
+    dice_loss,
+    focal_loss,
+    object_losses,
+    shrink_masks,
+    true_iou,
+)
 
 LN2 = math.log(2)
 
@@ -90,6 +98,16 @@ def candidates() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     for row, best in enumerate((2, 0, 1, 1, 0)):
         low_res[row, best] += 3 * (2 * truth[row, ::2, ::2].float() - 1)
     return low_res.requires_grad_(), torch.rand(5, 3, requires_grad=True), truth
+
+
+def test_upsampling_a_part_gives_the_same_iou() -> None:
+    torch.manual_seed(0)
+    low_res = F.avg_pool2d(torch.randn(6, 3, 20, 20), 5, stride=1)  # blobs, at the borders too
+    low_res[0] = -1.0
+    low_res[1, 0] = 1.0
+    masks = F.interpolate(low_res[:, 1:2] + 0.1, (64, 64))[:, 0] > 0
+    whole = true_iou(F.interpolate(low_res, (64, 64), mode="bilinear"), masks[:, None])
+    torch.testing.assert_close(candidate_ious(low_res, masks), whole)
 
 
 ALL = LossWeights(supervise_all_iou=True)
