@@ -237,7 +237,7 @@ def _categories(frames: Mapping[int, Instances]) -> tuple[dict[int, int], list[C
     return category_ids, [known[category_id] for category_id in sorted(known)]
 
 
-class _TrackedMask(NamedTuple):
+class _MaskletFrame(NamedTuple):
     """One object in one frame, measured once."""
 
     rle: Rle
@@ -245,13 +245,13 @@ class _TrackedMask(NamedTuple):
     score: float | None
 
 
-def _masklets(frames: Mapping[int, Instances]) -> dict[int, dict[int, _TrackedMask]]:
+def _masklets(frames: Mapping[int, Instances]) -> dict[int, dict[int, _MaskletFrame]]:
     """The objects in ascending order, each with its frames in ascending order."""
-    masklets: dict[int, dict[int, _TrackedMask]] = {object_id: {} for object_id in _object_ids(frames).tolist()}
+    masklets: dict[int, dict[int, _MaskletFrame]] = {object_id: {} for object_id in _object_ids(frames).tolist()}
     for frame, instances in sorted(frames.items()):
         columns = (instances.object_ids.tolist(), instances.rles, instances.areas.tolist(), instances.scores.tolist())
         for object_id, rle, area, score in zip(*columns, strict=True):
-            masklets[object_id][frame] = _TrackedMask(rle, area, None if math.isnan(score) else score)
+            masklets[object_id][frame] = _MaskletFrame(rle, area, None if math.isnan(score) else score)
     return masklets
 
 
@@ -260,7 +260,7 @@ def _video_length(frames: Mapping[int, Instances], source: FrameSource) -> int:
     return max(source.count or 0, *(frame + 1 for frame in frames), 0)
 
 
-def _mean_area(masklet: Mapping[int, _TrackedMask]) -> float:
+def _mean_area(masklet: Mapping[int, _MaskletFrame]) -> float:
     areas = [item.area for item in masklet.values() if item.area]
     return sum(areas) / len(areas) if areas else 0.0
 
@@ -271,13 +271,13 @@ def _bucket(area: float) -> str:
     return "medium" if area < LARGE_AREA else "large"
 
 
-def _visibility_changes(masklet: Mapping[int, _TrackedMask]) -> int:
+def _visibility_changes(masklet: Mapping[int, _MaskletFrame]) -> int:
     """How often the object becomes hidden or visible after it first appeared, in the frames that have results."""
     visible = [item.area > 0 for item in masklet.values()]
     since = visible[visible.index(True) :] if True in visible else []
     return sum(one != other for one, other in itertools.pairwise(since))
 
 
-def _first_visible(masklet: Mapping[int, _TrackedMask]) -> int:
+def _first_visible(masklet: Mapping[int, _MaskletFrame]) -> int:
     """The first frame in which the object is visible; 0 where there is none."""
     return next((frame for frame, item in masklet.items() if item.area), 0)
