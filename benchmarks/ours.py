@@ -104,7 +104,7 @@ def track_many(job: Job, frames: int, compared: int) -> Call:
     return call
 
 
-def _session(job: Job, frames: str | list[Path]) -> segany.VideoSession:
+def _session(job: Job, frames: str | list[Path]) -> segany.FileVideoSession:
     """A session whose objects are prompted, and which does what the peer's does without its post-processing."""
     config = segany.VideoConfig(binarize_prompted=False, remember_corrections=False)
     session = segany.VideoPredictor(segany.load(job.weights, device=job.device), config).open(frames)

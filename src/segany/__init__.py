@@ -18,6 +18,7 @@ from segany.core.version import __version__
 if TYPE_CHECKING:
     from segany.core.embedding import Embedding
     from segany.core.errors import (
+        CanceledError,
         CheckpointError,
         ConfigError,
         DataError,
@@ -48,13 +49,16 @@ if TYPE_CHECKING:
     from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.image import ImagePredictor
+    from segany.predict.live_video_session import LiveVideoSession
     from segany.predict.video import VideoConfig, VideoPredictor
     from segany.predict.video_session import VideoSession
 
 _HOMES = {
     "AutomaticConfig": "segany.predict.automatic",
     "AutomaticMaskGenerator": "segany.predict.automatic",
+    "CanceledError": "segany.core.errors",
     "Category": "segany.core.instance",
     "CheckpointError": "segany.core.errors",
     "ConfigError": "segany.core.errors",
@@ -63,9 +67,11 @@ _HOMES = {
     "EmbeddingError": "segany.core.errors",
     "EndOfVideoError": "segany.core.errors",
     "ExportError": "segany.core.errors",
+    "FileVideoSession": "segany.predict.file_video_session",
     "FrameResult": "segany.core.frame_result",
     "ImageError": "segany.core.errors",
     "ImagePredictor": "segany.predict.image",
+    "LiveVideoSession": "segany.predict.live_video_session",
     "MaskPrediction": "segany.core.prediction",
     "MissingExtraError": "segany.core.errors",
     "OutputError": "segany.core.errors",
@@ -97,6 +103,7 @@ _HOMES = {
 __all__ = [
     "AutomaticConfig",
     "AutomaticMaskGenerator",
+    "CanceledError",
     "Category",
     "CheckpointError",
     "ConfigError",
@@ -105,12 +112,14 @@ __all__ = [
     "EmbeddingError",
     "EndOfVideoError",
     "ExportError",
+    "FileVideoSession",
     "FrameResult",
     "ImageError",
     "ImagePredictor",
     "Instance",
     "Instances",
     "InstancesError",
+    "LiveVideoSession",
     "MaskPrediction",
     "MissingExtraError",
     "OutputError",

@@ -56,7 +56,8 @@ def test_numbers_are_told_and_written(model, folder, tmp_path):
     assert written["protocols"]["noc"]["numbers"]["noc_80"] == 2.5
     assert written["protocols"]["box"]["numbers"] == {"objects": 4, "box_miou": 1}
     names = {"results.json", "curves.png", "clicks_failures.png", "box_failures.png", "noc_failures.png"}
-    assert {path.name for path in (out / "shapes").iterdir()} == names | {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
+    lines = {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
+    assert {path.name for path in (out / "shapes").iterdir()} == names | lines | {".segany"}
 
 
 def test_images_without_masks_are_counted(model, folder, tmp_path):
@@ -179,7 +180,7 @@ def test_what_is_not_installed_is_said_before_anything_is_measured(model, folder
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; sys.argv = ['segany', 'evaluate', '--help']\nfrom segany.cli.app import main\n"
+    code = "import sys; sys.argv = ['segany', 'evaluate', '--help']\nfrom segany.cli import main\n"
     code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"

@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from segany.cli import segment as segment_module
 from segany.cli.app import app
 from segany.core.embedding import Embedding
 from segany.core.errors import CheckpointError
 from segany.core.prediction import MaskPrediction
 from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import Prompt
+from segany.hub.model_ref import ModelRef
+from segany.jobs.segmentation import SegmentationTask
 
 WIDTH, HEIGHT = 60, 40
 
@@ -48,7 +49,7 @@ class FakePredictor:
 @pytest.fixture
 def predictor(monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     fake = FakePredictor()
-    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: fake)
+    monkeypatch.setattr(SegmentationTask, "open", lambda *args: fake)
     return fake
 
 
@@ -373,7 +374,7 @@ def test_errors_of_the_model(run: Callable[..., Result], monkeypatch: pytest.Mon
     def fail(*args: object) -> None:
         raise CheckpointError("weights [bold].pt is truncated")
 
-    monkeypatch.setattr(segment_module, "open_predictor", fail)
+    monkeypatch.setattr(SegmentationTask, "open", fail)
     check_refused(run("photo.png", "--point", "2,2"), "weights [bold].pt is truncated")
 
 
@@ -390,21 +391,21 @@ def test_interrupt_exits_with_130_and_leaves_nothing(
 
 
 def test_model_is_not_loaded_for_bad_images(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(SegmentationTask, "open", lambda *args: pytest.fail("loaded"))
     check_refused(run("photo.png", "--point", "99,2"), "lies outside")
 
 
 def test_model_gets_the_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def open_predictor(*args: object) -> FakePredictor:
-        asked.append(args)
+    def open_predictor(task: SegmentationTask, progress: object) -> FakePredictor:
+        asked.append((task.model, task.max_pixels))
         return FakePredictor()
 
-    monkeypatch.setattr(segment_module, "open_predictor", open_predictor)
+    monkeypatch.setattr(SegmentationTask, "open", open_predictor)
     arguments = ["segment", "photo.png", "photo.png", "--point", "2,2", "--model", "m.pt", "--device", "cpu"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert asked == [("m.pt", None, "cpu", 100_000_000)]
+    assert asked == [(ModelRef("m.pt", None, "cpu"), 100_000_000)]
 
 
 def test_names_too_long_and_circles_of_links(run: Callable[..., Result]) -> None:

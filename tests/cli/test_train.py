@@ -88,7 +88,7 @@ RECIPE = TrainingRecipe(
     items=ItemConfig(side=32, max_mask_fraction=1.0),
     loop=LoopConfig(steps=6, batch_size=2, lr=0.01, warmup_steps=2, decay_steps=(), validate_every=3),
     model=SamConfig(VitConfig(width=32, depth=1, heads=2, global_blocks=(), input_size=32)),
-    datasets=lambda data: DataSplit(Colors(), None),
+    datasets=lambda data, progress: DataSplit(Colors(), None),
 )
 '''
 
@@ -198,7 +198,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], message: str) -> None:
 
 
 def test_no_data() -> None:
-    Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data: DataSplit(Colors(), None),\n", ""))
+    Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data, progress: DataSplit(Colors(), None),\n", ""))
     result = run()
     assert result.exit_code == 2
     assert "--data FOLDER" in result.stderr
@@ -214,7 +214,7 @@ def test_help_says_what_each_field_is() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
-    code = "from segany.cli.app import main; main()"
+    code = "from segany.cli import main; main()"
     arguments = ["train", "colors.py", "--out", "run", "--device", "cpu", "--set", "loop.steps=100000"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ from tests.models_for_tests import small_sam
 
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, ImagePredictor
 from segany.core.instances import Instances
+from segany.core.progress import ProgressEvent
 from segany.data.item import AnnotatedImage
 from segany.evaluate import interactive
 from segany.evaluate.clicks import Click
@@ -133,14 +134,14 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     found = AutomaticMaskGenerator(model, config).generate(image)
     assert len(found) > 2
     protocol = AutomaticProtocol(config)
-    shares: list[float] = []
+    told: list[ProgressEvent] = []
     seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, found))
-    records = protocol.measure(seen, shares.append)
+    records = protocol.measure(seen, told.append)
     numbers = protocol.summarize(records)
     assert numbers["objects"] == numbers["masks_per_image"] == len(found)
     assert (numbers["mask_ar_1000"], numbers["box_ar_1000"]) == (1, 1)
     assert protocol.curve(records, 1000)[0] == (0.5, 1)
-    assert shares[-1] == 1
+    assert told[-1].done == told[-1].total
     # With another image's masks, nothing is sure any more.
     turned = Instances.from_masks(seen.annotated.instances.mask(0)[::-1, ::-1] ^ True)
     other = protocol.summarize(protocol.measure(ImageSubject(seen.predictor, AnnotatedImage("other", image, turned))))

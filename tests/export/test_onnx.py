@@ -21,7 +21,7 @@ from segany.export.graphs import Graph
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
-from segany.runtime.manifest import FileRecord, Precision
+from segany.runtime.manifest import ExportPrecision, FileRecord
 from segany.runtime.session import open_onnx
 
 
@@ -259,7 +259,7 @@ def test_half_precision_is_smaller_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_weights_that_are_too_many_for_one_file(
-    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: ExportPrecision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ONE_FILE", 0)
     calibrate = scenes() if precision == "int8" else ()
@@ -287,7 +287,7 @@ def test_int8_is_measured_and_refused_below_the_limit(tmp_path: Path) -> None:
 
 def test_embeddings_of_other_arithmetic_have_another_id() -> None:
     encoders = [FileRecord(path="encoder.onnx", sha256=digest * 8, inputs=[], outputs=[]) for digest in ("ab", "cd")]
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "fp16", "int8")
     ids = [[module._encoder_id("weights", precision, one) for one in encoders] for precision in precisions]
     assert ids[0] == ["weights"] * 2
     assert ids[1][0] == ids[1][1] != "weights"

@@ -21,14 +21,14 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were exported to, in an empty cache; what is exported is a small model."""
     folders: list[Path] = []
 
-    def to_onnx(model: object, folder: Path) -> None:
+    def to_onnx(model: object, folder: Path, **_: object) -> None:
         assert model is small_model("sam")
         folders.append(folder)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(exported("sam"), folder)
 
     monkeypatch.setenv("SEGANY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch_model, "load_torch", lambda *_: small_model("sam"))
+    monkeypatch.setattr(torch_model, "load_torch", lambda *_, **__: small_model("sam"))
     monkeypatch.setattr(export, "to_onnx", to_onnx)
     return folders
 

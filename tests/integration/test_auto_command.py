@@ -18,7 +18,7 @@ from segany.data.formats.table import AUTOMATIC_FORMATS
 pytestmark = pytest.mark.weights
 
 COFFEE = Path(__file__).parents[2] / "examples" / "images" / "coffee.png"
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()", "auto"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()", "auto"]
 
 
 def auto(*arguments: str | Path) -> dict:
@@ -57,6 +57,6 @@ def test_every_format_agrees(mobile_sam_path: Path, tmp_path: Path) -> None:
         assert picture.size == (600, 400)
 
     assert auto(*arguments, "--format", "sa1b")["status"] == "skipped"
-    assert auto(*arguments, "--format", "sa1b", "--again")["masks"] == len(instances)  # from the saved embedding
+    assert auto(*arguments, "--format", "sa1b", "--overwrite")["masks"] == len(instances)  # from the saved embedding
     assert len(list((tmp_path / "embeddings").iterdir())) == 1
     assert from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text())) == instances

@@ -16,7 +16,7 @@ from segany.data.formats.table import PROMPT_FORMATS
 pytestmark = pytest.mark.weights
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()", "segment"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()", "segment"]
 
 
 def segment(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

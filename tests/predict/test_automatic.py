@@ -8,6 +8,7 @@ from tests.models_for_tests import small_sam
 
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, EmbeddingError, ImagePredictor
+from segany.core.progress import ProgressEvent
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
 
@@ -110,14 +111,12 @@ def test_crops_search_parts_and_report_them(monkeypatch: pytest.MonkeyPatch, mod
         "segany.predict.automatic.is_box_near_crop_edge", lambda boxes, *_: np.zeros(len(boxes), np.bool_)
     )
     config = dataclasses.replace(LENIENT, crop_n_layers=1, crop_nms_thresh=1.0, box_nms_thresh=1.0)
-    told: list[tuple[int, int]] = []
-    instances = AutomaticMaskGenerator(model, config).generate(
-        image, progress=lambda done, total: told.append((done, total))
-    )
+    told: list[ProgressEvent] = []
+    instances = AutomaticMaskGenerator(model, config).generate(image, progress=told.append)
     assert len({instance.crop_box_xyxy for instance in instances}) > 1
-    assert {total for _, total in told} == {9 * 5}
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1] == (45, 45)
+    assert {(event.task, event.total, event.unit) for event in told} == {("automatic masks", 9 * 5, "points")}
+    assert [event.done for event in told] == sorted(event.done for event in told)
+    assert told[-1].done == 45
     for instance in instances:  # a mask never leaves its crop
         left, top, right, bottom = instance.crop_box_xyxy
         x0, y0, x1, y1 = instance.box_xyxy

@@ -23,7 +23,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
 
 from segany.models.model_file import save_model
 
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()"]
 
 Run = tuple[list[str], Path]
 """A command, and the folder of what it makes."""
@@ -136,7 +136,7 @@ def test_a_command_that_is_asked_to_end_keeps_what_is_finished(
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_a_closed_stream_is_no_traceback(closed: str) -> None:
     redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
-    line = f'"{sys.executable}" -c "from segany.cli.app import main; main()" models {redirect}'
+    line = f'"{sys.executable}" -c "from segany.cli import main; main()" models {redirect}'
     result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert "Traceback" not in result.stderr + result.stdout
     assert result.returncode in (0, 2)

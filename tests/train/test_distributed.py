@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.train.loop_for_tests import MeanTask, MemoryBatches
 from tests.train.test_loop import changed
 from segany.core.errors import TrainingError
+from segany.core.progress import Cancellation
 from segany.train.loop import train
 from segany.train.distributed import init_distributed
 from segany.train.run_folder import RunFolder
@@ -31,9 +32,15 @@ with init_distributed("cpu") as (processes, device):
     task = MeanTask()
     if processes.rank:  # weights are those of the main process
         task.module.head.weight.data.zero_()
-    stop = lambda: processes.rank == 1 and len(task.runs) == 5  # one asks, both stop
+    cancellation = Cancellation()
+
+    def progress(event):
+        if processes.rank == 1 and len(task.runs) == 5:  # one cancels, both stop
+            cancellation.cancel()
+        cancellation.check()
+
     config = changed(micro_batch_size=2, validate_every=4)
-    first = train(task, MemoryBatches(bad=[3], process=process), config, folder, processes=processes, stop=stop)
+    first = train(task, MemoryBatches(bad=[3], process=process), config, folder, processes=processes, progress=progress)
     assert first.end == "interrupted"
     assert first.step == 5, first.step
     batches = MemoryBatches(bad=[3], process=process)

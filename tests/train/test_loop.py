@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tests.train.loop_for_tests import Mean, MeanTask, MemoryBatches, make_item
 
 from segany.core.errors import CheckpointError, ConfigError, TrainingError
+from segany.core.progress import Cancellation, ProgressEvent
 from segany.train.loop import train
 from segany.train.loop_config import LoopConfig
 from segany.train.loop_report import Observer
@@ -332,8 +333,15 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 
 def test_stopping_saves(tmp_path):
-    answers = iter([False, False, True])
-    log, _, result = run(tmp_path, stop=lambda: next(answers))
+    cancellation = Cancellation()
+
+    def cancel_in_step_3(event: ProgressEvent) -> None:
+        assert (event.task, event.total, event.unit) == ("training", 8, "steps")
+        if event.done == 3:
+            cancellation.cancel()
+        cancellation.check()
+
+    log, _, result = run(tmp_path, progress=cancel_in_step_3)
     assert (result.end, result.step) == ("interrupted", 3)
     assert log.events[-1] == ("saved", 3)
 

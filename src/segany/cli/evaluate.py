@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
 from segany.cli.track import DEFAULT_VIDEO_MODEL
-from segany.cli.work_bar import work_bar
+from segany.cli.work_bar import ItemBar
 from segany.core.errors import ConfigError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors
@@ -28,15 +28,15 @@ from segany.evaluate.protocols import (
     BoxProtocol,
     ClickCountProtocol,
     ClickProtocol,
-    ImageSubject,
     proposals_config,
 )
 from segany.evaluate.report import write_report
-from segany.evaluate.run import ModelFacts, Readable, Results, evaluate
-from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject
+from segany.evaluate.results import ModelFacts, Readable, Results
+from segany.evaluate.tracking import VideoProtocol, Videos
+from segany.hub.model_ref import ModelRef
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate, subject_maker
 from segany.models.registry import DEFAULT_MODEL
 from segany.predict.automatic import AutomaticConfig
-from segany.predict.image import ImagePredictor
 
 ProposalPreset: TypeAlias = Literal["default", "paper"]
 
@@ -45,9 +45,6 @@ DEFAULT_PROTOCOLS = "clicks,box"
 
 EXTRAS = {"scipy": "Evaluation needs SciPy", "matplotlib": "Plots need Matplotlib"}
 """What is looked for before anything is measured, and not hours later, when it is first used."""
-
-SPEED_SECONDS = 600.0
-"""The time left is reckoned from the speed of that long: images differ."""
 
 
 def evaluate_command(
@@ -83,7 +80,7 @@ def evaluate_command(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each dataset, and nothing else.")
     ] = False,
@@ -102,20 +99,18 @@ def evaluate_command(
     for module, what in EXTRAS.items():
         import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
-    loaded = load_model(model or default, runtime, device)
-    subject_of = _subjects(loaded, chosen)
-    facts = ModelFacts.of(loaded)
+    loaded = load_model(ModelRef(model or default, runtime, device))
+    subject_of, facts = subject_maker(loaded, chosen), ModelFacts.of(loaded)
     with path_errors(out, ConfigError):
         names = file_names([path.resolve() for path in data])
     results = []
     for path, name, dataset in zip(data, names, datasets, strict=True):
         source = f"{path.resolve()}, {type(dataset).__name__}" + (f", {part}" if (part := _split_of(dataset)) else "")
         try:
-            with _Bar(name, quiet=as_json) as bar:
-                found = evaluate(
-                    dataset, subject_of, chosen, out / name, facts,
-                    name=name, source=source, max_images=max_images, overwrite=overwrite, progress=bar.show,
-                )  # fmt: skip
+            with ItemBar(name, is_quiet=as_json) as bar:
+                task = EvaluationTask(dataset, LoadedModel(loaded), facts, tuple(chosen), name, source)
+                found = evaluate(task, out / name, max_images=max_images, overwrite=overwrite, progress=bar)
+                bar.describe("report")
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
             errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -157,39 +152,6 @@ def _open(path: Path, layout: Layout | None, split: str | None, protocols: Seque
 
 def _split_of(dataset: Readable) -> str | None:
     return dataset.split if isinstance(dataset, Videos) else None
-
-
-def _subjects(model: Any, protocols: Sequence[Protocol]) -> Any:
-    """Makes what the protocols measure of what the dataset reads."""
-    if _is_for_videos(protocols):
-        from segany.predict.video import VideoPredictor
-
-        tracker = VideoPredictor(model)
-        return lambda video: VideoSubject(tracker, video)
-    predictor = ImagePredictor(model)
-    return lambda annotated: ImageSubject(predictor, annotated)
-
-
-class _Bar:
-    """The bar of one dataset. Use it in a `with` block."""
-
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self.progress = work_bar(SPEED_SECONDS)
-        self.progress.disable = self.progress.disable or quiet
-        self.task = self.progress.add_task(name, total=None, count="")
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, name: str, done: float, total: int) -> None:
-        description = name if len(name) <= 40 else f"...{name[-37:]}"
-        self.progress.update(
-            self.task, completed=done, total=total, description=description or "report", count=f"{int(done)}/{total}"
-        )
 
 
 def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -> None:

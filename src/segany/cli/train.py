@@ -103,7 +103,8 @@ def train(
     options = RunOptions(out, data, val_data, val_fraction, model, device, resume, max_steps)
     is_main = os.environ.get("RANK", "0") == "0"
     with StopSignal((signal.SIGINT, signal.SIGTERM)) as stop, TrainReporter(chosen, is_main=is_main) as reporter:
-        result = run_recipe(chosen, options, observer=reporter, stop=lambda: stop.is_set)
+        progress = stop.cancellation.watch(reporter.loading)
+        result = run_recipe(chosen, options, observer=reporter, progress=progress)
     if is_main:
         # Under torchrun the signal may have come to another process.
         reporter.summarize(result, is_stopped=stop.is_set or max_steps is None)

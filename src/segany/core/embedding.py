@@ -1,12 +1,15 @@
 """An image as a model sees it, and the file that holds one: safetensors, with what it belongs to in the header.
 
-The features are stored as `features.0`, `features.1`, ..., in float32 or float16; everything else is JSON
-under one key of the header, so that a reader can tell what a file is without loading its arrays.
+The features are stored as `features.0`, `features.1`, ..., in float32 or float16, [C, h, w] or, where the header says
+`channels_last`, [h, w, C]. Everything else is JSON under one key of the header, so that a reader can tell what a file
+is without loading its arrays; a CRC-32 of the features tells bits that changed on the disk.
 """
 
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -102,8 +105,12 @@ class Embedding:
             )
 
 
-def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32") -> Path:
+def write_embedding(
+    embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32", *, channels_last: bool = False
+) -> Path:
     """Write an embedding, whole or not at all. Returns the path.
+
+    With `channels_last`, features [C, h, w] are stored as [h, w, C], and lie so in memory when they are read.
 
     Raises:
         ConfigError: there is no such precision.
@@ -111,6 +118,14 @@ def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecis
         OutputError: there is no space, no permission, or no such place.
     """
     check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
+    if channels_last:
+        features = [np.moveaxis(feature, 0, -1) for feature in features]
+    # safetensors copies memory from the first element on, whatever the strides are, and swaps bytes.
+    arrays = {
+        f"features.{i}": np.ascontiguousarray(feature, dtype=feature.dtype.newbyteorder("<"))
+        for i, feature in enumerate(features)
+    }
     header = {
         "format_version": FORMAT_VERSION,
         "model": embedding.model,
@@ -118,11 +133,17 @@ def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecis
         "image_id": embedding.image_id,
         "size_hw": list(embedding.size_hw),
         "preprocessing": asdict(embedding.preprocessing),
+        "channels_last": channels_last,
+        "crc32": _crc32(arrays.values()),
     }
-    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
-    # safetensors copies memory from the first element on, whatever the strides are.
-    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(features)}
     return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+
+
+def _crc32(arrays: Iterable[npt.NDArray[Any]]) -> int:
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.data, value)
+    return value
 
 
 def _halved(feature: FloatArray) -> npt.NDArray[np.float16]:
@@ -148,7 +169,7 @@ def read_embedding(path: Path) -> Embedding:
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)
-            features = _checked_features(file, path)
+            stored = _checked_features(file, path)
     except FileNotFoundError:
         raise EmbeddingError(f"There is no file {path}. Check the path.") from None
     except SafetensorError as error:
@@ -157,10 +178,15 @@ def read_embedding(path: Path) -> Embedding:
         ) from error
     except OSError as error:
         raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _embedding(header, features, path)
+    expected = header.get("crc32")
+    if expected is not None and expected != _crc32(stored):
+        raise EmbeddingError(f"{path} is damaged: its content changed. Embed the image again and save it anew.")
+    if header.get("channels_last", False):
+        stored = [np.moveaxis(feature, -1, 0) for feature in stored]
+    return _embedding(header, tuple(feature.astype(np.float32, copy=False) for feature in stored), path)
 
 
-def _checked_features(file: Any, path: Path) -> tuple[FloatArray, ...]:
+def _checked_features(file: Any, path: Path) -> list[npt.NDArray[Any]]:
     """What is stored, once its types and shapes are those of features: no memory is taken for anything else."""
     names = [f"features.{index}" for index in range(len(file.keys()))]
     if not names or len(names) > MAX_FEATURES or set(names) != set(file.keys()):
@@ -172,7 +198,7 @@ def _checked_features(file: Any, path: Path) -> tuple[FloatArray, ...]:
                 f"{path} is damaged: {name} is {stored.get_dtype()} {stored.get_shape()}, not an array of float32 or "
                 "float16. Embed the image again."
             )
-    features = tuple(file.get_tensor(name).astype(np.float32, copy=False) for name in names)
+    features = [file.get_tensor(name) for name in names]
     if not all(np.isfinite(feature).all() for feature in features):
         raise EmbeddingError(f"{path} holds values that are not finite. Embed the image again.")
     return features

@@ -17,7 +17,7 @@ from segany.evaluate.clicks import Click
 from segany.evaluate.interactive import box_objects, click_objects
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
-from segany.evaluate.run import Results
+from segany.evaluate.results import Results
 from segany.imaging.visualize.draw import draw_outlines, draw_overlay
 from segany.imaging.visualize.marks import draw_box, draw_point
 from segany.imaging.visualize.style import BLACK, PALETTE, WHITE, Sizes

@@ -25,8 +25,8 @@ RULES: dict[ClickRule, NextClick] = {"sam": sam_click, "ritm": ritm_click}
 PIXELS_AT_ONCE = 64_000_000
 """Pixels of masks that are predicted together, which bounds the memory: a byte each, and as much for the objects."""
 
-PROMPTS_AT_ONCE = 32
-"""Prompts that are predicted together at most."""
+OBJECTS_AT_ONCE = 32
+"""Objects that are prompted together at most."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,6 @@ def _batches(annotated: AnnotatedImage, only: Sequence[int] | None) -> Iterator[
     """The objects of an image, as many together as memory allows."""
     indices = visible_objects(annotated) if only is None else list(only)
     height, width = annotated.image.shape[:2]
-    together = max(1, min(PROMPTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))
+    together = max(1, min(OBJECTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))
     for first in range(0, len(indices), together):
         yield indices[first : first + together]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeAlias
+
+from segany.core.progress import ProgressCallback
 
 Record: TypeAlias = dict[str, Any]
 """What was measured of one object, or of one image as a whole: JSON values."""
 
 Numbers: TypeAlias = dict[str, float | int | None]
 """What was measured of a dataset; None where there was nothing to measure."""
-
-Share: TypeAlias = Callable[[float], None]
-"""Told which share of an image or a video is done."""
 
 
 class Protocol(abc.ABC):
@@ -34,7 +33,7 @@ class Protocol(abc.ABC):
         return {"version": self.version, **asdict(self)}  # type: ignore[call-overload]
 
     @abc.abstractmethod
-    def measure(self, subject: Any, progress: Share | None = None) -> list[Record]:
+    def measure(self, subject: Any, progress: ProgressCallback | None = None) -> list[Record]:
         """Measure one image or video."""
 
     @abc.abstractmethod

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from segany.core.embedding import Embedding
 from segany.core.errors import check
 from segany.core.instances import Instances
+from segany.core.progress import ProgressCallback
 from segany.data.item import AnnotatedImage
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
-from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.evaluate.protocol import Numbers, Protocol, Record
 from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
@@ -76,7 +77,7 @@ class ClickProtocol(Protocol):
     def plan(self) -> ClickPlan:
         return ClickPlan(self.rule, self.counts[-1])
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         counts = range(1, self.counts[-1] + 1)
         return [
             {**record, "ious": [clicked.iou_after(count) for count in counts], "oracle_iou": clicked.oracle_iou}
@@ -112,7 +113,7 @@ class BoxProtocol(Protocol):
 
     name: ClassVar[str] = "box"
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         if not subject.objects:
             return []  # and no embedding
         boxed = box_objects(subject.predictor, subject.embedding, subject.annotated)
@@ -149,7 +150,7 @@ class ClickCountProtocol(Protocol):
     def plan(self) -> ClickPlan:
         return ClickPlan(self.rule, self.max_clicks, max(self.qualities) / 100)
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         return [{**record, "ious": list(clicked.ious)} for clicked, record in _clicked(subject, self.plan)]
 
     def summarize(self, records: Sequence[Record]) -> Numbers:
@@ -194,7 +195,7 @@ class AutomaticProtocol(Protocol):
     name: ClassVar[str] = "automatic"
     version: ClassVar[int] = 2
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:
         annotated = subject.annotated
         generator = AutomaticMaskGenerator(
             subject.predictor.model,  # type: ignore[arg-type]
@@ -202,8 +203,7 @@ class AutomaticProtocol(Protocol):
             max_pixels=subject.predictor.max_pixels,
         )
         source = subject.embedding if self.config.crop_n_layers == 0 else annotated.image
-        tell = None if progress is None else lambda done, total: progress(done / max(1, total))
-        found = generator.generate(source, progress=tell)
+        found = generator.generate(source, progress=progress)
         quality = found.predicted_iou.astype(np.float64) + found.stability_score
         proposals = found[np.argsort(-quality, kind="stable")]
         objects = annotated.objects[subject.objects]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,21 +10,19 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, FloatArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.progress import ProgressCallback
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
 from segany.data.video import AnnotatedVideo
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
-from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.evaluate.protocol import Numbers, Protocol, Record
 
 if TYPE_CHECKING:
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.video import VideoPredictor
-    from segany.predict.video_session import VideoSession
 
 GIVEN_LOGIT = 10.0
 """Logit of a pixel inside a mask that was given, as SAM 2 outputs it; outside it is the negative."""
-
-FrameProgress = Callable[[int, int | None], None]
-"""Told how many of how many frames are done; None where it is not known how many there are."""
 
 
 class Videos:
@@ -47,7 +45,7 @@ class Videos:
 
 
 def track_objects(
-    predictor: VideoPredictor, video: AnnotatedVideo, progress: FrameProgress | None = None
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: ProgressCallback | None = None
 ) -> dict[int, TrackScores]:
     """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
 
@@ -59,7 +57,7 @@ def track_objects(
     Args:
         predictor: the model.
         video: what to track.
-        progress: told of the frames.
+        progress: called after each frame, with the unit "frames".
 
     Returns:
         The scores of each object; without any frames where it is only seen in the first or the last.
@@ -111,10 +109,10 @@ def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rl
 
 
 def _track(
-    session: VideoSession,
+    session: FileVideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
-    progress: FrameProgress | None,
+    progress: ProgressCallback | None,
     may_overlap: bool,
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
@@ -174,12 +172,8 @@ class VideoProtocol(Protocol):
     name: ClassVar[str] = "video"
     version: ClassVar[int] = 2
 
-    def measure(self, subject: VideoSubject, progress: Share | None = None) -> list[Record]:
-        def tell(done: int, total: int | None) -> None:
-            if progress is not None and total:
-                progress(done / total)
-
-        scores = track_objects(subject.predictor, subject.video, tell)
+    def measure(self, subject: VideoSubject, progress: ProgressCallback | None = None) -> list[Record]:
+        scores = track_objects(subject.predictor, subject.video, progress)
         return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]
 
     def summarize(self, records: Sequence[Record]) -> Numbers:

@@ -245,7 +245,7 @@ class MemoryEncoderGraph(nn.Module):
         masks = torch.where(prompted[:, None, None, None], hard, logits.sigmoid())
         # Once for each object: OpenVINO loses the objects where one frame is added to several masks.
         frame = frame_of(self.model, image_embedding.expand(low_res.shape[0], -1, -1, -1))
-        return self.model.remember(frame, masks, object_scores)
+        return self.model.encode_mask_memory(frame, masks, object_scores)
 
 
 class MemoryAttentionGraph(nn.Module):
@@ -270,8 +270,8 @@ class MemoryAttentionGraph(nn.Module):
         frame = frame_of(self.model, image_embedding)
         keys, values = self.model.memory_tokens(memories, slots, pointers, times)
         num_k_exclude_rope = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
-        look = self.model.memory_attention.look(frame.image)
-        conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], num_k_exclude_rope)
+        tokens = self.model.memory_attention.encode_frame(frame.image)
+        conditioned: Tensor = self.model.memory_attention(tokens, keys[None], values[None], num_k_exclude_rope)
         by_channel: Tensor = conditioned.transpose(1, 2).unflatten(2, frame.image.shape[2:])
         return by_channel
 

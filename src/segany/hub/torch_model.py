@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segany.core.errors import CheckpointError, ConfigError
-from segany.hub.progress import terminal_progress
+from segany.core.progress import ProgressCallback
 from segany.hub.weights import fetch_weights
 from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
 from segany.models.model_file import saved_spec
@@ -16,7 +16,11 @@ from segany.models.registry import ModelSpec, find_spec
 
 
 def load_torch(
-    name: str | None, path: Path | None, device: str | torch.device | None, dtype: torch.dtype
+    name: str | None,
+    path: Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype,
+    progress: ProgressCallback | None = None,
 ) -> PromptableModel:
     """A model by name, from a checkpoint, or both: then the checkpoint must be of that model. See `segany.load`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
@@ -25,8 +29,7 @@ def load_torch(
     spec = None if name is None else find_spec(name)
     if path is None:
         assert spec is not None
-        with terminal_progress() as progress:
-            path = fetch_weights(spec, progress=progress)
+        path = fetch_weights(spec, progress=progress)
     state = read_checkpoint(path)
     return _assemble(spec or saved_spec(path) or _recognize(state, path), state, path).to(device=target, dtype=dtype)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from segany.core.arrays import IMAGES_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.arrays import IMAGES_AT_ONCE, PROMPTS_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.preprocessing import Preprocessing
 from segany.imaging.amg import Proposals
 from segany.imaging.interpolate import interpolate_logits
@@ -18,9 +18,6 @@ from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, arrange_d
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.shared_image import SharedImage
 from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
-
-PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
-"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
 
 
 class PromptableModel(nn.Module):

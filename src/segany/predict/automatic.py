@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from segany.core.boxes import box_areas, is_box_near_crop_edge, mask_box, nms
 from segany.core.embedding import Embedding
 from segany.core.errors import check
 from segany.core.instances import Instances
+from segany.core.progress import ProgressCallback, report
 from segany.core.prompt import FOREGROUND, PADDING_LABEL
 from segany.core.rle import encode_masks
 from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_boxes
@@ -22,9 +23,6 @@ from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
 from segany.imaging.measure import Logits, MaskMeasures
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many points are done."""
 
 
 class ProposingModel(ImageModel, Protocol):
@@ -193,13 +191,13 @@ class AutomaticMaskGenerator:
         self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
         self.predictor = ImagePredictor(model, max_pixels=max_pixels)
 
-    def generate(self, image: ImageSource | Embedding, *, progress: Progress | None = None) -> Instances:
+    def generate(self, image: ImageSource | Embedding, *, progress: ProgressCallback | None = None) -> Instances:
         """Generate automatic masks.
 
         Args:
             image: as for `ImagePredictor.embed`; or its embedding, unless there are crops, which are
                 embedded one by one.
-            progress: told how many of how many points are done.
+            progress: told of the points that are done.
 
         Returns:
             Instances of source "automatic", highest score first. The scores are the predicted IoU, which is also the
@@ -224,9 +222,9 @@ class AutomaticMaskGenerator:
             size_hw = (pixels.shape[0], pixels.shape[1])
             crops = self._crops(size_hw)
             embeddings = (self._embed(pixels, crop) for crop in crops)  # one at a time
-        report = _Report(progress, sum(len(config.grid(crop.layer)) for crop in crops))
+        points = _PointCount(progress, sum(len(config.grid(crop.layer)) for crop in crops))
         pairs = zip(embeddings, crops, strict=True)
-        found = [self._search(embedding, crop, size_hw, report) for embedding, crop in pairs]
+        found = [self._search(embedding, crop, size_hw, points) for embedding, crop in pairs]
         masks = list(self._encoded(_best_of_crops(found, config.crop_nms_thresh), size_hw))
         if config.min_mask_region_area:
             masks = _without_duplicates(masks, max(config.box_nms_thresh, config.crop_nms_thresh))
@@ -241,7 +239,7 @@ class AutomaticMaskGenerator:
         left, top, right, bottom = crop.box_xyxy
         return self.predictor.embed(np.ascontiguousarray(pixels[top:bottom, left:right]))
 
-    def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, report: _Report) -> _Found:
+    def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, count: _PointCount) -> _Found:
         """What the grid finds in one crop, without overlaps."""
         config, preprocessing = self.config, embedding.preprocessing
         points_xy = config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
@@ -255,8 +253,8 @@ class AutomaticMaskGenerator:
             candidates.add(proposals.low_res, proposals.scores)
             prompts.append(proposals.prompts)
             scores.append(proposals.scores)
-            report.advance(len(points), proposals.done)
-        report.finish(len(points))
+            count.advance(len(points), proposals.done)
+        count.finish(len(points))
         offset_xy = np.array(crop.box_xyxy[:2], dtype=np.float32)
 
         def accept(measures: MaskMeasures) -> BoolArray:
@@ -332,15 +330,14 @@ def _to_instances(masks: list[_Encoded], size_hw: SizeHW) -> Instances:
     )
 
 
-class _Report:
+class _PointCount:
     """Counts the points of all crops."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: ProgressCallback | None, total: int) -> None:
         self.progress, self.total, self.before = progress, total, 0
 
     def advance(self, of: int, done: int) -> None:
-        if self.progress is not None:
-            self.progress(self.before + min(done, of), self.total)
+        report(self.progress, "automatic masks", self.before + min(done, of), self.total, "points")
 
     def finish(self, of: int) -> None:
         self.before += of

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.arrays import PROMPTS_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.errors import ConfigError, ExportError
 from segany.core.preprocessing import Preprocessing
 from segany.imaging.amg import Proposals
@@ -25,9 +25,6 @@ RuntimeName: TypeAlias = Literal["onnx", "openvino", "openvino-bf16"]
 slightly off."""
 
 Arithmetic: TypeAlias = Literal["f32", "bf16"]
-
-PROMPTS_AT_ONCE = 8
-"""Prompts decoded together."""
 
 PROPOSED_AT_ONCE = 4
 """Prompts decoded together where the image is shared and they are many: more do not fit the cache."""
@@ -112,8 +109,9 @@ class ExportedModel:
         """
         candidates = (1, 2, 3) if multimask else (0,)
         low_res, iou = [], []
-        for first in range(0, len(points), PROMPTS_AT_ONCE):
-            piece = slice(first, first + PROMPTS_AT_ONCE)
+        together = PROMPTS_AT_ONCE["cpu"]
+        for first in range(0, len(points), together):
+            piece = slice(first, first + together)
             masks = None if mask_logits is None else mask_logits[piece]
             found = self.decode(features, points[piece], labels[piece], masks, candidates=candidates)
             low_res.append(found["low_res"])

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from segany.core.errors import TrainingError
+from segany.core.errors import CanceledError, TrainingError
+from segany.core.progress import ProgressCallback, report
 from segany.data.item import TrainingItem
 from segany.train.batches import Batches, HasBlocks, SavesAnotherModule, ShowsSamples
 from segany.train.blocks import blocks_of, prepared_blocks
@@ -39,7 +40,7 @@ def train(
     resume: bool = False,
     processes: DistributedContext | None = None,
     observer: Observer | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    progress: ProgressCallback | None = None,
     max_steps: int | None = None,
 ) -> TrainingResult:
     """Train a task.
@@ -55,7 +56,8 @@ def train(
         resume: go on with the run in the folder.
         processes: those that train together; by default this one alone.
         observer: is told of steps.
-        stop: asked after each step; once true, in any process, the run is saved and ends.
+        progress: told of each step, in every process. Where it raises `CanceledError` in any of them, the run is
+            saved after that step and ends as "interrupted".
         max_steps: end as if stopped after so many steps of this call.
 
     Raises:
@@ -81,7 +83,7 @@ def train(
             stack.enter_context(prepared_blocks(blocks, config))
         device = next(task.module.parameters()).device
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        return training.run(stop, max_steps)
+        return training.run(progress, max_steps)
 
 
 @dataclass
@@ -136,7 +138,7 @@ class _Training:
         self.batches.restore(self.progress.batches)
         self._saved_at = self.progress.step
 
-    def run(self, stop: Callable[[], bool], max_steps: int | None) -> TrainingResult:
+    def run(self, callback: ProgressCallback | None, max_steps: int | None) -> TrainingResult:
         progress, config = self.progress, self.config
         until = math.inf if max_steps is None else progress.step + max_steps
         self._tell(lambda: self.observer.started(progress.step, self.total))
@@ -145,7 +147,7 @@ class _Training:
         began, is_stopped = perf_counter(), False
         for items in self._given() if not self._is_over() else ():
             share = self._gradients(items)
-            share.wants_stop = stop() or progress.step + 1 >= until
+            share.wants_stop = self._is_canceled(callback) or progress.step + 1 >= until
             shares = self.processes.gather(share)
             if self._update(items, shares, began):
                 began = perf_counter()
@@ -163,6 +165,14 @@ class _Training:
         if self._saved_at != progress.step:
             self._save()
         return self._result(is_stopped)
+
+    def _is_canceled(self, callback: ProgressCallback | None) -> bool:
+        """Report the step in hand, and say whether it is to be the last."""
+        try:
+            report(callback, "training", min(self.progress.step + 1, self.total), self.total, "steps")
+        except CanceledError:
+            return True
+        return False
 
     def _validation_is_due(self) -> bool:
         """After each epoch, and after the steps that the config says."""

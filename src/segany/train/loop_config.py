@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from segany.core.errors import check
 
 LrSchedule: TypeAlias = Literal["step", "cosine"]
-TrainingPrecision: TypeAlias = Literal["fp32", "bf16"]
+TrainPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 MAX_WARMUP_SHARE = 0.1
 """Share of the steps that the warm-up takes at most: a short training would be all warm-up otherwise."""
@@ -62,7 +62,7 @@ class LoopConfig:
     decay_steps: tuple[int, ...] = (60_000, 86_666)
     decay_factor: float = 0.1
     clip_norm: float | None = None
-    precision: TrainingPrecision = "fp32"
+    precision: TrainPrecision = "fp32"
     compile: bool = False
     checkpoint_activations: bool = False
     validate_every: int | None = 1000

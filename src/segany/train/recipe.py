@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from segany.core.errors import ConfigError, check
 from segany.core.files import path_errors
+from segany.core.progress import ProgressCallback
 from segany.data.item import Dataset
 from segany.data.transforms import ItemConfig
 from segany.models.sam.config import SamConfig
@@ -56,12 +57,14 @@ class TrainContext:
         data: the split.
         folder: of the run, for caches.
         device: of this process.
+        progress: told of what a recipe does before the first step, such as downloads.
     """
 
     model: PromptableModel
     data: DataSplit
     folder: Path
     device: torch.device
+    progress: ProgressCallback | None = None
 
     def check_fits(self, items: ItemConfig) -> None:
         """Raise `ConfigError` unless items are of the size and the kind that the model takes."""
@@ -87,7 +90,7 @@ class TrainingRecipe:
         model: that training starts from: a name of `segany models` or a path; or an architecture, which
             begins with random weights.
         datasets: makes the split from the folder given as `--data`, or from none, where the recipe has data or
-            a split of its own. None opens the folder and holds out a share.
+            a split of its own; it reports the progress of downloads. None opens the folder and holds out a share.
         document: what its file says at the top.
         name: of its file.
     """
@@ -98,7 +101,7 @@ class TrainingRecipe:
     items: Any
     loop: LoopConfig
     model: str | SamConfig = "mobile_sam"
-    datasets: Callable[[Path | None], DataSplit] | None = None
+    datasets: Callable[[Path | None, ProgressCallback | None], DataSplit] | None = None
     document: str = ""
     name: str = ""
 

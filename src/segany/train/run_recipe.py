@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from segany.core.errors import ConfigError
+from segany.core.progress import ProgressCallback
 from segany.data.item import Dataset
 from segany.data.loader import Loader
 from segany.data.opening import open_dataset, open_images
@@ -59,7 +60,7 @@ def run_recipe(
     options: RunOptions,
     *,
     observer: Observer | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    progress: ProgressCallback | None = None,
 ) -> TrainingResult:
     """Train by a recipe, in the processes that `torchrun` started or in this one.
 
@@ -67,15 +68,16 @@ def run_recipe(
         recipe: with the numbers it is to be run with; see `TrainingRecipe.changed`.
         options: where from and where to.
         observer: is told of steps, in the main process.
-        stop: asked after each step; once true, the run is saved and ends.
+        progress: told of downloads and steps. Where it raises `CanceledError`, the run is saved after the step in
+            hand and ends as "interrupted"; before the first step the error is raised.
 
     Raises:
         SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
             `segany.train.loop.train`.
     """
     with init_distributed(options.device) as (processes, device):
-        data = split_data(recipe, options)
-        model = start_model(recipe, options.model, device)
+        data = split_data(recipe, options, progress)
+        model = start_model(recipe, options.model, device, progress)
         description = {
             "recipe": recipe.name or recipe.title,
             "model": {"name": model.name, "weights": weights_digest(model.state_dict())},
@@ -86,7 +88,7 @@ def run_recipe(
         # Before the task is built, which may take long: it may compute the embeddings of all images.
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
-        task = recipe.build(recipe, TrainContext(model, data, options.out, device))
+        task = recipe.build(recipe, TrainContext(model, data, options.out, device, progress))
         loop, process = recipe.loop, (processes.rank, processes.world_size)
         with Loader(
             data.train, recipe.items, batch_size=loop.batch_size, seed=loop.seed, workers=loop.workers, process=process
@@ -101,12 +103,12 @@ def run_recipe(
                 resume=options.resume,
                 processes=processes,
                 observer=observer,
-                stop=stop,
+                progress=progress,
                 max_steps=options.max_steps,
             )
 
 
-def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
+def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCallback | None = None) -> DataSplit:
     """The recipe's own data, or those of the folders.
 
     Raises:
@@ -116,7 +118,7 @@ def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
     if recipe.datasets is not None:
         if options.val_data is not None:
             raise ConfigError("The recipe splits its data itself: leave out --val-data.")
-        return recipe.datasets(options.data)
+        return recipe.datasets(options.data, progress)
     if options.data is None:
         raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
     opened: Callable[[Path], Dataset] = open_dataset if getattr(recipe.items, "needs_masks", True) else open_images
@@ -128,11 +130,13 @@ def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
     return DataSplit(*split_by_name(dataset, options.val_fraction))
 
 
-def start_model(recipe: TrainingRecipe, model: str | None, device: torch.device) -> PromptableModel:
+def start_model(
+    recipe: TrainingRecipe, model: str | None, device: torch.device, progress: ProgressCallback | None = None
+) -> PromptableModel:
     """The model that training starts from, on its device in float32: another than the recipe's where one is named."""
     wanted = model if model is not None else recipe.model
     if isinstance(wanted, str):
-        return load(wanted, runtime="torch", device=device)
+        return load(wanted, runtime="torch", device=device, progress=progress)
     return _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
 
 

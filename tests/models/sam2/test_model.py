@@ -145,8 +145,8 @@ def test_what_is_remembered_changes_what_is_seen(model: Sam2, frame: FrameFeatur
     with torch.inference_mode():
         before = model.attend_memory(frame, [memory])
         for other in (
-            memory._replace(slots=(5, 6)),
-            memory._replace(times=(0.5, 0.9)),
+            memory._replace(maskmem_tpos=(5, 6)),
+            memory._replace(pointer_tpos=(0.5, 0.9)),
             memory._replace(pointers=memory.pointers[::-1]),
         ):
             assert (model.attend_memory(frame, [other]) - before).abs().max() > 1e-4
@@ -159,7 +159,7 @@ def test_an_object_out_of_sight(frame: FrameFeatures) -> None:
         masks = model.decode_frame(frame)
         assert (masks.low_res == NO_OBJECT_LOGIT).all()
         torch.testing.assert_close(masks.pointers[0, 1], model.no_obj_ptr[0])
-        given = model.use_masks(frame, torch.stack([torch.zeros(256, 256), torch.ones(256, 256)]))
+        given = model.use_masks_as_output(frame, torch.stack([torch.zeros(256, 256), torch.ones(256, 256)]))
     assert given.object_scores.tolist() == [-10, 10]
     for low_res, logit in zip(given.low_res, (-10.0, 10.0), strict=True):
         torch.testing.assert_close(low_res, torch.full((1, 64, 64), logit))

@@ -10,7 +10,7 @@ from typing import Any
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
-from segany.imaging.frames.pyav import import_av
+from segany.core.extras import import_av
 from segany.imaging.frames.stream import StreamFrames
 
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}

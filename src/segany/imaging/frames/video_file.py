@@ -14,7 +14,7 @@ import numpy as np
 
 from segany.core.arrays import IntArray, PixelArray, SizeHW
 from segany.core.errors import VideoError
-from segany.imaging.frames.pyav import import_av
+from segany.core.extras import import_av
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.frames.video_index import VideoIndex, index_video
 

@@ -87,43 +87,49 @@ class Sam2DecoderConfig(DecoderConfig):
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """What SAM 2 remembers of a video, and how it attends to that (SAM 2, section 4).
+    """The memory bank of SAM 2 and its memory attention (SAM 2, section 4). Official names are in parentheses.
 
     Attributes:
-        slots: places in time of memories: one for prompted frames, the others for the frames just before.
-        channels: of a memory.
+        num_maskmem: temporal positions of memories: one for conditioning frames, the others for the frames
+            just before the current one.
+        channels: channels of a memory (`mem_dim`).
         depth: layers of memory attention.
         mlp_width: channels inside the MLPs of those layers.
-        max_conditioning: prompted frames that a frame attends to at most, the nearest; None for all.
-        max_pointers: object pointers that a frame attends to.
-        stride: frames from one remembered frame to the one before, but for the last frame itself.
-        pointer_times: whether object pointers carry how far away their frames are (2.1).
-        occlusion_embedding: whether memories say that the object was not visible (2.1).
-        mask_scale, mask_bias: map the mask's probabilities to the range in which they are remembered.
+        max_cond_frames: conditioning frames that a frame attends to at most, the closest ones; None for all
+            (`max_cond_frames_in_attn`).
+        max_obj_ptrs: object pointers that a frame attends to (`max_obj_ptrs_in_encoder`).
+        temporal_stride: frames between two tracked frames in the memory, except between the current frame and
+            the one just before it (`memory_temporal_stride_for_eval`).
+        obj_ptr_tpos: whether object pointers have a temporal position encoding (2.1;
+            `add_tpos_enc_to_obj_ptrs`).
+        occlusion_embedding: whether memories of frames without the object have an embedding added (2.1;
+            `no_obj_embed_spatial`).
+        mask_scale, mask_bias: applied to mask probabilities before the memory encoder
+            (`sigmoid_scale_for_mem_enc`, `sigmoid_bias_for_mem_enc`).
     """
 
-    slots: int = 7
+    num_maskmem: int = 7
     channels: int = 64
     depth: int = 4
     mlp_width: int = 2048
-    max_conditioning: int | None = None
-    max_pointers: int = 16
-    stride: int = 1
-    pointer_times: bool = True
+    max_cond_frames: int | None = None
+    max_obj_ptrs: int = 16
+    temporal_stride: int = 1
+    obj_ptr_tpos: bool = True
     occlusion_embedding: bool = True
     mask_scale: float = 20.0
     mask_bias: float = -10.0
 
     def __post_init__(self) -> None:
-        for name in ("slots", "depth", "max_pointers", "stride"):
+        for name in ("num_maskmem", "depth", "max_obj_ptrs", "temporal_stride"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
-        most = self.max_conditioning
-        check(most is None or most >= 2, f"max_conditioning must be at least 2, got {most}.")
+        most = self.max_cond_frames
+        check(most is None or most >= 2, f"max_cond_frames must be at least 2, got {most}.")
 
 
 @dataclass(frozen=True)
 class Sam2Config(SamConfig):
-    """A whole SAM 2: what SAM has, with a memory."""
+    """SAM 2: an image model as SAM is, with a memory bank."""
 
     encoder: HieraConfig
     decoder: Sam2DecoderConfig = field(default_factory=Sam2DecoderConfig)
@@ -145,5 +151,5 @@ HIERA_LARGE = HieraConfig(
     width=144, heads=2, depths=(2, 6, 36, 4), global_blocks=(23, 33, 43), window_sizes=(8, 4, 16, 8)
 )
 
-MEMORY_2 = MemoryConfig(pointer_times=False, occlusion_embedding=False)
+MEMORY_2 = MemoryConfig(obj_ptr_tpos=False, occlusion_embedding=False)
 MEMORY_2_1 = MemoryConfig()

@@ -11,22 +11,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from segany.core.progress import ProgressCallback
 from segany.data.mask_folder import MaskFolder
 from segany.data.subsets import only
 from segany.data.transforms import ItemConfig
 from segany.hub.datasets import CHEST_XRAYS, fetch_dataset
-from segany.hub.progress import terminal_progress
 from segany.train.recipe import DataSplit
 from segany.train.recipes import finetune_decoder
 
 HELD_OUT = 100
 
 
-def datasets(folder: Path | None) -> DataSplit:
+def datasets(folder: Path | None, progress: ProgressCallback | None = None) -> DataSplit:
     """The last hundred films by name are held out, so that those of one child are on one side."""
     if folder is None:
-        with terminal_progress() as progress:
-            folder = fetch_dataset(CHEST_XRAYS, progress=progress)
+        folder = fetch_dataset(CHEST_XRAYS, progress=progress)
     films = MaskFolder(folder)
     return DataSplit(only(films, films.names[:-HELD_OUT]), only(films, films.names[-HELD_OUT:]))
 

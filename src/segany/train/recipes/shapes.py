@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segany.core.progress import ProgressCallback
 from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
 from segany.models.mobile_sam.config import TinyVitConfig
@@ -34,7 +35,7 @@ TINY_SAM = SamConfig(
 """1.2 million parameters."""
 
 
-def datasets(_: Path | None) -> DataSplit:
+def datasets(_: Path | None, __: ProgressCallback | None = None) -> DataSplit:
     """Drawn from two seeds, so that no image is in both."""
     return DataSplit(Shapes(4000, SIDE, seed=0), Shapes(64, SIDE, seed=1))
 

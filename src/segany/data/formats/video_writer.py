@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from segany.core.arrays import PixelArray, SizeHW
+from segany.core.extras import import_av
 from segany.core.files import replacing, write_error
-from segany.imaging.frames.pyav import import_av
 
 CODECS = {"libx264": {"preset": "veryfast", "crf": "18"}, "mpeg4": {}}
 """Codecs in the order they are tried, and their options. H.264 plays everywhere, but not every FFmpeg has it."""

@@ -21,14 +21,14 @@ from segany.predict.frame_schedule import Direction, plan_frame_schedule
     ],
 )
 def test_frames_in_order(start: int, direction: Direction, end: int | None, frames: list[int]) -> None:
-    legs, total = plan_frame_schedule(start, direction, end, 6)
-    assert [frame for leg in legs for frame in leg.frames()] == frames
+    ranges, total = plan_frame_schedule(start, direction, end, 6)
+    assert [frame for part in ranges for frame in part.numbers()] == frames
     assert total == len(frames)
 
 
 def test_without_a_known_end() -> None:
-    legs, total = plan_frame_schedule(3, "forward", None, None)
-    frames = legs[0].frames()
+    ranges, total = plan_frame_schedule(3, "forward", None, None)
+    frames = ranges[0].numbers()
     assert [next(frames) for _ in range(4)] == [3, 4, 5, 6]
     assert total is None
     assert plan_frame_schedule(3, "forward", 9, None)[1] == 7

@@ -6,17 +6,19 @@ import pytest
 from tests.evaluate.painting import Images, PaintingModel, blocks
 from tests.models_for_tests import small_sam
 
-from segany import ConfigError, DataError, ImagePredictor, OutputError
-from segany.evaluate.protocols import BoxProtocol, ClickProtocol, ImageSubject
-from segany.evaluate.run import ModelFacts, Results, evaluate
+from segany import ConfigError, DataError, OutputError
+from segany.core.progress import ProgressEvent
+from segany.evaluate.protocols import BoxProtocol, ClickProtocol
+from segany.evaluate.results import ModelFacts, Results
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate
 
 FACTS = ModelFacts("painting", "no weights", "none")
 PROTOCOLS = (ClickProtocol(), BoxProtocol())
 
 
-def run(folder, data, model=None, protocols=PROTOCOLS, facts=FACTS, **options) -> Results:
-    predictor = ImagePredictor(model or PaintingModel())
-    return evaluate(data, lambda one: ImageSubject(predictor, one), protocols, folder, facts, name="little", **options)
+def run(folder, data, model=None, protocols=PROTOCOLS, facts=FACTS, source="", **options) -> Results:
+    loaded = LoadedModel(model or PaintingModel())
+    return evaluate(EvaluationTask(data, loaded, facts, tuple(protocols), "little", source), folder, **options)
 
 
 def test_a_dataset_is_measured(tmp_path):
@@ -34,8 +36,8 @@ def test_a_dataset_is_measured(tmp_path):
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     data = Images(blocks("a"), blocks("b"), blocks("c"))
 
-    def stop(name: str, done: float, total: int) -> None:
-        if name == "c":
+    def stop(event: ProgressEvent) -> None:
+        if event.task == "c":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -47,23 +49,23 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     assert results.as_json() == run(tmp_path / "at_once", data).as_json()
 
 
-def test_a_line_that_was_cut_short_is_measured_again(tmp_path):
+def test_a_damaged_record_is_measured_again_with_a_warning(tmp_path, caplog):
     data = Images(blocks("a"), blocks("b"))
     whole = run(tmp_path, data).as_json()
-    path = tmp_path / "clicks.jsonl"
+    (path,) = tmp_path.rglob("b.json")
     path.write_text(path.read_text()[:-20])
     again = Images(*data.images)
     assert run(tmp_path, again).as_json() == whole
     assert again.reads == ["b"]
-    assert len(path.read_text().splitlines()) == 3
+    assert "b.json is damaged" in caplog.text
 
 
-def test_a_damaged_file_says_so(tmp_path):
-    run(tmp_path, Images(blocks("a"), blocks("b")))
-    path = tmp_path / "clicks.jsonl"
-    path.write_text(path.read_text().replace("{", "(", 2).replace("(", "{", 1))
-    with pytest.raises(OutputError, match="damaged"):
-        run(tmp_path, Images(blocks("a"), blocks("b")))
+def test_one_more_protocol_measures_that_alone(tmp_path):
+    data = Images(blocks("a"))
+    run(tmp_path, data, protocols=[BoxProtocol()])
+    model, at_once = PaintingModel(), PaintingModel()
+    assert run(tmp_path, data, model).as_json() == run(tmp_path / "at_once", data, at_once).as_json()
+    assert len(model.prompted) == len(at_once.prompted) - 1  # the boxes of the image
 
 
 def test_results_of_another_model_are_not_taken_over(tmp_path):
@@ -94,10 +96,10 @@ def test_the_first_images_alone_and_then_more(tmp_path):
     assert run(tmp_path, data, max_images=1).measured == 1
 
 
-def test_progress_is_told_within_images(tmp_path):
+def test_progress_is_told_of_images(tmp_path):
     told = []
-    run(tmp_path, Images(blocks("a"), blocks("b")), progress=lambda *facts: told.append(facts))
-    assert told == [("a", 0, 2), ("a", 0.5, 2), ("a", 1, 2), ("b", 1, 2), ("b", 1.5, 2), ("b", 2, 2), ("", 2, 2)]
+    run(tmp_path, Images(blocks("a"), blocks("b")), progress=told.append)
+    assert told == [ProgressEvent("a", 0, 2, "items"), ProgressEvent("b", 1, 2, "items")]
 
 
 def test_nothing_to_evaluate_is_an_error(tmp_path):
