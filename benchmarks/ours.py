@@ -56,7 +56,7 @@ def encoder(job: Job) -> Call:
 
     from benchmarks.noise import noise_pixels
 
-    model = segany.load(job.weights, device=job.device)
+    model = segany.load(job.weights, device=job.device).module
     pixels = torch.from_numpy(noise_pixels(model.preprocessing.input_size)).to(job.device)
 
     def call() -> Arrays:

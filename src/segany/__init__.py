@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from segany.data.formats.sa1b import from_sa1b, to_sa1b
     from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
+    from segany.hub.model_ref import ModelRef
+    from segany.imaging.processor import ImageProcessor
     from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
@@ -71,9 +73,11 @@ _HOMES = {
     "FrameResult": "segany.core.frame_result",
     "ImageError": "segany.core.errors",
     "ImagePredictor": "segany.predict.image",
+    "ImageProcessor": "segany.imaging.processor",
     "LiveVideoSession": "segany.predict.live_video_session",
     "MaskPrediction": "segany.core.prediction",
     "MissingExtraError": "segany.core.errors",
+    "ModelRef": "segany.hub.model_ref",
     "OutputError": "segany.core.errors",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
@@ -116,12 +120,14 @@ __all__ = [
     "FrameResult",
     "ImageError",
     "ImagePredictor",
+    "ImageProcessor",
     "Instance",
     "Instances",
     "InstancesError",
     "LiveVideoSession",
     "MaskPrediction",
     "MissingExtraError",
+    "ModelRef",
     "OutputError",
     "Preprocessing",
     "Prompt",

@@ -23,7 +23,7 @@ from segany.core.preprocessing import Preprocessing
 from segany.core.progress import ProgressCallback, report
 from segany.data.formats.table import AUTOMATIC_FORMATS
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import image_id, read_image
+from segany.imaging.image import content_id, read_image
 from segany.jobs.automatic import AutomaticTask
 from segany.predict.automatic import AutomaticConfig
 
@@ -42,7 +42,7 @@ class FakePredictor:
         features = (pixels.mean(axis=(0, 1), dtype=np.float32),)
         model = self.model
         return Embedding(
-            features, pixels.shape[:2], model.preprocessing, model.name, model.encoder_id, image_id(pixels)
+            features, pixels.shape[:2], model.preprocessing, model.name, model.encoder_id, content_id(pixels)
         )
 
 
@@ -370,7 +370,7 @@ def test_masks_of_an_earlier_run_do_not_stay(run: Callable[..., Result], generat
 
 def test_embeddings_are_saved_and_used_again(run: Callable[..., Result], generator: FakeGenerator) -> None:
     assert run("photos", "--embeddings", "kept", "--format", "coco").exit_code == 0
-    names = sorted(f"{image_id(read_image(path))}.safetensors" for path in Path("photos").iterdir())
+    names = sorted(f"{content_id(read_image(path))}.safetensors" for path in Path("photos").iterdir())
     assert sorted(Path(name).name for name in written("kept")) == names
     assert generator.predictor.embedded == 3
     assert run("photos", "--embeddings", "kept", "--format", "sa1b").exit_code == 0

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.evaluate import video_cases
 from tests.evaluate.painting import PaintingModel, blocks
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 from typer.testing import CliRunner, Result
 
 from segany.cli import evaluate as command
@@ -91,7 +91,7 @@ def test_json_is_a_line_a_dataset(model, folder, tmp_path):
 
 
 def test_videos_are_tracked(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    monkeypatch.setattr(command, "load_model", lambda *_: loaded(small_sam2()))
     root = tmp_path / "davis"
     for kind in ("JPEGImages", "Annotations"):
         (root / kind / "480p" / "clip").mkdir(parents=True)

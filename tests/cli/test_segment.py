@@ -123,7 +123,7 @@ def test_json_is_one_line_an_image_and_nothing_else(run: Callable[..., Result], 
     assert first["image"] == "photo.png"
     assert first["size_hw"] == [HEIGHT, WIDTH]
     assert first["model"] == "fake"
-    assert len(first["image_id"]) == 64
+    assert len(first["content_id"]) == 64
     assert first["objects"] == [{"object": 1, "score": 0.75, "area": 100, "bbox_xywh": [10, 10, 10, 10]}]
     assert first["files"] == {"png": ["a/b/photo_mask_1.png"], "npz": ["a/b/photo_prediction.npz"]}
     assert second["files"]["png"] == ["a/b/photo_2_mask_1.png"]  # of the same name, and yet not overwritten

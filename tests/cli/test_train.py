@@ -121,7 +121,7 @@ def test_a_run_and_its_model() -> None:
     assert "best: run/best.safetensors  after step 6, score " in shown[4]
     assert shown[5].endswith("segany segment photo.jpg --point 500,375 --model run/best.safetensors")
     model = segany.load("run/best.safetensors", device="cpu")
-    assert (model.name, model.config.input_size) == ("colors", 32)
+    assert (model.name, model.module.config.input_size) == ("colors", 32)
     described = json.loads(Path("run/config.json").read_text())
     assert described["recipe"] == "colors"
     assert described["loop"]["steps"] == 6

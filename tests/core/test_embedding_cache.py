@@ -19,7 +19,7 @@ def test_what_is_stored_is_found(tmp_path: Path) -> None:
     path = cache.store("image", FEATURES, (30, 20))
     for found in (cache.find("image"), Embedding.load(path)):
         assert found is not None
-        assert (found.size_hw, found.image_id, found.model, found.encoder_id) == (
+        assert (found.size_hw, found.content_id, found.model, found.encoder_id) == (
             (30, 20), "image", "mobile_sam", "weights",
         )  # fmt: skip
         np.testing.assert_array_equal(found.features[0], FEATURES[0])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from tests.evaluate.painting import SIDE, Images, PaintingModel, blocks
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 from segany import ConfigError, DataError, EmbeddingError, ImagePredictor
 from segany.data.item import SkippedItem
@@ -39,7 +39,7 @@ def test_embeddings_that_are_known_are_not_computed():
 
 
 def test_embeddings_of_another_model_are_refused():
-    other = small_sam()
+    other = loaded(small_sam())
     embeddings = {"a": ImagePredictor(other).embed(blocks().image)}
     with pytest.raises(EmbeddingError):
         evaluate_clicks(PaintingModel(), [blocks("a")], embeddings=embeddings)
@@ -68,7 +68,7 @@ def test_a_model_in_training_is_back_in_it_afterwards():
     model.image_encoder.eval()  # frozen
     modes = []
     model.mask_decoder.register_forward_hook(lambda module, *_: modes.append(module.training))
-    evaluate_clicks(model, [blocks()])
+    evaluate_clicks(loaded(model), [blocks()])
     assert set(modes) == {False}
     assert model.training
     assert model.mask_decoder.training

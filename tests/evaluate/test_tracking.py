@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 
 from segany import DataError, FrameResult, VideoPredictor
 from segany.core.arrays import BoolArray
@@ -124,7 +124,7 @@ def test_the_numbers_of_a_dataset_are_means_over_objects(tmp_path):
 
 
 def test_a_real_model_tracks_each_object_as_if_alone():
-    predictor = VideoPredictor(small_sam2())
+    predictor = VideoPredictor(loaded(small_sam2()))
     together = track_objects(predictor, Video())
     for object_id in (1, 2):
         alone = track_objects(predictor, Video(object_ids=(object_id,)))

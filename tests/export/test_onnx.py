@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.export.exported import FAMILIES, SMALLEST, exported, small_model
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 import segany
 from segany.core.errors import ConfigError, ExportError, OutputError
@@ -100,7 +100,6 @@ def test_candidates_are_chosen_at_the_call() -> None:
 @pytest.mark.slow
 def test_an_unstable_single_mask_gives_way_to_the_best_of_three() -> None:
     model = small_model("sam2")
-    assert isinstance(model, Sam2)
     runtime, random = OnnxModel(exported("sam2")), np.random.default_rng(0)
     features = model.embed([scenes()[0]])[0]
     points = random.uniform(0, 256, (40, 2, 2)).astype(np.float32)
@@ -130,11 +129,12 @@ def test_a_prompt_does_not_change_the_one_beside_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (3, 5)])
 def test_the_memory_of_sam2_runs_outside_torch(memories: int, pointers: int) -> None:
-    model, folder = small_model("sam2"), exported("sam2")
+    torch_model, folder = small_model("sam2"), exported("sam2")
+    model = torch_model.module
     assert isinstance(model, Sam2)
     torch.manual_seed(0)
     with torch.inference_mode():
-        frame = model.encode_frame(model.preprocess([scenes()[0]]))
+        frame = model.encode_frame(torch_model.processor.tensor([scenes()[0]], model))
         masks, scores = torch.randn(memories, 64, 64) * 5, torch.linspace(-1, 1, memories)
         encoded = torch.cat(
             [model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarize=i == 1) for i in range(memories)]
@@ -178,7 +178,7 @@ def test_an_export_that_makes_other_masks_leaves_nothing(tmp_path: Path, monkeyp
     def wrong(graph: Graph, path: Path, opset: int) -> None:
         shutil.copy(exported("sam") / f"{graph.name}.onnx", path)
 
-    model = small_sam(replace(SMALLEST, encoder=replace(SMALLEST.encoder, width=64)))
+    model = loaded(small_sam(replace(SMALLEST, encoder=replace(SMALLEST.encoder, width=64))))
     monkeypatch.setattr(module, "_export", wrong)
     with pytest.raises(ExportError, match=r"refused: masks of grid prompts"):
         to_onnx(model, before)
@@ -305,6 +305,6 @@ def test_the_first_images_are_for_checking(
     images = [np.full((64, 64, 3), 40 * index, dtype=np.uint8) for index in range(count)]
     model = small_model("sam")
     manifest = to_onnx(model, tmp_path / "int8", precision="int8", calibrate=images, min_iou=0.0)
-    assert met == [float(model.preprocess([images[index]]).max()) for index in calibrated]
+    assert met == [float(model.processor.preprocess([images[index]]).max()) for index in calibrated]
     points = next(record for record in manifest.checks if record.kind == "point")
     assert points.masks == 4 * (3 + min(count, 3))

@@ -18,7 +18,7 @@ def test_a_model_by_name(mobile_sam_path, monkeypatch):
     monkeypatch.setenv("SEGANY_OFFLINE", "1")
     model = segany.load("mobile_sam")
     assert model.name == "mobile_sam"
-    assert model.encoder_id == encoder_id(model.image_encoder) == segany.load(mobile_sam_path).encoder_id
+    assert model.encoder_id == encoder_id(model.module.image_encoder) == segany.load(mobile_sam_path).encoder_id
     assert model.encoder_id == "8fa697eca86e298e"
 
 

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from segany.core.errors import ConfigError, ImageError
-from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, image_id, read_image, readable_suffixes
+from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image, readable_suffixes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -376,13 +376,13 @@ def test_pillows_limit_is_neither_met_nor_changed(tmp_path: Path, monkeypatch: p
     assert seen == {10, 20}
 
 
-def test_image_id_tells_images_apart() -> None:
-    assert image_id(RGB) == image_id(np.asfortranarray(RGB))
-    assert len(image_id(RGB)) == 64
+def test_content_id_tells_images_apart() -> None:
+    assert content_id(RGB) == content_id(np.asfortranarray(RGB))
+    assert len(content_id(RGB)) == 64
     other = RGB.copy()
     other[0, 0, 0] ^= 1
     blank = np.zeros((2, 6, 3), np.uint8)
-    assert len({image_id(RGB), image_id(other), image_id(blank), image_id(blank.reshape(6, 2, 3))}) == 4
+    assert len({content_id(RGB), content_id(other), content_id(blank), content_id(blank.reshape(6, 2, 3))}) == 4
 
 
 def test_suffixes_are_those_of_readable_formats() -> None:

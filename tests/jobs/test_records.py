@@ -28,10 +28,12 @@ def test_another_content_or_other_settings_are_not_found(tmp_path: Path) -> None
     assert records.find("photo", "id", other) == {"coco": 1}
     assert records.find("photo", "other", SETTINGS) == {}
     assert records.find("other", "id", SETTINGS) == {}
-    assert records.find_conflict(["other", "photo"], other) == "photo"
-    assert records.find_conflict(["other", "photo"], SETTINGS) is None
+    assert records.find_conflict(other) == "photo"
+    assert records.find_conflict(SETTINGS) is None
     records.write("photo", "other", SETTINGS, {"coco": 3})  # what was made of the earlier content is forgotten
     assert records.find("photo", "other", SETTINGS) == {"coco": 3}
+    records.clear()
+    assert records.find("photo", "other", SETTINGS) == {}
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 2}', '{"version": 2, "name": "photo", "parts": 3}'])

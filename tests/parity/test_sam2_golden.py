@@ -12,7 +12,6 @@ from tests.parity.cases import SAM2_POINTS, SAM2_STEPS, small_frames, small_obje
 from tests.parity.seeded import seeded_state
 from tests.parity.test_golden import GOLDEN, golden, grad_mode
 
-from segany.models.convert import rename_keys
 from segany.models.sam2.memory_bank import select_memory
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
@@ -68,7 +67,7 @@ def test_transformers_checkpoint_gives_what_transformers_gives() -> None:
     shapes = json.loads((GOLDEN / "small_sam2_transformers.json").read_text())
     state = seeded_state({key: tuple(shape) for key, shape in shapes.items()})
     model = Sam2(SMALL_SAM2_CONFIGS["sam2.1"], name="small")
-    model.load_state_dict(rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
+    model.load_state_dict(model.config.rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
     expected = golden("small_sam2_transformers")
     memory = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 256 + 4, 64), dtype=np.float32))
     with torch.inference_mode():

@@ -16,6 +16,7 @@ from PIL import Image
 from tests.parity.test_shared import SEEDED_LOGIT_TOLERANCE, SHARED, seeded_sam2
 from torch import Tensor
 
+from segany.kernels.processor import TensorProcessor
 from segany.models.sam2.memory_bank import select_memory
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
@@ -31,7 +32,8 @@ pytestmark = [
 
 def features(model: Sam2, frame: int) -> FrameFeatures:
     path = sorted((SHARED / "video/bedroom").glob("*.jpg"))[frame]
-    return model.encode_frame(model.preprocess_frame(np.array(Image.open(path).convert("RGB"))))
+    pixels = TensorProcessor(model.preprocessing).frame_tensor(np.array(Image.open(path).convert("RGB")), model)
+    return model.encode_frame(pixels)
 
 
 def to_input(points_xy: list[list[float]]) -> Tensor:

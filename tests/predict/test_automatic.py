@@ -4,21 +4,22 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, EmbeddingError, ImagePredictor
 from segany.core.progress import ProgressEvent
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
+from segany.runtime.torch_model import TorchModel
 
 # Seeded weights make poor masks, so nearly everything is let through.
 LENIENT = AutomaticConfig(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
 
 
 @pytest.fixture(scope="module")
-def model() -> Sam:
-    return small_sam()
+def model() -> TorchModel:
+    return loaded(small_sam())
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_defaults_are_the_official_ones() -> None:
     assert AutomaticConfig.sa1b().max_mask_fraction == 0.95
 
 
-def test_records_are_consistent_and_best_first(model: Sam, image: np.ndarray) -> None:
+def test_records_are_consistent_and_best_first(model: TorchModel, image: np.ndarray) -> None:
     instances = AutomaticMaskGenerator(model, LENIENT).generate(image)
     assert len(instances) > 0
     assert instances.size_hw == (90, 140)
@@ -78,7 +79,7 @@ def test_records_are_consistent_and_best_first(model: Sam, image: np.ndarray) ->
         assert instance.score == instance.predicted_iou
 
 
-def test_masks_are_those_of_the_predictor(model: Sam, image: np.ndarray) -> None:
+def test_masks_are_those_of_the_predictor(model: TorchModel, image: np.ndarray) -> None:
     predictor = ImagePredictor(model)
     embedding = predictor.embed(image)
     for instance in AutomaticMaskGenerator(model, LENIENT).generate(image):
@@ -88,7 +89,7 @@ def test_masks_are_those_of_the_predictor(model: Sam, image: np.ndarray) -> None
         assert (prediction.masks[0, index] == instance.mask).mean() > 0.999
 
 
-def test_an_embedding_gives_the_same(model: Sam, image: np.ndarray) -> None:
+def test_an_embedding_gives_the_same(model: TorchModel, image: np.ndarray) -> None:
     generator = AutomaticMaskGenerator(model, LENIENT)
     from_image = generator.generate(image)
     from_embedding = generator.generate(generator.predictor.embed(image))
@@ -96,7 +97,7 @@ def test_an_embedding_gives_the_same(model: Sam, image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_points_per_batch_does_not_change_the_masks(model: Sam, image: np.ndarray, batch: int) -> None:
+def test_points_per_batch_does_not_change_the_masks(model: TorchModel, image: np.ndarray, batch: int) -> None:
     expected = AutomaticMaskGenerator(model, LENIENT).generate(image)
     config = dataclasses.replace(LENIENT, points_per_batch=batch)
     got = AutomaticMaskGenerator(model, config).generate(image)
@@ -105,7 +106,9 @@ def test_points_per_batch_does_not_change_the_masks(model: Sam, image: np.ndarra
         assert (one.mask == other.mask).mean() > 0.999
 
 
-def test_crops_search_parts_and_report_them(monkeypatch: pytest.MonkeyPatch, model: Sam, image: np.ndarray) -> None:
+def test_crops_search_parts_and_report_them(
+    monkeypatch: pytest.MonkeyPatch, model: TorchModel, image: np.ndarray
+) -> None:
     # Masks of seeded weights reach over their whole crop.
     monkeypatch.setattr(
         "segany.predict.automatic.is_box_near_crop_edge", lambda boxes, *_: np.zeros(len(boxes), np.bool_)
@@ -124,19 +127,19 @@ def test_crops_search_parts_and_report_them(monkeypatch: pytest.MonkeyPatch, mod
         assert top <= y0 < y1 <= bottom
 
 
-def test_crops_of_an_embedding_are_refused(model: Sam, image: np.ndarray) -> None:
+def test_crops_of_an_embedding_are_refused(model: TorchModel, image: np.ndarray) -> None:
     generator = AutomaticMaskGenerator(model, dataclasses.replace(LENIENT, crop_n_layers=1))
     with pytest.raises(ConfigError, match="an embedding holds only the whole"):
         generator.generate(generator.predictor.embed(image))
 
 
-def test_an_embedding_of_another_model_is_refused(model: Sam, image: np.ndarray) -> None:
+def test_an_embedding_of_another_model_is_refused(model: TorchModel, image: np.ndarray) -> None:
     embedding = dataclasses.replace(ImagePredictor(model).embed(image), model="another")
     with pytest.raises(EmbeddingError, match="made by 'another'"):
         AutomaticMaskGenerator(model, LENIENT).generate(embedding)
 
 
-def test_limits_of_area(model: Sam, image: np.ndarray) -> None:
+def test_limits_of_area(model: TorchModel, image: np.ndarray) -> None:
     everything = AutomaticMaskGenerator(model, LENIENT).generate(image)
     areas = sorted(instance.area for instance in everything)
     middle = areas[len(areas) // 2]
@@ -146,7 +149,7 @@ def test_limits_of_area(model: Sam, image: np.ndarray) -> None:
     assert max(instance.area for instance in AutomaticMaskGenerator(model, config).generate(image)) < middle
 
 
-def test_cleanup_leaves_no_small_holes_and_islands(model: Sam, image: np.ndarray) -> None:
+def test_cleanup_leaves_no_small_holes_and_islands(model: TorchModel, image: np.ndarray) -> None:
     from segany.imaging.components import find_components
 
     config = dataclasses.replace(LENIENT, min_mask_region_area=60)
@@ -156,7 +159,7 @@ def test_cleanup_leaves_no_small_holes_and_islands(model: Sam, image: np.ndarray
             assert not len(areas) or areas.min() >= 60
 
 
-def test_nothing_good_enough_is_an_empty_result(model: Sam, image: np.ndarray) -> None:
+def test_nothing_good_enough_is_an_empty_result(model: TorchModel, image: np.ndarray) -> None:
     strict = dataclasses.replace(LENIENT, stability_score_thresh=1.0)
     for picture in (image, np.zeros((90, 140), np.uint8)):
         instances = AutomaticMaskGenerator(model, dataclasses.replace(strict, min_mask_area=10**6)).generate(picture)
@@ -166,6 +169,6 @@ def test_nothing_good_enough_is_an_empty_result(model: Sam, image: np.ndarray) -
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 5000), (5000, 1), (2, 3)])
-def test_slivers(model: Sam, size_hw: tuple[int, int]) -> None:
+def test_slivers(model: TorchModel, size_hw: tuple[int, int]) -> None:
     instances = AutomaticMaskGenerator(model, LENIENT).generate(np.full(size_hw, 90, np.uint8))
     assert instances.size_hw == size_hw

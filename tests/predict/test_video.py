@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models_for_tests import small_sam, small_sam2
+from tests.models_for_tests import loaded, small_sam, small_sam2
 
 from segany import (
     CanceledError,
@@ -32,6 +32,7 @@ from segany.core.progress import Cancellation, ProgressEvent
 from segany.models.sam2.model import Sam2
 from segany.predict.motion import Motion
 from segany.predict.session_store import SessionStore
+from segany.runtime.torch_model import TorchModel
 
 SIZE_HW = (72, 128)
 COUNT = 12
@@ -53,16 +54,16 @@ def moving_frames(count: int = COUNT) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Sam2:
+def model() -> TorchModel:
     """Its weights are random, and would find that no object is ever visible."""
     model = small_sam2()
     with torch.no_grad():
         model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 1
-    return model
+    return loaded(model)
 
 
 @pytest.fixture(scope="module")
-def predictor(model: Sam2) -> VideoPredictor:
+def predictor(model: TorchModel) -> VideoPredictor:
     return VideoPredictor(model)
 
 
@@ -126,7 +127,7 @@ def test_an_object_may_come_later_and_leave_the_others_as_they_are(predictor: Vi
     np.testing.assert_allclose(tracked(results, 1), expected, atol=2e-3)
 
 
-def test_each_frame_is_encoded_once(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_frame_is_encoded_once(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     encode = Sam2.encode_frame
     monkeypatch.setattr(Sam2, "encode_frame", lambda self, pixels: calls.append(1) or encode(self, pixels))
@@ -194,7 +195,7 @@ def test_further_points_refine_and_a_correction_changes_what_follows(session: Fi
     np.testing.assert_array_equal(corrected[6] > 0, logits_of(session, 1, start=6, end=6)[0] > 0)
 
 
-def test_corrections_are_undone_by_tracking_again_where_that_is_asked_for(model: Sam2) -> None:
+def test_corrections_are_undone_by_tracking_again_where_that_is_asked_for(model: TorchModel) -> None:
     with VideoPredictor(model, VideoConfig(remember_corrections=False)).open(moving_frames()) as session:
         session.prompt(0, 1, CLICK)
         before = logits_of(session, 1)
@@ -213,7 +214,7 @@ def test_a_correction_far_from_where_tracking_is_knows_the_old_mask(predictor: V
     assert (answers[0].masks != answers[1].masks).any()
 
 
-def test_every_click_of_a_correction_remembers_the_video(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_click_of_a_correction_remembers_the_video(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
     attend = Sam2.attend_memory
     with VideoPredictor(model).open(moving_frames()) as session:
@@ -294,7 +295,7 @@ def test_clearing_and_removing(session: FileVideoSession) -> None:
     assert session.result(3) is None
 
 
-def test_clearing_a_first_prompt_leaves_the_corrections(model: Sam2) -> None:
+def test_clearing_a_first_prompt_leaves_the_corrections(model: TorchModel) -> None:
     with VideoPredictor(model, VideoConfig(remember_corrections=False)).open(moving_frames()) as session:
         session.prompt(0, 1, CLICK)
         list(session.propagate())
@@ -351,7 +352,9 @@ def test_frames_of_an_iterator_are_tracked_as_they_come(predictor: VideoPredicto
 
 
 @pytest.mark.parametrize("motion_aware", [False, True])
-def test_a_saved_session_goes_on_as_if_it_had_never_stopped(model: Sam2, tmp_path: Path, motion_aware: bool) -> None:
+def test_a_saved_session_goes_on_as_if_it_had_never_stopped(
+    model: TorchModel, tmp_path: Path, motion_aware: bool
+) -> None:
     predictor = VideoPredictor(model, VideoConfig(motion_aware=motion_aware))
     mask = np.zeros(SIZE_HW, dtype=bool)
     mask[16:45, 16:45] = True
@@ -387,7 +390,7 @@ def test_a_session_of_something_else_is_refused(predictor: VideoPredictor, tmp_p
     other = small_sam2("sam2")
     other.name = "other"
     with pytest.raises(VideoError, match="made with model small"):
-        VideoPredictor(other).open(moving_frames(), resume=saved)
+        VideoPredictor(loaded(other)).open(moving_frames(), resume=saved)
     with pytest.raises(VideoError, match="does not exist"):
         predictor.open(moving_frames(), resume=tmp_path / "none")
     for damage in (b"not a database at all", saved.read_bytes()[:5000], b""):
@@ -451,7 +454,7 @@ def test_a_full_disk_is_an_error_of_its_own(scratch: Path) -> None:
         store.close()
 
 
-def test_small_regions_of_results_are_cleaned(model: Sam2) -> None:
+def test_small_regions_of_results_are_cleaned(model: TorchModel) -> None:
     from segany.imaging.components import clean_masks
 
     with VideoPredictor(model).open(moving_frames(4)) as session:
@@ -464,7 +467,9 @@ def test_small_regions_of_results_are_cleaned(model: Sam2) -> None:
     assert (cleaned != plain).any()
 
 
-def test_motion_aware_tracking_starts_anew_from_every_prompt(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_motion_aware_tracking_starts_anew_from_every_prompt(
+    model: TorchModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     restarts: list[torch.Tensor] = []
     restart = Motion.restart
     monkeypatch.setattr(Motion, "restart", lambda self, low_res: restarts.append(low_res) or restart(self, low_res))
@@ -482,7 +487,7 @@ def test_motion_aware_tracking_starts_anew_from_every_prompt(model: Sam2, monkey
     np.testing.assert_allclose(mask_box(low_res.cpu().numpy() > 0), expected, atol=1.5)
 
 
-def test_motion_decides_among_candidates(model: Sam2, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_motion_decides_among_candidates(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     choose = Motion.choose
     monkeypatch.setattr(

@@ -52,7 +52,7 @@ def _read_dataset(layout: str) -> Callable[[Path], object]:
         dataset = open_dataset(root, layout)  # type: ignore[arg-type]
         for index in range(len(dataset)):
             item = dataset.read(index)
-            [item.mask(i) for i in range(len(item))]
+            item.instances.masks()
 
     return read
 
@@ -81,6 +81,64 @@ def _label_map(folder: Path) -> Path:
     save(folder / "images" / "a.png", picture(SIZE_HW))
     labels = MASKS[0] * 1 + MASKS[1] * 2
     return save(folder / "masks" / "a.png", labels.astype(np.uint8))
+
+
+def _label_names(folder: Path) -> Path:
+    path = _label_map(folder)
+    return save_json(path.with_suffix(".json"), {"1": "cat", "2": {"name": "dog", "id": 7, "object_id": 3}})
+
+
+def _yolo_labels(folder: Path) -> Path:
+    from segany import Instances
+    from segany.data.formats.yolo import to_yolo
+
+    save(folder / "images" / "a.png", picture(SIZE_HW))
+    (folder / "data.yaml").write_text("names: {0: object}\n")
+    path = folder / "labels" / "a.txt"
+    path.parent.mkdir()
+    path.write_text(to_yolo(Instances.from_masks(np.stack([MASKS[0], MASKS[0] | MASKS[1]]))))
+    return path
+
+
+def _yolo_names(folder: Path) -> Path:
+    _yolo_labels(folder)
+    path = folder / "data.yaml"
+    path.write_text("train: images\nnc: 2\nnames:\n  0: cat\n  1: 'dog'\n")
+    return path
+
+
+def _read_yolo(path: Path) -> None:
+    from segany.data import YoloFolder
+
+    dataset = YoloFolder(path if path.name == "data.yaml" else path.parents[1])
+    for index in range(len(dataset)):
+        dataset.read(index).instances.masks()
+
+
+def _instances(folder: Path) -> Any:
+    from segany.data import CocoDataset
+
+    return CocoDataset(_coco(folder)).read(0).instances
+
+
+def _geojson(folder: Path) -> Path:
+    from segany.data.formats.polygons import to_geojson
+
+    return save_json(folder / "a.geojson", to_geojson(_instances(folder)))
+
+
+def _instances_archive(folder: Path) -> Path:
+    from segany.data.formats.npz import to_npz
+
+    path = folder / "a.npz"
+    path.write_bytes(to_npz(_instances(folder)))
+    return path
+
+
+def _read_instances_archive(path: Path) -> None:
+    from segany.data.formats.npz import from_npz
+
+    from_npz(path).masks()
 
 
 def _shards(folder: Path) -> Path:
@@ -246,12 +304,14 @@ def _read_mask_array(path: Path) -> None:
 def _dictionary(name: str) -> Callable[[Path], object]:
     def read(path: Path) -> None:
         import segany
+        from segany.data.formats.polygons import from_geojson
 
         try:
             data = json.loads(path.read_bytes())
         except (ValueError, RecursionError):  # that is the caller's to read
             return
-        getattr(segany, name)(data).masks()
+        read_dictionary = from_geojson if name == "from_geojson" else getattr(segany, name)
+        read_dictionary(data).masks()
 
     return read
 
@@ -268,6 +328,11 @@ READERS: dict[str, Reader] = {
     "masklets": (_masklets, _read_masklets),
     "coco_dictionary": (_coco, _dictionary("from_coco")),
     "sa1b_dictionary": (_sa1b, _dictionary("from_sa1b")),
+    "geojson_dictionary": (_geojson, _dictionary("from_geojson")),
+    "instances_archive": (_instances_archive, _read_instances_archive),
+    "label_names": (_label_names, _read_dataset("masks")),
+    "yolo_labels": (_yolo_labels, _read_yolo),
+    "yolo_names": (_yolo_names, _read_yolo),
     "prompts": (_prompts, _read_prompts),
     "mask_array": (_mask_array, _read_mask_array),
     "png": (_picture_as("PNG"), _read_image),

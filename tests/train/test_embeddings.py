@@ -12,6 +12,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
 from segany.core.embedding_cache import CacheCounts
 from segany.core.errors import ConfigError, TrainingError
 from segany.core.progress import ProgressEvent
+from segany.kernels.processor import TensorProcessor
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
 from segany.train.embeddings import EmbeddingStore
@@ -26,7 +27,8 @@ def model() -> Sam:
 
 def _direct(model: PromptableModel, image: np.ndarray) -> list[torch.Tensor]:
     with torch.inference_mode():
-        return [feature[0] for feature in model.encode_features(model._normalize([image]))]
+        pixels = TensorProcessor(model.preprocessing).normalize([image], model)
+        return [feature[0] for feature in model.encode_features(pixels)]
 
 
 def _files(folder: Path) -> list[Path]:

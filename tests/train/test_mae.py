@@ -167,14 +167,14 @@ def test_positions_are_sines_of_columns_and_rows() -> None:
 
 
 def test_positions_are_set_unless_they_are_to_stay_and_never_trained(task: MaeTask) -> None:
-    table = task.module.encoder.pos_embed
+    table = task.module.encoder.patch_positions
     torch.testing.assert_close(table[0].flatten(0, 1), sine_positions((8, 8), 32))
     assert not any(parameter is table for parameter in task.module.trained())
     model = tiny_model()
     seed_weights(model)
-    before = model.image_encoder.pos_embed.clone()  # type: ignore[operator, union-attr]
+    before = model.image_encoder.patch_positions.clone()
     kept = replace(SMALL_DECODER, positions="kept")
-    assert torch.equal(MaeTask(model, kept).module.encoder.pos_embed, before)
+    assert torch.equal(MaeTask(model, kept).module.encoder.patch_positions, before)
 
 
 def test_positions_of_a_smaller_training_size_are_stretched_over_all_of_the_table() -> None:

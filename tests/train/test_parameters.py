@@ -5,7 +5,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, small_sam, small_s
 from torch import nn
 
 from segany.models.promptable import PromptableModel
-from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
+from segany.train.parameters import freeze_parts, parameter_groups
 
 
 def numbers(model: PromptableModel, **settings: float) -> dict[str, tuple[float, float]]:
@@ -60,7 +60,7 @@ def test_stages_of_tiny_vit_are_as_deep_as_their_blocks() -> None:
 def test_blocks_of_hiera_are_counted_through_its_stages() -> None:
     model = small_sam2()
     found = numbers(model, weight_decay=0.0, layer_decay=0.5)
-    depth = len(encoder_blocks(model.image_encoder))
+    depth = len(model.image_encoder.encoder_blocks())
     assert found["image_encoder.trunk.patch_embed.proj.weight"][0] == 0.5 ** (depth + 1)
     for name in ("pos_embed", "pos_embed_window"):  # which SAM 2's training leaves out
         assert found[f"image_encoder.trunk.{name}"][0] == 1
@@ -100,8 +100,3 @@ def test_what_was_frozen_before_stays_so() -> None:
     model.image_encoder.requires_grad_(False)
     freeze_parts(model, "all")
     assert not any(parameter.requires_grad for parameter in model.image_encoder.parameters())
-
-
-def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(TypeError, match="Identity"):
-        encoder_blocks(nn.Identity())

@@ -18,7 +18,8 @@ from tests.train.test_loop import changed, run
 
 import segany
 from segany.core.errors import CheckpointError, MissingExtraError, OutputError
-from segany.models.model_file import config_from_json, config_to_json, save_model, saved_spec, write_tensors
+from segany.models.configs import config_from_json, config_to_json
+from segany.models.model_file import save_model, saved_spec, write_tensors
 from segany.models.registry import MODELS
 
 
@@ -149,8 +150,8 @@ def test_a_model_in_no_table_is_loaded_from_its_file(tmp_path):
     model = small_sam()
     path = save_model(model, tmp_path / "small.safetensors")
     loaded = segany.load(path, device="cpu")
-    assert (loaded.config, loaded.name, loaded.encoder_id) == (model.config, "small", model.encoder_id)
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert (loaded.module.config, loaded.name, loaded.encoder_id) == (model.config, "small", model.encoder_id)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.module.state_dict().items())
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segany.core.errors import ConfigError, TrainingError
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
 from segany.models.promptable import PromptableModel
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
@@ -182,8 +183,9 @@ def test_features_computed_before_replace_the_encoder(family: str, monkeypatch: 
     model.zero_grad()
     with torch.no_grad():
         model.eval()
+        processor = TensorProcessor(model.preprocessing)
         kept = {
-            item.name: [feature[0] for feature in model.encode_features(model._normalize([item.image]))]
+            item.name: [feature[0] for feature in model.encode_features(processor.normalize([item.image], model))]
             for item in items(0, 1)
         }
     monkeypatch.setattr(model.image_encoder, "forward", None)
@@ -347,7 +349,7 @@ def test_an_item_of_another_size_is_refused_by_name() -> None:
 
 def test_validation_runs_in_evaluation_mode() -> None:
     model = small_model()
-    task = SamTask(model, SHORT, validation=lambda model: {"score": float(not model.training)})
+    task = SamTask(model, SHORT, validation=lambda model: {"score": float(not model.module.training)})
     task.losses(items(0))
     assert task.validate() == {"score": 1.0}
     assert SamTask(model, SHORT).validate() == {}

@@ -17,7 +17,7 @@ from segany.core.errors import ConfigError
 from segany.core.prompt import Prompt
 from segany.data.shapes import Shapes
 from segany.models.model_file import save_model
-from segany.models.promptable import PromptableModel
+from segany.runtime.torch_model import TorchModel
 from segany.train.loop_report import TrainingResult
 from segany.train.recipe import find_recipe
 from segany.train.run_recipe import RunOptions, run_recipe
@@ -71,14 +71,14 @@ def train(
     return run_recipe(find_recipe(name).changed(settings), resumed)
 
 
-def predict(model: PromptableModel) -> None:
+def predict(model: TorchModel) -> None:
     predictor = segany.ImagePredictor(model)
     prediction = predictor.predict(predictor.embed(Shapes(1, side=SIDE).read(0).image), Prompt([[20, 30]]))
     assert prediction.masks.shape[-2:] == (SIDE, SIDE)
 
 
-def changed_parts(before: PromptableModel, after: PromptableModel) -> set[str]:
-    old, new = before.state_dict(), after.state_dict()
+def changed_parts(before: TorchModel, after: TorchModel) -> set[str]:
+    old, new = before.module.state_dict(), after.module.state_dict()
     assert old.keys() == new.keys()
     return {name.partition(".")[0] for name in old if not torch.equal(old[name], new[name])}
 
@@ -136,8 +136,8 @@ def test_distillation_saves_a_student_with_the_decoder_of_its_teacher(folder: Pa
     model = segany.load(result.best)
     predict(model)
     assert changed_parts(segany.load(folder / "tiny_vit.safetensors"), model) >= {"image_encoder"}
-    of_teacher = segany.load(folder / "vit.safetensors").mask_decoder.state_dict()
-    assert all(torch.equal(value, of_teacher[key]) for key, value in model.mask_decoder.state_dict().items())
+    of_teacher = segany.load(folder / "vit.safetensors").module.heads()[1].state_dict()
+    assert all(torch.equal(value, of_teacher[key]) for key, value in model.module.heads()[1].state_dict().items())
     assert len(list(tmp_path.glob("features/*/*/*.safetensors"))) >= 4
     train(folder, "distill", tmp_path / "none", None, "task.keep=false")
     assert not (tmp_path / "none" / "features").exists()
@@ -153,13 +153,13 @@ def test_features_are_kept_where_they_are_wanted(folder: Path, tmp_path: Path) -
 
 
 def test_masked_autoencoding_goes_from_nothing_into_sam(folder: Path, tmp_path: Path) -> None:
-    config = segany.load(folder / "vit.safetensors").config
+    config = segany.load(folder / "vit.safetensors").module.config
     recipe = replace(find_recipe("mae"), model=config).changed(MAE)
     result = run_recipe(recipe, RunOptions(tmp_path / "mae", folder / "plain", val_fraction=2, device="cpu"))
-    encoder = segany.load(result.best).image_encoder.state_dict()
+    encoder = segany.load(result.best).module.image_encoder.state_dict()
     assert not any(value.any() for name, value in encoder.items() if "rel_pos" in name)
     trained = train(folder, "sam", tmp_path / "sam", result.best, "loop.lr=1e-6")
-    after = segany.load(trained.last).image_encoder.state_dict()
+    after = segany.load(trained.last).module.image_encoder.state_dict()
     assert max(float((after[name] - encoder[name]).abs().max()) for name in encoder) < 1e-4  # it began there
 
 

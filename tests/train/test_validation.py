@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ class Painter(PaintingModel):
 
     def __init__(self, *, learns: bool) -> None:
         super().__init__()
-        self.image_encoder = nn.Linear(1, 1).requires_grad_(learns)
+        self.module = SimpleNamespace(image_encoder=nn.Linear(1, 1).requires_grad_(learns), training=False)
 
 
 def painter(*, learns: bool) -> Any:

@@ -18,7 +18,7 @@ from segany.runtime import RuntimeName, open_export
 from segany.runtime.manifest import ExportPrecision, Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
+    from segany.runtime.torch_model import TorchModel
 
 
 def export(
@@ -67,7 +67,7 @@ def export(
         typer.echo(out / record.path)
 
 
-def _load(model: str, progress: ProgressCallback) -> PromptableModel:
+def _load(model: str, progress: ProgressCallback) -> TorchModel:
     import segany
 
     return segany.load(model, runtime="torch", device="cpu", progress=progress)

@@ -17,8 +17,8 @@ from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
     from segany.runtime import ExportedModel
+    from segany.runtime.torch_model import TorchModel
 
 RuntimeOption = Annotated[
     Runtime | None,
@@ -29,7 +29,7 @@ RuntimeOption = Annotated[
 ]
 
 
-def load_model(ref: ModelRef) -> PromptableModel | ExportedModel:
+def load_model(ref: ModelRef) -> TorchModel | ExportedModel:
     """Load a model, with bars for what that takes."""
     with EventBars() as progress:
         return ref.load(progress)

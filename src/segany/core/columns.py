@@ -20,8 +20,9 @@ def column(name: str, values: npt.ArrayLike, count: int, dtype: type[np.generic]
         InstancesError: there are more or fewer values than instances, or they are not of that dtype.
     """
     try:
-        array = np.array(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # of numbers too large for float32, which become infinite
+            array = np.array(values, dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InstancesError(f"{name} must have one value an instance, all of one shape: {error}.") from error
     if array.ndim == 0 or len(array) != count:
         raise InstancesError(f"{name} has shape {list(array.shape)}, but there are {count} instances.")

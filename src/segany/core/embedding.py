@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -24,9 +24,12 @@ from segany.core.errors import ConfigError, EmbeddingError, check
 from segany.core.files import path_errors, write_file
 from segany.core.preprocessing import Preprocessing
 
+Feature: TypeAlias = Any
+"""An array; or a tensor, which stays on the device where the image encoder left it."""
+
 EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when an older segany could not read the file any more."""
 
 MAX_SIDE = 1_000_000
@@ -43,24 +46,34 @@ class Embedding:
     """An image as a model sees it: computed once, prompted as often as wanted.
 
     Attributes:
-        features: what the model's image encoder returned, float32 arrays without a batch axis; the
-            first is the image embedding [C, h, w].
+        features: what the model's image encoder returned, without a batch axis; the first is the image
+            embedding [C, h, w]. Float32 arrays where the model runs on a CPU, tensors on the device where it
+            runs on an accelerator; `arrays` gives arrays everywhere.
         size_hw: size of the original image in pixels, EXIF orientation applied.
         preprocessing: how the image was resized and normalized.
         model: name of the model that made it.
         encoder_id: digest of the weights of the image encoder that made it.
-        image_id: sha256 of the image's size and RGB pixels.
+        content_id: sha256 of the image's size and RGB pixels.
     """
 
-    features: tuple[FloatArray, ...]
+    features: tuple[Feature, ...]
     size_hw: SizeHW
     preprocessing: Preprocessing
     model: str
     encoder_id: str
-    image_id: str
+    content_id: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(frozen_view(feature) for feature in self.features))
+        frozen = (frozen_view(one) if isinstance(one, np.ndarray) else one for one in self.features)
+        object.__setattr__(self, "features", tuple(frozen))
+
+    def arrays(self) -> tuple[FloatArray, ...]:
+        """The features as float32 arrays in main memory."""
+        return tuple(feature_array(feature) for feature in self.features)
+
+    def to_cpu(self) -> Embedding:
+        """The same with its features as arrays in main memory: to keep many without filling an accelerator."""
+        return replace(self, features=self.arrays())
 
     def save(self, path: str | Path, *, precision: EmbeddingPrecision = "fp32") -> Path:
         """Write the embedding to a safetensors file, whole or not at all. Returns the path.
@@ -105,6 +118,13 @@ class Embedding:
             )
 
 
+def feature_array(feature: Feature) -> FloatArray:
+    """A feature, whatever runtime it is of, as a float32 array in main memory."""
+    if isinstance(feature, np.ndarray):
+        return np.asarray(feature, dtype=np.float32)
+    return np.asarray(feature.detach().float().cpu().numpy())
+
+
 def write_embedding(
     embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32", *, channels_last: bool = False
 ) -> Path:
@@ -118,7 +138,7 @@ def write_embedding(
         OutputError: there is no space, no permission, or no such place.
     """
     check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
-    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.arrays()]
     if channels_last:
         features = [np.moveaxis(feature, 0, -1) for feature in features]
     # safetensors copies memory from the first element on, whatever the strides are, and swaps bytes.
@@ -130,7 +150,7 @@ def write_embedding(
         "format_version": FORMAT_VERSION,
         "model": embedding.model,
         "encoder_id": embedding.encoder_id,
-        "image_id": embedding.image_id,
+        "content_id": embedding.content_id,
         "size_hw": list(embedding.size_hw),
         "preprocessing": asdict(embedding.preprocessing),
         "channels_last": channels_last,
@@ -224,7 +244,7 @@ def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) ->
     try:
         height, width = header["size_hw"]
         check(all(type(side) is int and 0 < side <= MAX_SIDE for side in (height, width)), "size_hw is no size")
-        names = ("model", "encoder_id", "image_id")
+        names = ("model", "encoder_id", "content_id")
         check(all(isinstance(header[name], str) for name in names), "a name is no text")
         values = dict(header["preprocessing"])
         for name in ("mean_rgb", "std_rgb"):  # JSON has no tuples
@@ -235,7 +255,7 @@ def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) ->
             preprocessing=Preprocessing(**values),
             model=header["model"],
             encoder_id=header["encoder_id"],
-            image_id=header["image_id"],
+            content_id=header["content_id"],
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise EmbeddingError(

@@ -36,7 +36,7 @@ class EmbeddingCache:
     """The embeddings of one image encoder in a folder.
 
     A file is `FOLDER/<encoder>/<image>.safetensors`, an `Embedding` as `Embedding.load` reads it. `<image>` is the
-    image's `image_id`; `<encoder>` is a digest of the model's name, its encoder id, its preprocessing, and the form
+    image's `content_id`; `<encoder>` is a digest of the model's name, its encoder id, its preprocessing, and the form
     of the file. So one folder serves any number of models and datasets, whatever changes finds no file, and several
     processes may fill it at once. Files are written whole or not at all. A damaged one counts as missing, with a
     warning in the log, and is replaced.
@@ -73,9 +73,9 @@ class EmbeddingCache:
         self.folder = folder / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self.counts = CacheCounts()
 
-    def find(self, image_id: str) -> Embedding | None:
+    def find(self, content_id: str) -> Embedding | None:
         """The embedding of an image; None where there is none, or none that is whole."""
-        path = self._path(image_id)
+        path = self._path(content_id)
         if not path.exists():
             return None
         try:
@@ -88,11 +88,11 @@ class EmbeddingCache:
         self._count(found=1)
         return embedding
 
-    def store(self, image_id: str, features: Sequence[FloatArray], size_hw: SizeHW) -> Path:
+    def store(self, content_id: str, features: Sequence[FloatArray], size_hw: SizeHW) -> Path:
         """Write the features of an image, [C, h, w] each. Returns the path.
 
         Args:
-            image_id: of the image.
+            content_id: of the image.
             features: what the encoder made of it.
             size_hw: of the image in pixels.
 
@@ -100,13 +100,13 @@ class EmbeddingCache:
             EmbeddingError: a value is too large for float16, and `precision` is "fp16".
             OutputError: there is no space, no permission, or no such place.
         """
-        embedding = Embedding(tuple(features), size_hw, self._preprocessing, self._model, self._encoder_id, image_id)
-        path = write_embedding(embedding, self._path(image_id), self._precision, channels_last=self._channels_last)
+        embedding = Embedding(tuple(features), size_hw, self._preprocessing, self._model, self._encoder_id, content_id)
+        path = write_embedding(embedding, self._path(content_id), self._precision, channels_last=self._channels_last)
         self._count(stored=1)
         return path
 
-    def _path(self, image_id: str) -> Path:
-        return self.folder / image_id[:2] / f"{image_id}.safetensors"
+    def _path(self, content_id: str) -> Path:
+        return self.folder / content_id[:2] / f"{content_id}.safetensors"
 
     def _count(self, *, found: int = 0, stored: int = 0, damaged: int = 0) -> None:
         counts = self.counts

@@ -15,6 +15,7 @@ from segany.core.arrays import SizeHW
 from segany.core.errors import DataError, InstancesError
 from segany.core.files import path_errors
 from segany.core.rle import Rle, run_lengths
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 MIN_POLYGON_NUMBERS = 6
 """Three corners. What has fewer has no area, and pycocotools takes four numbers for a box."""
@@ -42,6 +43,19 @@ def parse_json(data: bytes, what: str) -> Any:
     except (ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError as well
         reason = "it is empty" if not data.strip() else f"it is damaged or cut off ({error})"
         raise DataError(f"{what} cannot be read as JSON: {reason}.") from error
+
+
+def image_size(image: Any) -> SizeHW:
+    """Height and width as a dictionary of COCO's or SA-1B's has them of an image.
+
+    Raises:
+        TypeError, KeyError, OverflowError: it is of another form.
+        ValueError: there is no such size, or it is above `DEFAULT_MAX_PIXELS`.
+    """
+    height, width = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1 or height * width > DEFAULT_MAX_PIXELS:
+        raise ValueError(f"an image is not {width} wide and {height} high")
+    return height, width
 
 
 def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[Rle | None]:

@@ -137,12 +137,13 @@ def _images(
 @contextlib.contextmanager
 def _in_inference(model: Any) -> Iterator[None]:
     """Switch off what a module does in training only, such as dropping paths."""
-    modules = list(model.modules()) if getattr(model, "training", False) else []
-    modes = [module.training for module in modules]  # parts that are not trained may be in inference already
-    if modules:
-        model.eval()
+    module = getattr(model, "module", None)  # of a model in PyTorch
+    modules = list(module.modules()) if module is not None and module.training else []
+    modes = [part.training for part in modules]  # parts that are not trained may be in inference already
+    if module is not None and modules:
+        module.eval()
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        for part, mode in zip(modules, modes, strict=True):
+            part.training = mode

@@ -15,11 +15,10 @@ from segany.core.progress import ProgressCallback, report
 from segany.core.prompt import Prompt
 from segany.export.check_memory import compare_memory, judge_memory
 from segany.imaging.amg import build_point_grid
-from segany.models.promptable import PromptableModel
-from segany.models.sam2.model import Sam2
 from segany.predict.image import ImagePredictor, labeled_points
 from segany.runtime.manifest import CheckRecord, ExportPrecision, Manifest
 from segany.runtime.model import ExportedModel, OnnxModel
+from segany.runtime.torch_model import TorchModel
 
 CHECKED_PRECISIONS: tuple[str, ...] = get_args(ExportPrecision)
 
@@ -74,7 +73,7 @@ def prompts_of_kinds(size_hw: SizeHW, mask_logits: Prompt) -> dict[str, Prompt]:
 
 
 def compare_masks(
-    model: PromptableModel,
+    model: TorchModel,
     exported: ExportedModel,
     images: Sequence[PixelArray],
     progress: ProgressCallback | None = None,
@@ -105,7 +104,7 @@ def compare_masks(
 
 
 def _proposed_overlaps(
-    model: PromptableModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
+    model: TorchModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
 ) -> Iterator[float]:
     """IoU of what both propose for a grid of points, in low resolution."""
     points_xy = build_point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
@@ -145,7 +144,7 @@ def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
 
 
 def run_checks(
-    model: PromptableModel,
+    model: TorchModel,
     exported: ExportedModel,
     images: Sequence[PixelArray],
     min_iou: float,
@@ -157,7 +156,7 @@ def run_checks(
         ExportError: they are not good enough for the precision.
     """
     checks = compare_masks(model, exported, [*scenes(), *images], progress)
-    memory = compare_memory(model, exported, scenes()[0]) if isinstance(model, Sam2) else None
+    memory = compare_memory(model, exported, scenes()[0]) if model.has_memory else None
     mean = sum(record.mean_iou for record in checks) / len(checks)
     manifest = exported.manifest.model_copy(update={"checks": checks, "mean_iou": mean, "memory": memory})
     _judge(manifest, min_iou)
@@ -182,7 +181,7 @@ def _judge(manifest: Manifest, min_iou: float) -> None:
 
 
 def check_export(
-    model: PromptableModel,
+    model: TorchModel,
     folder: str | Path,
     *,
     exported: ExportedModel | None = None,

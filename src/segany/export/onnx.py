@@ -25,9 +25,6 @@ from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quantize import quantize_products, quantize_weights
 from segany.export.quiet import quiet
 from segany.imaging.image import ImageSource, read_image
-from segany.models.promptable import PromptableModel
-from segany.models.sam.model import Sam
-from segany.models.sam2.model import Sam2
 from segany.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -39,6 +36,7 @@ from segany.runtime.manifest import (
     foreign_files,
 )
 from segany.runtime.model import OnnxModel
+from segany.runtime.torch_model import TorchModel
 
 DEFAULT_OPSET = 20
 """The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
@@ -58,7 +56,7 @@ _DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
 
 
 def to_onnx(
-    model: PromptableModel,
+    model: TorchModel,
     folder: str | Path,
     *,
     precision: ExportPrecision = "fp32",
@@ -101,7 +99,7 @@ def to_onnx(
 
 
 def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource], opset: int) -> None:
-    if not isinstance(model, (Sam, Sam2)):
+    if not isinstance(model, TorchModel):
         raise ConfigError(
             f"A {type(model).__name__} cannot be exported. Give what segany.load returns for a name of segany models."
         )
@@ -113,7 +111,7 @@ def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource],
 
 
 def _write(
-    model: PromptableModel,
+    model: TorchModel,
     folder: Path,
     precision: ExportPrecision,
     images: Sequence[PixelArray],
@@ -121,7 +119,7 @@ def _write(
     progress: ProgressCallback | None,
 ) -> None:
     files: dict[str, FileRecord] = {}
-    graphs = list(make_graphs(model))
+    graphs = list(make_graphs(model.module))
     for number, graph in enumerate(graphs):
         report(progress, f"exporting {model.name}", number, len(graphs), "files")
         path = folder / f"{graph.name}.onnx"
@@ -146,7 +144,7 @@ def _write(
         weights_id=weights_id,
         precision=precision,
         opset=opset,
-        preprocessing=PreprocessingRecord(**asdict(model.preprocessing)),
+        preprocessing=PreprocessingRecord(**asdict(model.processor.preprocessing)),
         low_res_size=model.low_res_size,
         pads_boxes=model.pads_boxes,
         pred_iou_thresh=model.pred_iou_thresh,
@@ -156,11 +154,11 @@ def _write(
 
 
 def _encoder_inputs(
-    model: PromptableModel, images: Sequence[PixelArray], progress: ProgressCallback | None
+    model: TorchModel, images: Sequence[PixelArray], progress: ProgressCallback | None
 ) -> Iterator[FloatArray]:
     for number, image in enumerate(images):
         report(progress, "calibrating", number, len(images), "images")
-        yield model.preprocess([image]).contiguous().numpy()
+        yield model.processor.preprocess([image])
 
 
 def _encoder_id(weights_id: str, precision: ExportPrecision, encoder: FileRecord) -> str:

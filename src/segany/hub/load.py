@@ -15,7 +15,7 @@ from segany.runtime import ExportedModel, RuntimeName, is_export, open_export
 if TYPE_CHECKING:
     import torch
 
-    from segany.models.promptable import PromptableModel
+    from segany.runtime.torch_model import TorchModel
 
 Runtime: TypeAlias = Literal["torch", RuntimeName]
 
@@ -31,7 +31,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: ProgressCallback | None = None,
-) -> PromptableModel: ...
+) -> TorchModel: ...
 
 
 @overload
@@ -52,7 +52,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: ProgressCallback | None = None,
-) -> PromptableModel | ExportedModel:
+) -> TorchModel | ExportedModel:
     """Load a model with its weights.
 
     Args:

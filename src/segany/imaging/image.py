@@ -188,7 +188,7 @@ def _decode(
             return _upright(image, what)
 
 
-def image_id(pixels: PixelArray) -> str:
+def content_id(pixels: PixelArray) -> str:
     """sha256, in hexadecimal, of an image's size and RGB bytes.
 
     Args:

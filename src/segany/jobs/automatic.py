@@ -18,7 +18,7 @@ from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMA
 from segany.data.formats.writing import FormatOptions, write_files
 from segany.data.item import AnnotatedImage
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
 from segany.jobs.pipeline import Task, Written
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 
@@ -116,15 +116,15 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         if self.embeddings is None:
             return FoundMasks(value, model.generate(value, progress=progress), tuple(parts), None, None)
         encoder = model.predictor.model
-        cache = EmbeddingCache(self.embeddings, encoder.name, encoder.encoder_id, encoder.preprocessing)
-        found = cache.find(image_id(value))
+        cache = EmbeddingCache(self.embeddings, encoder.name, encoder.encoder_id, encoder.processor.preprocessing)
+        found = cache.find(content_id(value))
         embedding = model.predictor.embed(value) if found is None else found
         masks = model.generate(embedding, progress=progress)
         return FoundMasks(value, masks, tuple(parts), cache, embedding if found is None else None)
 
     def write(self, item: ImageItem, output: FoundMasks) -> Written:
         if output.cache is not None and output.embedding is not None:
-            output.cache.store(output.embedding.image_id, output.embedding.features, output.embedding.size_hw)
+            output.cache.store(output.embedding.content_id, output.embedding.features, output.embedding.size_hw)
         annotated = AnnotatedImage(item.name, output.image, output.instances, item.source.name)
         options = FormatOptions(label_order=self.label_order, label_fill=self.label_fill)
         files = {

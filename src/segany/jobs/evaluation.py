@@ -138,13 +138,15 @@ def evaluate(
     if not names:
         raise DataError(f"The dataset {task.title} is empty: there is nothing to evaluate.")
     records = DoneRecords(folder / RECORDS_FOLDER)
-    conflict = None if overwrite else records.find_conflict(names, task.settings())
+    if overwrite:
+        records.clear()
+    conflict = records.find_conflict(task.settings())
     if conflict is not None:
         raise OutputError(
             f"{folder} holds results of another model, other data or other settings, such as those of {conflict}. "
             "Choose another folder, or say that they may be overwritten (--overwrite)."
         )
-    results = run(task, range(len(names)), records, overwrite=overwrite, progress=progress)
+    results = run(task, range(len(names)), records, progress=progress)
     return _gather(task, sorted(results, key=lambda one: one.item))
 
 

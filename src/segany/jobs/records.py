@@ -12,12 +12,12 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segany.core.files import write_file
+from segany.core.files import write_error, write_file
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ _PLAIN_NAME = re.compile(r"[^/\\:.][^/\\:]{0,99}")
 
 @dataclass(frozen=True)
 class _Record:
+    name: str
     content_id: str
     parts: Mapping[str, tuple[Any, Any]]  # settings and value
 
@@ -60,15 +61,27 @@ class DoneRecords:
             if part in record.parts and record.parts[part][0] == _plain(wanted)
         }
 
-    def find_conflict(self, names: Iterable[str], settings: Mapping[str, Any]) -> str | None:
-        """The name of the first of these items of which one of these parts was made with other settings."""
+    def find_conflict(self, settings: Mapping[str, Any]) -> str | None:
+        """The name of an item, any in the folder, of which one of these parts was made with other settings."""
         wanted = _plain(settings)
-        for name in names:
-            record = self._read(name)
-            made = {} if record is None else {part: settings for part, (settings, _) in record.parts.items()}
-            if any(part in made and made[part] != value for part, value in wanted.items()):
-                return name
+        for path in sorted(self.folder.glob("*.json")):
+            record = _read_record(path)
+            made = {} if record is None else {part: value for part, (value, _) in record.parts.items()}
+            if record is not None and any(part in made and made[part] != value for part, value in wanted.items()):
+                return record.name
         return None
+
+    def clear(self) -> None:
+        """Remove all records.
+
+        Raises:
+            OutputError: one of them cannot be removed.
+        """
+        for path in self.folder.glob("*.json"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_error(path, error) from error
 
     def write(self, name: str, content_id: str, settings: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Record that parts of an item are done. Other parts that are recorded of the same content stay.
@@ -104,28 +117,33 @@ class DoneRecords:
 
     def _read(self, name: str) -> _Record | None:
         """The record of an item; None where there is none, or none that can be used."""
-        path = self._path(name)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            _logger.warning("The record %s cannot be read, so %s is done anew: %s", path, name, error)
-            return None
-        try:
-            values = json.loads(text)
-            if values["version"] != RECORD_VERSION or values["name"] != name:
-                return None
-            parts = {str(part): (each["settings"], each["value"]) for part, each in values["parts"].items()}
-            return _Record(str(values["content_id"]), parts)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            _logger.warning("The record %s is damaged, so %s is done anew.", path, name)
-            return None
+        record = _read_record(self._path(name))
+        return record if record is not None and record.name == name else None
 
     def _path(self, name: str) -> Path:
         """Plain names are those of files too; others, with folders in them or very long, give way to their digest."""
         plain = _PLAIN_NAME.fullmatch(name) is not None
         return self.folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+
+
+def _read_record(path: Path) -> _Record | None:
+    """The record in a file; None, with a warning, where it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _logger.warning("The record %s cannot be read, so its item is done anew: %s", path, error)
+        return None
+    try:
+        values = json.loads(text)
+        if values["version"] != RECORD_VERSION:
+            return None
+        parts = {str(part): (each["settings"], each["value"]) for part, each in values["parts"].items()}
+        return _Record(str(values["name"]), str(values["content_id"]), parts)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _logger.warning("The record %s is damaged, so its item is done anew.", path)
+        return None
 
 
 def _plain(value: Any) -> Any:

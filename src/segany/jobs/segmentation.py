@@ -19,7 +19,7 @@ from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts
 from segany.data.item import AnnotatedImage
 from segany.data.prompts_file import MaskInput, ObjectPrompt
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
 from segany.jobs.pipeline import Task, Written
 from segany.predict.image import ImagePredictor
 
@@ -140,7 +140,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
             {name: [path.relative_to(self.out).as_posix() for path in paths] for name, paths in files.items()},
             {
                 "image": str(item.source),
-                "image_id": image_id(output.image),
+                "content_id": content_id(output.image),
                 "size_hw": list(instances.size_hw),
                 "model": output.model,
                 "objects": [{**instance_facts(one), "bbox_xywh": bbox_xywh(one)} for one in instances],

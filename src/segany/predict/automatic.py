@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.boxes import box_areas, is_box_near_crop_edge, mask_box, nms
-from segany.core.embedding import Embedding
+from segany.core.embedding import Embedding, Feature
 from segany.core.errors import check
 from segany.core.instances import Instances
 from segany.core.progress import ProgressCallback, report
@@ -28,11 +28,12 @@ from segany.predict.image import ImageModel, ImagePredictor
 class ProposingModel(ImageModel, Protocol):
     """What an `AutomaticMaskGenerator` needs of a model beside what an `ImagePredictor` does."""
 
-    pred_iou_thresh: float
+    @property
+    def pred_iou_thresh(self) -> float: ...
 
     def propose(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         min_score: float,
@@ -213,7 +214,7 @@ class AutomaticMaskGenerator:
         config = self.config
         if isinstance(image, Embedding):
             check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
-            image.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
+            image.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
             size_hw = image.size_hw
             crops = self._crops(size_hw)
             embeddings: Iterable[Embedding] = (image,)
@@ -244,7 +245,7 @@ class AutomaticMaskGenerator:
         config, preprocessing = self.config, embedding.preprocessing
         points_xy = config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
         points, labels = _one_point_prompts(preprocessing.to_input_xy(points_xy, embedding.size_hw))
-        candidates = Candidates(preprocessing, embedding.size_hw, config.stability_score_offset)
+        candidates = Candidates(self.model.processor, embedding.size_hw, config.stability_score_offset)
         prompts: list[IntArray] = []
         scores: list[FloatArray] = []
         for proposals in self.model.propose(
@@ -294,7 +295,7 @@ class AutomaticMaskGenerator:
         for logits in found.low_res:
             turned: Any = logits.T
             low_res = turned if isinstance(turned, np.ndarray) else turned.cpu().numpy()
-            mask = self.model.upscale_masks(np.ascontiguousarray(low_res)[None, None], (crop_w, crop_h))[0, 0]
+            mask = self.model.processor.upscale_masks(np.ascontiguousarray(low_res)[None, None], (crop_w, crop_h))[0, 0]
             if (crop_h, crop_w) == size_hw:
                 yield mask.T
             else:

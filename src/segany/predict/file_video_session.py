@@ -20,8 +20,8 @@ from segany.predict.session_store import readable
 from segany.predict.video_session import VideoSession, whole_number
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 
 class FileVideoSession(VideoSession):
@@ -32,7 +32,7 @@ class FileVideoSession(VideoSession):
 
     def __init__(
         self,
-        model: Sam2,
+        model: TorchModel,
         config: VideoConfig,
         frames: FrameSource,
         *,

@@ -7,44 +7,45 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
-from segany.core.embedding import Embedding
+from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, FloatArray, IntArray, PixelArray
+from segany.core.embedding import Embedding, Feature
 from segany.core.errors import PromptError
 from segany.core.prediction import MaskPrediction
-from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
-from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, content_id, read_image
+from segany.imaging.processor import ImageProcessor
 from segany.imaging.prompt_masks import prompt_mask_logits
 
 
 class ImageModel(Protocol):
     """What an `ImagePredictor` needs of a model, whatever runs it: arrays in, arrays out."""
 
-    name: str
-    encoder_id: str
-    pads_boxes: bool
+    @property
+    def name(self) -> str: ...
 
     @property
-    def preprocessing(self) -> Preprocessing: ...
+    def encoder_id(self) -> str: ...
+
+    @property
+    def pads_boxes(self) -> bool: ...
+
+    @property
+    def processor(self) -> ImageProcessor: ...
 
     @property
     def low_res_size(self) -> int: ...
 
-    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]: ...
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[Feature, ...]]: ...
 
     def predict_low_res(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None,
         *,
         multimask: bool,
     ) -> tuple[FloatArray, FloatArray]: ...
-
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray: ...
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray: ...
 
 
 class ImagePredictor:
@@ -97,10 +98,10 @@ class ImagePredictor:
             Embedding(
                 features=features,
                 size_hw=(rgb.shape[0], rgb.shape[1]),
-                preprocessing=self.model.preprocessing,
+                preprocessing=self.model.processor.preprocessing,
                 model=self.model.name,
                 encoder_id=self.model.encoder_id,
-                image_id=image_id(rgb),
+                content_id=content_id(rgb),
             )
             for rgb, features in zip(pixels, self.model.embed(pixels), strict=True)
         ]
@@ -126,7 +127,7 @@ class ImagePredictor:
             EmbeddingError: the embedding was made by another model or other weights.
             PromptError: there is no prompt, one lies outside the image, or a mask has the wrong shape.
         """
-        embedding.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
+        embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
         if not all(isinstance(prompt, Prompt) for prompt in chosen):
             raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
@@ -140,10 +141,10 @@ class ImagePredictor:
         low_res, scores, candidates = self._decode(embedding, chosen, multi)
         logits = None
         if with_logits:
-            logits = self.model.upscale(low_res, embedding.size_hw)
+            logits = self.model.processor.upscale(low_res, embedding.size_hw)
             logits[np.isneginf(scores)] = -np.inf  # unused places, which interpolation would fill with NaN
         if logits is None:
-            mask_array = self.model.upscale_masks(low_res, embedding.size_hw)
+            mask_array = self.model.processor.upscale_masks(low_res, embedding.size_hw)
         else:
             mask_array = logits > MASK_THRESHOLD
         return MaskPrediction(
@@ -164,7 +165,9 @@ class ImagePredictor:
         """
         model = self.model
         points = [labeled_points(prompt, embedding, pads_boxes=model.pads_boxes) for prompt in prompts]
-        mask_logits = [prompt_mask_logits(prompt, model.preprocessing, model.low_res_size) for prompt in prompts]
+        mask_logits = [
+            prompt_mask_logits(prompt, model.processor.preprocessing, model.low_res_size) for prompt in prompts
+        ]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
             form = (len(points[index][1]), prompt.has_mask, multi[index])

@@ -10,8 +10,8 @@ from segany.imaging.image import ImageSource
 from segany.predict.video_session import VideoSession
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 
 class LiveVideoSession(VideoSession):
@@ -20,7 +20,7 @@ class LiveVideoSession(VideoSession):
     It cannot be saved, since its frames are gone. Made by `VideoPredictor.live`.
     """
 
-    def __init__(self, model: Sam2, config: VideoConfig, frames: LiveFrames, *, owner: str = "") -> None:
+    def __init__(self, model: TorchModel, config: VideoConfig, frames: LiveFrames, *, owner: str = "") -> None:
         """Begin without frames and objects; the arguments are those of `VideoSession`."""
         super().__init__(model, config, frames, owns_frames=True, owner=owner)
         self._frames = frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,13 +14,13 @@ from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, Size
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, Prompt
 from segany.imaging.interpolate import resize_mask, resize_smoothly
 from segany.imaging.prompt_masks import prompt_mask_logits
-from segany.models.sam2.model import MASK_LOGIT
+from segany.models.sam2.model import MASK_LOGIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.predict.object_track import FrameMemory, ObjectTrack, PreviousOutput
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 
 class FrameContext(NamedTuple):
@@ -42,14 +42,15 @@ class FrameContext(NamedTuple):
 class Tracker:
     """A model of the SAM 2 family with the settings of tracking. It has no state between calls."""
 
-    def __init__(self, model: Sam2, config: VideoConfig) -> None:
-        self.model = model
+    def __init__(self, model: TorchModel, config: VideoConfig) -> None:
+        self.model = cast(Sam2, model.module)
+        self.processor = model.processor
         self.config = config
 
     @torch.inference_mode()
     def encode_frame(self, pixels: PixelArray) -> FrameFeatures:
         """Encode a frame, uint8 [H, W, 3]."""
-        return self.model.encode_frame(self.model.preprocess_frame(pixels))
+        return self.model.encode_frame(self.processor.frame_tensor(pixels, self.model))
 
     @torch.inference_mode()
     def predict_prompted_frame(

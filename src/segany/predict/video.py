@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segany.core.errors import ConfigError, check
 from segany.core.extras import require_torch
@@ -18,7 +18,8 @@ from segany.predict.file_video_session import FileVideoSession  # noqa: E402
 from segany.predict.live_video_session import LiveVideoSession  # noqa: E402
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
+    from segany.runtime import ExportedModel
+    from segany.runtime.torch_model import TorchModel
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ class VideoPredictor:
     """
 
     def __init__(
-        self, model: PromptableModel, config: VideoConfig | None = None, *, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        model: TorchModel | ExportedModel,
+        config: VideoConfig | None = None,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         """Make a predictor.
 
@@ -71,13 +76,11 @@ class VideoPredictor:
         Raises:
             ConfigError: the model has no memory bank, such as SAM and exported models.
         """
-        from segany.models.sam2.model import Sam2
-
-        if not isinstance(model, Sam2):
+        if not model.has_memory:
             raise ConfigError(
                 f"{model.name} works on single images here. Load one with a memory, in PyTorch: sam2.1_hiera_tiny."
             )
-        self.model = model
+        self.model = cast("TorchModel", model)
         self.config = config or VideoConfig()
         self.max_pixels = max_pixels
 

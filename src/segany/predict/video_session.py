@@ -29,9 +29,9 @@ from segany.predict.session_store import SessionStore
 from segany.predict.tracker import FrameContext, Tracker
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.models.sam2.tracking import FrameFeatures
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 AnySession = TypeVar("AnySession", bound="VideoSession")
 
@@ -55,7 +55,7 @@ class VideoSession(abc.ABC):
     """
 
     def __init__(
-        self, model: Sam2, config: VideoConfig, frames: FrameSource, *, owns_frames: bool, owner: str = ""
+        self, model: TorchModel, config: VideoConfig, frames: FrameSource, *, owns_frames: bool, owner: str = ""
     ) -> None:
         """Begin without objects.
 
@@ -233,7 +233,7 @@ class VideoSession(abc.ABC):
         for object_id, track in self._tracks.items():
             if frame in track.conditioning:
                 track.motion.restart(track.conditioning[frame].low_res)
-            memory_config, reliable_only = self.model.config.memory, self.config.motion_aware
+            memory_config, reliable_only = self._tracker.model.config.memory, self.config.motion_aware
             track.prune({start, frame}, memory_config, reverse=reverse, reliable_only=reliable_only)
             known[object_id] = track.conditioning[frame] if frame in track.conditioning else track.tracked[frame]
         return self._result(frame, known, self._categories(), logits=logits)
@@ -281,13 +281,13 @@ class VideoSession(abc.ABC):
     ) -> FrameResult:
         """Upscale, clean, encode and store the masks of objects, and return them."""
         low_res = self._tracker.low_res(list(known.values()))
-        masks = self.model.upscale_masks(low_res, self.size_hw)[0]
+        masks = self.model.processor.upscale_masks(low_res, self.size_hw)[0]
         result = FrameResult.from_masks(
             frame,
             list(known),
             clean_masks(masks, self.config.min_mask_region_area),
             [one.object_score for one in known.values()],
-            mask_logits=self.model.upscale(low_res, self.size_hw)[0] if logits else None,
+            mask_logits=self.model.processor.upscale(low_res, self.size_hw)[0] if logits else None,
             columns={"reverse": np.array([one.reverse for one in known.values()], dtype=np.bool_)},
             **category_columns(known, categories),
         )

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from segany.core.errors import ConfigError, check
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
+from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.model import Sam
 from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
@@ -66,7 +66,7 @@ class DistillTask:
         ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
 
-    module: Sam
+    module: PromptableModel
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class DistillTask:
         automatic: Callable[[PromptableModel], dict[str, float]] | None = None,
     ) -> None:
         self.config = config or DistillConfig()
-        self.teacher = _of_sam_family(teacher)
+        self.teacher = _checked(teacher)
         self.module = assemble(student, teacher)
         for head in self.module.heads():
             head.requires_grad_(False)
@@ -108,8 +108,7 @@ class DistillTask:
         return scores if self.automatic is None else {**scores, **self.automatic(self.module)}
 
     def _losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
-        images = [item.image for item in items]
-        ours = self.module.encode_image(self.module._normalize(images)).float()
+        ours = self._encode(self.module, items).float()
         theirs = torch.stack(self._targets(items)).to(ours)
         return [
             embedding_loss(our, their, self._weights(item, our))
@@ -122,7 +121,13 @@ class DistillTask:
         if self.features is not None:
             return [self.features(item)[0] for item in items]
         self.teacher.eval()
-        return list(self.teacher.encode_image(self.teacher._normalize([item.image for item in items])))
+        return list(self._encode(self.teacher, items))
+
+    def _encode(self, model: PromptableModel, items: Sequence[TrainingItem]) -> Tensor:
+        """Image embeddings [B, C, h, w]."""
+        pixels = TensorProcessor(model.preprocessing).normalize([item.image for item in items], model)
+        (embeddings,) = model.encode_features(pixels)
+        return embeddings
 
     def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
         """[h, w]: 1 where a position sees any of the image, elsewhere the weight of padding."""
@@ -146,7 +151,7 @@ def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
     return ItemLoss(total=error, parts={"squared_error": float(error.detach()), "cosine": float(cosine)})
 
 
-def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
+def assemble(student: PromptableModel, teacher: PromptableModel) -> PromptableModel:
     """The student's image encoder with copies of the teacher's prompt encoder and decoder.
 
     The student is changed in place and returned.
@@ -154,7 +159,7 @@ def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
     Raises:
         ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
-    student, teacher = _of_sam_family(student), _of_sam_family(teacher)
+    student, teacher = _checked(student), _checked(teacher)
     ours, theirs = ((m.config.encoder.out_channels, m.config.embedding_size) for m in (student, teacher))
     check(
         ours == theirs,
@@ -167,13 +172,15 @@ def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
         decoders[0] == decoders[1],
         f"The decoders of {teacher.name!r} and {student.name!r} differ. Build the student with the teacher's.",
     )
-    student.prompt_encoder = deepcopy(teacher.prompt_encoder).to(device=student.device, dtype=student.dtype)
-    student.mask_decoder = deepcopy(teacher.mask_decoder).to(device=student.device, dtype=student.dtype)
+    device, dtype = student.device, student.dtype
+    prompt_encoder, mask_decoder = deepcopy(teacher.heads())
+    student.set_heads(prompt_encoder.to(device, dtype), mask_decoder.to(device, dtype))
     student.encoder_id = encoder_id(student.image_encoder)
     return student
 
 
-def _of_sam_family(model: PromptableModel) -> Sam:
-    if not isinstance(model, Sam):
+def _checked(model: PromptableModel) -> PromptableModel:
+    """The model, where its decoder takes nothing of an image but the embedding."""
+    if len(model.feature_names) > 1:
         raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
     return model

@@ -17,10 +17,10 @@ from segany.core.embedding_cache import CacheCounts, EmbeddingCache
 from segany.core.errors import TrainingError, check
 from segany.core.progress import ProgressCallback, report
 from segany.data.item import TrainingItem
-from segany.imaging.image import image_id
-from segany.models.convert import encoder_id
+from segany.imaging.image import content_id
+from segany.kernels.processor import TensorProcessor
+from segany.models.convert import weights_digest
 from segany.models.promptable import PromptableModel
-from segany.models.sam2.model import Sam2
 
 Features: TypeAlias = tuple[FloatArray, ...]
 """Of one image, float32 [C, h, w] each, with the channels of a position together in memory."""
@@ -54,6 +54,7 @@ class EmbeddingStore:
     def __init__(self, folder: Path, model: PromptableModel, precision: EmbeddingPrecision = "fp16") -> None:
         check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp16' or 'fp32', got {precision!r}.")
         self.model = model
+        self._processor = TensorProcessor(model.preprocessing)
         self.precision = precision
         self.cache = EmbeddingCache(
             folder, model.name, _weights_id(model), model.preprocessing, precision=precision, channels_last=True
@@ -74,7 +75,7 @@ class EmbeddingStore:
             OutputError: the folder cannot be written.
             TrainingError: the features are not finite, so the weights are broken.
         """
-        found = self.cache.find(_image_id(item))
+        found = self.cache.find(_content_id(item))
         features = self._compute([item])[0] if found is None else found.features
         return tuple(self._tensor(feature) for feature in features)
 
@@ -105,7 +106,7 @@ class EmbeddingStore:
         for item in items:
             if item is None:
                 continue
-            if self.cache.find(_image_id(item)) is not None:
+            if self.cache.find(_content_id(item)) is not None:
                 advance(1)
                 continue
             missing.append(item)
@@ -122,7 +123,7 @@ class EmbeddingStore:
         self.model.image_encoder.eval()  # in training, batch norms would follow these images
         # Whatever precision the training around it has, the same item has the same features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
-            features = self.model.encode_features(self.model._normalize([item.image for item in items]))
+            features = self.model.encode_features(self._processor.normalize([item.image for item in items], self.model))
             # [B, C, h, w] with the channels last in memory, which is how the encoder makes them
             batches = [feature.float().cpu().numpy() for feature in features]
         return [self._store(item, tuple(batch[i] for batch in batches)) for i, item in enumerate(items)]
@@ -137,7 +138,7 @@ class EmbeddingStore:
                 "Check the weights of the image encoder, or choose precision fp32."
             )
         height, width = item.image.shape[:2]
-        self.cache.store(_image_id(item), features, (height, width))
+        self.cache.store(_content_id(item), features, (height, width))
         return features
 
     def _tensor(self, feature: FloatArray) -> Tensor:
@@ -145,8 +146,8 @@ class EmbeddingStore:
         return torch.from_numpy(feature.copy(order="K")).to(device=self.model.device, dtype=self.model.dtype)
 
 
-def _image_id(item: TrainingItem) -> str:
-    return image_id(cast(PixelArray, item.image))  # of float32, what counts are the bytes too
+def _content_id(item: TrainingItem) -> str:
+    return content_id(cast(PixelArray, item.image))  # of float32, what counts are the bytes too
 
 
 def _weights_id(model: PromptableModel) -> str:
@@ -154,11 +155,9 @@ def _weights_id(model: PromptableModel) -> str:
 
     The id that a model carries is from when it was loaded.
     """
-    digest = hashlib.sha256(encoder_id(model.image_encoder).encode())
-    if isinstance(model, Sam2):  # its features go through two layers of the decoder, and gain an embedding
-        decoder = model.sam_mask_decoder
-        detail = nn.ModuleList([decoder.conv_s0, decoder.conv_s1])
-        digest.update(encoder_id(detail).encode())
-        digest.update(model.no_mem_embed.detach().float().cpu().numpy().tobytes())
+    digest = hashlib.sha256()
+    for part in model.feature_parts():
+        weights = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        digest.update(weights_digest(weights).encode())
     digest.update(str(model.dtype).encode())
     return digest.hexdigest()[:16]

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import check
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.vit import Block, ImageEncoderVit
+from segany.models.configs import EMBEDDING_STRIDE
+from segany.models.image_encoder import ImageEncoder
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import FeedForward, Linear
+from segany.nn.layers import FeedForward
 
 PATCH_VALUES = 3 * EMBEDDING_STRIDE**2
 """Numbers of a patch: its pixels, channel by channel."""
@@ -74,8 +74,8 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.qkv = Linear(width, 3 * width)
-        self.proj = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = FeedForward(width, mlp_ratio * width)
 
@@ -106,12 +106,12 @@ class MaskedAutoencoder(nn.Module):
         ConfigError: the encoder's width is no multiple of 4, which positions need, or the grid is too large.
     """
 
-    def __init__(self, encoder: ImageEncoderVit, config: MaeConfig | None = None, *, grid: int | None = None) -> None:
+    def __init__(self, encoder: ImageEncoder, config: MaeConfig | None = None, *, grid: int | None = None) -> None:
         super().__init__()
         config = config or MaeConfig()
-        width, decoder_width = encoder.pos_embed.shape[-1], config.decoder_width
+        width, decoder_width = encoder.patch_positions.shape[-1], config.decoder_width
         check(width % 4 == 0, f"The width of the encoder must be a multiple of 4, got {width}.")
-        table_side = encoder.pos_embed.shape[1]
+        table_side = encoder.patch_positions.shape[1]
         self.grid = table_side if grid is None else grid
         check(
             1 <= self.grid <= table_side,
@@ -120,13 +120,13 @@ class MaskedAutoencoder(nn.Module):
         self.config = config
         self.encoder = encoder
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.decoder_embed = Linear(width, decoder_width)
+        self.decoder_embed = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(decoder_width))
         self.decoder_blocks = nn.ModuleList(
             DecoderBlock(decoder_width, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
-        self.predict = Linear(decoder_width, PATCH_VALUES)
+        self.predict = nn.Linear(decoder_width, PATCH_VALUES)
         self._initialize(torch.Generator().manual_seed(config.seed))
 
     def _initialize(self, generator: torch.Generator) -> None:
@@ -135,7 +135,7 @@ class MaskedAutoencoder(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
-        table = self.encoder.pos_embed
+        table = self.encoder.patch_positions
         if self.config.positions == "sine":
             size = (table.shape[1], table.shape[2])
             table.data.copy_(sine_positions(size, table.shape[-1], self.grid / size[0]).unflatten(0, size))
@@ -143,7 +143,7 @@ class MaskedAutoencoder(nn.Module):
     def _positions(self, size_hw: SizeHW) -> Tensor:
         """Of the patches of an image at the top left of the grid: [H * W, C]."""
         height, width = size_hw
-        table = self.encoder.pos_embed.detach()
+        table = self.encoder.patch_positions.detach()
         if self.grid == table.shape[1]:
             return table[0, :height, :width].flatten(0, 1)
         if self.config.positions == "sine":
@@ -153,10 +153,7 @@ class MaskedAutoencoder(nn.Module):
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters but those that masked autoencoding does not use, or holds fixed."""
-        unused = {id(self.encoder.pos_embed), *map(id, self.encoder.neck.parameters())}
-        for name, parameter in self.encoder.named_parameters():
-            if name.endswith(("rel_pos_h", "rel_pos_w")):
-                unused.add(id(parameter))
+        unused = {id(x) for x in self.encoder.parameters()} - {id(x) for x in self.encoder.patch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in unused]
 
     def forward(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
@@ -176,12 +173,8 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
         """The visible patches alone, [B, V, 768], to tokens [B, V, C]."""
-        conv = self.encoder.patch_embed.proj
         positions = self._positions(size_hw)
-        # The patches do not overlap, so the convolution is a linear layer of each.
-        x = F.linear(patches, conv.weight.flatten(1), conv.bias) + positions[visible]
-        for block in self.encoder.blocks:
-            x = _plain_block(block, x)
+        x = self.encoder.encode_patches(patches, positions[visible])
         tokens: Tensor = self.norm(x)
         return tokens
 
@@ -261,15 +254,6 @@ def sine_positions(size_hw: SizeHW, channels: int, scale: float = 1.0) -> Tensor
 def visible_count(patches: int, mask_ratio: float) -> int:
     """How many of an image's patches the encoder sees, at least one."""
     return max(1, math.floor(patches * (1 - mask_ratio)))
-
-
-def _plain_block(block: nn.Module, x: Tensor) -> Tensor:
-    """A block of SAM's ViT without windows and relative positions, over tokens [B, T, C]."""
-    assert isinstance(block, Block)
-    attention = block.attn
-    x = x + _attend(block.norm1(x), attention.qkv, attention.proj, attention.heads)
-    out: Tensor = x + block.mlp(block.norm2(x))
-    return out
 
 
 def _attend(x: Tensor, qkv: nn.Module, proj: nn.Module, heads: int) -> Tensor:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import CheckpointError, ConfigError
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
+from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.promptable import PromptableModel
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.model import Sam
-from segany.models.sam.vit import ImageEncoderVit
 from segany.train.mae import (
     MaeConfig,
     MaskedAutoencoder,
@@ -63,7 +62,7 @@ class MaeTask:
         val_items: Sequence[TrainingItem] = (),
         side: int | None = None,
     ) -> None:
-        if not isinstance(model.image_encoder, ImageEncoderVit):
+        if not model.config.encoder.encodes_patches:
             raise ConfigError(
                 f"Masked autoencoding is for the plain ViT of SAM; the image encoder of {model.name!r} is another. "
                 "Choose a model such as sam_vit_b, or distil."
@@ -72,7 +71,7 @@ class MaeTask:
         self.model = model
         grid = None if side is None else -(-side // EMBEDDING_STRIDE)
         self.module = MaskedAutoencoder(model.image_encoder, self.config, grid=grid).to(model.device)
-        self.preprocessing = model.preprocessing
+        self.processor = TensorProcessor(model.preprocessing)
         self.val_items = tuple(val_items)
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
@@ -161,12 +160,10 @@ class MaeTask:
         return torch.from_numpy(np.sort(np.stack(rows))).to(self.module.mask_token.device)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        device = self.module.mask_token.device
-        preprocessing = self.preprocessing
-        return torch.tensor(preprocessing.mean_rgb, device=device), torch.tensor(preprocessing.std_rgb, device=device)
+        return self.processor.statistics(self.module.mask_token.device)
 
 
-def load_encoder(model: Sam, state: Mapping[str, Tensor]) -> Sam:
+def load_encoder(model: PromptableModel, state: Mapping[str, Tensor]) -> PromptableModel:
     """Give a model the image encoder that masked autoencoding trained.
 
     Args:

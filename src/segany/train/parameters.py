@@ -7,25 +7,10 @@ from typing import Literal
 
 from torch import nn
 
-from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
+from segany.models.image_encoder import ImageEncoder
 from segany.models.promptable import PromptableModel
-from segany.models.sam.vit import ImageEncoderVit
-from segany.models.sam2.fpn import ImageEncoder
-from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 
-_BEFORE_BLOCKS = ("patch_embed", "pos_embed")
 _WITH_MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-
-
-def encoder_blocks(encoder: nn.Module) -> list[nn.Module]:
-    """The blocks of an image encoder, from the pixels on."""
-    if isinstance(encoder, ImageEncoderVit):
-        return list(encoder.blocks)
-    if isinstance(encoder, ImageEncoder):
-        return list(encoder.trunk.blocks)
-    if isinstance(encoder, ImageEncoderTinyVit):
-        return [block for stage in encoder.layers for block in stage.blocks]  # type: ignore[union-attr]
-    raise TypeError(f"{type(encoder).__name__} is no image encoder of segany")
 
 
 def freeze_parts(model: PromptableModel, train: Literal["all", "decoder"]) -> None:
@@ -33,21 +18,17 @@ def freeze_parts(model: PromptableModel, train: Literal["all", "decoder"]) -> No
 
     What is frozen already stays frozen, so that adapters may be all that an encoder learns.
     """
-    prompt_encoder, mask_decoder = model.heads()
-    parts = (
-        (prompt_encoder, mask_decoder) if train == "decoder" else (prompt_encoder, mask_decoder, model.image_encoder)
-    )
-    kept = {id(parameter) for part in parts for parameter in part.parameters()}
-    if train == "all" and hasattr(model, "no_mem_embed"):
-        kept.add(id(model.no_mem_embed))  # the image embedding of SAM 2 has it added
-    if isinstance(mask_decoder, Sam2MaskDecoder):
-        unreached: list[nn.Module] = [mask_decoder.pred_obj_score_head]  # no image lacks the object asked for
-        if train == "decoder":
-            unreached += [mask_decoder.conv_s0, mask_decoder.conv_s1]  # their outputs are features of the image
-        kept -= {id(parameter) for module in unreached for parameter in module.parameters()}
+    heads, features = _parameters(model.heads()), _parameters(model.feature_parts())
+    kept = heads | features if train == "all" else heads - features
+    kept -= _parameters(model.unused_on_images())
     for parameter in model.parameters():
         if id(parameter) not in kept:
             parameter.requires_grad_(False)
+
+
+def _parameters(parts: Iterable[nn.Module | nn.Parameter]) -> set[int]:
+    """Identities of the parameters of some parts of a model."""
+    return {id(x) for part in parts for x in (part.parameters() if isinstance(part, nn.Module) else (part,))}
 
 
 def parameter_groups(
@@ -94,20 +75,7 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
     return [{"params": some, "lr_scale": 1.0, "weight_decay": decay} for some, decay in kinds if some]
 
 
-def _lr_scales(encoder: nn.Module, layer_decay: float) -> dict[int, float]:
-    """Factor on the learning rate by the parameter's identity, for what is not in the neck."""
-    blocks = encoder_blocks(encoder)
-    trunk = encoder.trunk if isinstance(encoder, ImageEncoder) else encoder
-    depths: dict[int, int] = {}
-    for name, parameter in trunk.named_parameters():
-        if name.startswith(_BEFORE_BLOCKS) and not (trunk is not encoder and "pos_embed" in name):
-            depths[id(parameter)] = 0
-    for depth, block in enumerate(blocks, start=1):
-        depths.update((id(parameter), depth) for parameter in block.parameters())
-    if isinstance(encoder, ImageEncoderTinyVit):
-        ends = 0
-        for stage in encoder.layers:
-            ends += len(stage.blocks)  # type: ignore[arg-type]
-            # The step to the next stage is as deep as the block before it.
-            depths.update((id(parameter), depths.get(id(parameter), ends)) for parameter in stage.parameters())
-    return {key: layer_decay ** (len(blocks) + 1 - depth) for key, depth in depths.items()}
+def _lr_scales(encoder: ImageEncoder, layer_decay: float) -> dict[int, float]:
+    """Factor on the learning rate by the parameter's identity, for what is not behind the blocks."""
+    last, parameters = len(encoder.encoder_blocks()) + 1, dict(encoder.named_parameters())
+    return {id(parameters[name]): layer_decay ** (last - depth) for name, depth in encoder.layer_depths().items()}

@@ -18,9 +18,9 @@ from segany.data.loader import Loader
 from segany.data.opening import open_dataset, open_images
 from segany.data.subsets import split_by_name
 from segany.hub.load import load
+from segany.kernels import optimize
 from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
-from segany.models.registry import ModelSpec
 from segany.models.sam.config import SamConfig
 from segany.train.distributed import init_distributed
 from segany.train.init import initialize
@@ -136,12 +136,13 @@ def start_model(
     """The model that training starts from, on its device in float32: another than the recipe's where one is named."""
     wanted = model if model is not None else recipe.model
     if isinstance(wanted, str):
-        return load(wanted, runtime="torch", device=device, progress=progress)
-    return _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
+        return load(wanted, runtime="torch", device=device, progress=progress).module
+    new = _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
+    return optimize(new) if device.type == "cpu" else new
 
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
-    model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
+    model = config.build(name)
     initialize(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model

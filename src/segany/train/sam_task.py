@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from segany.core.arrays import PixelArray
 from segany.core.errors import ConfigError, TrainingError
 from segany.data.item import TrainingItem
-from segany.models.mobile_sam.config import TinyVitConfig
+from segany.kernels.processor import TensorProcessor
 from segany.models.promptable import PromptableModel
+from segany.runtime.torch_model import TorchModel
 from segany.train.adapters import merged_copy
 from segany.train.click_simulation import ClickSimulation
 from segany.train.losses import ObjectLosses, object_losses
-from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
+from segany.train.parameters import freeze_parts, parameter_groups
 from segany.train.prompts import draw_prompts
 from segany.train.recipe import TrainContext, TrainingRecipe
 from segany.train.sam_recipe import SamRecipe
@@ -35,7 +36,7 @@ from segany.train.validation import (
 FeatureSource: TypeAlias = Callable[[TrainingItem], Sequence[Tensor]]
 """What `encode_features` makes of an item, without the axis B, from wherever it was kept."""
 
-Validation: TypeAlias = Callable[[PromptableModel], dict[str, float]]
+Validation: TypeAlias = Callable[[TorchModel], dict[str, float]]
 
 _DROPS = 0xD0
 """Sets the numbers drawn for dropped branches apart from others that come from the same seed."""
@@ -76,14 +77,16 @@ class SamTask:
         """
         if features is not None and recipe.train != "decoder":
             raise ConfigError('Features computed before leave the encoder as it is: set train to "decoder".')
-        if recipe.train == "all" and recipe.drop_path > 0 and isinstance(model.config.encoder, TinyVitConfig):
-            raise ConfigError(f"TinyViT has no branches to drop: set drop_path to 0, got {recipe.drop_path}.")
+        encoder = model.config.encoder
+        if recipe.train == "all" and recipe.drop_path > 0 and not encoder.drops_branches:
+            raise ConfigError(f"{encoder.title} has no branches to drop: set drop_path to 0, got {recipe.drop_path}.")
         size = model.config.input_size
         if recipe.loss_side is not None and recipe.loss_side > size:
             raise ConfigError(f"loss_side {recipe.loss_side} is more than the side of the model's input, {size}.")
         self.module: nn.Module = model
         self.recipe = recipe
         self._model = model
+        self._processor = TensorProcessor(model.preprocessing)
         self._features = features
         self._validation = validation
         self._val_items = tuple(val_items)
@@ -102,7 +105,7 @@ class SamTask:
     def validate(self) -> dict[str, float]:
         """The scores of the validation, then `val_loss`; nothing without held-out data."""
         self._model.eval()
-        scores = {} if self._validation is None else dict(self._validation(self._model))
+        scores = {} if self._validation is None else dict(self._validation(TorchModel(self._model)))
         if self._val_items:
             with torch.no_grad():
                 losses = [float(self._losses([item], in_training=False)[0].total) for item in self._val_items]
@@ -115,7 +118,7 @@ class SamTask:
 
     def samples(self) -> Sequence[PixelArray]:
         """Pictures of answers on held-out images, where the validation draws any; see `ClickScores`."""
-        return self._validation.pictures(self._model) if isinstance(self._validation, ClickScores) else ()
+        return self._validation.pictures(TorchModel(self._model)) if isinstance(self._validation, ClickScores) else ()
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         """Encode the items together, and decode all objects together whose prompts are alike.
@@ -160,7 +163,7 @@ class SamTask:
         if self._features is not None:
             kept = [self._features(item) for item in items]
             return [torch.stack(list(rows)).to(self._model.device) for rows in zip(*kept, strict=True)]
-        pixels = self._model._normalize([item.image for item in items])
+        pixels = self._processor.normalize([item.image for item in items], self._model)
         if self.recipe.train == "decoder":
             with torch.no_grad():
                 return list(self._model.encode_features(pixels))
@@ -170,7 +173,7 @@ class SamTask:
         """0 for the branches that are dropped and 1 / (share kept) for the others, [blocks, 2, B]."""
         if self.recipe.drop_path == 0 or self.recipe.train == "decoder":
             return None
-        depth = len(encoder_blocks(self._model.image_encoder))
+        depth = len(self._model.image_encoder.encoder_blocks())
         kept = 1 - np.linspace(0, self.recipe.drop_path, depth)[:, None]
         draws = [np.random.default_rng([_DROPS, item.seed]).random((depth, 2)) for item in items]
         scales = np.stack([(draw < kept) / kept for draw in draws], axis=-1)

@@ -19,6 +19,7 @@ from segany.evaluate.scores import evaluate_clicks
 from segany.models.promptable import PromptableModel
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
+from segany.runtime.torch_model import TorchModel
 from segany.train.sam_recipe import SamRecipe
 
 MAX_VAL_IMAGES = 50
@@ -80,7 +81,7 @@ class AutomaticScore:
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            return len(AutomaticMaskGenerator(model, self._config).generate(self._image))
+            return len(AutomaticMaskGenerator(TorchModel(model), self._config).generate(self._image))
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -116,7 +117,7 @@ class ClickScores:
         self._embeddings: dict[str, Embedding] = {}
         self._automatic = automatic
 
-    def __call__(self, model: PromptableModel) -> dict[str, float]:
+    def __call__(self, model: TorchModel) -> dict[str, float]:
         """The numbers of `evaluate_clicks`, of which the first, `miou_1`, decides which checkpoint is the best, and
         those of `AutomaticScore`.
 
@@ -126,9 +127,9 @@ class ClickScores:
         if self.data is None:
             return {}
         scores = evaluate_clicks(model, self.data, embeddings=self._kept(model)).numbers()
-        return scores if self._automatic is None else {**scores, **self._automatic(model)}
+        return scores if self._automatic is None else {**scores, **self._automatic(model.module)}
 
-    def pictures(self, model: PromptableModel) -> list[PixelArray]:
+    def pictures(self, model: TorchModel) -> list[PixelArray]:
         """One picture of some objects, each after one click: uint8 [H, W, 3]; none where no object can be shown."""
         if self._pictured is None:
             return []
@@ -145,13 +146,13 @@ class ClickScores:
             tiles.append(draw_object(annotated, index, clicked.mask, caption, clicked.clicks))
         return [mosaic(tiles, "Held-out images after one click")] if tiles else []
 
-    def _kept(self, model: PromptableModel) -> dict[str, Embedding]:
+    def _kept(self, model: TorchModel) -> dict[str, Embedding]:
         """Embeddings that need not be computed anew; none where the image encoder learns."""
-        if any(parameter.requires_grad for parameter in model.image_encoder.parameters()):
+        if any(parameter.requires_grad for parameter in model.module.image_encoder.parameters()):
             return {}
         if not self._embeddings and self.data is not None:
             predictor = ImagePredictor(model)
-            self._embeddings = {one.name: predictor.embed(one.image) for one in _readable(self.data)}
+            self._embeddings = {one.name: predictor.embed(one.image).to_cpu() for one in _readable(self.data)}
         return self._embeddings
 
 

@@ -14,7 +14,7 @@ from tests.videos_for_tests import SIZE_HW, cut, number_in, numbered_frame, writ
 
 from segany.core.errors import EndOfVideoError, MissingExtraError, VideoError
 from segany.imaging.frames import open_frames, video_file
-from segany.imaging.frames.video_file import FORWARD_FRAMES, VideoFile
+from segany.imaging.frames.video_file import FORWARD_FRAMES, VideoFileFrames
 
 KINDS = {
     "h264_b_frames": ("v.mp4", {"b_frames": 3}),
@@ -106,7 +106,7 @@ def test_the_frame_rate_is_that_of_the_frames(tmp_path: Path) -> None:
         assert source.frame_rate == pytest.approx(39 / (363 / 30), rel=0.01)
 
 
-class Counted(VideoFile):
+class Counted(VideoFileFrames):
     """Counts the frames that are decoded, and how many are kept."""
 
     decoded = 0

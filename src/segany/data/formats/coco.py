@@ -15,7 +15,7 @@ from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.rle import box_xyxy
-from segany.data.annotations import encode_segmentations
+from segany.data.annotations import encode_segmentations, image_size
 from segany.data.formats.writing import FormatOptions, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -25,6 +25,9 @@ NOT_COCO = (
 )
 FORM_ERRORS = (TypeError, KeyError, AttributeError, ValueError, OverflowError)
 """What a dictionary of another form makes reading it raise."""
+
+LARGEST = 1e9
+"""Coordinates beyond this are damage; float32 holds them all."""
 
 NO_CLASS = "object"
 """The category that COCO's format, which demands one, gets for instances that have none."""
@@ -85,7 +88,7 @@ def from_coco(data: Mapping[str, Any], image_id: int | None = None) -> Instances
         InstancesError: the image is not there, a field is missing, or a mask is damaged.
     """
     try:
-        images = {image["id"]: (int(image["height"]), int(image["width"])) for image in data["images"]}
+        images = {image["id"]: image_size(image) for image in data["images"]}
         annotations = list(data["annotations"])
         categories = read_categories(data)
         if image_id is None and len(images) == 1:
@@ -265,7 +268,7 @@ def _from_xywh(bbox: Any) -> tuple[float, float, float, float]:
     """The corners of a box; NaN where it is none."""
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
         x, y, width, height = (_number(value) for value in bbox)
-        if all(map(math.isfinite, (x, y, width, height))) and width >= 0 and height >= 0:
+        if all(abs(number) <= LARGEST for number in (x, y, width, height)) and width >= 0 and height >= 0:
             return x, y, x + width, y + height
     return math.nan, math.nan, math.nan, math.nan
 
@@ -287,7 +290,10 @@ def whole_number(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def _compact(segmentation: Any) -> Any:

@@ -20,6 +20,7 @@ from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
 from segany.core.rle import Rle, encode_masks
 from segany.data.annotations import encode_runs, read_json
+from segany.data.formats.coco import whole_number
 from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
 from segany.data.item import AnnotatedImage
 from segany.imaging.components import find_components
@@ -86,7 +87,7 @@ class LabelNames:
                 for value, entry in (entries.items() if isinstance(entries, dict) else enumerate(entries))
             }
             return cls._of_facts(facts)
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError(
                 f'{path} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
             ) from error
@@ -97,9 +98,11 @@ class LabelNames:
         categories = {}
         for value, fact in sorted(facts.items()):
             if value and "name" in fact:
-                number = int(fact.get("id", ids.setdefault(fact["name"], value)))
+                number = _checked_id(fact.get("id", ids.setdefault(fact["name"], value)))
                 categories[value] = Category(number, str(fact["name"]), str(fact.get("supercategory", "")))
-        return cls(categories, {value: int(fact["object_id"]) for value, fact in facts.items() if "object_id" in fact})
+        return cls(
+            categories, {value: _checked_id(fact["object_id"]) for value, fact in facts.items() if "object_id" in fact}
+        )
 
     @classmethod
     def beside(cls, folders: Iterable[Path]) -> LabelNames:
@@ -274,6 +277,12 @@ def _values(image: Image.Image, what: str) -> LabelArray:
     if count > MAX_OBJECTS:
         raise DataError(f"{what} holds {count:,} different values. That is a photograph and no picture of masks.")
     return np.asarray(values, dtype=np.int32)
+
+
+def _checked_id(value: Any) -> int:
+    if whole_number(value) == NO_ID:
+        raise ValueError(f"{value!r} is no id, a whole number from 0")
+    return int(value)
 
 
 def label_parts(mask: BoolArray) -> LabelArray:

@@ -12,7 +12,8 @@ from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
 from segany.core.rle import encode_masks
-from segany.data.formats.coco import FORM_ERRORS, annotation_ids
+from segany.data.annotations import image_size
+from segany.data.formats.coco import FORM_ERRORS, LARGEST, annotation_ids
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -50,9 +51,10 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
         InstancesError: it is of another form.
     """
     try:
-        size_hw = (int(data["image"]["height"]), int(data["image"]["width"]))
+        size_hw = image_size(data["image"])
         items = [feature["properties"] for feature in data["features"]]
-        masks = [polygons_to_mask(map(_polygon, f["geometry"]["coordinates"]), size_hw) for f in data["features"]]
+        shapes = [[_polygon(rings) for rings in f["geometry"]["coordinates"]] for f in data["features"]]
+        rles = [encode_masks(polygons_to_mask(shape, size_hw))[0] for shape in shapes]
         boxes = np.array([item["bbox_xywh"] for item in items], dtype=np.float64).reshape(-1, 4)
         categories = {
             item["category_id"]: Category(item["category_id"], item["category"], item.get("supercategory", ""))
@@ -61,9 +63,9 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
         }
         shared = set.intersection(*(set(item) for item in items)) if items else set()
         names = [name for name in (items[0] if items else ()) if name in shared and name not in _OWN_PROPERTIES]
-        boxes[:, 2:] += boxes[:, :2]
+        boxes[:, 2:] += boxes[:, :2].clip(-LARGEST, LARGEST)
         return Instances(
-            [encode_masks(mask)[0]["counts"] for mask in masks],
+            [rle["counts"] for rle in rles],
             size_hw,
             boxes_xyxy=boxes,
             scores=[item.get("score", np.nan) for item in items],
@@ -72,6 +74,8 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
             object_ids=[item.get("object", NO_ID) for item in items],
             columns={name: np.array([item[name] for item in items]) for name in names},
         )
+    except InstancesError:
+        raise
     except FORM_ERRORS as error:
         raise InstancesError(
             f'This is no GeoJSON of segany: that has "image" with "height" and "width", and "features" '
@@ -96,6 +100,9 @@ def _properties(instance: Instance) -> dict[str, Any]:
 
 def _polygon(rings: Any) -> Polygon:
     exterior, *holes = (np.array(ring[:-1], dtype=np.float64) for ring in rings)
+    for ring in (exterior, *holes):
+        if ring.ndim != 2 or ring.shape[1] != 2 or not (np.abs(ring) <= LARGEST).all():
+            raise ValueError("a ring is not made of points x y")
     return Polygon(exterior, tuple(holes))
 
 

@@ -17,7 +17,7 @@ from segany.imaging.frames.camera import open_camera
 from segany.imaging.frames.images import ImageFrames, images_in
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.frames.stream import StreamFrames
-from segany.imaging.frames.video_file import VideoFile
+from segany.imaging.frames.video_file import VideoFileFrames
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource
 
 VideoInput: TypeAlias = "FrameSource | str | Path | int | Sequence[ImageSource] | Iterable[ImageSource] | PixelArray"
@@ -85,4 +85,4 @@ def _open_path(path: Path, max_pixels: int) -> FrameSource:
         with contextlib.suppress(PermissionError), path.open("rb") as file:
             if not file.read(1):
                 raise VideoError(f"{path} is empty: it has no bytes.")
-    return VideoFile(path, max_pixels)
+    return VideoFileFrames(path, max_pixels)

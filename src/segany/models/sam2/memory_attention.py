@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.kernels.compute import fast_cpu, linear
 from segany.models.sam2.config import MemoryConfig
 from segany.nn.attention import attend
-from segany.nn.layers import Linear, by_rows
 from segany.nn.positions import Rotations, axial_rotations, halves_first, sine_grid
 
 _POSITION_WEIGHT = 0.1
@@ -23,10 +21,10 @@ class RotaryAttention(nn.Module):
 
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
-        self.q_proj = Linear(width, width)
-        self.k_proj = Linear(source_width, width)
-        self.v_proj = Linear(source_width, width)
-        self.out_proj = Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(source_width, width)
+        self.v_proj = nn.Linear(source_width, width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int | None = None
@@ -43,18 +41,14 @@ class RotaryAttention(nn.Module):
         Returns:
             [O, T, C].
         """
-        query = rotations.rotate(_project(x, self.q_proj))
-        key = self._rotated_keys(keys, rotations, num_k_exclude_rope)
-        narrow = values.shape[-1] < self.v_proj.out_features
-        if narrow and fast_cpu(x):
-            # Attention weights sum to one, so projecting the averaged values is the same, on fewer channels.
-            averaged = attend(query[:, None], key[:, None], values[:, None])[:, 0]
-            return self.out_proj(self.v_proj(averaged))
+        query = rotations.rotate(self.project(x, self.q_proj))
+        key = self.rotated_keys(keys, rotations, num_k_exclude_rope)
         attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
         return self.out_proj(attended)
 
-    def _rotated_keys(self, keys: Tensor, rotations: Rotations, num_k_exclude_rope: int | None) -> Tensor:
-        key = _project(keys, self.k_proj)
+    def rotated_keys(self, keys: Tensor, rotations: Rotations, num_k_exclude_rope: int | None) -> Tensor:
+        """Keys [O, S, C'] projected and, but for the last, rotated: [O, S, C]."""
+        key = self.project(keys, self.k_proj)
         if num_k_exclude_rope is None:
             return rotations.rotate(key)
         positions = len(rotations.cosines)
@@ -62,9 +56,9 @@ class RotaryAttention(nn.Module):
         by_frame = rotations.rotate(spatial.unflatten(1, (-1, positions)))
         return torch.cat([by_frame.flatten(1, 2), rest], dim=1)
 
-
-def _project(x: Tensor, layer: nn.Linear) -> Tensor:
-    return linear(x, halves_first(layer.weight), halves_first(layer.bias))
+    def project(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        """A projection whose channels are in the order that `Rotations` take."""
+        return F.linear(x, halves_first(layer.weight), halves_first(layer.bias))
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -74,8 +68,8 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = RotaryAttention(width, width)
         self.cross_attn_image = RotaryAttention(width, memory.channels)
-        self.linear1 = Linear(width, memory.mlp_width)
-        self.linear2 = Linear(memory.mlp_width, width)
+        self.linear1 = nn.Linear(width, memory.mlp_width)
+        self.linear2 = nn.Linear(memory.mlp_width, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
@@ -95,9 +89,10 @@ class MemoryAttentionLayer(nn.Module):
     ) -> Tensor:
         """Cross-attention of the frame [O, T, C] to the memory, then the MLP."""
         x = x + self.cross_attn_image(self.norm2(x), keys, values, rotations, num_k_exclude_rope)
-        return x + by_rows(self._mlp, self.norm3(x), self.linear1.out_features)
+        return x + self.feed_forward(self.norm3(x))
 
-    def _mlp(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The MLP."""
         return self.linear2(F.relu(self.linear1(x)))
 
 

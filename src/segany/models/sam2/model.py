@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.core.arrays import MASK_THRESHOLD, PixelArray
+from segany.core.arrays import MASK_THRESHOLD
 from segany.core.prompt import PADDING_LABEL
 from segany.imaging.interpolate import resize_smoothly
-from segany.imaging.resize import resize_frame
 from segany.models.promptable import PromptableModel
-from segany.models.sam.mask_decoder import MaskDecoder, arrange_detail
+from segany.models.sam.mask_decoder import MaskDecoder, arrange_high_res
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
-from segany.models.sam2.fpn import ImageEncoder
 from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 from segany.models.sam2.memory_attention import MemoryAttention
 from segany.models.sam2.memory_encoder import MemoryEncoder
@@ -41,9 +40,6 @@ MASK_LOGIT = 10.0
 MASK_STRIDE = 4
 """Pixels of the input per pixel of low-res logits."""
 
-OBJECTS_AT_ONCE = {"cpu": 1, "gpu": 16}
-"""Objects in a batch of memory attention. On a CPU, one object keeps all cores busy and fits into the cache."""
-
 
 class Sam2(PromptableModel):
     """A model of the SAM 2 family: prompted on images as SAM is, and on video with a memory bank.
@@ -54,12 +50,16 @@ class Sam2(PromptableModel):
 
     pads_boxes = True
     pred_iou_thresh = 0.8
+    feature_names = ("image_embedding", "high_res_feats_0", "high_res_feats_1")
+    has_memory = True
+    objects_at_once = 16
+    """Objects that are conditioned on their memories together."""
     config: Sam2Config
 
     def __init__(self, config: Sam2Config, name: str) -> None:
         super().__init__(config, name)
         width, memory = config.encoder.out_channels, config.memory
-        self.image_encoder = ImageEncoder(config.encoder)
+        self.image_encoder = config.encoder.build()
         self.mask_downsample = nn.Conv2d(1, 1, MASK_STRIDE, stride=MASK_STRIDE)
         self.memory_attention = MemoryAttention(width, memory)
         self.memory_encoder = MemoryEncoder(width, memory.channels)
@@ -78,6 +78,9 @@ class Sam2(PromptableModel):
     def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
         return self.sam_prompt_encoder, self.sam_mask_decoder
 
+    def set_heads(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        self.sam_prompt_encoder, self.sam_mask_decoder = prompt_encoder, cast(Sam2MaskDecoder, mask_decoder)
+
     # Images.
 
     def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -85,18 +88,15 @@ class Sam2(PromptableModel):
         frame = self.encode_frame(pixels, drop_path_scales)
         return self._without_memory(frame), frame.feat_s0, frame.feat_s1
 
-    def decode_features(
-        self,
-        features: Sequence[Tensor],
-        points: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None = None,
-        *,
-        multimask: bool,
-    ) -> tuple[Tensor, Tensor]:
-        if mask_logits is not None:
-            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        return super().decode_features(features, points, labels, mask_logits, multimask=multimask)
+    def feature_parts(self) -> list[nn.Module | nn.Parameter]:
+        decoder = self.sam_mask_decoder
+        return [self.image_encoder, decoder.conv_s0, decoder.conv_s1, self.no_mem_embed]
+
+    def unused_on_images(self) -> list[nn.Module]:
+        return [self.sam_mask_decoder.pred_obj_score_head]  # no image lacks the object asked for
+
+    def encode_masks(self, mask_logits: Tensor) -> Tensor:
+        return super().encode_masks(mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """One image [3, S, S] and its prompts to low-res logits and predicted IoU."""
@@ -105,17 +105,11 @@ class Sam2(PromptableModel):
 
     # Video.
 
-    def preprocess_frame(self, frame: PixelArray) -> Tensor:
-        """Resize and normalize a frame of a video, uint8 [H, W, 3], to [1, 3, S, S].
-
-        The official code resizes frames differently from images: as uint8, with Pillow, bicubic.
-        """
-        return self._normalize([resize_frame(frame, self.config.input_size)])
-
     def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
         """Encode a normalized frame [1, 3, S, S], or a batch of them [B, 3, S, S]."""
-        decoder = self.sam_mask_decoder
-        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1), drop_path_scales))
+        scales = () if drop_path_scales is None else (drop_path_scales,)
+        image, stride4, stride8 = self.image_encoder(pixels, *scales)
+        return FrameFeatures(image, *self.sam_mask_decoder.project_high_res(stride4, stride8))
 
     def decode_frame(
         self,
@@ -166,8 +160,8 @@ class Sam2(PromptableModel):
         labels = F.pad(labels, (0, 1), value=PADDING_LABEL)
         dense = self.sam_prompt_encoder.encode_dense(mask_logits)
         tokens = (image + dense).flatten(2).transpose(1, 2).contiguous()
-        detail = arrange_detail(frame.feat_s0[0], frame.feat_s1[0])
-        scene = ImageTokens((tokens,), self.sam_prompt_encoder.image_positions(), detail=detail)
+        high_res_features = arrange_high_res(frame.feat_s0[0], frame.feat_s1[0])
+        scene = ImageTokens(tokens, self.sam_prompt_encoder.image_positions(), high_res_features)
         prompt_tokens = self.sam_prompt_encoder.encode_points(points, labels)
         decoded = self.sam_mask_decoder.decode(scene, prompt_tokens, multimask=multimask)
         visible = decoded.object_scores > 0
@@ -246,11 +240,10 @@ class Sam2(PromptableModel):
         for index, memory in enumerate(memories):
             groups.setdefault((len(memory.memories), len(memory.pointers)), []).append(index)
         out = frame.image.new_empty(len(memories), *tokens.tokens.shape[1:])
-        together = OBJECTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
         for (_, pointers), members in groups.items():
             num_k_exclude_rope = pointers * (frame.image.shape[1] // self.config.memory.channels)
-            for first in range(0, len(members), together):
-                some = members[first : first + together]
+            for first in range(0, len(members), self.objects_at_once):
+                some = members[first : first + self.objects_at_once]
                 pairs = [self._memory_tokens(memories[index]) for index in some]
                 keys, values = (torch.stack(stacked) for stacked in zip(*pairs, strict=True))
                 out[some] = self.memory_attention(tokens, keys, values, num_k_exclude_rope)

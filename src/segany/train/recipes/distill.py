@@ -52,7 +52,7 @@ def build(recipe: TrainingRecipe, given: TrainContext) -> DistillTask:
     """The teacher stays in memory to embed what is met first."""
     given.check_fits(recipe.items)
     numbers: DistillRecipe = recipe.task
-    teacher = load(numbers.teacher, runtime="torch", device=given.device, progress=given.progress)
+    teacher = load(numbers.teacher, runtime="torch", device=given.device, progress=given.progress).module
     store = EmbeddingStore(Path(numbers.cache) if numbers.cache else given.folder / "features", teacher)
     return DistillTask(
         teacher,
