@@ -129,8 +129,9 @@ def test_an_object_may_come_later_and_leave_the_others_as_they_are(predictor: Vi
 
 def test_each_frame_is_encoded_once(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    encode = Sam2.encode_frame
-    monkeypatch.setattr(Sam2, "encode_frame", lambda self, pixels: calls.append(1) or encode(self, pixels))
+    kind = type(model.module)
+    encode = kind.encode_frame
+    monkeypatch.setattr(kind, "encode_frame", lambda self, pixels: calls.append(1) or encode(self, pixels))
     with VideoPredictor(model).open(moving_frames(6)) as session:
         for object_id in range(3):
             session.prompt(0, object_id, CLICK)
