@@ -71,7 +71,7 @@ class DataError(SeganyError, ValueError):
 
 
 class TrainingError(SeganyError, RuntimeError):
-    """Training cannot go on: a loss that is no number, a run folder of another recipe, no items left."""
+    """Training cannot continue: a loss is not finite, the folder holds another run, or no items are left."""
 
 
 class MissingExtraError(SeganyError, ImportError):
