@@ -11,6 +11,7 @@ from rich.console import Console
 
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
 from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
+from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.work_bar import ItemBar
 from segany.core.instances import LabelOrder
 from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
@@ -88,6 +89,9 @@ def auto(
         Path | None, typer.Option(help="Folder in which embeddings are cached.", show_default=False)
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = DEFAULT_MAX_PIXELS,
+    value_range: RangeOption = None,
+    bands: BandsOption = None,
+    page: PageOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Process images again that are done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
@@ -120,6 +124,7 @@ def auto(
         label_order=label_order,
         label_fill=label_fill,
         max_pixels=max_pixels,
+        pixel_options=parse_pixel_options(value_range, bands, page),
         embeddings=embeddings,
         protected=frozenset(image.resolve() for image in images),
     )

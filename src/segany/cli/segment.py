@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segany.cli.inputs import RuntimeOption, check_folder, parse_formats
+from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.prompt_options import plan_prompts
 from segany.cli.work_bar import LOADING_UNITS, EventBars
 from segany.core.errors import ImageError, PromptError
@@ -77,6 +78,9 @@ def segment(
         ),
     ] = False,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = DEFAULT_MAX_PIXELS,
+    value_range: RangeOption = None,
+    bands: BandsOption = None,
+    page: PageOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
     ] = False,
@@ -97,6 +101,7 @@ def segment(
         masks=masks,
         all_candidates=all_candidates,
         max_pixels=max_pixels,
+        pixel_options=parse_pixel_options(value_range, bands, page),
         protected=frozenset(path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))),
     )
     items = [

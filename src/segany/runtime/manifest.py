@@ -156,6 +156,10 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+EXPORT_ENDINGS = (".onnx", ".onnx.data")
+"""Of the files that an export writes: a manifest that lists others is not believed."""
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Names in a folder that are not of an exported model, of whatever version, in order.
 
@@ -168,8 +172,11 @@ def foreign_files(folder: Path) -> list[str]:
         except ValidationError:
             pass
         else:
-            known = {MANIFEST_NAME} | {part.path for part in parts} | {part.data for part in parts if part.data}
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+            listed = {part.path for part in parts} | {part.data for part in parts if part.data}
+            known = {MANIFEST_NAME} | {name for name in listed if name.endswith(EXPORT_ENDINGS)}
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.name not in known or entry.is_symlink() or not entry.is_file()
+    )
 
 
 class _Part(BaseModel):
