@@ -1,4 +1,4 @@
-"""Options that say what the values of images mean, as `PixelOptions`."""
+"""Options that make the `PixelOptions` of images with ambiguous pixel values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segany.imaging.image import PixelOptions
 
 NumberT = TypeVar("NumberT", int, float)
 
-_PANEL = "Pixels of images that do not say themselves what they mean"
+_PANEL = "Pixel values of ambiguous images"
 
 RangeOption = Annotated[
     str | None,
@@ -43,10 +43,10 @@ PageOption = Annotated[
 
 
 def parse_pixel_options(value_range: str | None, bands: str | None, page: int | None) -> PixelOptions:
-    """The options of the command line as a value.
+    """The `PixelOptions` of the options of the command line.
 
     Raises:
-        ConfigError: one is not of the form that its help describes.
+        ConfigError: an option does not have the form that its help describes.
     """
     chosen: tuple[float, float] | Literal["percentile"] | None = None
     if value_range == "percentile":
