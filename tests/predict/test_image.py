@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 
@@ -254,3 +257,19 @@ def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding:
     prediction = predictor.predict(embedding, MIXED[0])
     masks = predictor.model.processor.upscale_masks(prediction.low_res_logits, SIZE_HW)
     np.testing.assert_array_equal(masks, prediction.masks)
+
+
+def test_features_may_stay_where_the_encoder_left_them(
+    predictor: ImagePredictor, embedding: Embedding, tmp_path: Path
+) -> None:
+    on_device = replace(
+        embedding, features=tuple(torch.from_numpy(array.copy()).half() for array in embedding.features)
+    )
+    rounded = on_device.to_cpu()
+    assert rounded.features[0].dtype == np.float32
+    np.testing.assert_array_equal(rounded.features[0], embedding.features[0].astype(np.float16))
+    stored = Embedding.load(on_device.save(tmp_path / "image.safetensors"))
+    for one in (rounded, stored, pickle.loads(pickle.dumps(on_device))):
+        np.testing.assert_array_equal(
+            predictor.predict(one, MIXED[0]).low_res_logits, predictor.predict(on_device, MIXED[0]).low_res_logits
+        )
