@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 
@@ -259,6 +262,7 @@ def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding:
     np.testing.assert_array_equal(masks, prediction.masks)
 
 
+<<<<<<< HEAD
 def test_values_that_are_no_numbers_are_refused(predictor: ImagePredictor, image: np.ndarray) -> None:
     embedding = predictor.embed(image)
     damaged = dataclasses.replace(embedding, features=tuple(np.full_like(one, np.nan) for one in embedding.features))
@@ -292,3 +296,19 @@ def test_the_predictor_reads_images_by_its_options(predictor: ImagePredictor) ->
         predictor.embed(dark)
     chosen = ImagePredictor(predictor.model, pixel_options=PixelOptions(value_range=(0, 4095))).embed(dark)
     assert chosen.size_hw == (60, 80)
+=======
+def test_features_may_stay_where_the_encoder_left_them(
+    predictor: ImagePredictor, embedding: Embedding, tmp_path: Path
+) -> None:
+    on_device = replace(
+        embedding, features=tuple(torch.from_numpy(array.copy()).half() for array in embedding.features)
+    )
+    rounded = on_device.to_cpu()
+    assert rounded.features[0].dtype == np.float32
+    np.testing.assert_array_equal(rounded.features[0], embedding.features[0].astype(np.float16))
+    stored = Embedding.load(on_device.save(tmp_path / "image.safetensors"))
+    for one in (rounded, stored, pickle.loads(pickle.dumps(on_device))):
+        np.testing.assert_array_equal(
+            predictor.predict(one, MIXED[0]).low_res_logits, predictor.predict(on_device, MIXED[0]).low_res_logits
+        )
+>>>>>>> models

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segany.core.arrays import IMAGES_AT_ONCE, FloatArray, IntArray, PixelArray
+from segany.core.arrays import IMAGES_AT_ONCE, PROMPTS_AT_ONCE, FloatArray, IntArray, PixelArray
 from segany.core.embedding import Feature
 from segany.imaging.amg import Proposals
 from segany.kernels.processor import TensorProcessor, writable_tensor
@@ -17,9 +17,6 @@ from segany.models.convert import weights_digest
 from segany.models.promptable import PromptableModel
 from segany.models.sam.mask_decoder import DecodedTokens
 from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
-
-PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
-"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
 
 
 class TorchModel:
