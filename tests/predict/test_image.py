@@ -262,7 +262,6 @@ def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding:
     np.testing.assert_array_equal(masks, prediction.masks)
 
 
-<<<<<<< HEAD
 def test_values_that_are_no_numbers_are_refused(predictor: ImagePredictor, image: np.ndarray) -> None:
     embedding = predictor.embed(image)
     damaged = dataclasses.replace(embedding, features=tuple(np.full_like(one, np.nan) for one in embedding.features))
@@ -296,7 +295,8 @@ def test_the_predictor_reads_images_by_its_options(predictor: ImagePredictor) ->
         predictor.embed(dark)
     chosen = ImagePredictor(predictor.model, pixel_options=PixelOptions(value_range=(0, 4095))).embed(dark)
     assert chosen.size_hw == (60, 80)
-=======
+
+
 def test_features_may_stay_where_the_encoder_left_them(
     predictor: ImagePredictor, embedding: Embedding, tmp_path: Path
 ) -> None:
@@ -311,4 +311,3 @@ def test_features_may_stay_where_the_encoder_left_them(
         np.testing.assert_array_equal(
             predictor.predict(one, MIXED[0]).low_res_logits, predictor.predict(on_device, MIXED[0]).low_res_logits
         )
->>>>>>> models

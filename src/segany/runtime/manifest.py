@@ -12,7 +12,7 @@ from segany.core.files import path_errors, sha256_of
 from segany.core.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when an older segany could not read the folder any more."""
 
 ExportPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
