@@ -110,12 +110,12 @@ def test_videos_are_tracked(monkeypatch, tmp_path):
 
 def test_the_validation_split_is_measured(monkeypatch, tmp_path):
     """Training videos lie in the same folders."""
-    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    monkeypatch.setattr(command, "load_model", lambda *_: loaded(small_sam2()))
     root = video_cases.write_davis(tmp_path / "davis")
     result = run(root, "--out", tmp_path / "out", "--protocol", "video")
     assert result.exit_code == 0, result.output
     assert "davis, split val: 1 measured" in result.stdout
-    result = run(root, "--out", tmp_path / "out", "--protocol", "video", "--split", "train")
+    result = run(root, "--out", tmp_path / "train", "--protocol", "video", "--split", "train")
     assert "davis, split train: 1 measured" in result.stdout
     result = run(root, "--out", tmp_path / "other", "--protocol", "video", "--split", "test")
     assert "no split 'test'. It has train, val" in result.stderr

@@ -135,10 +135,10 @@ def test_stopping_and_going_on() -> None:
     Path("run").rename("whole")
     result = run("--max-steps", "4")
     assert result.exit_code == 0
-    assert "Stopped, as --max-steps asks, after step 4 of 6, which is saved." in result.stdout
+    assert "Stopped by --max-steps after step 4 of 6; the state is saved." in result.stdout
     assert run().exit_code == 2
     result = run("--resume")
-    assert "going on after step 4 of 6" in result.stdout
+    assert "resuming after step 4 of 6" in result.stdout
     assert losses() == whole
 
 
@@ -152,7 +152,7 @@ def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.Mo
         lambda self, share: [dataclasses.replace(share, wants_stop=True)] if hasattr(share, "wants_stop") else [share],
     )
     result = run()
-    assert "Interrupted after step 1 of 6, which is saved." in result.stdout
+    assert "Interrupted after step 1 of 6; the state is saved." in result.stdout
 
 
 def test_a_folder_of_another_run_is_refused_before_the_task_is_built() -> None:
@@ -231,6 +231,6 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
-    assert "Go on with the same command and --resume." in output
+    assert "Resume with the same command and --resume." in output
     assert "Traceback" not in errors
     assert Path("run/state.safetensors").exists()

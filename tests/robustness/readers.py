@@ -246,7 +246,7 @@ def _manifest(folder: Path) -> Path:
     for name in names:
         (folder / f"{name}.onnx").write_bytes(b"")
     record = {
-        "format_version": 1,
+        "format_version": 2,
         "segany_version": "0.1.0",
         "model": "mobile_sam",
         "encoder_id": "a",

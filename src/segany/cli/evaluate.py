@@ -1,4 +1,4 @@
-"""`segany evaluate`: how good a model is on annotated images and videos, from the command line."""
+"""`segany evaluate`: measures a model on annotated images and videos, from the command line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROTOCOLS = ("clicks", "box", "noc", "automatic", "video")
 DEFAULT_PROTOCOLS = "clicks,box"
 
 EXTRAS = {"scipy": "Evaluation needs SciPy", "matplotlib": "Plots need Matplotlib"}
-"""What is looked for before anything is measured, and not hours later, when it is first used."""
+"""Modules that are imported before anything is measured, and not hours later, when they are first used."""
 
 
 def evaluate_command(
@@ -59,39 +59,42 @@ def evaluate_command(
         ),
     ] = None,
     protocols: Annotated[
-        str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
+        str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; separated by commas.")
     ] = DEFAULT_PROTOCOLS,
-    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder of the results; created if it is missing.")] = Path("evaluation"),
     max_images: Annotated[
-        int | None, typer.Option(min=1, help="Measure only the first so many images or videos.", show_default="all")
+        int | None,
+        typer.Option(min=1, help="Measure only this number of images or videos, the first ones.", show_default="all"),
     ] = None,
     layout: Annotated[
-        Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
+        Layout | None, typer.Option(help="Layout of the datasets of images.", show_default="detected")
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split of a dataset of videos.", show_default="val, where there are lists of splits"),
+        typer.Option(help="Split of a dataset of videos.", show_default="val, if the dataset lists its splits"),
     ] = None,
     proposals: Annotated[
-        ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
+        ProposalPreset,
+        typer.Option(help="Settings of automatic masks: the default ones, or the paper's, four times as slow."),
     ] = "default",
-    failures: Annotated[int, typer.Option(min=0, help="Show so many of the worst objects; 0 for none.")] = 12,
+    failures: Annotated[int, typer.Option(min=0, help="Number of the worst objects to draw; 0 for none.")] = 12,
     runtime: RuntimeOption = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA if available")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is measured already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each dataset, and nothing else.")
     ] = False,
 ) -> None:
-    """Measure how good a model is on annotated data, by the protocols of the papers.
+    """Measure a model on annotated data, by the protocols of the papers.
 
-    clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three masks after one. box: mean IoU
-    of the boxes around objects. noc: number of clicks to an IoU of 80, 85 and 90%. automatic: average recall
-    of automatic masks. video: J, F and J&F of objects tracked from their first masks.
+    clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three candidates after one click.
+    box: mean IoU of prompts with the bounding box of the object. noc: number of clicks to reach an IoU of 80, 85
+    and 90%. automatic: average recall of automatic masks. video: J, F and J&F of objects that are tracked from
+    their first masks.
 
-    After an interrupt, the same command goes on where it stopped.
+    After an interrupt, the same command resumes.
     """
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
@@ -114,7 +117,7 @@ def evaluate_command(
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
             errors = Console(stderr=True, soft_wrap=True, highlight=False)
-            errors.print("Interrupted. What is measured is kept; the same command goes on from there.")
+            errors.print("Interrupted. Measured images are kept; the same command resumes.")
             raise
         results.append(found)
         if as_json:
@@ -155,7 +158,7 @@ def _split_of(dataset: Readable) -> str | None:
 
 
 def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -> None:
-    """The numbers as tables, a row a number and a column a dataset; and what of the datasets was not measured."""
+    """Print the scores as a table, a row for each score and a column for each dataset, and what was not measured."""
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table(title=results[0].model.name, title_justify="left")
     table.add_column("")

@@ -51,7 +51,7 @@ def _parse_point(text: str) -> FrameObject:
     frame, rest, object_id = _parts("--point", text, POINT_FORM)
     triple = parse_numbers(f"--point {text}", rest, POINT_FORM, (2, 3))
     if len(triple) == 3 and triple[2] not in (0, 1):
-        raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
+        raise PromptError(f"--point {text}: the label must be 1 (foreground) or 0 (background).")
     labels: list[Any] = [triple[2] if len(triple) == 3 else FOREGROUND]
     return _item("--point", text, frame=frame, object=object_id, points_xy=[triple[:2]], labels=labels)
 

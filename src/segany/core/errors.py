@@ -62,6 +62,10 @@ class InstancesError(SeganyError, ValueError):
     """Masks or their columns are damaged, incomplete, or belong to images of different sizes."""
 
 
+class OutOfMemoryError(SeganyError, MemoryError):
+    """An image or a request needs more memory than there is."""
+
+
 class CanceledError(SeganyError):
     """Work was canceled by whoever asked for it."""
 

@@ -32,7 +32,7 @@ class _Answer:
 
 
 class WorkerPool:
-    """Worker processes with a copy of the dataset each. They end with `close`, and when this process ends or is killed."""
+    """Worker processes with a copy of the dataset each. They end with `close`, and when this process ends."""
 
     def __init__(self, dataset: Dataset, config: ItemConfig, workers: int) -> None:
         """Pickle the dataset once, for all workers.

@@ -46,12 +46,7 @@ class ModelFacts:
     @classmethod
     def of(cls, model: Any) -> ModelFacts:
         """The identity of a model that `segany.load` returned."""
-        if hasattr(model, "manifest"):
-            digests = sorted(record.sha256 for record in model.manifest.files.values())
-            return cls(model.name, model.encoder_id, "-".join(digest[:16] for digest in digests))
-        from segany.models.convert import encoder_id
-
-        return cls(model.name, model.encoder_id, encoder_id(model))
+        return cls(model.name, model.encoder_id, model.weights_id)
 
 
 @dataclass(frozen=True, eq=False)

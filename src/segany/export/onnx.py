@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from inspect import signature
@@ -14,9 +12,9 @@ from typing import Any
 import torch
 
 from segany.core.arrays import FloatArray, PixelArray
-from segany.core.errors import ConfigError, ExportError, OutputError, SeganyError, check
+from segany.core.errors import ConfigError, ExportError, OutputError, check
 from segany.core.extras import import_extra
-from segany.core.files import path_errors, sha256_of, write_error, write_file
+from segany.core.files import path_errors, replacing_folder, sha256_of, write_file
 from segany.core.progress import ProgressCallback, report
 from segany.core.version import __version__
 from segany.export.check import CHECKED_PRECISIONS, run_checks
@@ -91,7 +89,7 @@ def to_onnx(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(module, f"Exporting needs {module}", "export")
     images = [read_image(source) for source in calibrate]
-    with _replacing_folder(Path(folder)) as temporary:
+    with _replacing_export(Path(folder)) as temporary:
         _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset, progress)
         manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou, progress)
         _write_manifest(manifest, temporary)
@@ -237,8 +235,8 @@ def _tensor_record(name: str, value: torch.Tensor, axes: dict[int, str]) -> Tens
 
 
 @contextlib.contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` at the end of the `with` block, or is removed."""
+def _replacing_export(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder`, an earlier export or none, at the end of the block."""
     with path_errors(folder, OutputError):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file. Choose another folder.")
@@ -248,19 +246,5 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
             raise OutputError(
                 f"{folder} holds something else than an exported model: {foreign[0]}. Choose another folder."
             )
-    temporary, before = (folder.parent / f".{uuid.uuid4().hex}.tmp" for _ in range(2))
-    try:
-        temporary.mkdir(parents=True)
+    with replacing_folder(folder) as temporary:
         yield temporary
-        if folder.exists():
-            folder.rename(before)
-        temporary.rename(folder)
-    except OSError as error:
-        if isinstance(error, SeganyError):
-            raise
-        raise write_error(folder, error) from error
-    finally:
-        if before.exists() and not folder.exists():
-            before.rename(folder)
-        for leftover in (temporary, before):
-            shutil.rmtree(leftover, ignore_errors=True)

@@ -18,7 +18,7 @@ from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMA
 from segany.data.formats.writing import FormatOptions, write_files
 from segany.data.item import AnnotatedImage
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
 from segany.jobs.pipeline import Task, Written
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 
@@ -61,6 +61,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         formats: keys of `AUTOMATIC_FORMATS`, the parts of an item.
         label_order, label_fill: as for `Instances.to_label_map`.
         max_pixels: largest number of pixels of an image. Larger images are refused.
+        pixel_options: interpretation of the values of images.
         embeddings: folder of an embedding cache. It excludes crops, each of which has an embedding of its own.
         protected: resolved paths that must not be overwritten, such as the images.
     """
@@ -72,6 +73,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
     label_order: LabelOrder = "area"
     label_fill: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    pixel_options: PixelOptions = AS_STORED
     embeddings: Path | None = None
     protected: frozenset[Path] = frozenset()
 
@@ -83,7 +85,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         )
 
     def settings(self) -> Mapping[str, Any]:
-        made_by = {"model": self.model.identity(), "config": asdict(self.config)}
+        made_by = {"model": self.model.identity(), "config": asdict(self.config), "pixels": asdict(self.pixel_options)}
         labels = {"label_order": self.label_order, "label_fill": self.label_fill}
         return {name: {**made_by, **labels} if name == "label-map" else made_by for name in self.formats}
 
@@ -103,7 +105,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         return AutomaticMaskGenerator(self.model.load(progress), self.config, max_pixels=self.max_pixels)
 
     def read(self, item: ImageItem) -> PixelArray:
-        return read_image(item.source, self.max_pixels)
+        return read_image(item.source, self.max_pixels, options=self.pixel_options)
 
     def process(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,12 +12,15 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from segany.core.errors import CanceledError, SeganyError
+from segany.core.errors import CanceledError, OutOfMemoryError, SeganyError
 from segany.core.progress import ProgressCallback, ProgressEvent, report
 from segany.jobs.records import DoneRecords
 
 READ_AHEAD = 2
 """Number of items that are read ahead, and of results that wait to be written. It bounds the memory."""
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+"""What PyTorch's `RuntimeError`s for too little memory say."""
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -161,6 +165,21 @@ class _FatalWrite(Exception):  # noqa: N818 - carries an error out of the proces
         self.error = error
 
 
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Too little memory for one item is that item's failure, whoever says so: NumPy and Pillow, or PyTorch."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, SeganyError):
+            raise
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        reason = f" ({text.splitlines()[0]})" if text else ""
+        raise OutOfMemoryError(f"There is not enough memory{reason}. Use a smaller image or fewer prompts.") from error
+
+
 class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
     """One call of `run`."""
 
@@ -224,12 +243,14 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
                 found = self.records.find(task.name(item), content_id, self.settings)
                 done = {part: value for part, value in found.items() if task.is_there(part, value)}
         missing = tuple(part for part in self.settings if part not in done)
-        return _Pending(item, content_id, done, missing, task.read(item) if missing else None)
+        with _memory_errors():
+            return _Pending(item, content_id, done, missing, task.read(item) if missing else None)
 
     def _process(self, model: ModelT, pending: _Pending[ItemT, InputT], value: InputT) -> None:
         started = perf_counter()
         try:
-            output = self.task.process(model, value, pending.missing, self._tell)
+            with _memory_errors():
+                output = self.task.process(model, value, pending.missing, self._tell)
         except CanceledError:
             raise
         except self.task.item_errors as error:
@@ -245,7 +266,8 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
         self._collect(at_most_waiting=READ_AHEAD)
 
     def _write(self, pending: _Pending[ItemT, InputT], output: OutputT, seconds: float) -> ItemResult[ItemT]:
-        written = self.task.write(pending.item, output)
+        with _memory_errors():
+            written = self.task.write(pending.item, output)
         if self.records is not None:
             settings = {part: self.settings[part] for part in written.values}
             self.records.write(self.task.name(pending.item), pending.content_id, settings, written.values)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts
 from segany.data.item import AnnotatedImage
 from segany.data.prompts_file import MaskInput, ObjectPrompt
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
 from segany.jobs.pipeline import Task, Written
 from segany.predict.image import ImagePredictor
 
@@ -71,6 +72,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         masks: number of candidates of a prompt, as for `ImagePredictor.predict`.
         all_candidates: write all candidates of a prompt instead of the best one only.
         max_pixels: largest number of pixels of an image. Larger images are refused.
+        pixel_options: interpretation of the values of images.
         protected: resolved paths that must not be overwritten, such as the images.
     """
 
@@ -80,10 +82,16 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
     masks: MaskMode = "auto"
     all_candidates: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    pixel_options: PixelOptions = AS_STORED
     protected: frozenset[Path] = frozenset()
 
     def settings(self) -> Mapping[str, Any]:
-        made_by = {"model": self.model.identity(), "masks": self.masks, "all_candidates": self.all_candidates}
+        made_by = {
+            "model": self.model.identity(),
+            "masks": self.masks,
+            "all_candidates": self.all_candidates,
+            "pixels": asdict(self.pixel_options),
+        }
         return dict.fromkeys(self.formats, made_by)
 
     def name(self, item: PromptedItem) -> str:
@@ -107,7 +115,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         return ImagePredictor(self.model.load(progress), max_pixels=self.max_pixels)
 
     def read(self, item: PromptedItem) -> PromptedImage:
-        pixels = read_image(item.source, self.max_pixels)
+        pixels = read_image(item.source, self.max_pixels, options=self.pixel_options)
         size_hw = (pixels.shape[0], pixels.shape[1])
         try:
             for one in item.objects:
@@ -136,6 +144,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         encoders = {name: PROMPT_FORMATS[name] for name in output.formats}
         options = FormatOptions(output.prediction)
         files = write_formats(annotated, encoders, self.out, item.name, options, self.protected)
+        _remove_other_files(self.out, item.name, files)
         return Written(
             {name: [path.relative_to(self.out).as_posix() for path in paths] for name, paths in files.items()},
             {
@@ -147,3 +156,24 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
                 "files": {name: [str(path) for path in paths] for name, paths in files.items()},
             },
         )
+
+
+_NUMBERED = r"(_\d+)?(_candidate_\d+)?"
+_FILES_OF_FORMATS = {
+    "overlay": rf"_overlay{_NUMBERED}\.png",
+    "overlay-jpg": rf"_overlay{_NUMBERED}\.jpg",
+    "png": rf"_mask{_NUMBERED}\.png",
+    "cutout": rf"_cutout{_NUMBERED}\.png",
+}
+"""How the names of the files end that a format may have several of."""
+
+
+def _remove_other_files(folder: Path, name: str, written: Mapping[str, Sequence[Path]]) -> None:
+    """Delete the files of an earlier run on the image that had more objects, in the formats that are written now."""
+    for item, ending in _FILES_OF_FORMATS.items():
+        if item not in written:
+            continue
+        is_one = re.compile(re.escape(name) + ending).fullmatch
+        for path in folder.iterdir():
+            if path not in written[item] and is_one(path.name):
+                path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from segany.core.errors import UnknownModelError, check
 from segany.models.mobile_sam.config import MOBILE_SAM
@@ -102,7 +102,7 @@ class ModelSpec:
 
     def build(self) -> PromptableModel:
         """The model with random weights, on the CPU, in float32."""
-        return self.config.build(self.name)
+        return build_model(self.config, self.name)
 
     def build_empty(self) -> PromptableModel:
         """The model with names and shapes but no values or memory, to be given weights by assignment."""
@@ -110,6 +110,11 @@ class ModelSpec:
 
         with init_empty_weights():
             return self.build()
+
+
+def build_model(config: SamConfig, name: str) -> PromptableModel:
+    """A model of any registered architecture with random weights, on the CPU, in float32."""
+    return cast("PromptableModel", config.build(name))
 
 
 def _sam2_spec(

@@ -19,10 +19,13 @@ from segany.core.prompt import FOREGROUND, PADDING_LABEL
 from segany.core.rle import encode_masks
 from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_boxes
 from segany.imaging.components import remove_small_regions
-from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
+from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, ImageSource, PixelOptions, read_image
 from segany.imaging.measure import Logits, MaskMeasures
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
+
+MAX_POINTS_PER_SIDE, MAX_CROP_LAYERS = 1024, 6
+"""A million points, or four thousand crops: more would take days for an image."""
 
 
 class ProposingModel(ImageModel, Protocol):
@@ -89,6 +92,8 @@ class AutomaticConfig:
             check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("points_per_side", "crop_n_points_downscale_factor"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, most in (("points_per_side", MAX_POINTS_PER_SIDE), ("crop_n_layers", MAX_CROP_LAYERS)):
+            check(getattr(self, name) <= most, f"{name} must be at most {most}, got {getattr(self, name)}.")
         batch = self.points_per_batch
         check(batch is None or batch >= 1, f"points_per_batch must be at least 1, got {batch}.")
         check(0 <= self.crop_overlap_ratio < 1, f"crop_overlap_ratio must lie in 0..1, got {self.crop_overlap_ratio}.")
@@ -178,6 +183,7 @@ class AutomaticMaskGenerator:
         config: AutomaticConfig | None = None,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        pixel_options: PixelOptions = AS_STORED,
     ) -> None:
         """Wrap a model.
 
@@ -185,12 +191,13 @@ class AutomaticMaskGenerator:
             model: what `segany.load` returns.
             config: the settings; the official defaults without one.
             max_pixels: larger images are refused before they are decoded.
+            pixel_options: what the values of images mean, where the images do not say.
         """
         self.model = model
         self.config = config or AutomaticConfig()
         chosen = self.config.pred_iou_thresh
         self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
-        self.predictor = ImagePredictor(model, max_pixels=max_pixels)
+        self.predictor = ImagePredictor(model, max_pixels=max_pixels, pixel_options=pixel_options)
 
     def generate(self, image: ImageSource | Embedding, *, progress: ProgressCallback | None = None) -> Instances:
         """Generate automatic masks.
@@ -219,7 +226,7 @@ class AutomaticMaskGenerator:
             crops = self._crops(size_hw)
             embeddings: Iterable[Embedding] = (image,)
         else:
-            pixels = read_image(image, max_pixels=self.predictor.max_pixels)
+            pixels = read_image(image, self.predictor.max_pixels, options=self.predictor.pixel_options)
             size_hw = (pixels.shape[0], pixels.shape[1])
             crops = self._crops(size_hw)
             embeddings = (self._embed(pixels, crop) for crop in crops)  # one at a time

@@ -12,7 +12,7 @@ from segany.core.files import path_errors, sha256_of
 from segany.core.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when an older segany could not read the folder any more."""
 
 ExportPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -156,6 +156,10 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+EXPORT_ENDINGS = (".onnx", ".onnx.data")
+"""Of the files that an export writes: a manifest that lists others is not believed."""
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Names in a folder that are not of an exported model, of whatever version, in order.
 
@@ -168,8 +172,11 @@ def foreign_files(folder: Path) -> list[str]:
         except ValidationError:
             pass
         else:
-            known = {MANIFEST_NAME} | {part.path for part in parts} | {part.data for part in parts if part.data}
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+            listed = {part.path for part in parts} | {part.data for part in parts if part.data}
+            known = {MANIFEST_NAME} | {name for name in listed if name.endswith(EXPORT_ENDINGS)}
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.name not in known or entry.is_symlink() or not entry.is_file()
+    )
 
 
 class _Part(BaseModel):

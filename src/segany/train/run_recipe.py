@@ -21,6 +21,7 @@ from segany.hub.load import load
 from segany.kernels import optimize
 from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
+from segany.models.registry import build_model
 from segany.models.sam.config import SamConfig
 from segany.train.distributed import init_distributed
 from segany.train.init import initialize
@@ -142,7 +143,7 @@ def start_model(
 
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
-    model = config.build(name)
+    model = build_model(config, name)
     initialize(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model
