@@ -19,7 +19,7 @@ JPEG_QUALITY = 92
 
 
 def encode_overlay(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
-    """An overlay of all instances as PNG. For a prediction, it shows prompts and scores, with an image per candidate."""
+    """An overlay of all instances as PNG. For a prediction, it shows prompts and scores; each candidate has its own."""
     for suffix, picture in _overlays(annotated, options):
         yield f"_overlay{suffix}.png", png_bytes(picture)
 

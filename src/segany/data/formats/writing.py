@@ -130,9 +130,9 @@ def check_not_kept(path: Path, keep: Collection[Path]) -> None:
 
 
 def file_names(sources: Sequence[Path]) -> list[str]:
-    """A name for the files of each image: its own without the ending, numbered where two are the same.
+    """A unique prefix for the files of each image: its name without suffix, with a number for duplicates.
 
-    Names that differ only in upper and lower case count as the same, as they do on many disks. Long ones are cut.
+    Names that differ only in case are duplicates, because many file systems ignore case. Long names are shortened.
     """
     stems = [_short_stem(source.stem) for source in sources]
     taken: set[str] = {stem.casefold() for stem in stems}
@@ -150,7 +150,7 @@ def file_names(sources: Sequence[Path]) -> list[str]:
 
 
 def _short_stem(stem: str) -> str:
-    """A stem that leaves room for what is added to it; a long one ends with a digest of what is cut off."""
+    """A stem that leaves room for suffixes: a long one is truncated, and ends with a digest of the whole."""
     encoded = os.fsencode(stem)
     if len(encoded) <= MAX_STEM_BYTES:
         return stem
