@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import DataError, InstancesError
-from segany.core.files import path_errors
+from segany.core.files import read_file
 from segany.core.rle import Rle, run_lengths
 
 MIN_POLYGON_NUMBERS = 6
@@ -26,9 +26,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: it is missing, may not be read, or is no JSON.
     """
-    with path_errors(path, DataError):
-        data = path.read_bytes()
-    return parse_json(data, str(path))
+    return parse_json(read_file(path, DataError), str(path))
 
 
 def parse_json(data: bytes, what: str) -> Any:

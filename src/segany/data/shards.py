@@ -18,7 +18,8 @@ from segany.core.files import path_errors
 from segany.core.instances import Instances
 from segany.data.annotations import parse_json
 from segany.data.folders import check_not_empty, check_size, printable
-from segany.data.formats.label_map import LabelNames, Objects, read_objects
+from segany.data.formats.label_map import LabelNames, MaskReader
+from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
 from segany.imaging.image import read_image, readable_suffixes
@@ -64,20 +65,20 @@ class TarShards:
         warnings: what is wrong with shards that can be used in part.
     """
 
-    def __init__(self, pattern: ShardInput, objects: Objects = "values") -> None:
+    def __init__(self, pattern: ShardInput, objects: Objects = "auto", *, mask_threshold: float = 0.5) -> None:
         """Find shards, and the samples in them.
 
         Args:
             pattern: a tar file; a folder of them; a pattern with {000..012}, {train,val}, * or ?; or a list of
                 these.
-            objects: what is an object in a label map, see `MaskFolder`.
+            objects, mask_threshold: what is an object in a label map, as for `MaskFolder`.
 
         Raises:
             DataError: there are no shards, one is no tar file, compressed or has no readable beginning, or there
                 are no images with masks in them.
         """
         self.shards = find_shards(pattern)
-        self.objects: Objects = objects
+        self._reader = MaskReader(MaskOptions(objects, mask_threshold))
         self.label_names = LabelNames.beside([shard.parent for shard in self.shards[:1]])
         self.warnings: list[str] = []
         samples: dict[str, _Sample] = {}
@@ -106,12 +107,13 @@ class TarShards:
                 parts.append(from_sa1b(parse_json(_read(sample, "json", name), f"{name}.json")))
                 check_size(image, parts[0].size_hw, name)
             pictures = _mask_endings(sample)
+            has_labels = self._reader.options.objects in ("auto", "labels")
             for ending in pictures:
-                objects = self.objects if len(pictures) == 1 else "foreground"
-                masks = read_objects(_read(sample, ending, name), f"{name}.{ending}", objects)
+                is_part = len(pictures) > 1
+                masks = self._reader.read(_read(sample, ending, name), f"{name}.{ending}", is_one_object=is_part)
                 for mask in masks.values():
                     check_size(image, (mask["size"][0], mask["size"][1]), name)
-                names = self.label_names if objects == "values" else LabelNames.none()
+                names = self.label_names if has_labels and not is_part else LabelNames.none()
                 parts.append(names.to_instances(masks, size_hw))
             instances = Instances.concatenate(parts, drop_unshared=True)
         except InstancesError as error:

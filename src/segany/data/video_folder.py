@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from segany.core.errors import DataError, VideoError
+from segany.core.files import read_text
 from segany.core.instances import Instances
 from segany.data.annotations import read_json
 from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
@@ -105,10 +106,7 @@ def _read_split(root: Path, split: str) -> list[AnnotatedVideo]:
 
 def _read_list(path: Path) -> tuple[str, ...]:
     """The names of videos, one a line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
+    lines = read_text(path, DataError).splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 

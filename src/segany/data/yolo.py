@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from segany.core.errors import DataError, InstancesError
-from segany.core.files import path_errors, write_file
+from segany.core.files import read_text, write_file
 from segany.core.instance import Category
 from segany.data.folders import (
     check_folder,
@@ -198,5 +198,4 @@ def _read_classes(root: Path) -> tuple[Category, ...]:
 
 
 def _text(path: Path) -> str:
-    with path_errors(path, DataError):
-        return path.read_text(encoding="utf-8-sig")
+    return read_text(path, DataError)
