@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError, VideoError
 from segany.core.rle import Rle, coco_bbox_xywh
-from segany.data.annotations import encode_segmentation, read_json
+from segany.data.annotations import checked_size, encode_segmentation, read_json
 from segany.data.folders import read_item_image
 from segany.data.formats.label_map import MaskReader, has_void
 from segany.data.formats.mask_image import MaskOptions
@@ -144,6 +144,11 @@ class MaskletVideo(AnnotatedVideo):
             DataError: it is damaged, or of another form.
         """
         record = _read_masklets(record_path)
+        if not isinstance(frames, Path) and record.frames > len(frames):
+            raise DataError(
+                f"{record_path} is of a video of {record.frames} frames, but {frames[0].parent} holds {len(frames)}. "
+                "Copy the missing ones, or leave the file out."
+            )
         super().__init__(name, frames, tuple(range(0, record.frames, record.stride)))
         self._record_path = record_path
         self._stride = record.stride
@@ -176,11 +181,12 @@ class _Masklets:
     def __init__(self, record: Any, path: Path) -> None:
         try:
             self.frames = int(record["video_frame_count"])
-            self.size_hw: SizeHW = (int(record["video_height"]), int(record["video_width"]))
+            self.size_hw: SizeHW = checked_size(record["video_height"], record["video_width"])
             self.object_ids = [int(object_id) for object_id in record["masklet_id"]]
             self.masklet: list[list[Any]] = record["masklet"]
             count = len(self.masklet)
-            is_table = all(len(row) == len(self.object_ids) for row in self.masklet)
+            is_table = isinstance(self.masklet, list) and all(isinstance(row, list) for row in self.masklet)
+            is_table = is_table and all(len(row) == len(self.object_ids) for row in self.masklet)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise DataError(f"{path} is no masklet file of SA-V ({type(error).__name__}: {error}).") from error
         strides = [stride for stride in (4, 1) if count and count == -(-self.frames // stride)]
