@@ -12,6 +12,7 @@ import typer
 from segany.cli.work_bar import EventBars
 from segany.core.errors import ImageError, OutputError
 from segany.core.files import path_errors
+from segany.data.folders import matching_files
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
@@ -90,8 +91,7 @@ def _images_at(path: Path, out: Path) -> list[Path]:
     elif path.exists():
         return [path]
     elif glob.has_magic(str(path)):
-        # Not Path.glob, which takes no absolute patterns.
-        candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        candidates = matching_files(str(path))
         advice = f"No images match {path}. Check the pattern; in quotes, it works the same in every shell."
     else:
         raise missing_image(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from segany.data.folders import (
     check_not_empty,
     images_below,
     name_of,
+    nfc,
     read_item_image,
     subfolders,
 )
@@ -145,7 +145,7 @@ def named_folder(root: Path, names: Iterable[str]) -> Path:
 
 def _by_name(files: Iterable[Path], root: Path) -> dict[str, Path]:
     # The same letters may be written in several ways, and some systems change that when files are copied.
-    return by_key(files, lambda file: unicodedata.normalize("NFC", name_of(file, root)))
+    return by_key(files, lambda file: nfc(name_of(file, root)))
 
 
 def _paired(images: dict[str, Path], masks: dict[str, Path]) -> list[_Item]:

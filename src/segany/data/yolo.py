@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -17,6 +17,7 @@ from segany.core.instance import Category
 from segany.data.folders import (
     check_folder,
     check_not_empty,
+    find_file,
     images_below,
     name_of,
     read_item_image,
@@ -163,7 +164,8 @@ def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
 def _label_file(image: Path) -> Path | None:
     places = [_replaced(image, "images", "labels"), image]
     texts = (place.with_suffix(".txt") for place in places if place is not None)
-    return next((text for text in texts if text.is_file()), None)
+    found = (find_file(text.parent, PurePath(text.name)) for text in texts)
+    return next((text for text in found if text is not None), None)
 
 
 def _replaced(path: Path, name: str, by: str) -> Path | None:

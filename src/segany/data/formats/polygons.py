@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
 from segany.core.rle import encode_masks
+from segany.data.annotations import check_path_length, checked_size
 from segany.data.formats.coco import FORM_ERRORS, annotation_ids
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
@@ -50,9 +52,9 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
         InstancesError: it is of another form.
     """
     try:
-        size_hw = (int(data["image"]["height"]), int(data["image"]["width"]))
+        size_hw = checked_size(data["image"]["height"], data["image"]["width"])
         items = [feature["properties"] for feature in data["features"]]
-        masks = [polygons_to_mask(map(_polygon, f["geometry"]["coordinates"]), size_hw) for f in data["features"]]
+        masks = [_filled(feature["geometry"]["coordinates"], size_hw) for feature in data["features"]]
         boxes = np.array([item["bbox_xywh"] for item in items], dtype=np.float64).reshape(-1, 4)
         categories = {
             item["category_id"]: Category(item["category_id"], item["category"], item.get("supercategory", ""))
@@ -92,6 +94,12 @@ def _properties(instance: Instance) -> dict[str, Any]:
         if instance.category.supercategory:
             properties["supercategory"] = instance.category.supercategory
     return {**properties, **{name: value for name, value in instance.columns.items() if name not in properties}}
+
+
+def _filled(coordinates: Any, size_hw: SizeHW) -> BoolArray:
+    polygons = [_polygon(rings) for rings in coordinates]
+    check_path_length([ring for polygon in polygons for ring in polygon.rings])
+    return polygons_to_mask(polygons, size_hw)
 
 
 def _polygon(rings: Any) -> Polygon:
