@@ -13,6 +13,7 @@ from segany.cli.work_bar import EventBars
 from segany.core.errors import ImageError, OutputError
 from segany.core.files import path_errors
 from segany.data.folders import matching_files
+from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
@@ -27,6 +28,25 @@ RuntimeOption = Annotated[
         help="What runs the model. All but torch export a model by name on first use.",
         show_default="torch; onnx for an exported folder",
     ),
+]
+
+
+ObjectsOption = Annotated[
+    Objects,
+    typer.Option(
+        help="What is an object in images of masks: each value (labels), all that is not background (foreground), its "
+        "connected parts, or labels unless edges are soft (auto)."
+    ),
+]
+MaskThresholdOption = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Where foregrounds and soft edges of masks are cut: a share of an image's highest value."
+    ),
+]
+TrustPathsOption = Annotated[
+    bool,
+    typer.Option("--trust-paths", help="Read images that a COCO file names outside of its folder, such as ../a.jpg."),
 ]
 
 

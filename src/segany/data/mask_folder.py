@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,11 @@ class MaskFolder:
         matching = sum(item.image is not None for item in self._items)
         check_not_empty(matching, self.images, f"image that has a mask of the same name in {self.masks}")
         self.names = tuple(item.name for item in self._items)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._items)

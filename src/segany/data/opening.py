@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -91,8 +91,14 @@ def open_dataset(
     return _OPENERS[layout](Path(path), options)
 
 
-def open_images(path: str | os.PathLike[str], options: DataOptions | None = None) -> Dataset:
-    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks.
+def open_images(
+    path: str | os.PathLike[str],
+    *,
+    objects: Objects = "auto",
+    mask_threshold: float = 0.5,
+    trust_paths: bool = False,
+) -> Dataset:
+    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks. Arguments as there.
 
     Raises:
         DataError: as for `open_dataset`, but any folder with images will do.
@@ -102,7 +108,7 @@ def open_images(path: str | os.PathLike[str], options: DataOptions | None = None
         is_folder = folder.is_dir()
     if is_folder and entries(folder) and _layout_of_folder(folder) is None:
         return ImageFolder(folder)
-    return open_dataset(folder, **asdict(options or DataOptions()))
+    return open_dataset(folder, objects=objects, mask_threshold=mask_threshold, trust_paths=trust_paths)
 
 
 def _recognize(path: Path) -> Layout:

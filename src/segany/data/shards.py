@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeAlias
@@ -98,6 +98,11 @@ class TarShards:
         self.names = tuple(name for name, sample in with_image.items() if _has_masks(sample))
         self.left_out = tuple(name for name, sample in with_image.items() if not _has_masks(sample))
         check_not_empty(len(self._samples), str(pattern), "images with masks (.jpg with .json or .png)")
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"samples without masks": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
@@ -72,6 +73,11 @@ class YoloFolder:
         check_not_empty(len(self._pairs), root, "image with a label file (images/a.jpg with labels/a.txt)")
         self.names = tuple(name_of(image, root) for image, _ in self._pairs)
         _check_polygons([label for _, label in self._pairs[:FILES_TRIED]], root)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without a label file": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._pairs)
