@@ -29,7 +29,8 @@ from segany.models.registry import DEFAULT_MODEL
 
 EPILOG = f"""
 A prompts file describes several objects at once: `{PROMPTS_EXAMPLE}`. A mask goes in as
-`{{"mask": "rough.png"}}`, its path beginning at the folder of the prompts file. For several images it is
+`{{"mask": "rough.png"}}`, its path beginning at the folder of the prompts file; each label of a label map is an
+object, and `"label": 2` takes that one alone. For several images it is
 a dictionary: `{{"a.jpg": [...], "b.jpg": [...]}}`.
 """
 
@@ -46,7 +47,10 @@ def segment(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="A rough mask: a picture of the image's size, or low-res logits as .npy or .npz."),
+        typer.Option(
+            help="A rough mask: an image of the image's size, a label map of several objects, or low-res logits, .npy "
+            "or .npz."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A JSON file with prompts for many objects or images; see below.")
