@@ -57,6 +57,9 @@ class VideoFile(FrameSource):
         self._window: dict[int, Any] = {}  # decoded frames, ascending
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._next = 0
+        # One for all frames: each would get threads of its own, which stay as long as the frame does.
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        self._matrices: dict[float, IntArray] = {}
         try:
             self._stream = self._video_stream()
             super().__init__(str(path), (1, 1), None, can_seek=True)
@@ -68,7 +71,7 @@ class VideoFile(FrameSource):
             if self._index.is_cut:
                 self._find_end()
         except BaseException:
-            self._container.close()
+            self._close()  # with all decoders: their threads would stay until the garbage collector comes
             raise
 
     @property
@@ -87,7 +90,10 @@ class VideoFile(FrameSource):
             frame = self._shown_at(index)
         if frame is None:
             raise self._past_end(index)
-        return _upright(frame)
+        try:
+            return self._upright(frame)
+        except self._av.error.FFmpegError as error:
+            raise VideoError(f"{self.frame_label(index)} cannot be converted to RGB: {error.strerror}.") from error
 
     def _shown_at(self, index: int) -> Any | None:
         """The frame in the window that a number shows: its own or, where that is damaged, the one before it."""
@@ -265,14 +271,33 @@ class VideoFile(FrameSource):
                 continue  # a damaged packet; the frames of the others can be had
 
     def _size_of(self, frame: Any) -> SizeHW:
-        is_turned = _is_turned(_display_matrix(frame))
+        is_turned = _is_turned(self._display_matrix(frame))
         return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
     def _pixel_aspect_of(self, frame: Any) -> Fraction:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if aspect <= 0:  # what some files say for "unknown"
             return Fraction(1)
-        return 1 / Fraction(aspect) if _is_turned(_display_matrix(frame)) else Fraction(aspect)
+        return 1 / Fraction(aspect) if _is_turned(self._display_matrix(frame)) else Fraction(aspect)
+
+    def _display_matrix(self, frame: Any) -> IntArray:
+        """As `_display_matrix`, once for each angle: a frame that was asked stays until the garbage collector comes."""
+        angle = float(frame.rotation)
+        if angle not in self._matrices:
+            self._matrices[angle] = _display_matrix(frame)
+        return self._matrices[angle]
+
+    def _upright(self, frame: Any) -> PixelArray:
+        """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
+        pixels: PixelArray = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        matrix = self._display_matrix(frame)
+        if _is_turned(matrix):
+            pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
+        if matrix[0, 0] < 0:
+            pixels = pixels[:, ::-1]
+        if matrix[1, 1] < 0:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -303,16 +328,3 @@ def _display_matrix(frame: Any) -> IntArray:
 def _is_turned(matrix: IntArray) -> bool:
     """Whether stored rows are shown as columns."""
     return bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
-
-
-def _upright(frame: Any) -> PixelArray:
-    """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
-    pixels: PixelArray = frame.to_ndarray(format="rgb24")
-    matrix = _display_matrix(frame)
-    if _is_turned(matrix):
-        pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
-    if matrix[0, 0] < 0:
-        pixels = pixels[:, ::-1]
-    if matrix[1, 1] < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
