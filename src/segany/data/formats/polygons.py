@@ -14,7 +14,7 @@ from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
 from segany.core.rle import encode_masks
 from segany.data.annotations import check_path_length, checked_size
-from segany.data.formats.coco import FORM_ERRORS, annotation_ids
+from segany.data.formats.coco import FORM_ERRORS, MAX_COORDINATE, annotation_ids
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -104,6 +104,9 @@ def _filled(coordinates: Any, size_hw: SizeHW) -> BoolArray:
 
 def _polygon(rings: Any) -> Polygon:
     exterior, *holes = (np.array(ring[:-1], dtype=np.float64) for ring in rings)
+    for ring in (exterior, *holes):
+        if ring.ndim != 2 or ring.shape[1] != 2 or not (np.abs(ring) <= MAX_COORDINATE).all():
+            raise ValueError("a ring is a list of points x, y within the image")
     return Polygon(exterior, tuple(holes))
 
 
