@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -56,6 +57,34 @@ def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for circles
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise kind(f"{path} cannot be used: {reason}. Check the path.") from error
+
+
+def read_file(path: Path, kind: type[SeganyError]) -> bytes:
+    """The content of a file. Pipes, sockets and devices are never opened: they may have no end.
+
+    Raises:
+        SeganyError: of the given kind, naming the path: it is missing, no file, or may not be read.
+    """
+    with path_errors(path, kind):
+        check_is_file(path, kind)
+        return path.read_bytes()
+
+
+def read_text(path: Path, kind: type[SeganyError]) -> str:
+    """The text of a file in UTF-8, as `read_file` reads it."""
+    try:
+        return read_file(path, kind).decode("utf-8-sig")  # some editors put a mark before the text
+    except UnicodeDecodeError as error:
+        raise kind(f"{path} is no text in UTF-8: {error}.") from error
+
+
+def check_is_file(path: Path, kind: type[SeganyError]) -> None:
+    """Raise `kind` where there is a folder, pipe, socket or device; `OSError` where there is nothing."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise kind(f"{path} is a folder, not a file. Check the path.")
+    if not stat.S_ISREG(mode):
+        raise kind(f"{path} is not a file but a pipe, socket or device. Save its content to a file first.")
 
 
 def write_file(path: Path, data: bytes) -> Path:
