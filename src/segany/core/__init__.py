@@ -1,1 +1,1 @@
-"""The values that pass between the parts of segany, and what all of them need: errors, files, run lengths, boxes."""
+"""Values that the other packages exchange (prompts, embeddings, instances), errors, files, boxes, run-length encoding."""
