@@ -1,1 +1,1 @@
-"""Values that the other packages exchange (prompts, embeddings, instances), errors, files, boxes, run-length encoding."""
+"""Prompts, embeddings, instances and other values that packages exchange; errors, files, boxes, run-length encoding."""

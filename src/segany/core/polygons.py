@@ -153,7 +153,7 @@ class _Cracks:
         return tuple(Polygon(exterior, tuple(holes)) for exterior, *holes in members.values())
 
     def _rings(self) -> list[list[int]]:
-        """Return the rings as lists of ends. Each begins with its first end in row order, and rings are sorted by it."""
+        """Return the rings as lists of ends, each beginning with its first end in row order, and sorted by it."""
         corner, diagonal, following = self.corner.tolist(), self.diagonal.tolist(), self.following.tolist()
         done = [False] * len(following)
         rings = []

@@ -180,7 +180,7 @@ class TorchModel:
     ) -> Proposals:
         _, mask_decoder = self.module.heads()
         good = decoded.iou.float() > min_score  # [P, M]
-        low_res = [some.float() for some in mask_decoder.wanted_masks(decoded, high_res_features, good)]
+        low_res = [some.float() for some in mask_decoder.selected_masks(decoded, high_res_features, good)]
         side = self.low_res_size
         chosen = torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side).float()
         return Proposals(
