@@ -12,6 +12,7 @@ from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
+from segany.core.rle import encode_masks
 from segany.data.annotations import check_path_length, checked_size
 from segany.data.formats.coco import FORM_ERRORS, MAX_COORDINATE, annotation_ids
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, json_bytes
