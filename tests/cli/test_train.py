@@ -211,7 +211,7 @@ def test_no_data() -> None:
 
 def test_help_says_what_each_field_is() -> None:
     result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
-    assert "loop.warmup_steps = 250: steps over which the learning rate rises" in result.stdout
+    assert "loop.warmup_steps = 250: number of steps of the linear warm-up" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

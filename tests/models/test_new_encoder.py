@@ -204,7 +204,7 @@ def test_learning_rates_decay_from_block_to_block(model: PromptableModel) -> Non
 
 
 def test_what_it_cannot_do_is_refused(model: PromptableModel) -> None:
-    with pytest.raises(ConfigError, match="ConvNet has no branches to drop"):
+    with pytest.raises(ConfigError, match="ConvNet has no drop path"):
         SamTask(model, replace(RECIPE, drop_path=0.1))
     with pytest.raises(ConfigError, match="Masked autoencoding"):
         MaeTask(model)

@@ -75,7 +75,7 @@ class DataError(SeganyError, ValueError):
 
 
 class TrainingError(SeganyError, RuntimeError):
-    """Training cannot continue: the loss is not finite, the run folder has another recipe, or no items are left."""
+    """Training cannot continue: a loss is not finite, the folder holds another run, or no items are left."""
 
 
 class MissingExtraError(SeganyError, ImportError):

@@ -26,7 +26,7 @@ FRAME_PROMPTS_EXAMPLE = (
 """A prompts file with two objects on the first frame."""
 
 DEFAULT_OBJECT = 1
-"""The id of an object that is given none."""
+"""The default object id."""
 
 VideoPrompt: TypeAlias = "Prompt | BoolArray"
 """Points and a box, or a mask bool [H, W] at the size of the video."""

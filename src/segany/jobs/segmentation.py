@@ -1,4 +1,4 @@
-"""Masks for the prompts on many images, written as files."""
+"""Segmentation of many images from prompts, with results as files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from segany.predict.image import ImagePredictor
 
 @dataclass(frozen=True)
 class PromptedItem:
-    """An image file, what the names of its results begin with, and the objects to segment in it."""
+    """An image file, the prefix of the names of its results, and the objects to segment in it."""
 
     source: Path
     name: str
@@ -37,13 +37,13 @@ class PromptedItem:
 
 @dataclass(frozen=True, eq=False)
 class PromptedImage:
-    """An image that was read, and the objects to segment in it, checked as far as that needs no model.
+    """An image that has been read, and the objects to segment in it, whose prompts have been checked against its size.
 
     Attributes:
         source: the file.
         pixels: uint8 [H, W, 3].
-        objects: what to segment, each label of a label map by itself.
-        masks: of each object the mask to start from, if there is one.
+        objects: the objects to segment; each label of a label map is one.
+        masks: the mask prompt of each object, if it has one.
     """
 
     source: Path
@@ -54,7 +54,7 @@ class PromptedImage:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedItem:
-    """The masks of an image, and what is to be written of them."""
+    """The masks of an image, to be written."""
 
     image: PixelArray
     prediction: MaskPrediction
@@ -64,16 +64,16 @@ class SegmentedItem:
 
 @dataclass(frozen=True)
 class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, SegmentedItem]):
-    """Segment the objects that prompts describe, and write them in some formats.
+    """Segment objects from prompts, and write their masks in some formats.
 
     Attributes:
-        model: that segments.
-        out: folder of the results; made when it is missing.
+        model: the model.
+        out: folder of the results, which is created if it is missing.
         formats: keys of `PROMPT_FORMATS`, the parts of an item.
-        masks: candidates a prompt, as of `ImagePredictor.predict`.
-        all_candidates: write all candidates of a prompt and not only the best.
-        max_pixels: larger images are refused.
-        pixel_options: what the values of images mean.
+        masks: number of candidates of a prompt, as for `ImagePredictor.predict`.
+        all_candidates: write all candidates of a prompt instead of the best one only.
+        max_pixels: largest number of pixels of an image. Larger images are refused.
+        pixel_options: interpretation of the values of images.
         protected: resolved paths that must not be overwritten, such as the images.
     """
 
@@ -106,7 +106,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
             for path in (item.source, *(prompt.mask for prompt in item.objects if prompt.mask is not None)):
                 digest.update(sha256_of(path).encode())
         except OSError:
-            return ""  # reading the image says what is wrong
+            return ""  # reading the image raises an error with the reason
         return digest.hexdigest()
 
     def is_there(self, part: str, value: Any) -> bool:  # noqa: ARG002
