@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.data_for_tests import picture, save
 from typer.testing import CliRunner, Result
 
 import segany
@@ -234,3 +236,27 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
     assert "Resume with the same command and --resume." in output
     assert "Traceback" not in errors
     assert Path("run/state.safetensors").exists()
+
+
+def test_how_data_are_read_and_what_they_leave_out(folder: Path) -> None:
+    (folder / "colors.py").write_text(
+        RECIPE.replace("    datasets=lambda data, progress: DataSplit(Colors(), None),\n", "")
+    )
+    for name in "abcd":
+        save(folder / "data" / "images" / f"{name}.png", picture((32, 32)))
+    for name in "abc":
+        save(
+            folder / "data" / "masks" / f"{name}.png", np.eye(32, dtype=np.uint8) + np.eye(32, k=5, dtype=np.uint8) * 2
+        )
+    result = run("--data", "data", "--val-fraction", "0", "--objects", "foreground", "--mask-threshold", "0.7")
+    assert result.exit_code == 0, result.output
+    assert "Left out of the data for training: 1 images without masks." in result.stderr
+    (start,) = json.loads((folder / "run/environment.json").read_text())
+    assert start["omitted"] == {"images without masks": 1}
+    described = json.loads((folder / "run/config.json").read_text())
+    assert (described["data"]["objects"], described["data"]["mask_threshold"]) == ("foreground", 0.7)
+    other = run("--data", "data", "--val-fraction", "0", "--resume")
+    assert "data.objects: 'foreground' there, 'auto' now" in other.stderr
+    (folder / "colors.py").write_text(RECIPE)
+    refused = run("--objects", "parts")
+    assert (refused.exit_code, "opens its data itself" in refused.stderr) == (2, True)

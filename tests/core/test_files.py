@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from segany.core.errors import ImageError, OutputError
-from segany.core.files import path_errors, remove_litter, replacing, replacing_folder, write_file
+from segany.core.files import path_errors, remove_stale_files, replacing, replacing_folder, write_file
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -135,18 +135,18 @@ def test_what_others_are_writing_stays(tmp_path: Path) -> None:
         assert temporary.read_text() == "half"
     ours = tmp_path / ".segany-notes.tmp"  # of a name like ours, but not ours
     ours.write_text("mine")
-    remove_litter(tmp_path)
+    remove_stale_files(tmp_path)
     assert ours.exists()
 
 
-def test_litter_of_other_machines_stays_for_a_day(tmp_path: Path) -> None:
-    litter = tmp_path / ".segany-00000000-1-0123456789ab.tmp"
-    litter.write_text("half")
-    remove_litter(tmp_path)
-    assert litter.exists()
-    os.utime(litter, (0, 0))
-    remove_litter(tmp_path)
-    assert not litter.exists()
+def test_stale_files_of_other_machines_stay_for_a_day(tmp_path: Path) -> None:
+    stale = tmp_path / ".segany-00000000-1-0123456789ab.tmp"
+    stale.write_text("half")
+    remove_stale_files(tmp_path)
+    assert stale.exists()
+    os.utime(stale, (0, 0))
+    remove_stale_files(tmp_path)
+    assert not stale.exists()
 
 
 def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -140,8 +140,10 @@ def test_the_memory_of_sam2_runs_outside_torch(memories: int, pointers: int) -> 
             [model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarize=i == 1) for i in range(memories)]
         )
         known = torch.randn(pointers, 256)
-        slots, times = tuple(range(memories)), tuple(0.1 * i for i in range(pointers))
-        conditioned = model.attend_memory(frame, [ObjectMemory(tuple(encoded), slots, tuple(known), times)])
+        maskmem_tpos, pointer_tpos = tuple(range(memories)), tuple(0.1 * i for i in range(pointers))
+        conditioned = model.attend_memory(
+            frame, [ObjectMemory(tuple(encoded), maskmem_tpos, tuple(known), pointer_tpos)]
+        )
     embedding = OnnxModel(folder).embed([scenes()[0]])[0][0][None]
     remembered = open_onnx(folder / "memory_encoder.onnx", None)(
         {
@@ -156,9 +158,9 @@ def test_the_memory_of_sam2_runs_outside_torch(memories: int, pointers: int) -> 
         {
             "image_embedding": embedding,
             "memories": remembered,
-            "slots": np.array(slots),
+            "maskmem_tpos": np.array(maskmem_tpos),
             "pointers": known.numpy(),
-            "times": np.array(times, dtype=np.float32),
+            "pointer_tpos": np.array(pointer_tpos, dtype=np.float32),
         }
     )["conditioned"]
     np.testing.assert_allclose(found, conditioned.numpy(), atol=5e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,14 +14,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
+from segany.cli.inputs import (
+    MaskThresholdOption,
+    ObjectsOption,
+    RuntimeOption,
+    TrustPathsOption,
+    check_folder,
+    load_model,
+    parse_formats,
+)
 from segany.cli.track import DEFAULT_VIDEO_MODEL
 from segany.cli.work_bar import ItemBar
 from segany.core.errors import ConfigError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors
 from segany.data.formats.writing import file_names
-from segany.data.opening import Layout, open_dataset
+from segany.data.opening import DataOptions, Layout, open_dataset
 from segany.data.video_folder import default_split, read_video_dataset
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
@@ -77,6 +86,9 @@ def evaluate_command(
         ProposalPreset,
         typer.Option(help="Settings of automatic masks: the default ones, or the paper's, four times as slow."),
     ] = "default",
+    objects: ObjectsOption = "auto",
+    mask_threshold: MaskThresholdOption = 0.5,
+    trust_paths: TrustPathsOption = False,
     failures: Annotated[int, typer.Option(min=0, help="Number of the worst objects to draw; 0 for none.")] = 12,
     runtime: RuntimeOption = None,
     device: Annotated[
@@ -98,7 +110,8 @@ def evaluate_command(
     """
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
-    datasets = [_open(path, layout, split, chosen) for path in data]
+    options = DataOptions(objects, mask_threshold, trust_paths)
+    datasets = [_open(path, layout, split, chosen, options) for path in data]
     for module, what in EXTRAS.items():
         import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
@@ -109,6 +122,7 @@ def evaluate_command(
     results = []
     for path, name, dataset in zip(data, names, datasets, strict=True):
         source = f"{path.resolve()}, {type(dataset).__name__}" + (f", {part}" if (part := _split_of(dataset)) else "")
+        source += "" if options == DataOptions() else f", {options}"
         try:
             with ItemBar(name, is_quiet=as_json) as bar:
                 task = EvaluationTask(dataset, LoadedModel(loaded), facts, tuple(chosen), name, source)
@@ -145,12 +159,14 @@ def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
     return any(isinstance(one, VideoProtocol) for one in protocols)
 
 
-def _open(path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol]) -> Readable:
+def _open(
+    path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol], options: DataOptions
+) -> Readable:
     if not _is_for_videos(protocols):
         check(split is None, "--split is for --protocol video.")
-        return open_dataset(path, layout)
+        return open_dataset(path, layout, **asdict(options))
     chosen = default_split(path) if split is None else split
-    return Videos(read_video_dataset(path, chosen), chosen)
+    return Videos(read_video_dataset(path, chosen, options.masks), chosen)
 
 
 def _split_of(dataset: Readable) -> str | None:
@@ -171,11 +187,10 @@ def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -
             table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
     console.print(table)
     for one, dataset in zip(results, datasets, strict=True):
-        without, split = len(getattr(dataset, "left_out", ())), _split_of(dataset)
+        split = _split_of(dataset)
         skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
         left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
-        if without:
-            left_out += f", {without} images without masks left out"
+        left_out += "".join(f", {count:,} {what} left out" for what, count in one.omitted.items())
         name = one.dataset if split is None else f"{one.dataset}, split {split}"
         console.print(Text(f"{name}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
         for item in one.skipped:

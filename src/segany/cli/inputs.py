@@ -12,6 +12,8 @@ import typer
 from segany.cli.work_bar import EventBars
 from segany.core.errors import ImageError, OutputError
 from segany.core.files import path_errors
+from segany.data.folders import matching_files
+from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
@@ -26,6 +28,25 @@ RuntimeOption = Annotated[
         help="Runtime of the model. All but torch export a model on first use, if it is given by name.",
         show_default="torch; onnx for an exported folder",
     ),
+]
+
+
+ObjectsOption = Annotated[
+    Objects,
+    typer.Option(
+        help="What is an object in images of masks: each value (labels), all that is not background (foreground), its "
+        "connected parts, or labels unless edges are soft (auto)."
+    ),
+]
+MaskThresholdOption = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Where foregrounds and soft edges of masks are cut: a share of an image's highest value."
+    ),
+]
+TrustPathsOption = Annotated[
+    bool,
+    typer.Option("--trust-paths", help="Read images that a COCO file names outside of its folder, such as ../a.jpg."),
 ]
 
 
@@ -90,8 +111,7 @@ def _images_at(path: Path, out: Path) -> list[Path]:
     elif path.exists():
         return [path]
     elif glob.has_magic(str(path)):
-        # Not Path.glob, which takes no absolute patterns.
-        candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        candidates = matching_files(str(path))
         advice = f"No images match {path}. Check the pattern; in quotes, it works the same in every shell."
     else:
         raise missing_image(path)

@@ -30,8 +30,8 @@ from segany.models.registry import DEFAULT_MODEL
 
 EPILOG = f"""
 A prompts file describes several objects: `{PROMPTS_EXAMPLE}`. A mask is given as `{{"mask": "rough.png"}}`; its path is
-relative to the folder of the prompts file. For several images the file is a dictionary:
-`{{"a.jpg": [...], "b.jpg": [...]}}`.
+relative to the folder of the prompts file. Each label of a label map is an object, and `"label": 2` selects one. For
+several images the file is a dictionary: `{{"a.jpg": [...], "b.jpg": [...]}}`.
 """
 
 
@@ -49,7 +49,9 @@ def segment(
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="A mask prompt: a mask image of the image's size, or low-res logits as .npy or .npz."),
+        typer.Option(
+            help="A mask prompt: a mask image or a label map of the image's size, or low-res logits as .npy or .npz."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A JSON file with prompts for many objects or images; see below.")

@@ -30,7 +30,8 @@ DEFAULT_VIDEO_MODEL = "sam2.1_hiera_tiny"
 
 EPILOG = f"""
 A prompts file describes several objects: `{FRAME_PROMPTS_EXAMPLE}`. A mask is given as
-`{{"frame": 0, "mask": "rough.png"}}`; its path is relative to the folder of the prompts file.
+`{{"frame": 0, "mask": "rough.png"}}`; its path is relative to the folder of the prompts file. Each label of a label map
+is an object, and `"label": 2` selects one.
 """
 
 
@@ -50,7 +51,7 @@ def track(
     ] = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option(metavar="FRAME:FILE[@ID]", help="A mask image of the size of the video. Repeatable."),
+        typer.Option(metavar="FRAME:FILE[@ID]", help="A mask image or label map of the size of the video. Repeatable."),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A JSON file with prompts on frames, instead of the options; see below.")
@@ -94,7 +95,7 @@ def track(
     Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID belong to
     one object; the default id is 1. After Ctrl-C the files hold the results until then.
     """
-    wanted = parse_track_prompts(point or (), box or (), mask or (), prompts)
+    wanted = parse_track_prompts(point or (), box or (), mask or (), prompts).by_label(max_pixels)
     target = _Target.chosen(video, out, formats)
     if "overlay" in target.formats:
         import_av()

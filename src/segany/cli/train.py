@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segany.cli.inputs import check_folder
+from segany.cli.inputs import MaskThresholdOption, ObjectsOption, TrustPathsOption, check_folder
 from segany.cli.stop_signal import StopSignal
 from segany.cli.train_report import TrainReporter
 from segany.core.extras import require_torch
+from segany.data.opening import DataOptions
 from segany.train.field_docs import FieldDoc, field_docs
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import TrainingRecipe, find_recipe, recipe_names
@@ -69,6 +70,9 @@ def train(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run; created if it is missing.")] = Path("out/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    objects: ObjectsOption = "auto",
+    mask_threshold: MaskThresholdOption = 0.5,
+    trust_paths: TrustPathsOption = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -103,7 +107,8 @@ def train(
     check_folder(out, "--out")
     from segany.train.run_recipe import RunOptions, run_recipe
 
-    options = RunOptions(out, data, val_data, val_fraction, model, device, resume, max_steps)
+    reading = DataOptions(objects, mask_threshold, trust_paths)
+    options = RunOptions(out, data, val_data, val_fraction, model, device, resume, max_steps, reading)
     is_main = os.environ.get("RANK", "0") == "0"
     with StopSignal((signal.SIGINT, signal.SIGTERM)) as stop, TrainReporter(chosen, is_main=is_main) as reporter:
         progress = stop.cancellation.watch(reporter.loading)

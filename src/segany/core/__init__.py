@@ -1,1 +1,1 @@
-"""The values that pass between the parts of segany, and what all of them need: errors, files, run lengths, boxes."""
+"""Prompts, embeddings, instances and other values that packages exchange; errors, files, boxes, run-length encoding."""

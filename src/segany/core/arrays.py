@@ -1,6 +1,6 @@
-"""Array types, named by what they hold, and constants of masks.
+"""Array types, named by what they hold, and constants of batches and masks.
 
-Shape legend, used everywhere: B images, P prompts, N points, M masks a prompt, C channels, H W pixels.
+Shape legend, used everywhere: B images, P prompts, N points, M masks per prompt, C channels, H W pixels.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ PixelArray: TypeAlias = npt.NDArray[np.uint8]
 SizeHW: TypeAlias = tuple[int, int]
 
 IMAGES_AT_ONCE = 4
-"""Images of a list that are held decoded, and that an accelerator encodes together.
+"""Batch size of the image encoder on an accelerator, and how many images of a list are decoded at a time.
 
-On a CPU they are encoded one by one: one image already keeps all cores busy.
+On a CPU the batch size is 1: one image already keeps all cores busy.
 """
 
 PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
-"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
+"""Batch size of the mask decoder. On a CPU, eight prompts share the image embedding and still fit the cache."""
 
 MASK_THRESHOLD = 0.0
-"""Mask logits above this are foreground."""
+"""Pixels with a mask logit above this are foreground."""
 
 
 class ReadOnlyArrays:
@@ -48,7 +48,7 @@ def _frozen(value: Any) -> Any:
 
 
 def frozen_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A read-only view, so that the arrays of frozen values cannot be changed either."""
+    """Return a read-only view, so that the arrays of frozen dataclasses cannot be changed either."""
     view: npt.NDArray[Any] = array.view()
     view.flags.writeable = False
     return view

@@ -1,4 +1,4 @@
-"""The columns of `Instances`, checked."""
+"""Validation of the columns of `Instances`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from segany.core.instance import NO_ID, Category, Source
 
 
 def column(name: str, values: npt.ArrayLike, count: int, dtype: type[np.generic] | None = None) -> npt.NDArray[Any]:
-    """A read-only copy of values [N, ...] for N = `count` instances.
+    """Return a read-only copy of values [N, ...] for N = `count` instances.
 
     Raises:
-        InstancesError: there are more or fewer values than instances, or they are not of that dtype.
+        InstancesError: there are more or fewer values than instances, or they do not convert to `dtype`.
     """
     try:
-        with np.errstate(over="ignore"):  # of numbers too large for float32, which become infinite
+        with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
             array = np.array(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InstancesError(f"{name} must have one value an instance, all of one shape: {error}.") from error
+        raise InstancesError(f"{name} must have one value per instance, all of one shape: {error}.") from error
     if array.ndim == 0 or len(array) != count:
         raise InstancesError(f"{name} has shape {list(array.shape)}, but there are {count} instances.")
     return frozen_view(array)
 
 
 def box_column(boxes_xyxy: npt.ArrayLike, count: int) -> FloatArray:
-    """Boxes as float32 [N, 4].
+    """Return boxes as float32 [N, 4].
 
     Raises:
-        InstancesError: they are of another shape, not finite, or right and left or bottom and top are swapped.
+        InstancesError: they have another shape, are not finite, or right lies left of left or bottom above top.
     """
     boxes: FloatArray = column("boxes_xyxy", boxes_xyxy, count, np.float32)
     if boxes.shape[1:] != (4,):
@@ -48,10 +48,10 @@ def box_column(boxes_xyxy: npt.ArrayLike, count: int) -> FloatArray:
 
 
 def score_column(scores: npt.ArrayLike | None, count: int) -> FloatArray:
-    """Scores as float32 [N]; NaN where none are given.
+    """Return scores as float32 [N]; NaN where none are given.
 
     Raises:
-        InstancesError: they are of another shape.
+        InstancesError: they have another shape.
     """
     values: FloatArray = column("scores", np.full(count, np.nan) if scores is None else scores, count, np.float32)
     if values.ndim != 1:
@@ -60,10 +60,10 @@ def score_column(scores: npt.ArrayLike | None, count: int) -> FloatArray:
 
 
 def id_column(name: str, values: npt.ArrayLike | None, count: int) -> IntArray:
-    """Ids as int64 [N]; `NO_ID` where none are given.
+    """Return ids as int64 [N]; `NO_ID` where none are given.
 
     Raises:
-        InstancesError: they are not whole numbers from 0, or `NO_ID`.
+        InstancesError: they are neither non-negative integers nor `NO_ID`.
     """
     if values is None:
         return frozen_view(np.full(count, NO_ID, dtype=np.int64))
@@ -74,7 +74,7 @@ def id_column(name: str, values: npt.ArrayLike | None, count: int) -> IntArray:
 
 
 def source_column(sources: Source | Sequence[str] | npt.NDArray[np.str_], count: int) -> npt.NDArray[np.str_]:
-    """Sources as str [N], one for all of them or one each.
+    """Return sources as str [N], from one for all instances or one for each.
 
     Raises:
         InstancesError: there is no such source.
@@ -87,7 +87,7 @@ def source_column(sources: Source | Sequence[str] | npt.NDArray[np.str_], count:
 
 
 def check_categories(category_ids: IntArray, categories: Sequence[Category]) -> None:
-    """Raise `InstancesError` where an id is unknown, or two categories share one."""
+    """Raise `InstancesError` if an id is unknown or two categories have the same id."""
     known = {category.id for category in categories}
     if len(known) != len(categories):
         raise InstancesError(f"Two categories have the same id: {sorted(category.id for category in categories)}.")

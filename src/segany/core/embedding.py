@@ -1,8 +1,8 @@
-"""An image as a model sees it, and the file that holds one: safetensors, with what it belongs to in the header.
+"""Image embeddings, and the safetensors file format that stores them.
 
-The features are stored as `features.0`, `features.1`, ..., in float32 or float16, [C, h, w] or, where the header says
-`channels_last`, [h, w, C]. Everything else is JSON under one key of the header, so that a reader can tell what a file
-is without loading its arrays; a CRC-32 of the features tells bits that changed on the disk.
+The features are the tensors `features.0`, `features.1`, ..., in float32 or float16, [C, h, w] or, where the header
+says `channels_last`, [h, w, C]. All other fields are JSON under one key of the header, so that a reader can identify a
+file without loading its arrays. A CRC-32 of the features detects corruption on the disk.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from segany.core.files import path_errors, write_file
 from segany.core.preprocessing import Preprocessing
 
 Feature: TypeAlias = Any
-"""An array; or a tensor, which stays on the device where the image encoder left it."""
+"""A NumPy array, or a tensor on the device of the image encoder."""
 
 EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
 
 FORMAT_VERSION = 2
-"""Goes up when an older segany could not read the file any more."""
+"""Incremented when older versions of segany can no longer read the file."""
 
 MAX_SIDE = 1_000_000
-"""Pixels; images of a larger side are none."""
+"""Largest image side in pixels that a header may claim; a larger one means that the file is damaged."""
 
 MAX_FEATURES = 64
-"""More arrays than any model has."""
+"""Most arrays that a file may hold; no model has as many features."""
 
 _HEADER_KEY = "segany_embedding"
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding(ReadOnlyArrays):
-    """An image as a model sees it: computed once, prompted as often as wanted.
+    """The output of the image encoder for one image: computed once, then decoded with any number of prompts.
 
     Attributes:
-        features: what the model's image encoder returned, without a batch axis; the first is the image
-            embedding [C, h, w]. Float32 arrays where the model runs on a CPU, tensors on the device where it
-            runs on an accelerator; `arrays` gives arrays everywhere.
+        features: the output of the image encoder without a batch axis: the image embedding [C, h, w], then any
+            high-resolution features. They are float32 arrays if the model runs on a CPU and tensors on the device
+            if it runs on an accelerator; `arrays` always returns arrays.
         size_hw: size of the original image in pixels, EXIF orientation applied.
         preprocessing: how the image was resized and normalized.
-        model: name of the model that made it.
-        encoder_id: digest of the weights of the image encoder that made it.
+        model: name of the model.
+        encoder_id: digest of the weights of the image encoder.
         content_id: sha256 of the image's size and RGB pixels.
     """
 
@@ -68,25 +68,25 @@ class Embedding(ReadOnlyArrays):
         object.__setattr__(self, "features", tuple(frozen))
 
     def arrays(self) -> tuple[FloatArray, ...]:
-        """The features as float32 arrays in main memory."""
+        """Return the features as float32 arrays in main memory."""
         return tuple(feature_array(feature) for feature in self.features)
 
     def to_cpu(self) -> Embedding:
-        """The same with its features as arrays in main memory: to keep many without filling an accelerator."""
+        """Return a copy with arrays as features, so that many embeddings can be kept without filling a GPU."""
         return replace(self, features=self.arrays())
 
     def save(self, path: str | Path, *, precision: EmbeddingPrecision = "fp32") -> Path:
-        """Write the embedding to a safetensors file, whole or not at all. Returns the path.
+        """Write the embedding to a safetensors file atomically. Returns the path.
 
         Args:
-            path: of the file.
-            precision: "fp16" rounds the features for a file of half the size, such as one that travels to a
-                browser: 2 MB for SAM. Masks change by a pixel here and there along their edges.
+            path: path of the file.
+            precision: "fp16" rounds the features to float16, which halves the file, for example to send it to a
+                browser (2 MB for SAM). Masks change by a few pixels along their edges.
 
         Raises:
             ConfigError: there is no such precision.
             EmbeddingError: a value is too large for float16.
-            OutputError: there is no space, no permission, or no such place.
+            OutputError: the file cannot be written.
         """
         return write_embedding(self, Path(path), precision)
 
@@ -95,12 +95,12 @@ class Embedding(ReadOnlyArrays):
         """Read an embedding that `save` wrote.
 
         Raises:
-            EmbeddingError: the file is missing, damaged, or no embedding of segany's.
+            EmbeddingError: the file is missing, damaged, or not an embedding of segany.
         """
         return read_embedding(Path(path))
 
     def check_model(self, model: str, encoder_id: str, preprocessing: Preprocessing) -> None:
-        """Raise `EmbeddingError` unless that model, with those image-encoder weights, made this embedding."""
+        """Raise `EmbeddingError` unless the embedding comes from this model, these encoder weights and this input."""
         if self.model != model:
             raise EmbeddingError(
                 f"This embedding was made by {self.model!r} and cannot be used with {model!r}. "
@@ -119,7 +119,7 @@ class Embedding(ReadOnlyArrays):
 
 
 def feature_array(feature: Feature) -> FloatArray:
-    """A feature, whatever runtime it is of, as a float32 array in main memory."""
+    """Convert a feature, an array or a tensor, to a float32 array in main memory."""
     if isinstance(feature, np.ndarray):
         return np.asarray(feature, dtype=np.float32)
     return np.asarray(feature.detach().float().cpu().numpy())
@@ -128,20 +128,20 @@ def feature_array(feature: Feature) -> FloatArray:
 def write_embedding(
     embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32", *, channels_last: bool = False
 ) -> Path:
-    """Write an embedding, whole or not at all. Returns the path.
+    """Write an embedding atomically. Returns the path.
 
-    With `channels_last`, features [C, h, w] are stored as [h, w, C], and lie so in memory when they are read.
+    With `channels_last`, features [C, h, w] are stored as [h, w, C] and have that memory layout when they are read.
 
     Raises:
         ConfigError: there is no such precision.
         EmbeddingError: a value is too large for float16.
-        OutputError: there is no space, no permission, or no such place.
+        OutputError: the file cannot be written.
     """
     check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
     features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.arrays()]
     if channels_last:
         features = [np.moveaxis(feature, 0, -1) for feature in features]
-    # safetensors copies memory from the first element on, whatever the strides are, and swaps bytes.
+    # safetensors ignores strides and byte order: it writes the memory from the first element on.
     arrays = {
         f"features.{i}": np.ascontiguousarray(feature, dtype=feature.dtype.newbyteorder("<"))
         for i, feature in enumerate(features)
@@ -167,7 +167,7 @@ def _crc32(arrays: Iterable[npt.NDArray[Any]]) -> int:
 
 
 def _halved(feature: FloatArray) -> npt.NDArray[np.float16]:
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
         halved = feature.astype(np.float16)
     if not np.isfinite(halved).all():
         raise EmbeddingError(
@@ -180,11 +180,11 @@ def read_embedding(path: Path) -> Embedding:
     """Read an embedding that `write_embedding` wrote.
 
     Raises:
-        EmbeddingError: the file is missing, unreadable, damaged, no embedding of segany's, or written
-            by a newer version of segany.
+        EmbeddingError: the file is missing, unreadable, damaged, not an embedding of segany, or written by a newer
+            version of segany.
     """
     with path_errors(path, EmbeddingError):
-        if path.is_dir():  # safetensors would call it "no such device"
+        if path.is_dir():  # the error of safetensors would be "no such device"
             raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -207,7 +207,7 @@ def read_embedding(path: Path) -> Embedding:
 
 
 def _checked_features(file: Any, path: Path) -> list[npt.NDArray[Any]]:
-    """What is stored, once its types and shapes are those of features: no memory is taken for anything else."""
+    """Check dtypes and shapes in the header, then load the arrays: a damaged file must not claim memory."""
     names = [f"features.{index}" for index in range(len(file.keys()))]
     if not names or len(names) > MAX_FEATURES or set(names) != set(file.keys()):
         raise EmbeddingError(f"{path} is damaged: it lacks features, or holds others. Embed the image again.")

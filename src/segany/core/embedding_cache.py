@@ -1,4 +1,4 @@
-"""Embeddings kept in a folder: computed once, found by the content of the image and by all that made them."""
+"""A cache of embeddings in a folder, keyed by the content of the image and by the encoder and its input."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheCounts:
-    """What an `EmbeddingCache` has done since it was opened.
+    """Counts of an `EmbeddingCache` since it was opened.
 
     Attributes:
-        found: images whose embedding was in the folder.
-        stored: images whose embedding was written.
-        damaged: images whose file was there but broken.
+        found: embeddings read from the folder.
+        stored: embeddings written to the folder.
+        damaged: files that could not be read.
     """
 
     found: int = 0
@@ -33,17 +33,17 @@ class CacheCounts:
 
 
 class EmbeddingCache:
-    """The embeddings of one image encoder in a folder.
+    """The cached embeddings of one image encoder.
 
-    A file is `FOLDER/<encoder>/<image>.safetensors`, an `Embedding` as `Embedding.load` reads it. `<image>` is the
-    image's `content_id`; `<encoder>` is a digest of the model's name, its encoder id, its preprocessing, and the form
-    of the file. So one folder serves any number of models and datasets, whatever changes finds no file, and several
-    processes may fill it at once. Files are written whole or not at all. A damaged one counts as missing, with a
-    warning in the log, and is replaced.
+    Files are `FOLDER/<encoder>/<xx>/<image>.safetensors`, which `Embedding.load` reads. `<image>` is the `content_id`
+    of the image and `<xx>` its first two digits; `<encoder>` is a digest of the model's name, encoder id,
+    preprocessing, file precision and memory layout. One folder therefore serves any number of models and datasets, and
+    several processes may write to it at once, because writes are atomic. A damaged file counts as a cache miss, is
+    logged as a warning, and is overwritten.
 
     Attributes:
-        folder: of this encoder's files; made when the first is written.
-        counts: what was found and stored so far.
+        folder: the files of this encoder; created with the first file.
+        counts: embeddings found and stored so far.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class EmbeddingCache:
         """Open the cache of an encoder.
 
         Args:
-            folder: of all encoders.
+            folder: the folder of all encoders.
             model: name of the model.
-            encoder_id: digest of all weights that features depend on.
-            preprocessing: of the model.
-            precision: of the numbers in files; "fp16" rounds them.
-            channels_last: whether features are stored as [h, w, C] instead of [C, h, w], and so lie in memory.
+            encoder_id: digest of all weights that the features depend on.
+            preprocessing: preprocessing of the model.
+            precision: dtype in the files; "fp16" rounds the features.
+            channels_last: store features with the memory layout [h, w, C] instead of [C, h, w].
         """
         self._model, self._encoder_id, self._preprocessing = model, encoder_id, preprocessing
         self._precision: EmbeddingPrecision = precision
@@ -74,7 +74,7 @@ class EmbeddingCache:
         self.counts = CacheCounts()
 
     def find(self, content_id: str) -> Embedding | None:
-        """The embedding of an image; None where there is none, or none that is whole."""
+        """Return the embedding of an image; None if there is none or its file is damaged."""
         path = self._path(content_id)
         if not path.exists():
             return None
@@ -92,13 +92,13 @@ class EmbeddingCache:
         """Write the features of an image, [C, h, w] each. Returns the path.
 
         Args:
-            content_id: of the image.
-            features: what the encoder made of it.
-            size_hw: of the image in pixels.
+            content_id: content id of the image.
+            features: the output of the image encoder for it.
+            size_hw: size of the image in pixels.
 
         Raises:
             EmbeddingError: a value is too large for float16, and `precision` is "fp16".
-            OutputError: there is no space, no permission, or no such place.
+            OutputError: the file cannot be written.
         """
         embedding = Embedding(tuple(features), size_hw, self._preprocessing, self._model, self._encoder_id, content_id)
         path = write_embedding(embedding, self._path(content_id), self._precision, channels_last=self._channels_last)

@@ -1,7 +1,7 @@
-"""The errors segany raises for things a user can put right.
+"""Errors that a user can correct.
 
-Every message says what was wrong, where, and what to do. The command line prints them without a
-traceback and exits with code 2; anything else that escapes is a bug.
+Every message says what is wrong, where, and what to do. The command line prints them without a traceback and exits
+with code 2. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ImageError(SeganyError, ValueError):
 
 
 class VideoError(SeganyError, ValueError):
-    """A video is missing, unreadable, no video, has no frames or frames of several sizes, or a camera is not there."""
+    """A video is missing, unreadable, not a video, without frames or of varying size, or a camera is not available."""
 
 
 class EndOfVideoError(VideoError):
@@ -51,11 +51,11 @@ class WeightsError(SeganyError, OSError):
 
 
 class ExportError(SeganyError, ValueError):
-    """A folder is no exported model, is damaged, cannot be run, or an export does not do what its model does."""
+    """A folder is not an exported model, is damaged or cannot be run, or an export does not match its model."""
 
 
 class OutputError(SeganyError, OSError):
-    """A result could not be written: no space, no permission, or a format that cannot hold it."""
+    """A result could not be written: no space, no permission, or the format does not support it."""
 
 
 class InstancesError(SeganyError, ValueError):
@@ -67,11 +67,11 @@ class OutOfMemoryError(SeganyError, MemoryError):
 
 
 class CanceledError(SeganyError):
-    """Work was canceled by whoever asked for it."""
+    """The caller canceled the work."""
 
 
 class DataError(SeganyError, ValueError):
-    """A dataset is missing, empty or of no known layout, or an item is damaged or its masks do not fit its image."""
+    """A dataset is missing, empty or of unknown layout, or an item is damaged or its masks do not fit its image."""
 
 
 class TrainingError(SeganyError, RuntimeError):
@@ -83,6 +83,6 @@ class MissingExtraError(SeganyError, ImportError):
 
 
 def check(condition: bool, message: str) -> None:
-    """Raise `ConfigError` with `message` unless `condition` holds: for configurations when they are built."""
+    """Raise `ConfigError` with `message` unless `condition` holds; used by configs in `__post_init__`."""
     if not condition:
         raise ConfigError(message)

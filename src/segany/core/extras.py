@@ -1,4 +1,4 @@
-"""Optional dependencies: importing them, or saying how to install them."""
+"""Imports of optional dependencies, with errors that name the command to install them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from segany.core.errors import MissingExtraError
 
 
 def import_extra(module: str, what: str, extra: str) -> Any:
-    """An optional module.
+    """Import an optional dependency.
 
     Args:
-        module: its name.
-        what: begins the message.
-        extra: of segany, that installs it.
+        module: name of the module.
+        what: beginning of the error message.
+        extra: the extra of segany that installs the module.
 
     Raises:
-        MissingExtraError: it is not installed, or cannot be loaded.
+        MissingExtraError: the module is not installed or cannot be imported.
     """
     try:
         return importlib.import_module(module)
@@ -27,10 +27,10 @@ def import_extra(module: str, what: str, extra: str) -> Any:
 
 
 def import_av() -> Any:
-    """The module `av`, PyAV, which reads and writes video files.
+    """Import PyAV, which reads and writes video files.
 
     Raises:
-        MissingExtraError: it is not installed, or its libraries cannot be loaded.
+        MissingExtraError: it is not installed, or its shared libraries cannot be loaded.
     """
     try:
         return importlib.import_module("av")
@@ -42,7 +42,7 @@ def import_av() -> Any:
 
 
 def require_torch() -> None:
-    """Raise `MissingExtraError` where PyTorch is not installed; it is not imported."""
+    """Raise `MissingExtraError` if PyTorch is not installed. PyTorch is not imported."""
     try:
         is_there = importlib.util.find_spec("torch") is not None
     except ImportError:

@@ -1,7 +1,7 @@
-"""Writing files and folders so that they are whole or not there, and telling whether they still are.
+"""Atomic writes of files and folders, and SHA-256 digests.
 
-What is being written has a temporary name beside its place. A process that is killed leaves it behind; the next one
-that writes into the same folder removes it.
+Data is written under a temporary name in the target folder and then renamed. A killed process leaves its temporary
+files behind; the next process that writes into the same folder removes them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,12 +23,12 @@ from segany.core.errors import OutputError, SeganyError
 
 _READ_BYTES = 1 << 20
 
-LITTER_SECONDS = 24 * 3600
-"""After so long, what another machine left behind in a shared folder is removed too."""
+STALE_SECONDS = 24 * 3600
+"""Age at which temporary files of other machines, whose processes cannot be checked, are removed from a folder."""
 
 _TEMPORARY = re.compile(r"\.segany-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{12}\.tmp")
 
-_swept: set[str] = set()  # folders that this process has swept: once is enough
+_cleaned: set[str] = set()  # folders from which this process has removed stale files: once per process is enough
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "there is no space left on the device. Free some, or choose another folder.",
@@ -45,28 +46,55 @@ _WHAT_TO_DO = {
 
 @contextlib.contextmanager
 def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
-    """Raise `kind`, naming the path, where it cannot even be looked at.
+    """Convert errors of accessing a path into `kind`, with the path in the message.
 
-    The name is too long, a folder in it may not be entered, or its symbolic links go round in a circle.
+    Such errors are a name that is too long, a folder without permission, or a cycle of symbolic links.
     """
     try:
         yield
     except SeganyError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for circles
+    except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for cycles
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise kind(f"{path} cannot be used: {reason}. Check the path.") from error
 
 
-def write_file(path: Path, data: bytes) -> Path:
-    """Write a file under a temporary name beside its place and rename it once it is complete.
-
-    Missing folders are made. Whatever happens, an interrupt included, `path` holds all of `data` or
-    what it held before, and no temporary file is left.
+def read_file(path: Path, kind: type[SeganyError]) -> bytes:
+    """The content of a file. Pipes, sockets and devices are never opened: they may have no end.
 
     Raises:
-        OutputError: there is no space, no permission, or no such place, or a device or pipe is there; the
-            message names the path.
+        SeganyError: of the given kind, naming the path: it is missing, no file, or may not be read.
+    """
+    with path_errors(path, kind):
+        check_is_file(path, kind)
+        return path.read_bytes()
+
+
+def read_text(path: Path, kind: type[SeganyError]) -> str:
+    """The text of a file in UTF-8, as `read_file` reads it."""
+    try:
+        return read_file(path, kind).decode("utf-8-sig")  # some editors put a mark before the text
+    except UnicodeDecodeError as error:
+        raise kind(f"{path} is no text in UTF-8: {error}.") from error
+
+
+def check_is_file(path: Path, kind: type[SeganyError]) -> None:
+    """Raise `kind` where there is a folder, pipe, socket or device; `OSError` where there is nothing."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise kind(f"{path} is a folder, not a file. Check the path.")
+    if not stat.S_ISREG(mode):
+        raise kind(f"{path} is not a file but a pipe, socket or device. Save its content to a file first.")
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    """Write a file atomically, and create missing folders.
+
+    On any exception, an interrupt included, `path` keeps its previous content and no temporary file is left.
+
+    Raises:
+        OutputError: there is no space or no permission, the path is invalid, or it is a device or pipe. The message
+            names the path.
     """
     with replacing(path) as temporary, temporary.open("xb") as file:
         file.write(data)
@@ -75,12 +103,12 @@ def write_file(path: Path, data: bytes) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write a file to that takes the place of `path` at the end of the `with` block.
+    """Yield a temporary path for a file that replaces `path` at the end of the `with` block.
 
-    Where the block raises, an interrupt included, `path` stays as it was, and the temporary file is removed.
+    If the block raises, an interrupt included, `path` is unchanged and the temporary file is removed.
 
     Raises:
-        OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
+        OutputError: as for `write_file`; an `OSError` of the block is converted too.
     """
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -103,13 +131,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder, made here, that takes the place of `folder` at the end of the `with` block.
+    """Create and yield a temporary folder that replaces `folder` at the end of the `with` block.
 
-    Where the block raises, an interrupt included, `folder` stays as it was, and the temporary one is removed. What a
-    folder held that is there already is removed whole: check first that it is yours to remove.
+    If the block raises, an interrupt included, `folder` is unchanged and the temporary folder is removed. An existing
+    folder is deleted with all its content: check first that it holds nothing else.
 
     Raises:
-        OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
+        OutputError: as for `write_file`; an `OSError` of the block is converted too.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -132,21 +160,21 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def temporary_path(folder: Path) -> Path:
-    """A new name in a folder for what is not whole yet; removes what killed processes left there under such names."""
+    """Return a new temporary path in a folder, after removing stale temporary files from it once per process."""
     key = os.path.abspath(folder)  # noqa: PTH100 - links need not be followed
-    if key not in _swept:
-        _swept.add(key)
-        remove_litter(folder)
-    # Short, so that it fits where long names do.
+    if key not in _cleaned:
+        _cleaned.add(key)
+        remove_stale_files(folder)
+    # The name is short, so that it does not exceed the limit on the length of a path.
     return folder / f".segany-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
 
 
-def remove_litter(folder: Path) -> None:
-    """Remove temporary files and folders of processes that are gone. What cannot be removed stays."""
+def remove_stale_files(folder: Path) -> None:
+    """Remove temporary files and folders of processes that no longer run. Errors are ignored."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = _TEMPORARY.fullmatch(entry.name)
-            if match is None or not _is_litter(entry, match[1], int(match[2])):
+            if match is None or not _is_stale(entry, match[1], int(match[2])):
                 continue
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
@@ -155,11 +183,11 @@ def remove_litter(folder: Path) -> None:
                     Path(entry.path).unlink()
 
 
-def _is_litter(entry: os.DirEntry[str], machine: str, process: int) -> bool:
-    if machine == _machine() and os.name == "posix":  # elsewhere there is no harmless signal to ask with
+def _is_stale(entry: os.DirEntry[str], machine: str, process: int) -> bool:
+    if machine == _machine() and os.name == "posix":  # on Windows, signal 0 would end the process
         return process != os.getpid() and not _is_alive(process)
     try:
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime > LITTER_SECONDS
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS
     except OSError:
         return False
 
@@ -169,24 +197,24 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is somebody else's, or the system cannot tell
+    except OSError:  # the process belongs to another user, or its state is unknown
         return True
     return True
 
 
 def _machine() -> str:
-    """Tells processes of this machine from those of others that share its disks."""
+    """Return an id of this machine, since several machines may share a folder."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_error(path: Path, error: Exception) -> OutputError:
-    """What to tell of an error of the file system while a file was written."""
+    """Convert an error of the file system during a write into an `OutputError`."""
     reason = _WHAT_TO_DO.get(getattr(error, "errno", None) or 0, f"{getattr(error, 'strerror', None) or error}.")
     return OutputError(f"{path} could not be written: {reason}")
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex digits."""
+    """Return the SHA-256 of a file's content as hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_READ_BYTES):

@@ -1,4 +1,4 @@
-"""What tracking yields: the objects in one frame of a video."""
+"""The result of tracking for one frame of a video."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from segany.core.instances import Instances
 
 @dataclass(frozen=True, eq=False)
 class FrameResult(ReadOnlyArrays):
-    """The objects in one frame. There may be none.
+    """The tracked objects in one frame. There may be none.
 
     Attributes:
         frame: number of the frame, from 0 in presentation order.
-        instances: O objects with masks at the size of the video, of the source "track". Each has an
-            `object_id` of its own. `scores` are object scores: the logit of the object being visible in this
-            frame (SAM 2, section 4, "occlusion head"); it is visible above 0. The mask of an object that is not
-            visible is empty. The optional column `reverse`, bool [O], says which were tracked backward.
-        mask_logits: float32 [O, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless asked for.
+        instances: O objects with masks at the size of the video, of source "track", each with a unique `object_id`.
+            `scores` are object scores, the output of the occlusion head (SAM 2, section 4): logits, above 0 if the
+            object is visible in this frame. The mask of an object that is not visible is empty. The optional column
+            `reverse`, bool [O], tells which objects were tracked backward.
+        mask_logits: float32 [O, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless requested.
 
     Raises:
-        ConfigError: the frame is negative, an object has no id or one that comes twice, or `mask_logits` is not
-            as above.
+        ConfigError: the frame is negative, an object has no id, two objects have the same id, or `mask_logits` has
+            another shape or dtype.
     """
 
     frame: int
@@ -60,7 +60,7 @@ class FrameResult(ReadOnlyArrays):
         mask_logits: FloatArray | None = None,
         **columns: Any,
     ) -> FrameResult:
-        """The result of masks that are arrays. They are kept beside their encodings, so that `masks` costs nothing.
+        """Make a result from mask arrays. The arrays are kept, so that `masks` needs no decoding.
 
         Args:
             frame: number of the frame.
@@ -79,23 +79,23 @@ class FrameResult(ReadOnlyArrays):
             masks, object_ids=np.asarray(object_ids, dtype=np.int64), scores=scores, **given
         )
         result = cls(frame, instances, mask_logits)
-        result.__dict__["masks"] = frozen_view(masks)  # in place of what `masks` would decode
+        result.__dict__["masks"] = frozen_view(masks)  # sets the cached property `masks`
         return result
 
     @cached_property
     def masks(self) -> BoolArray:
-        """bool [O, H, W], read-only; decoded once where the result was not made of arrays."""
+        """The masks, bool [O, H, W], read-only; decoded once unless the result was made from arrays."""
         masks: BoolArray = frozen_view(self.instances.masks())
         return masks
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        """The objects, in the order of the instances."""
+        """Ids of the objects, in the order of the instances."""
         return tuple(self.instances.object_ids.tolist())
 
     @property
     def scores(self) -> FloatArray:
-        """float32 [O], object scores: logits, visible above 0."""
+        """Object scores, float32 [O]: logits, above 0 for a visible object."""
         return self.instances.scores
 
     @property
@@ -104,7 +104,7 @@ class FrameResult(ReadOnlyArrays):
         return self.instances.size_hw
 
     def mask_of(self, object_id: int) -> BoolArray:
-        """bool [H, W], the mask of one object.
+        """Return the mask of one object, bool [H, W].
 
         Raises:
             PromptError: there is no such object in this result.
@@ -113,16 +113,16 @@ class FrameResult(ReadOnlyArrays):
         return mask
 
     def score_of(self, object_id: int) -> float:
-        """The object score of one object. Raises `PromptError` where there is no such object."""
+        """Return the object score of one object. Raises `PromptError` if there is no such object."""
         return float(self.scores[self._index(object_id)])
 
     def updated(self, other: FrameResult) -> FrameResult:
-        """This result with the objects of another one of the same frame, which replace those of the same ids.
+        """Merge the objects of another result of the same frame into this one; they replace objects of the same ids.
 
-        The objects are in ascending order of their ids. There are no `mask_logits`.
+        The objects are sorted by id. `mask_logits` is None.
 
         Raises:
-            InstancesError: the masks are of different sizes.
+            InstancesError: the masks have different sizes.
         """
         kept = np.flatnonzero(~np.isin(self.instances.object_ids, other.instances.object_ids))
         instances = Instances.concatenate([self.instances[kept], other.instances])
@@ -132,7 +132,7 @@ class FrameResult(ReadOnlyArrays):
         return result.sorted_by_id()
 
     def sorted_by_id(self) -> FrameResult:
-        """The same with the objects in ascending order of their ids."""
+        """Return the result with its objects sorted by id."""
         order = np.argsort(self.instances.object_ids)
         if (order[:-1] <= order[1:]).all():
             return self

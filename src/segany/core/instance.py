@@ -1,4 +1,4 @@
-"""One object with a mask, and its class: a row of `Instances`."""
+"""One object with a mask, a row of `Instances`, and its category."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from segany.core.polygons import Polygon, mask_to_polygons
 from segany.core.rle import Rle, decode_crop, decode_mask, mask_area
 
 Source: TypeAlias = Literal["prompt", "automatic", "text", "track", "human", "import"]
-"""How a mask came about."""
+"""Origin of a mask: a prompt, automatic mask generation, a text prompt, tracking, a person, or a file."""
 
 NO_ID = -1
-"""In `category_ids` and `object_ids`, of an instance that has none."""
+"""Value in `category_ids` and `object_ids` of an instance without category or object id."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Category:
     """A class of objects.
 
     Attributes:
-        id: the number that annotations refer to.
-        name: for people; unique within a dataset.
-        supercategory: a wider class, as COCO has it; may be empty.
+        id: the id that annotations refer to.
+        name: the name, unique within a dataset.
+        supercategory: the supercategory of COCO; may be empty.
     """
 
     id: int
@@ -37,12 +37,12 @@ class Instance:
     """One object: a row of `Instances`. Optional columns are attributes too, such as `instance.predicted_iou`.
 
     Attributes:
-        rle: the mask as COCO has it in JSON.
+        rle: the mask as a COCO run-length encoding.
         box_xyxy: left, top, right, bottom in pixels of the image, half-open; zeros for an empty mask.
-        score: the number that ranks; NaN where there is none.
-        category: None where the object has no class.
-        object_id: the object's identity across frames or files; `NO_ID` where it has none.
-        source: how the mask came about.
+        score: the score by which instances are ranked; NaN if there is none.
+        category: the category; None if there is none.
+        object_id: identity of the object across frames or files; `NO_ID` if there is none.
+        source: origin of the mask.
         columns: values of the optional columns.
     """
 
@@ -62,21 +62,21 @@ class Instance:
 
     @property
     def mask(self) -> BoolArray:
-        """bool [H, W], decoded each time."""
+        """The mask, bool [H, W]; decoded on each access."""
         return decode_mask(self.rle)
 
     @property
     def area(self) -> int:
-        """Pixels of the mask."""
+        """Area of the mask in pixels."""
         return mask_area(self.rle)
 
     @property
     def polygons(self) -> tuple[Polygon, ...]:
-        """The parts of the mask with their holes; filling them gives exactly the mask."""
+        """Polygons with holes of the connected components of the mask; filling them gives exactly the mask."""
         return mask_to_polygons(*decode_crop(self.rle))
 
     def __getattr__(self, name: str) -> Any:
-        columns = self.__dict__.get("columns", {})  # not there yet while it is unpickled
+        columns = self.__dict__.get("columns", {})  # not set yet during unpickling
         if name in columns:
             return columns[name]
         raise AttributeError(f"An instance has no {name!r}; its optional columns: {', '.join(columns) or 'none'}.")

@@ -1,7 +1,7 @@
-"""Objects with masks: what predictors that find several objects return, readers yield, and writers take.
+"""Objects with masks, the value that predictors return, dataset readers yield and file writers take.
 
-Masks are COCO run lengths, decoded when asked for, so that a thousand of them are cheap. Boxes are half-open:
-x1 and y1 lie one past the last column and row of the mask.
+Masks are COCO run-length encodings, decoded on demand, so that a thousand masks need little memory. Boxes are
+half-open: x1 and y1 lie one past the last column and row of the mask.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segany.core.polygons import Polygon
 from segany.core.rle import Rle, box_xyxy, decode_mask, encode_masks, mask_area, mask_nms, run_lengths
 
 LabelOrder: TypeAlias = Literal["area", "score"]
-"""Which mask a pixel of a label map belongs to that several cover: the smallest, or the one of the highest score."""
+"""Which mask is on top where masks overlap in a label map: the smallest, or the first in the order of scores."""
 
 Index: TypeAlias = "slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]"
 
@@ -33,17 +33,17 @@ Index: TypeAlias = "slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]"
 class Instances(ReadOnlyArrays, Sequence[Instance]):
     """N objects of one image, as columns. N may be 0. The arrays are read-only.
 
-    `len`, iteration and `instances[i]` give rows. A slice, a list or array of indices, or a boolean array gives
-    the chosen instances: `instances[instances.scores > 0.9]`. Optional columns are attributes too:
+    `len`, iteration and `instances[i]` give rows. Indexing with a slice, an index list or array, or a boolean array
+    selects instances: `instances[instances.scores > 0.9]`. Optional columns are attributes too:
     `instances.predicted_iou`.
 
     Attributes:
-        rle_counts: N compressed run lengths, COCO's.
+        rle_counts: N compressed COCO run-length encodings.
         size_hw: size of the image in pixels.
-        boxes_xyxy: float32 [N, 4], half-open. Those of the masks where none are given.
-        scores: float32 [N], the number that ranks; NaN where there is none.
-        category_ids: int64 [N], ids of `categories`; `NO_ID` for no class.
-        categories: the classes that there are, used or not.
+        boxes_xyxy: float32 [N, 4], half-open; by default the bounding boxes of the masks.
+        scores: float32 [N], the scores by which instances are ranked; NaN for none.
+        category_ids: int64 [N], ids of `categories`; `NO_ID` for none.
+        categories: all categories of the dataset, used or not.
         object_ids: int64 [N], identities across frames or files; `NO_ID` for none.
         sources: str [N], a `Source` each.
         columns: optional columns that a source adds, arrays [N, ...]: `predicted_iou`, `stability_score`, `point_xy`
@@ -106,7 +106,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
 
     @classmethod
     def from_masks(cls, masks: npt.ArrayLike, **columns: Any) -> Instances:
-        """Instances of masks that are arrays.
+        """Make instances from mask arrays.
 
         Args:
             masks: bool [N, H, W], or one [H, W].
@@ -125,10 +125,10 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
 
     @classmethod
     def from_rles(cls, rles: Iterable[Rle], size_hw: SizeHW, **columns: Any) -> Instances:
-        """Instances of COCO's run lengths, compressed, of an image of that size; `columns` as for `Instances`.
+        """Make instances from compressed COCO run-length encodings of one size; `columns` as for `Instances`.
 
         Raises:
-            InstancesError: a mask is of another size, or as for `Instances`.
+            InstancesError: a mask has another size, or as for `Instances`.
         """
         counts, boxes = [], []
         for rle in rles:
@@ -141,20 +141,20 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
 
     @classmethod
     def empty(cls, size_hw: SizeHW, categories: Iterable[Category] = ()) -> Instances:
-        """No instances, of an image of that size."""
+        """Make instances with N = 0."""
         return cls((), size_hw, categories=categories)
 
     @classmethod
     def concatenate(cls, parts: Sequence[Instances], *, drop_unshared: bool = False) -> Instances:
-        """All instances of some, in order, with the categories of all.
+        """Concatenate instances of one image in order, with the union of their categories.
 
         Args:
             parts: at least one.
-            drop_unshared: leave out optional columns that some of the parts lack. Otherwise there must be none.
+            drop_unshared: drop optional columns that some of the parts lack, instead of raising an error.
 
         Raises:
-            InstancesError: there are no parts, they are of images of different sizes, two give a category's id
-                different names, or a column is missing in one of them.
+            InstancesError: there are no parts, their image sizes differ, two of them have different names for a
+                category id, or a column is missing in one of them.
         """
         if not parts:
             raise InstancesError("There is nothing to concatenate. Instances.empty(size_hw) has no instances.")
@@ -166,7 +166,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
             known = categories.setdefault(category.id, category)
             if known.name != category.name:
                 raise InstancesError(f"Category {category.id} is both {known.name!r} and {category.name!r}.")
-        filled = [part for part in parts if len(part)] or list(parts[:1])  # instances of nothing may lack columns
+        filled = [part for part in parts if len(part)] or list(parts[:1])  # parts without instances may lack columns
         names = [name for name in filled[0].columns if all(name in part.columns for part in filled)]
         unshared = {name for part in filled for name in part.columns} - set(names)
         if unshared and not drop_unshared:
@@ -190,7 +190,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         return f"<{len(self)} instances in an image {width} wide and {height} high>"
 
     def __eq__(self, other: object) -> bool:
-        """Whether all columns hold the same values; NaN equals NaN, and dtypes of optional columns may differ."""
+        """Tell whether all columns are equal; NaN equals NaN, and dtypes of optional columns may differ."""
         if not isinstance(other, Instances):
             return NotImplemented
         ours, theirs = (
@@ -217,7 +217,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
             return self._row(int(index))
         if not isinstance(index, slice):
             index = np.asarray(index)
-            index = index if index.size else index.astype(np.int64)  # NumPy takes [] for floats
+            index = index if index.size else index.astype(np.int64)  # an empty list becomes a float array
         chosen = np.arange(len(self))[index]
         return Instances(
             [self.rle_counts[i] for i in chosen],
@@ -246,7 +246,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         )
 
     def __getattr__(self, name: str) -> npt.NDArray[Any]:
-        columns = self.__dict__.get("columns", {})  # not there yet while it is unpickled
+        columns = self.__dict__.get("columns", {})  # not set yet during unpickling
         if name in columns:
             array: npt.NDArray[Any] = columns[name]
             return array
@@ -256,40 +256,40 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
 
     @property
     def rles(self) -> list[Rle]:
-        """The masks as COCO has them in JSON."""
+        """The masks as COCO run-length encodings."""
         return [self.rle(index) for index in range(len(self))]
 
     def rle(self, index: int) -> Rle:
-        """One mask as COCO has it in JSON."""
+        """Return one mask as a COCO run-length encoding."""
         return Rle(size=list(self.size_hw), counts=self.rle_counts[index])
 
     @property
     def areas(self) -> IntArray:
-        """int64 [N], pixels of each mask."""
+        """Areas of the masks in pixels, int64 [N]."""
         return np.array([mask_area(rle) for rle in self.rles], dtype=np.int64)
 
     @property
     def mask_boxes_xyxy(self) -> FloatArray:
-        """float32 [N, 4], boxes of the masks, whatever `boxes_xyxy` holds; zeros for an empty mask."""
+        """Bounding boxes of the masks, float32 [N, 4], independent of `boxes_xyxy`; zeros for an empty mask."""
         return np.array([box_xyxy(rle) for rle in self.rles], dtype=np.float32).reshape(-1, 4)
 
     def mask(self, index: int) -> BoolArray:
-        """bool [H, W], one mask, decoded each time."""
+        """Decode one mask: bool [H, W]."""
         return decode_mask(self.rle(index))
 
     def masks(self) -> BoolArray:
-        """bool [N, H, W], all masks decoded: a byte for each pixel of each mask."""
+        """Decode all masks: bool [N, H, W], one byte per pixel and mask."""
         stack = np.zeros((len(self), *self.size_hw), dtype=np.bool_)
         for index, mask in enumerate(stack):
             mask[...] = self.mask(index)
         return stack
 
     def polygons(self) -> tuple[tuple[Polygon, ...], ...]:
-        """The parts of each mask with their holes; filling them gives exactly the mask."""
+        """Return polygons with holes for the connected components of each mask; filling them gives the exact mask."""
         return tuple(instance.polygons for instance in self)
 
     def category(self, category_id: int) -> Category | None:
-        """The category of that id; None where there is none."""
+        """Return the category with an id; None if there is none."""
         return self._categories_by_id.get(category_id)
 
     @cached_property
@@ -297,7 +297,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         return {category.id: category for category in self.categories}
 
     def index_of(self, object_id: int) -> int:
-        """Where the object of that id stands; `InstancesError` where there is none."""
+        """Return the index of an object by its id. Raises `InstancesError` if there is none."""
         found = np.flatnonzero(self.object_ids == object_id)
         if not len(found):
             known = ", ".join(map(str, self.object_ids.tolist())) or "none"
@@ -305,11 +305,11 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         return int(found[0])
 
     def with_columns(self, **columns: npt.ArrayLike) -> Instances:
-        """The same instances with optional columns added or replaced, arrays [N, ...]."""
+        """Return the instances with optional columns, arrays [N, ...], added or replaced."""
         return self._changed(columns={**self.columns, **columns})
 
     def with_categories(self, category_ids: npt.ArrayLike, categories: Iterable[Category]) -> Instances:
-        """The same instances with other classes, as for `Instances`."""
+        """Return the instances with other categories; arguments as for `Instances`."""
         return self._changed(category_ids=category_ids, categories=tuple(categories))
 
     def with_object_ids(self, object_ids: npt.ArrayLike) -> Instances:
@@ -325,19 +325,19 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
     # Choosing among them.
 
     def sorted_by_score(self) -> Instances:
-        """Highest score first, those without one last; equal ones keep their order."""
+        """Sort by descending score, instances without a score last. The sort is stable."""
         return self[np.argsort(-self.scores, kind="stable")]  # NaN sorts last
 
     def nms(self, iou_thresh: float, *, by: Literal["box", "mask"] = "box", per_category: bool = False) -> Instances:
-        """Greedy non-maximum suppression: of two instances that overlap more, the one of the higher score stays.
+        """Greedy non-maximum suppression.
 
         Args:
-            iou_thresh: IoU, in 0..1.
-            by: what overlaps: boxes, as in the official automatic mask generator, or the masks themselves.
+            iou_thresh: of two instances with a higher IoU, the one with the higher score is kept; in 0..1.
+            by: compute the IoU of boxes, as the official automatic mask generator does, or of masks.
             per_category: instances of different categories do not suppress each other.
 
         Returns:
-            What stays, highest score first.
+            The kept instances, highest score first.
         """
         if not 0 <= iou_thresh <= 1:
             raise ConfigError(f"iou_thresh must lie in 0..1, got {iou_thresh}.")
@@ -358,21 +358,21 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
     # Other forms.
 
     def to_label_map(self, order: LabelOrder = "area", *, fill: bool = False) -> LabelArray:
-        """A map without overlaps: every pixel belongs to one mask at most.
+        """Convert to a label map, in which every pixel belongs to at most one mask.
 
         Args:
-            order: which mask a pixel belongs to that several cover. "area": the smallest, so that parts
-                lie over the whole; of equally large ones the first, and with "score" always the first.
-            fill: give every pixel that no mask covers to the mask nearest to it.
+            order: which of several overlapping masks a pixel belongs to. "area": the smallest, so that parts lie on
+                top of the whole, and of equal areas the first. "score": the first.
+            fill: assign pixels outside all masks to the nearest mask.
 
         Returns:
-            int32 [H, W]: 0 where there is no mask, i + 1 for the mask of `self[i]`.
+            int32 [H, W]: 0 outside all masks, i + 1 in the mask of `self[i]`.
         """
         labels = paint_labels(((i + 1, self.rle(i)) for i in self.bottom_first(order)), self.size_hw)
         return fill_nearest(labels) if fill else labels
 
     def bottom_first(self, order: LabelOrder = "area") -> list[int]:
-        """Indices in the order in which masks are painted over each other; see `to_label_map`."""
+        """Return the indices in painting order, the topmost mask last; see `to_label_map`."""
         if order not in get_args(LabelOrder):
             raise ConfigError(f"order must be 'area' or 'score', got {order!r}.")
         if order == "score":
@@ -382,7 +382,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
 
 
 def _plain(value: Any) -> Any:
-    """A number as Python has it, an array [K] as a tuple of those."""
+    """Convert a NumPy scalar to a Python scalar, and an array [K] to a tuple of them."""
     plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
     return tuple(plain) if isinstance(plain, list) else plain
 

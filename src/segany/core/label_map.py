@@ -1,4 +1,4 @@
-"""Label maps: painting them from masks, and giving every pixel the label of the nearest labeled one."""
+"""Label maps: painting them from masks, and filling unlabeled pixels from their nearest labeled neighbors."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from segany.core.rle import Rle, decode_crop
 LabelArray: TypeAlias = npt.NDArray[np.int32]
 
 BLOCK_PIXELS = 200_000
-"""Rows are done together up to that many pixels, so that the work stays in the cache."""
+"""Pixels of the blocks of rows that are processed at a time, so that intermediates stay in the cache."""
 
 STRIP_COLUMNS = 256
-"""Columns that are swept together, which bounds the memory beside two maps of the image's size."""
+"""Columns that are processed at a time, which bounds the memory for intermediates."""
 
 
 def paint_labels(masks: Iterable[tuple[int, Rle]], size_hw: SizeHW) -> LabelArray:
     """Paint masks over each other, the last one on top.
 
     Args:
-        masks: label and mask of each.
-        size_hw: of the image.
+        masks: pairs of a label and a run-length encoding.
+        size_hw: size of the image.
 
     Returns:
-        int32 [H, W], 0 where there is no mask.
+        int32 [H, W], 0 outside all masks.
     """
     height, width = size_hw
-    transposed = np.zeros((width, height), dtype=np.int32)  # run lengths go column by column
+    transposed = np.zeros((width, height), dtype=np.int32)  # run lengths are column-major
     for label, rle in masks:
         part, (x, y) = decode_crop(rle)
         np.copyto(transposed[x : x + part.shape[1], y : y + part.shape[0]], np.int32(label), where=part.T)
@@ -39,17 +39,17 @@ def paint_labels(masks: Iterable[tuple[int, Rle]], size_hw: SizeHW) -> LabelArra
 
 
 def fill_nearest(labels: LabelArray) -> LabelArray:
-    """Label every pixel that has none like the nearest one that has, by the distance of their centers.
+    """Give each unlabeled pixel the label of the nearest labeled pixel, by Euclidean distance.
 
-    Of several that are equally near, the one furthest to the left counts, of those in one column the
-    upper one. It is the two-pass distance transform: the nearest labeled pixel of each column, which
-    two sweeps find, leaves one search along the row.
+    Of several pixels at the same distance the leftmost is taken, and of those in one column the upper one. The
+    algorithm is the two-pass distance transform: two sweeps find the nearest labeled pixel in each column, then a
+    search along each row finds the minimum over the columns.
 
     Args:
         labels: int32 [H, W], 0 where there is no label.
 
     Returns:
-        int32 [H, W], a new array. It holds 0 only when there are no labels at all.
+        int32 [H, W], a new array. It contains 0 only if `labels` is 0 everywhere.
     """
     height, width = labels.shape
     filled: LabelArray = labels.copy()
@@ -66,7 +66,7 @@ def fill_nearest(labels: LabelArray) -> LabelArray:
         if not rows.size:
             continue
         source = source_row[rows]
-        # A column without labels is further away than anything in the image.
+        # The distance to a column without labels is larger than any distance in the image.
         distance: IntArray = np.where(source >= 0, np.abs(source - rows[:, None]), height + width)
         nearest = _nearest_in_row(distance**2)
         filled[rows] = labels[np.take_along_axis(source, nearest, axis=1), columns[nearest]]
@@ -74,7 +74,7 @@ def fill_nearest(labels: LabelArray) -> LabelArray:
 
 
 def _nearest_in_column(labels: LabelArray) -> LabelArray:
-    """For every pixel [H, W] the row of the nearest label in its column; -1 where the column has none."""
+    """Return for every pixel, [H, W], the row of the nearest label in its column; -1 if the column has none."""
     height = len(labels)
     row = np.arange(height, dtype=np.int32)[:, None]
     is_labeled = labels != 0
@@ -86,13 +86,13 @@ def _nearest_in_column(labels: LabelArray) -> LabelArray:
 
 
 def _nearest_in_row(cost: IntArray) -> IntArray:
-    """For every x the least x' that minimizes cost[x'] + (x - x')**2; all [R, W].
+    """Return for every x the least x' that minimizes cost[x'] + (x - x')**2; all [R, W].
 
-    x' never decreases as x grows. So the answer for the middle of a row bounds those on either side of
-    it, and each halving looks at every x' of a row about once: W log W steps instead of W**2.
+    x' never decreases as x grows. The minimizer for the middle of a row therefore bounds the minimizers on either
+    side of it (divide and conquer), which takes W log W steps instead of W**2.
     """
     rows, width = cost.shape
-    best = np.zeros((rows, width + 2), dtype=np.int64)  # with a bound on either side
+    best = np.zeros((rows, width + 2), dtype=np.int64)  # padded with a bound on either side
     best[:, -1] = width - 1
     flat_cost = cost.reshape(-1)
     row_start = np.arange(rows)[:, None] * width
@@ -105,7 +105,7 @@ def _nearest_in_row(cost: IntArray) -> IntArray:
         candidate = np.arange(int(begin[-1] + count[-1])) + np.repeat(first.reshape(-1) - begin, count)
         query = np.repeat(np.broadcast_to(at - 1, first.shape).reshape(-1), count)
         row = np.repeat(np.broadcast_to(row_start, first.shape).reshape(-1), count)
-        # The candidate goes along in the low digits: the least of the sums tells which one it was.
+        # The candidate is stored in the low digits of the cost, so that the minimum contains its argmin.
         total = (flat_cost[row + candidate] + (query - candidate) ** 2) * width + candidate
         best[:, at] = (np.minimum.reduceat(total, begin) % width).reshape(first.shape)
         step //= 2

@@ -1,8 +1,8 @@
-"""Masks as polygons and back, without loss.
+"""Lossless conversion between masks and polygons.
 
-A polygon runs along the edges of the pixels ("cracks"), not through their centers: pixel (row, column)
-is the square from (column, row) to (column + 1, row + 1), as everywhere in segany. So a single pixel
-has an area of one, parts and holes are kept, and filling the polygons gives back exactly the mask.
+A polygon follows the edges of the pixels ("cracks"), not their centers: pixel (row, column) is the square from
+(column, row) to (column + 1, row + 1), as everywhere in segany. A single pixel therefore has an area of one,
+components and holes are preserved, and filling the polygons gives exactly the mask.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ RingArray: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """One connected part of a mask.
+    """One 4-connected component of a mask.
 
-    Pixels that only touch at a corner belong to different parts. Rings are simple: none crosses or
-    touches itself, though two may touch at a corner. They are open (the last point is not the first
-    again) and hold corners only, no point on a straight line.
+    Rings are simple: none crosses or touches itself, though two may touch at a corner. They are open (the first point
+    is not repeated at the end) and contain corners only, no points on a straight line.
 
     Attributes:
-        exterior: float64 [N, 2], x and y in pixels; clockwise as seen with y downwards, so that the
+        exterior: float64 [N, 2], x and y in pixels; clockwise in image coordinates (y downwards), so that the
             shoelace formula gives a positive area.
-        holes: float64 [N, 2] each, the other way round.
+        holes: float64 [N, 2] each, counterclockwise.
     """
 
     exterior: RingArray
@@ -44,25 +43,25 @@ class Polygon:
 
     @property
     def area(self) -> float:
-        """Square pixels, without the holes."""
+        """Area in square pixels, without the holes."""
         return sum(signed_area(ring) for ring in self.rings)
 
 
 def signed_area(ring: RingArray) -> float:
-    """Area of a ring [N, 2] by the shoelace formula: positive for exteriors, negative for holes."""
+    """Compute the area of a ring [N, 2] by the shoelace formula: positive for exteriors, negative for holes."""
     x, y = ring[:, 0], ring[:, 1]
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
 def mask_to_polygons(mask: BoolArray, origin_xy: tuple[int, int] = (0, 0)) -> tuple[Polygon, ...]:
-    """Trace the outlines of a mask.
+    """Trace the contours of a mask.
 
     Args:
         mask: bool [H, W].
-        origin_xy: where its corner is, if it is a part cut out of a larger mask.
+        origin_xy: top left corner of the mask in the image, if it is a crop of a larger mask.
 
     Returns:
-        A polygon for every part, from the top down; none for an empty mask.
+        A polygon for each component, from top to bottom; none for an empty mask.
     """
     box = mask_box(mask)
     if box is None:
@@ -73,10 +72,10 @@ def mask_to_polygons(mask: BoolArray, origin_xy: tuple[int, int] = (0, 0)) -> tu
 
 
 def polygons_to_mask(polygons: Iterable[Polygon], size_hw: SizeHW) -> BoolArray:
-    """Fill polygons: a pixel is set when its center lies inside by the even-odd rule.
+    """Fill polygons: a pixel is set if its center lies inside by the even-odd rule.
 
     Args:
-        polygons: any, with corners anywhere; what lies outside of the image is cut off.
+        polygons: polygons with corners anywhere; they are clipped to the image.
         size_hw: height and width of the mask.
 
     Returns:
@@ -90,7 +89,7 @@ def polygons_to_mask(polygons: Iterable[Polygon], size_hw: SizeHW) -> BoolArray:
     end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     downwards = (start[:, 1] <= end[:, 1])[:, None]
     upper, lower = np.where(downwards, start, end), np.where(downwards, end, start)
-    # The rows whose centers an edge crosses, and where: from there to the right, inside and outside swap.
+    # Scanline fill: find where each edge crosses the center of a row. Right of a crossing, inside and outside swap.
     first, stop = (np.ceil(points[:, 1] - 0.5).clip(0, height).astype(np.int64) for points in (upper, lower))
     edge = np.repeat(np.arange(len(start)), stop - first)
     row = np.arange(len(edge)) - np.repeat(np.cumsum(stop - first) - stop, stop - first)
@@ -103,12 +102,11 @@ def polygons_to_mask(polygons: Iterable[Polygon], size_hw: SizeHW) -> BoolArray:
 
 
 class _Cracks:
-    """The directed boundary of a mask: straight runs from corner to corner, the mask on their right.
+    """The directed boundary of a mask: straight runs from corner to corner, with the mask on their right.
 
-    At most corners one run arrives and one leaves. Where two pixels touch diagonally, two do; such a
-    corner becomes two *ends*, one for each of the pixels. Ends are numbered row by row, from left to
-    right, so that ends 2k and 2k + 1 bound one horizontal run; taken column by column, from the top
-    down, they bound the vertical ones.
+    At most corners, one run ends and one begins. Where two pixels touch diagonally there are two of each; such a
+    corner is represented by two *ends*, one for each of the pixels. Ends are numbered row by row from left to right,
+    so that ends 2k and 2k + 1 bound one horizontal run; in column-major order they bound the vertical runs.
     """
 
     def __init__(self, mask: BoolArray) -> None:
@@ -124,14 +122,14 @@ class _Cracks:
         self.corner_xy = np.stack([x[corner], y[corner]], axis=1)
         self.diagonal = diagonal[corner]
         self.mask_follows = lower_right[corner]  # the pixel to the lower right of the corner
-        self.following = np.empty_like(corner)  # the end that the run which leaves an end leads to
+        self.following = np.empty_like(corner)  # the end at which the run that starts at an end stops
 
         left, right = np.arange(len(corner)).reshape(-1, 2).T
         eastwards = self.mask_follows[left]
         self.following[np.where(eastwards, left, right)] = np.where(eastwards, right, left)
 
-        # The first end of a diagonal corner bounds the run to its left. That turns up where the upper
-        # left pixel is set and down where the upper right one is, around the pixel it belongs to.
+        # The first end of a diagonal corner bounds the run to its left. The contour turns up if the upper left pixel
+        # is set and down if the upper right pixel is set, around the pixel that it belongs to.
         is_second = np.append(False, corner[1:] == corner[:-1])
         turns_down = is_second ^ (diagonal & upper_right)[corner]
         upper, lower = np.lexsort((turns_down, y[corner], x[corner])).reshape(-1, 2).T
@@ -141,12 +139,12 @@ class _Cracks:
         self.following[self.run_start] = np.where(northwards, upper, lower)
 
     def polygons(self, origin_xy: RingArray) -> tuple[Polygon, ...]:
-        """All rings, each hole with the exterior around it, moved by `origin_xy`."""
+        """Trace all rings and assign each hole to its exterior; `origin_xy` is added to the coordinates."""
         rings = self._rings()
         ring_of_end = np.empty_like(self.corner)
         for number, ring in enumerate(rings):
             ring_of_end[ring] = number
-        exteriors: list[int] = []  # for every ring the exterior it belongs to
+        exteriors: list[int] = []  # index of the exterior of each ring
         members: dict[int, list[RingArray]] = {}
         for number, ring in enumerate(rings):
             is_hole = not self.mask_follows[ring[0]]
@@ -155,7 +153,7 @@ class _Cracks:
         return tuple(Polygon(exterior, tuple(holes)) for exterior, *holes in members.values())
 
     def _rings(self) -> list[list[int]]:
-        """Closed walks over ends. Each begins with its first in row order, and they are in that order."""
+        """Return the rings as lists of ends, each beginning with its first end in row order, and sorted by it."""
         corner, diagonal, following = self.corner.tolist(), self.diagonal.tolist(), self.following.tolist()
         done = [False] * len(following)
         rings = []
@@ -166,7 +164,7 @@ class _Cracks:
             while not done[end]:
                 done[end] = True
                 if diagonal[end]:
-                    if corner[end] in places:  # the ring touches itself here: what lies between is a ring too
+                    if corner[end] in places:  # the ring touches itself here: split off the loop as a ring
                         loop = path[places[corner[end]] :]
                         del path[-len(loop) :]
                         for other in loop:
@@ -180,9 +178,9 @@ class _Cracks:
         return sorted(_rotated(ring) for ring in rings)
 
     def _left_of(self, end: int) -> int:
-        """An end of a ring of the same part, before it in row order, for the first end of a hole.
+        """Return an end of an earlier ring of the same component, given the first end of a hole.
 
-        From the hole, the part's own pixels lead to the left until a crack, which belongs to that ring.
+        The pixels to the left of the hole belong to the component up to the next crack, which is on that ring.
         """
         x, y = self.corner_xy[end].tolist()
         row = (y + 1) * self.stride
@@ -191,7 +189,7 @@ class _Cracks:
         return int(self.run_start[run])
 
     def _key(self, x: Any, y: Any) -> Any:
-        """Sorts by column, then row."""
+        """Return a sort key for corners: by column, then by row."""
         return x * len(self.buffer) + y
 
 

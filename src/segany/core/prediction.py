@@ -1,4 +1,4 @@
-"""What an image predictor returns: masks for prompts, several candidates each."""
+"""The result of an image predictor: masks for prompts, with several candidates each."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from segany.core.rle import encode_masks
 class MaskPrediction(ReadOnlyArrays):
     """Masks for P prompts, up to M candidates each. The rank is fixed: no axis is ever squeezed.
 
-    Where one call mixes prompts with three candidates and prompts with one, M is three and the unused
-    places hold empty masks with a score of -inf; `prediction[i]` has only the candidates of prompt i.
+    If prompts with three candidates and prompts with one are mixed, M is three and the unused entries are empty masks
+    with a score of -inf; `prediction[i]` has only the candidates of prompt i.
 
     Attributes:
         masks: bool [P, M, H, W] at the size of the original image.
-        scores: float32 [P, M], the model's own estimate of each mask's IoU. It is the raw output of
-            the IoU head, which may slightly exceed 1.
-        low_res_logits: float32 [P, M, h, w] in the square frame of the model's input; feed one back as the
-            `mask_logits` of the next prompt.
-        candidates: int64 [P], how many of the M places each prompt uses.
+        scores: float32 [P, M], the predicted IoU of each mask: the raw output of the IoU head, which may slightly
+            exceed 1.
+        low_res_logits: float32 [P, M, h, w] in the square frame of the model's input; pass one as `mask_logits` of
+            the next prompt.
+        candidates: int64 [P], the number of candidates of each prompt.
         prompts: the P prompts, in order.
-        logits: float32 [P, M, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless asked for.
+        logits: float32 [P, M, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless requested.
     """
 
     masks: BoolArray
@@ -49,8 +49,8 @@ class MaskPrediction(ReadOnlyArrays):
         return len(self.prompts)
 
     def __getitem__(self, index: int) -> MaskPrediction:
-        """The prediction for one prompt, still with its axis: P = 1, M = its own candidates."""
-        if not -len(self) <= index < len(self):  # also what ends iteration
+        """Return the prediction for one prompt, with P = 1 and M = its number of candidates."""
+        if not -len(self) <= index < len(self):  # iteration relies on it
             raise IndexError(f"prompt {index} of {len(self)}")
         index %= len(self)
         count = int(self.candidates[index])
@@ -66,19 +66,19 @@ class MaskPrediction(ReadOnlyArrays):
 
     @property
     def best_index(self) -> IntArray:
-        """int64 [P], the candidate with the highest score for each prompt."""
+        """Index of the candidate with the highest score for each prompt, int64 [P]."""
         return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
 
     def best(self) -> BoolArray:
-        """bool [P, H, W], the mask with the highest score for each prompt."""
+        """Return the mask with the highest score for each prompt, bool [P, H, W]."""
         return self.masks[np.arange(len(self)), self.best_index]
 
     def to_instances(self, *, all_candidates: bool = False) -> Instances:
-        """The masks as `Instances` of source "prompt", with the scores; `object_ids` count the prompts from 1.
+        """Convert to `Instances` of source "prompt", with the scores; `object_ids` number the prompts from 1.
 
         Args:
-            all_candidates: take every candidate of a prompt instead of the one with the highest score. A column
-                `candidate` then tells them apart, int64 [N] from 1.
+            all_candidates: include all candidates of each prompt instead of the one with the highest score, numbered
+                from 1 in the column `candidate`, int64 [N].
         """
         prompts, candidates = np.arange(len(self)), self.best_index
         if all_candidates:
@@ -103,13 +103,16 @@ class MaskPrediction(ReadOnlyArrays):
         prompt: int = 0,
         candidate: int | None = None,
     ) -> Prompt:
-        """The next prompt for the same object: earlier clicks, new ones, and the mask so far.
+        """Make the next prompt for the same object from its points, new points, and low-res logits as mask prompt.
 
         Args:
-            points_xy, labels: clicks to add to those of the prompt; [N, 2] and [N].
-            box_xyxy: replaces the prompt's box.
-            prompt: which of the P prompts to refine.
-            candidate: which mask to start from; the one with the highest score by default.
+            points_xy, labels: points [N, 2] and labels [N] to add to those of the prompt.
+            box_xyxy: replaces the box of the prompt; [4].
+            prompt: index of the prompt to refine.
+            candidate: index of the mask to refine; by default the one with the highest score.
+
+        Raises:
+            PromptError: there is no such prompt or candidate, or the points or the box are invalid.
         """
         if not 0 <= prompt < len(self):
             raise PromptError(f"There are {len(self)} prompts, so {prompt} is none of them.")

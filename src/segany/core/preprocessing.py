@@ -1,4 +1,4 @@
-"""How an image becomes the input of a model."""
+"""The preprocessing of images: input size, resize mode and normalization."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from segany.core.arrays import FloatArray, SizeHW
 from segany.core.errors import ConfigError
 
 MAX_INPUT_SIZE = 16384
-"""Pixels; no model has a larger input."""
+"""Largest input size in pixels; no model has a larger one."""
 
 MAX_MEAN = 1e6
-"""Far beyond the means and deviations of pixels."""
+"""Bound on mean and standard deviation, far above those of pixels."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of a model.
+    """The resize, normalization and padding that turn an image into the model's input.
 
     Attributes:
         input_size: side in pixels of the square input.
-        resize: "longest_side" keeps the aspect ratio and pads bottom and right with zeros (SAM);
-            "square" stretches (SAM 2).
-        mean_rgb, std_rgb: the normalization, in units of 0..255.
+        resize: "longest_side" keeps the aspect ratio and pads bottom and right with zeros (SAM); "square" does not
+            keep the aspect ratio (SAM 2).
+        mean_rgb, std_rgb: mean and standard deviation for normalization, in units of 0..255.
     """
 
     input_size: int = 1024
@@ -46,16 +46,16 @@ class Preprocessing:
                 raise ConfigError(f"{name} must be three numbers above {lowest:g}, in units of 0..255, got {values!r}.")
 
     def resized_hw(self, size_hw: SizeHW) -> SizeHW:
-        """Size of the image inside the input, before padding."""
+        """Return the size of the resized image, before padding."""
         if self.resize == "square":
             return self.input_size, self.input_size
         scale = self.input_size / max(size_hw)
-        # Halves round up, as in the official code. A sliver keeps at least one pixel.
+        # Halves round up, as in the official code. A side has at least one pixel.
         height, width = (max(1, int(side * scale + 0.5)) for side in size_hw)
         return height, width
 
     def to_input_xy(self, points_xy: FloatArray, size_hw: SizeHW) -> FloatArray:
-        """Map points [..., 2] from an image of `size_hw` to pixels of the model's input."""
+        """Map points [..., 2] from pixels of an image of size `size_hw` to pixels of the model's input, float32."""
         resized_h, resized_w = self.resized_hw(size_hw)
         scale_xy = np.array([resized_w / size_hw[1], resized_h / size_hw[0]], dtype=np.float64)
         return (points_xy * scale_xy).astype(np.float32)

@@ -1,8 +1,8 @@
-"""How long work reports its progress, and how it is canceled: one mechanism for the library, the CLI and servers.
+"""Progress reports and cancellation of long operations, for the library, the CLI and servers.
 
-Long work takes `progress`, a function that is called with a `ProgressEvent` at least once a unit of work: a batch of
-points, a frame, an image, a megabyte. Whatever that function raises ends the work, which leaves nothing half-written.
-`Cancellation` is the usual reason.
+Long operations take `progress`, a callback that is called with a `ProgressEvent` at least once per unit of work: a
+batch of points, a frame, an image, a megabyte. An exception raised by the callback ends the operation and leaves no
+partial files. `Cancellation` uses this.
 
     cancellation = Cancellation()
     generator.generate("photo.jpg", progress=cancellation.watch(print))  # raises CanceledError
@@ -21,13 +21,13 @@ from segany.core.errors import CanceledError
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """How far some work is.
+    """The progress of an operation.
 
     Attributes:
-        task: what is being done, for people: "mobile_sam.pt", "automatic masks".
-        done: units that are done.
-        total: units in all; None where that is not known.
-        unit: what is counted: "bytes", "points", "frames", "images", "steps"; empty for a message without a count.
+        task: name of the operation to display: "mobile_sam.pt", "automatic masks".
+        done: completed units.
+        total: total units; None if unknown.
+        unit: "bytes", "points", "frames", "images" or "steps"; empty for a message without a count.
     """
 
     task: str
@@ -40,33 +40,33 @@ ProgressCallback: TypeAlias = Callable[[ProgressEvent], None]
 
 
 def report(progress: ProgressCallback | None, task: str, done: int, total: int | None, unit: str) -> None:
-    """Call `progress`, if there is one."""
+    """Call `progress` with an event, unless it is None."""
     if progress is not None:
         progress(ProgressEvent(task, done, total, unit))
 
 
 class Cancellation:
-    """A request, which any thread may make, that some work end soon."""
+    """A thread-safe flag that cancels an operation."""
 
     def __init__(self) -> None:
         self._canceled = threading.Event()
 
     def cancel(self) -> None:
-        """Ask for it. Doing it again does nothing."""
+        """Set the flag. Calling it again has no effect."""
         self._canceled.set()
 
     @property
     def is_canceled(self) -> bool:
-        """Whether it was asked for."""
+        """Whether `cancel` was called."""
         return self._canceled.is_set()
 
     def check(self) -> None:
-        """Raise `CanceledError` where it was asked for."""
+        """Raise `CanceledError` if `cancel` was called."""
         if self.is_canceled:
             raise CanceledError("The work was canceled.")
 
     def watch(self, progress: ProgressCallback | None = None) -> ProgressCallback:
-        """A `ProgressCallback` that ends the work once it is canceled, and else hands events on to `progress`."""
+        """Return a callback that raises `CanceledError` once canceled, and otherwise passes events to `progress`."""
 
         def watched(event: ProgressEvent) -> None:
             self.check()

@@ -1,4 +1,4 @@
-"""What to segment: points, a box, a mask, or any of these together.
+"""Prompts: points, a box, a mask, or a combination of them for one object.
 
 Public coordinates are pixels of the original image, x then y.
 """
@@ -20,18 +20,18 @@ BACKGROUND, FOREGROUND = 0, 1
 """Labels of the points of a `Prompt`."""
 
 PADDING_LABEL, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL = -1, 2, 3
-"""Labels that only the prompt encoder sees: no point at all, and the two corners of a box."""
+"""Labels for the prompt encoder only: the padding point ("not a point"), and the two corners of a box."""
 
 
 MAX_SHOWN, MAX_MESSAGE = 20, 200
-"""Values that messages show have at most so many elements and characters."""
+"""Most elements and most characters of a value that is quoted in an error message."""
 
 MAX_LOGIT = 1e4
-"""Larger mask logits overflow in the model, whose own reach a few tens."""
+"""Largest mask logit: larger ones overflow in the model, whose own logits reach a few tens."""
 
 
 def _array(value: Any, what: str) -> npt.NDArray[Any]:
-    """Anything like an array as one; tensors of any dtype and device too."""
+    """Convert an array-like to an array; tensors may have any dtype and device."""
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
         value = value.float() if value.dtype.is_floating_point else value  # NumPy has no bfloat16
@@ -48,8 +48,8 @@ def _float_array(value: Any, what: str) -> FloatArray:
     array = _array(value, what)
     if array.dtype.kind not in "fiub":
         raise PromptError(f"{what} must be numbers, got {_short(value)}.")
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-        floats = np.array(array, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
+    with np.errstate(over="ignore"):  # overflow gives infinity, which is refused below
+        floats = np.array(array, dtype=np.float32)  # a copy, since the caller may modify the original
     if not np.isfinite(floats).all():
         raise PromptError(f"{what} must be finite numbers, got {_short(value)}.")
     return floats
@@ -65,15 +65,15 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Prompt(ReadOnlyArrays):
-    """What to segment: points, a box, a mask, or any of these together, for one object.
+    """A prompt for one object: points, a box, a mask, or a combination of them.
 
     Attributes:
         points_xy: float32 [N, 2], pixels of the original image.
-        labels: int64 [N], 1 for foreground and 0 for background; all foreground when left out.
+        labels: int64 [N], 1 for foreground and 0 for background; by default all foreground.
         box_xyxy: float32 [4], left, top, right, bottom in pixels of the original image.
-        mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the square frame of the
-            model's input (256 x 256 for an input size of 1024).
-        mask: bool [H, W] at the size of the original image, instead of `mask_logits`.
+        mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the square frame of the model's input
+            (256 x 256 for an input size of 1024).
+        mask: bool [H, W] at the size of the original image, an alternative to `mask_logits`.
 
     Raises:
         PromptError: nothing is given, a label is not 0 or 1, labels and points differ in number, the
@@ -111,18 +111,18 @@ class Prompt(ReadOnlyArrays):
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether several objects fit the prompt: at most one point, no box and no mask (SAM, section 3)."""
+        """Whether the prompt is ambiguous: at most one point, no box and no mask (SAM, section 3)."""
         count = 0 if self.points_xy is None else len(self.points_xy)
         return count <= 1 and self.box_xyxy is None and not self.has_mask
 
     @property
     def has_mask(self) -> bool:
-        """Whether a mask is given, in either form."""
+        """Whether `mask` or `mask_logits` is given."""
         return self.mask is not None or self.mask_logits is not None
 
     def check_fits(self, size_hw: SizeHW) -> None:
-        """Raise `PromptError` when a point or a corner of the box lies outside an image of that size, or the mask
-        is of another size.
+        """Raise `PromptError` if a point or a box corner lies outside an image of size `size_hw`, or the mask has
+        another size.
         """
         height, width = size_hw
         if self.mask is not None and self.mask.shape != (height, width):
@@ -147,7 +147,7 @@ class Prompt(ReadOnlyArrays):
 def checked_points(
     points_xy: npt.ArrayLike | None, labels: npt.ArrayLike | None
 ) -> tuple[FloatArray | None, IntArray | None]:
-    """Points float32 [N, 2] and their labels int64 [N], all foreground where none are given; or a `PromptError`."""
+    """Validate points and labels: float32 [N, 2] and int64 [N], by default all foreground. Raises `PromptError`."""
     if points_xy is None:
         if labels is not None:
             raise PromptError("labels are given without points_xy.")
@@ -183,7 +183,7 @@ def _checked_box(box_xyxy: npt.ArrayLike) -> FloatArray:
 
 
 def _checked_mask(mask: npt.ArrayLike) -> BoolArray:
-    given = np.array(_array(mask, "mask"))  # a copy, as of the other values
+    given = np.array(_array(mask, "mask"))  # a copy, since the caller may modify the original
     if given.dtype != np.bool_ or given.ndim != 2:
         raise PromptError(f"mask must be bool [H, W], got {given.dtype} {list(given.shape)}.")
     if not given.any():

@@ -1,7 +1,7 @@
-"""Masks as COCO run-length encodings: a few hundred bytes instead of an image full.
+"""COCO run-length encoding of masks.
 
-pycocotools encodes; here are the shapes and the text form that fits into JSON. Decoding is done here,
-twenty times as fast and with checks: pycocotools reads beyond the end of a text that is cut off.
+Encoding uses pycocotools. Decoding is implemented here, twenty times as fast and with validation: pycocotools reads
+past the end of a truncated string.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pycocotools import mask as coco_mask
 from segany.core.arrays import BoolArray, IntArray
 
 MAX_DIGITS = 12
-"""More make numbers beyond 64 bits."""
+"""Most base-32 digits of a run length; more would overflow 64 bits."""
 
 
 class Rle(TypedDict):
-    """A mask of COCO's: `size` is height and width, `counts` the compressed run lengths as text."""
+    """A compressed COCO run-length encoding: `size` is height and width, `counts` the run lengths as a string."""
 
     size: list[int]
     counts: str
@@ -33,28 +33,28 @@ def encode_masks(masks: BoolArray) -> list[Rle]:
         masks: bool [..., H, W].
 
     Returns:
-        One encoding a mask, the leading axes flattened in C order.
+        One encoding per mask, with the leading axes flattened in C order.
     """
     stack = masks.reshape(-1, *masks.shape[-2:])
     encodings = []
-    for mask in stack:  # one at a time: pycocotools copies what it encodes
+    for mask in stack:  # one at a time, since pycocotools copies its input
         encoding = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         encodings.append(Rle(size=[int(side) for side in encoding["size"]], counts=encoding["counts"].decode("ascii")))
     return encodings
 
 
 def decode_mask(encoding: Rle) -> BoolArray:
-    """Decode one encoding: bool [H, W], column by column in memory.
+    """Decode one mask: bool [H, W], column-major.
 
     Raises:
-        ValueError: the text is no run lengths, or they do not add up to the size.
+        ValueError: the string is not a run-length encoding, or the run lengths do not sum to the size.
     """
     height, width = encoding["size"]
     return _painted(run_lengths(encoding), width, height)
 
 
 def decode_crop(encoding: Rle) -> tuple[BoolArray, tuple[int, int]]:
-    """Decode only the bounding box: bool [h, w], and its left and top. Of an empty mask, nothing at 0, 0.
+    """Decode the bounding box of a mask: bool [h, w], and its left and top; [0, 0] and zeros for an empty mask.
 
     Raises:
         ValueError: as for `decode_mask`.
@@ -64,22 +64,22 @@ def decode_crop(encoding: Rle) -> tuple[BoolArray, tuple[int, int]]:
     x, y, width, height = (int(number) for number in coco_bbox_xywh(encoding))
     if not width:
         return np.zeros((0, 0), dtype=np.bool_), (0, 0)
-    lengths[0] -= x * image_height  # the columns before it and after it are background
+    lengths[0] -= x * image_height  # the columns left and right of the box are background
     lengths[-1] -= (image_width - x - width) * image_height
     return _painted(lengths, width, image_height)[y : y + height], (x, y)
 
 
 def run_lengths(encoding: Rle) -> IntArray:
-    """The lengths of a mask's runs, column by column: background first, then mask and background in turn.
+    """Decode the run lengths of a mask in column-major order, alternating, beginning with background.
 
     Returns:
         int64 [R].
 
     Raises:
-        ValueError: the text is no run lengths, or they do not add up to the size.
+        ValueError: the string is not a run-length encoding, or the run lengths do not sum to the size.
     """
-    # Numbers in base 32, low digits first, a character a digit: 48 more than the digit, and 32 more still
-    # where another digit follows. The highest digit holds the sign.
+    # Each number is written in base 32, least significant digit first. A character is 48 plus the digit, plus 32 if
+    # another digit follows. The most significant digit holds the sign.
     digits = np.frombuffer(encoding["counts"].encode(), dtype=np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(digits & 32 == 0)
     if not len(last) or last[-1] != len(digits) - 1 or digits.min() < 0 or digits.max() > 63:
@@ -90,28 +90,28 @@ def run_lengths(encoding: Rle) -> IntArray:
         raise ValueError("The counts are not the compressed run lengths of a mask: a number is too large.")
     lengths: IntArray = np.add.reduceat((digits & 31) << (5 * place), first)
     lengths -= ((digits[last] & 16) != 0) * (32 << (5 * place[last]))
-    # From the fourth on, each is the difference to the one before the last.
+    # From the fourth number on, each is the difference to the number two places before it.
     for turn in (1, 2):
         lengths[turn::2] = np.cumsum(lengths[turn::2])
     height, width = encoding["size"]
-    # Each length alone first: those of a crafted text may add up to the size modulo 2^64.
+    # Check each length first: the lengths of a malicious string may sum to the size modulo 2^64.
     if lengths.min() < 0 or lengths.max() > height * width or lengths.sum() != height * width:
         raise ValueError(f"The run lengths of the mask do not add up to its size, {width} x {height}.")
     return lengths
 
 
 def _painted(lengths: IntArray, width: int, height: int) -> BoolArray:
-    """The mask [height, width] of run lengths."""
+    """Expand run lengths to a mask, bool [height, width]."""
     is_mask = np.arange(len(lengths)) % 2 == 1
     mask: BoolArray = np.repeat(is_mask, lengths).reshape(width, height).T
     return mask
 
 
 def decode_masks(encodings: Sequence[Rle]) -> BoolArray:
-    """Decode what `encode_masks` returned: bool [K, H, W].
+    """Decode K masks of one size: bool [K, H, W].
 
     Raises:
-        ValueError: there are no encodings, or they are of different sizes.
+        ValueError: there are no encodings, or their sizes differ.
     """
     if len({tuple(encoding["size"]) for encoding in encodings}) != 1:
         raise ValueError("Give at least one encoding, all of the same size.")
@@ -119,28 +119,28 @@ def decode_masks(encodings: Sequence[Rle]) -> BoolArray:
 
 
 def coco_bbox_xywh(encoding: Rle) -> tuple[float, float, float, float]:
-    """Left, top, width and height in pixels, as COCO counts them: a single pixel is 1 wide. Zeros for an empty mask."""
+    """Return the COCO bbox of a mask: left, top, width and height in pixels; zeros for an empty mask."""
     x, y, width, height = coco_mask.toBbox(encoding).tolist()
     return x, y, width, height
 
 
 def box_xyxy(encoding: Rle) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a mask in pixels, half-open. Zeros for an empty mask."""
+    """Return the half-open box of a mask: left, top, right and bottom in pixels; zeros for an empty mask."""
     x, y, width, height = coco_bbox_xywh(encoding)
     return x, y, x + width, y + height
 
 
 def mask_area(encoding: Rle) -> int:
-    """Pixels of a mask.
+    """Return the area of a mask in pixels.
 
     Raises:
-        ValueError: the text is no run lengths, or they do not add up to the size.
+        ValueError: as for `run_lengths`.
     """
     return int(run_lengths(encoding)[1::2].sum())
 
 
 def mask_iou(ones: Sequence[Rle], others: Sequence[Rle]) -> npt.NDArray[np.float64]:
-    """IoU of N masks with M others of the same size: float64 [N, M], 0 where both are empty."""
+    """Compute the IoU of N masks with M masks of the same size: float64 [N, M], 0 if both masks are empty."""
     if not len(ones) or not len(others):
         return np.zeros((len(ones), len(others)))
     return np.asarray(coco_mask.iou(list(ones), list(others), [0] * len(others)), dtype=np.float64)
@@ -151,12 +151,12 @@ def mask_nms(masks: Sequence[Rle], scores: npt.NDArray[np.floating], iou_thresh:
 
     Args:
         masks: N masks of one size.
-        scores: [N]; of two masks that overlap more than `iou_thresh`, the one with the higher score stays,
-            and of equal ones the first.
+        scores: [N]. Of two masks with an IoU above `iou_thresh`, the one with the higher score is kept; of equal
+            scores, the first.
         iou_thresh: in 0..1.
 
     Returns:
-        Indices of what stays, highest score first.
+        int64, the indices of the kept masks, highest score first.
     """
     overlaps = mask_iou(masks, masks)
     waiting = np.argsort(-scores, kind="stable")

@@ -1,3 +1,3 @@
-"""The version of the package, which manifests and results name."""
+"""The version of the package, as written to manifests and result files."""
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError
@@ -79,7 +79,10 @@ def matching_files(pattern: str) -> list[Path]:
     roots = [Path(root or ("/" if before.startswith("/") else "."))]
     if glob.has_magic(root):
         roots = [Path(path) for path in glob.iglob(root) if os.path.isdir(path)]  # noqa: PTH112, PTH207
-    matches = re.compile(_regex(prefix + star + after)).fullmatch
+    try:
+        matches = re.compile(_regex(prefix + star + after)).fullmatch
+    except re.error as error:
+        raise DataError(f"{pattern} is no pattern: {error}.") from error
     found = {
         file
         for folder in roots
@@ -142,12 +145,51 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def safe_name(path: PurePath) -> str:
+    """A path without suffix as the name of an item, which files may be called: never one outside of their folder."""
+    parts = [part for part in path.with_suffix("").parts if part not in ("..", path.anchor)]
+    return printable("/".join(parts))
+
+
+def find_path(folder: Path, name: PurePath) -> Path | None:
+    """What has a name in a folder, in whichever Unicode form; None where nothing does.
+
+    "é" is one letter or two, and some systems change that when files are copied.
+    """
+    path = folder / name
+    if _exists(path) or name.as_posix().isascii():
+        return path if _exists(path) else None
+    places = [folder]  # the parts of the path may be in different forms
+    for part in name.parts:
+        spellings = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        places = [place / spelling for place in places for spelling in spellings if _exists(place / spelling)]
+    return places[0] if places else None
+
+
+def find_file(folder: Path, name: PurePath) -> Path | None:
+    """As `find_path`, a file."""
+    path = find_path(folder, name)
+    return path if path is not None and path.is_file() else None
+
+
+def nfc(text: str) -> str:
+    """Text in the Unicode form in which names are compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def stem_key(path: Path) -> str:
     """What the names of an image and of its masks share.
 
     The same letters may be written in several ways, and some systems change that when files are copied.
     """
-    return unicodedata.normalize("NFC", path.stem)
+    return nfc(path.stem)
 
 
 def by_stem(files: Collection[Path]) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -69,6 +70,12 @@ class Dataset(Protocol):
             DataError: it is damaged, or its masks do not fit its image; the message says which and how.
         """
         ...
+
+
+def omitted_by(dataset: object) -> dict[str, int]:
+    """What a dataset, or the one that a subset is of, leaves out without reading it: how many, by what it is."""
+    omitted: Mapping[str, int] = getattr(dataset, "omitted", {})
+    return {what: count for what, count in omitted.items() if count}
 
 
 @dataclass(frozen=True)

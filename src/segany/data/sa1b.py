@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class Sa1bFolder:
         self._pairs = sorted(pairs, key=lambda pair: name_of(pair.path, self.folder))
         self.names = tuple(name_of(pair.path, self.folder) for pair in self._pairs)
         self.left_out = tuple(name_of(image, self.folder) for image in left)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._pairs)

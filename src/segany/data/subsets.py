@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from segany.core.errors import DataError, check
-from segany.data.item import AnnotatedImage, Dataset
+from segany.data.item import AnnotatedImage, Dataset, omitted_by
 
 
 class Subset:
@@ -19,6 +19,11 @@ class Subset:
         self.indices = tuple(sorted(set(indices)))
         names = dataset.names
         self.names = tuple(names[index] for index in self.indices)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """What the whole dataset leaves out."""
+        return omitted_by(self.dataset)
 
     def __len__(self) -> int:
         return len(self.indices)

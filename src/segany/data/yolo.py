@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from segany.core.errors import DataError, InstancesError
-from segany.core.files import path_errors, write_file
+from segany.core.files import read_text, write_file
 from segany.core.instance import Category
 from segany.data.folders import (
     check_folder,
     check_not_empty,
+    find_file,
     images_below,
     name_of,
     read_item_image,
@@ -71,6 +73,11 @@ class YoloFolder:
         check_not_empty(len(self._pairs), root, "image with a label file (images/a.jpg with labels/a.txt)")
         self.names = tuple(name_of(image, root) for image, _ in self._pairs)
         _check_polygons([label for _, label in self._pairs[:FILES_TRIED]], root)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without a label file": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -165,7 +172,8 @@ def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
 def _label_file(image: Path) -> Path | None:
     places = [_replaced(image, "images", "labels"), image]
     texts = (place.with_suffix(".txt") for place in places if place is not None)
-    return next((text for text in texts if text.is_file()), None)
+    found = (find_file(text.parent, PurePath(text.name)) for text in texts)
+    return next((text for text in found if text is not None), None)
 
 
 def _replaced(path: Path, name: str, by: str) -> Path | None:
@@ -200,5 +208,4 @@ def _read_classes(root: Path) -> tuple[Category, ...]:
 
 
 def _text(path: Path) -> str:
-    with path_errors(path, DataError):
-        return path.read_text(encoding="utf-8-sig")
+    return read_text(path, DataError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
@@ -61,6 +61,7 @@ class Results:
         left_out: number of their objects without a pixel.
         skipped: images or videos that could not be read.
         records: records of each image or video, by protocol and name.
+        omitted: what the dataset leaves out without reading it, such as images without masks: counts by kind.
     """
 
     dataset: str
@@ -70,6 +71,7 @@ class Results:
     left_out: int
     skipped: tuple[SkippedItem, ...]
     records: Mapping[str, Mapping[str, Sequence[Record]]]
+    omitted: Mapping[str, int] = field(default_factory=dict)
 
     def numbers(self, protocol: Protocol) -> Numbers:
         """The metrics of one of the protocols."""
@@ -89,6 +91,7 @@ class Results:
             "segany": __version__,
             "measured": self.measured,
             "objects_left_out": self.left_out,
+            "omitted": dict(self.omitted),
             "skipped": [asdict(one) for one in self.skipped],
             "protocols": {one.name: {"settings": one.settings, "numbers": self.numbers(one)} for one in self.protocols},
         }

@@ -1,4 +1,4 @@
-"""Models as ONNX files that run without PyTorch: `to_onnx(segany.load("mobile_sam"), "onnx/mobile_sam")`."""
+"""Export of models to ONNX files: `to_onnx(segany.load("mobile_sam"), "onnx/mobile_sam")`."""
 
 from segany.core.extras import require_torch
 

@@ -1,4 +1,4 @@
-"""Whether an exported model makes the masks that PyTorch makes, prompt kind by prompt kind."""
+"""Comparison of the masks of an exported model with those of PyTorch, for each kind of prompt."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from segany.runtime.torch_model import TorchModel
 CHECKED_PRECISIONS: tuple[str, ...] = get_args(ExportPrecision)
 
 MIN_IOU_FP32 = 0.999
-"""What every mask must reach."""
+"""Lowest IoU with PyTorch's mask that any mask may have in fp32."""
 
 MIN_IOU_FP16 = 0.99
-"""What the masks of every kind of prompt must reach on average."""
+"""Lowest mean IoU with PyTorch's masks that a kind of prompt may have in fp16."""
 
 ROUNDING_PIXELS = 2
-"""So many pixels may differ in any mask: where logits are nearly zero, the order of a sum decides."""
+"""Pixels that may differ in any mask: the sign of a logit near zero depends on the order of summation."""
 
 SCENE_SIZES: tuple[SizeHW, ...] = ((640, 448), (420, 640), (512, 512))
-"""Portrait, landscape, square."""
+"""Sizes of the drawn images: portrait, landscape, square."""
 
 _GRID_SIDE = 2
-"""Points along each side of a scene for which masks are proposed."""
+"""Points per side of the point grid for automatic masks."""
 
 _CENTERS = np.array([[0.32, 0.3], [0.66, 0.64], [0.3, 0.72]])
 _RADII = np.array([[0.2, 0.14], [0.22, 0.2], [0.13, 0.16]])
 
 
 def scenes() -> list[PixelArray]:
-    """Drawn images, uint8 [H, W, 3]: shaded discs on a shaded ground, with grain."""
+    """Draw test images, uint8 [H, W, 3]: shaded ellipses on a gradient, with noise."""
     images = []
     for seed, (height, width) in enumerate(SCENE_SIZES):
         random = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def scenes() -> list[PixelArray]:
 
 
 def prompts_of_kinds(size_hw: SizeHW, mask_logits: Prompt) -> dict[str, Prompt]:
-    """A prompt of each kind for a scene; `mask_logits` is the one with a mask."""
+    """Return a prompt of each kind for a drawn image; `mask_logits` is a prompt with points and mask logits."""
     scale = np.array(size_hw[::-1], dtype=np.float64)
     first, second = _CENTERS[:2] * scale
     box = np.concatenate([first - _RADII[0] * scale, first + _RADII[0] * scale]).clip(0)
@@ -78,9 +78,9 @@ def compare_masks(
     images: Sequence[PixelArray],
     progress: ProgressCallback | None = None,
 ) -> list[CheckRecord]:
-    """Masks of both for each kind of prompt on each image: the single mask and the three.
+    """Compare all four candidates of a model and its export for each kind of prompt on each image.
 
-    The exported file makes them at the size of the image itself, from its own embedding.
+    The export uses its own image embedding and its own upscaling to the size of the image.
     """
     overlaps: dict[str, list[float]] = {}
     predictor = ImagePredictor(model)
@@ -106,7 +106,7 @@ def compare_masks(
 def _proposed_overlaps(
     model: TorchModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
 ) -> Iterator[float]:
-    """IoU of what both propose for a grid of points, in low resolution."""
+    """Yield the IoU of the low-res masks that both predict for a grid of points, by `propose` in the export."""
     points_xy = build_point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
     prompts = [Prompt(points_xy=[point]) for point in points_xy]
     labeled = [labeled_points(prompt, embedding, pads_boxes=exported.pads_boxes) for prompt in prompts]
@@ -120,7 +120,7 @@ def _proposed_overlaps(
 def _exported_masks(
     exported: ExportedModel, features: Sequence[np.ndarray], embedding: Embedding, prompt: Prompt
 ) -> Iterator[BoolArray]:
-    """The four candidates at the size of the image. A second prompt beside it must change nothing."""
+    """Yield the four candidates, bool [H, W]. A second prompt in the batch must not change them."""
     points, labels = labeled_points(prompt, embedding, pads_boxes=exported.pads_boxes)
     side = exported.low_res_size
     mask = np.zeros((side, side), dtype=np.float32) if prompt.mask_logits is None else prompt.mask_logits
@@ -137,7 +137,7 @@ def _exported_masks(
 
 
 def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
-    """IoU of two masks [H, W]; 1 where so few pixels differ that rounding explains them."""
+    """Compute the IoU of two masks, bool [H, W]; 1 if at most `ROUNDING_PIXELS` differ."""
     if np.count_nonzero(ours != theirs) <= ROUNDING_PIXELS:
         return 1.0
     return float(np.count_nonzero(ours & theirs) / np.count_nonzero(ours | theirs))
@@ -150,10 +150,10 @@ def run_checks(
     min_iou: float,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """The manifest with the results of all checks, on these images and the drawn ones.
+    """Run all checks on images, uint8 [H, W, 3], and on the drawn images. Returns the manifest with the results.
 
     Raises:
-        ExportError: they are not good enough for the precision.
+        ExportError: the masks do not agree well enough for the precision.
     """
     checks = compare_masks(model, exported, [*scenes(), *images], progress)
     memory = compare_memory(model, exported, scenes()[0]) if model.has_memory else None
@@ -192,18 +192,18 @@ def check_export(
     """Repeat the checks of an export.
 
     Args:
-        model: the one that was exported, in PyTorch.
-        folder: what `to_onnx` made.
-        exported: the same in another runtime; ONNX Runtime by default.
-        images: uint8 [H, W, 3], beside the drawn ones.
-        min_iou: for int8, as of `to_onnx`.
-        progress: told of the images that are checked.
+        model: the exported model in PyTorch.
+        folder: the folder that `to_onnx` wrote.
+        exported: the export, opened in another runtime; by default ONNX Runtime.
+        images: additional images, uint8 [H, W, 3].
+        min_iou: lowest mean IoU for int8, as in `to_onnx`.
+        progress: receives the number of checked images.
 
     Returns:
-        The manifest with the new results; the folder is left as it is.
+        The manifest with the new results; the folder is not changed.
 
     Raises:
-        ExportError: the folder is no intact export, or of other weights, or its masks are not the model's.
+        ExportError: the folder is not an intact export, has other weights, or its masks differ from the model's.
     """
     exported = exported or OnnxModel(folder)
     manifest = exported.manifest

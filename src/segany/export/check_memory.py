@@ -1,4 +1,4 @@
-"""Whether the exported files of SAM 2's memory compute what PyTorch computes."""
+"""Comparison of the exported memory encoder and memory attention of SAM 2 with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from segany.runtime.model import ExportedModel
 from segany.runtime.torch_model import TorchModel
 
 MAX_ERROR = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-1}
-"""What `MemoryRecord.error` may be. Seeded small models reach 5e-7 in fp32 and 5e-3 in int8."""
+"""Largest `MemoryRecord.error` by precision. Small models with random weights reach 5e-7 in fp32 and 5e-3 in int8."""
 
 _OBJECTS = ((0.32, 0.3), (0.66, 0.64), (0.3, 0.72))
-"""Where on the image, as shares of its sides, objects are prompted."""
+"""Points that prompt the objects, x and y as fractions of the image size."""
 
 _CASES = ((1, 0), (3, 2))
-"""Memories and pointers that a frame attends to."""
+"""Pairs of the numbers of memories and object pointers that a frame attends to."""
 
 
 def compare_memory(torch_model: TorchModel, exported: ExportedModel, image: PixelArray) -> list[MemoryRecord]:
-    """Run the files of the memory on what PyTorch makes of an image, uint8 [H, W, 3], and compare what they make."""
+    """Run the exported memory on features that PyTorch computes from an image, uint8 [H, W, 3], and compare."""
     model = cast(Sam2, torch_model.module)
     with torch.inference_mode():
         pixels = torch_model.processor.tensor([image], model)
@@ -52,15 +52,15 @@ def compare_memory(torch_model: TorchModel, exported: ExportedModel, image: Pixe
         records = [MemoryRecord(file="memory_encoder", error=_error(encoded, memories))]
         attention, errors = exported.open("memory_attention"), []
         for count, pointed in _CASES:
-            slots, times = tuple(range(count)), tuple(0.1 * i for i in range(pointed))
-            memory = ObjectMemory(tuple(memories[:count]), slots, tuple(pointers[:pointed]), times)
+            maskmem_tpos, pointer_tpos = tuple(range(count)), tuple(0.1 * i for i in range(pointed))
+            memory = ObjectMemory(tuple(memories[:count]), maskmem_tpos, tuple(pointers[:pointed]), pointer_tpos)
             conditioned = attention(
                 {
                     "image_embedding": embedding.numpy(),
                     "memories": memories[:count].numpy(),
-                    "slots": np.array(slots),
+                    "maskmem_tpos": np.array(maskmem_tpos),
                     "pointers": pointers[:pointed].numpy(),
-                    "times": np.array(times, dtype=np.float32),
+                    "pointer_tpos": np.array(pointer_tpos, dtype=np.float32),
                 }
             )["conditioned"]
             errors.append(_error(conditioned, model.attend_memory(frame, [memory])))
@@ -68,14 +68,14 @@ def compare_memory(torch_model: TorchModel, exported: ExportedModel, image: Pixe
 
 
 def _objects(model: Sam2, frame: FrameFeatures) -> tuple[Tensor, Tensor, Tensor]:
-    """Low-res logits [O, 4h, 4w], logits of being visible [O], the last one is hidden, and pointers [O, C]."""
+    """Return low-res logits [O, 4h, 4w], object scores [O] of which the last is negative, and pointers [O, C]."""
     points = torch.tensor(_OBJECTS)[:, None] * model.preprocessing.input_size
     found = model.decode_frame(frame, points=points, labels=torch.ones(len(_OBJECTS), 1, dtype=torch.int64)).best()
     return found.low_res[:, 0], torch.linspace(1, -1, len(_OBJECTS)), found.pointers[:, 0]
 
 
 def _error(ours: npt.NDArray[Any], theirs: Tensor) -> float:
-    """Root mean square of the difference, over that of what PyTorch computes; infinite where even shapes differ."""
+    """Compute the root mean square error, relative to that of PyTorch's output; infinite if the shapes differ."""
     expected = theirs.numpy()
     if ours.shape != expected.shape:
         return math.inf
@@ -84,7 +84,7 @@ def _error(ours: npt.NDArray[Any], theirs: Tensor) -> float:
 
 
 def judge_memory(manifest: Manifest) -> None:
-    """Raise `ExportError` where the memory is not PyTorch's."""
+    """Raise `ExportError` if an error exceeds the limit for the precision."""
     for record in manifest.memory or []:
         if record.error > MAX_ERROR[manifest.precision]:
             raise ExportError(

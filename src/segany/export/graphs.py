@@ -1,4 +1,4 @@
-"""What each exported file computes, as modules whose inputs and outputs are tensors alone."""
+"""The graphs to export, as modules whose inputs and outputs are tensors."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from segany.models.sam2.tracking import FrameFeatures
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A file to be exported.
+    """A graph that is exported to one file.
 
     Attributes:
-        name: of the file, without its suffix.
-        module: what it computes.
-        inputs: an example of each input, in order.
-        outputs: names.
-        dynamic: of the inputs that have them, the names of the axes of any size.
-        output_axes: the same of the outputs.
+        name: name of the file without its suffix.
+        module: the module to export.
+        inputs: example inputs by name, in order.
+        outputs: names of the outputs.
+        dynamic: names of the dynamic axes of the inputs, by input name and axis.
+        output_axes: names of the dynamic axes of the outputs.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Graph:
 
 
 def make_graphs(model: PromptableModel) -> list[Graph]:
-    """All graphs of a model: its encoder, its decoder, what proposes masks of everything, and the memory of SAM 2."""
+    """Make all graphs of a model: encoder, decoder, two graphs for automatic masks, and the memory of SAM 2."""
     size = model.preprocessing.input_size
     pixels = torch.zeros(1, 3, size, size)
     with torch.inference_mode():
@@ -116,17 +116,17 @@ def _memory_attention(model: Sam2, embedding: Tensor) -> Graph:
     inputs = {
         "image_embedding": embedding,
         "memories": torch.zeros(2, channels, *embedding.shape[2:]),
-        "slots": torch.tensor([0, 6]),
+        "maskmem_tpos": torch.tensor([0, 6]),
         "pointers": torch.zeros(3, embedding.shape[1]),
-        "times": torch.zeros(3),
+        "pointer_tpos": torch.zeros(3),
     }
-    dynamic = {"memories": {0: "memories"}, "slots": {0: "memories"}}
-    dynamic |= {"pointers": {0: "pointers"}, "times": {0: "pointers"}}
+    dynamic = {"memories": {0: "memories"}, "maskmem_tpos": {0: "memories"}}
+    dynamic |= {"pointers": {0: "pointers"}, "pointer_tpos": {0: "pointers"}}
     return Graph("memory_attention", MemoryAttentionGraph(model), inputs, ("conditioned",), dynamic)
 
 
 class EncoderGraph(nn.Module):
-    """Pixels [1, 3, S, S], as `preprocess` makes them, to the features of an embedding, each with an axis of 1."""
+    """Encodes pixels [1, 3, S, S] from `preprocess` to the features of an embedding, with a batch axis of 1."""
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Prompts on one image to masks, in low resolution and at the size of the image."""
+    """Decodes prompts on one image to masks, in low resolution and at the size of the image."""
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
@@ -147,17 +147,17 @@ class DecoderGraph(nn.Module):
         self.upscaler = Upscaler(model.preprocessing, model.low_res_size)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Decode.
+        """Decode prompts.
 
         Args:
-            inputs: the features with an axis of 1; points [P, N, 2] in pixels of the model's input; labels
-                [P, N]; mask logits [P, 4h, 4w]; bool [P], whether a prompt has those; int64 [M], which of the
-                four candidates are wanted, 0 the single mask and 1 to 3 those of an ambiguous prompt; int64
-                [2], height and width of the image.
+            inputs: the features with a batch axis of 1; points [P, N, 2] in pixels of the model's input; labels int64
+                [P, N]; mask logits [P, 4h, 4w]; has_mask bool [P], whether a prompt has mask logits; candidates int64
+                [M], the candidates to predict, 0 for the single mask and 1 to 3 for the multimask outputs; size_hw
+                int64 [2], height and width of the image.
 
         Returns:
-            Low-res logits [P, M, 4h, 4w], predicted IoU [P, M], logits at the size of the image [P, M, H, W];
-            of SAM 2 also the logit of being visible [P] and object pointers [P, M, C].
+            Low-res logits [P, M, 4h, 4w], predicted IoU [P, M], logits at the size of the image [P, M, H, W]; for SAM 2
+            also object scores [P] and object pointers [P, M, C].
         """
         *features, points, labels, mask_logits, has_mask, candidates, size_hw = inputs
         prompt_encoder, mask_decoder = self.model.heads()
@@ -176,10 +176,10 @@ class DecoderGraph(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """`upscale_logits` as products of matrices, for an image whose size is a tensor.
+    """Computes `upscale_logits` by matrix multiplication, for an image size that is a tensor.
 
-    Interpolating twice would need two sizes that depend on values, which runtimes treat differently; a
-    product is the same everywhere. The crop between the two steps is in the weights: beyond it they are zero.
+    Two interpolations would need data-dependent sizes, which runtimes handle differently. The crop between the two
+    interpolations is part of the weights, which are zero outside the crop.
     """
 
     def __init__(self, preprocessing: Preprocessing, side: int) -> None:
@@ -191,12 +191,12 @@ class Upscaler(nn.Module):
             self.register_buffer("first_step", _bilinear(indices, side, self.input_size, torch.tensor(side)))
 
     def forward(self, low_res: Tensor, size_hw: Tensor) -> Tensor:
-        """Logits [P, M, h, w] and int64 [2] to [P, M, H, W]."""
+        """Upscale logits [P, M, h, w] to the size int64 [2]: [P, M, H, W]."""
         rows, columns = (self._weights(size_hw[axis], size_hw) for axis in (0, 1))
         return rows @ low_res @ columns.transpose(0, 1)
 
     def _weights(self, out: Tensor, size_hw: Tensor) -> Tensor:
-        """[out, side] for one axis."""
+        """Compute the interpolation matrix [out, side] of one axis."""
         count: Any = out.item()
         torch._check(count >= 1)
         indices = torch.arange(count)
@@ -208,58 +208,64 @@ class Upscaler(nn.Module):
 
 
 def _bilinear(indices: Tensor, side: int, out: int | Tensor, inside: Tensor) -> Tensor:
-    """[out, side]: weights of a bilinear resize to `out` of the first `inside` of `side` samples."""
+    """Compute the matrix [out, side] that interpolates the first `inside` of `side` samples bilinearly to `out`."""
     center = ((indices.float() + 0.5) * (inside / out) - 0.5).clamp(min=0)
     center = torch.minimum(center, inside - 1)
     return (1 - (center[:, None] - torch.arange(side).float()).abs()).clamp(min=0)
 
 
 class MemoryEncoderGraph(nn.Module):
-    """Masks of O objects in one frame to what is remembered of them, [O, C_memory, h, w]."""
+    """Encodes masks of O objects in one frame to memories [O, C_memory, h, w]."""
 
     def __init__(self, model: Sam2) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image_embedding: Tensor, low_res: Tensor, object_scores: Tensor, prompted: Tensor) -> Tensor:
-        """Encode.
+        """Encode memories.
 
         Args:
-            image_embedding: [1, C, h, w], of the encoder.
-            low_res: logits [O, 4h, 4w], of the chosen candidates.
+            image_embedding: [1, C, h, w], from the encoder.
+            low_res: mask logits [O, 4h, 4w] of the selected candidates.
             object_scores: [O], logits.
             prompted: bool [O], whether the object was prompted in this frame.
+
+        Returns:
+            [O, C_memory, h, w].
         """
         size = self.model.preprocessing.input_size
         logits = F.interpolate(low_res[:, None], (size, size), mode="bilinear", align_corners=False)
         hard = (logits > MASK_THRESHOLD).float()
         masks = torch.where(prompted[:, None, None, None], hard, logits.sigmoid())
-        # Once for each object: OpenVINO loses the objects where one frame is added to several masks.
+        # Expand to all objects: OpenVINO does not broadcast the sum of one frame and several masks correctly.
         frame = frame_of(self.model, image_embedding.expand(low_res.shape[0], -1, -1, -1))
         return self.model.encode_mask_memory(frame, masks, object_scores)
 
 
 class MemoryAttentionGraph(nn.Module):
-    """A frame conditioned on what is remembered of one object, [1, C, h, w]: an image embedding for the decoder."""
+    """Conditions a frame on the memories of one object: [1, C, h, w], an image embedding for the decoder."""
 
     def __init__(self, model: Sam2) -> None:
         super().__init__()
         self.model = model
 
     def forward(
-        self, image_embedding: Tensor, memories: Tensor, slots: Tensor, pointers: Tensor, times: Tensor
+        self, image_embedding: Tensor, memories: Tensor, maskmem_tpos: Tensor, pointers: Tensor, pointer_tpos: Tensor
     ) -> Tensor:
-        """Attend.
+        """Attend to the memories.
 
         Args:
-            image_embedding: [1, C, h, w], of the encoder.
-            memories: [K, C_memory, h, w], of the memory encoder.
-            slots: int64 [K], of those memories in time.
-            pointers: [L, C], object pointers of the decoder; L may be 0.
-            times: [L], of those pointers.
+            image_embedding: [1, C, h, w], from the encoder.
+            memories: [K, C_memory, h, w], from the memory encoder.
+            maskmem_tpos: int64 [K], temporal positions of the memories.
+            pointers: [L, C], object pointers from the decoder; L may be 0.
+            pointer_tpos: [L], temporal positions of the pointers.
+
+        Returns:
+            [1, C, h, w].
         """
         frame = frame_of(self.model, image_embedding)
-        keys, values = self.model.memory_tokens(memories, slots, pointers, times)
+        keys, values = self.model.memory_tokens(memories, maskmem_tpos, pointers, pointer_tpos)
         num_k_exclude_rope = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
         tokens = self.model.memory_attention.encode_frame(frame.image)
         conditioned: Tensor = self.model.memory_attention(tokens, keys[None], values[None], num_k_exclude_rope)
@@ -268,6 +274,6 @@ class MemoryAttentionGraph(nn.Module):
 
 
 def frame_of(model: Sam2, image_embedding: Tensor) -> FrameFeatures:
-    """The frame of an image embedding without the embedding of having no memory, and without other features."""
+    """Convert an image embedding to frame features, without `no_mem_embed` and high-resolution features."""
     none = image_embedding[:0]
     return FrameFeatures(image_embedding - model.no_mem_embed.transpose(1, 2)[..., None], none, none)

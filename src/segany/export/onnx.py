@@ -1,8 +1,10 @@
-"""Writing a model as ONNX files and a manifest, none of which is kept unless its masks are those of the model."""
+"""Export of a model to ONNX files and a manifest, which is discarded if its masks differ from the model's."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from inspect import signature
@@ -21,7 +23,6 @@ from segany.export.check import CHECKED_PRECISIONS, run_checks
 from segany.export.graphs import Graph, make_graphs
 from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quantize import quantize_products, quantize_weights
-from segany.export.quiet import quiet
 from segany.imaging.image import ImageSource, read_image
 from segany.runtime.manifest import (
     FORMAT_VERSION,
@@ -37,18 +38,18 @@ from segany.runtime.model import OnnxModel
 from segany.runtime.torch_model import TorchModel
 
 DEFAULT_OPSET = 20
-"""The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
+"""The first opset with GELU as an operator, supported by ONNX Runtime 1.17 (2024) and later."""
 
 MIN_OPSET = 18
 
 DEFAULT_MIN_IOU = 0.95
-"""Mean IoU with PyTorch's masks under which an int8 export is refused."""
+"""Lowest mean IoU with PyTorch's masks of an int8 export."""
 
 CHECKED_IMAGES = 3
-"""So many of the images for int8 serve to check the masks, and not to calibrate unless there are no others."""
+"""Number of the calibration images for int8 that are held out for the check, unless there are no others."""
 
 _ONE_FILE = 1_800_000_000
-"""Bytes of weights that a file holds itself: protobuf ends at two gigabytes."""
+"""Most bytes of weights inside an ONNX file, since protobuf is limited to 2 GB; more go to an external data file."""
 
 _DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
 
@@ -63,25 +64,25 @@ def to_onnx(
     opset: int = DEFAULT_OPSET,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Export a model, check that it makes the same masks, and only then put it in its place.
+    """Export a model to a folder atomically, after checking that the export predicts the same masks.
 
     Args:
-        model: what `segany.load` returns, on the CPU and in float32.
-        folder: made, or replaced where it holds an earlier export and nothing else.
-        precision: "fp32"; "fp16", where products with weights are in half precision and everything else is
-            not; or "int8", where the encoder multiplies matrices in whole numbers and large ones are stored so.
-        calibrate: images for int8, of the kind that will be segmented; about twenty do. The first three are
-            kept for the check, unless there are no others.
-        min_iou: mean IoU with PyTorch's masks, under which an int8 export is refused.
-        opset: of ONNX.
-        progress: told of the files, the images for int8 and the checks. What it raises leaves no folder.
+        model: the result of `segany.load`, on the CPU and in float32.
+        folder: the folder to create; an earlier export is replaced if the folder holds nothing else.
+        precision: "fp32"; "fp16", which computes matrix products and convolutions with weights in float16 and all else
+            in float32; or "int8", which quantizes the matrix products of the encoder and stores large weights in int8.
+        calibrate: calibration images for int8, similar to the images to segment; about twenty are enough. The first
+            three are held out for the check, unless there are no others.
+        min_iou: lowest mean IoU with PyTorch's masks of an int8 export.
+        opset: the ONNX opset.
+        progress: receives the progress of files, calibration and checks. If it raises, no folder is written.
 
     Returns:
         The manifest, with the results of the checks.
 
     Raises:
-        ConfigError: the model is no image model of segany's or not as above, or an option is wrong.
-        ExportError: it cannot be exported, or its masks are not the model's.
+        ConfigError: the model is not a PyTorch model on the CPU in float32, or an option is invalid.
+        ExportError: the model cannot be exported, or the masks of the export differ from the model's.
         OutputError: the folder cannot be written, or holds something else.
         MissingExtraError: `segany[export]` is not installed.
     """
@@ -131,7 +132,7 @@ def _write(
         if precision == "int8":
             store_in_half(path)
         if precision != "fp32":
-            _data_path(path).unlink(missing_ok=True)  # what was made of it is one file
+            _data_path(path).unlink(missing_ok=True)  # the converted model is one file
         files[graph.name] = _file_record(graph, path)
     weights_id = model.encoder_id
     manifest = Manifest(
@@ -160,7 +161,7 @@ def _encoder_inputs(
 
 
 def _encoder_id(weights_id: str, precision: ExportPrecision, encoder: FileRecord) -> str:
-    """Embeddings are only exchanged where the arithmetic is the same; that of int8 depends on the images as well."""
+    """Return the encoder id, which differs by precision, and for int8 also by the calibration."""
     if precision == "fp32":
         return weights_id
     return f"{weights_id}-fp16" if precision == "fp16" else f"{weights_id}-int8-{encoder.sha256[:8]}"
@@ -171,7 +172,7 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def _export(graph: Graph, path: Path, opset: int) -> None:
-    """One graph to one file, and a second with the weights where they are too many."""
+    """Export a graph to a file, with an external data file for weights above `_ONE_FILE` bytes."""
     axes: dict[str, Any] = {}
     shapes = tuple(
         {axis: axes.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in graph.dynamic.get(key, {}).items()}
@@ -179,7 +180,7 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
     )
     takes_any = any(one.kind is one.VAR_POSITIONAL for one in signature(graph.module.forward).parameters.values())
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(
                 graph.module, tuple(graph.inputs.values()), dynamic_shapes=(shapes,) if takes_any else shapes
             )
@@ -196,16 +197,16 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
         raise ExportError(f"The {graph.name} cannot be exported with opset {opset}: {' '.join(reason)}") from error
     assert exported is not None
     bytes_of_weights = sum(value.nbytes for value in graph.module.state_dict().values())
-    is_large = graph.name == "encoder" and bytes_of_weights > _ONE_FILE  # modules hold the whole model
+    is_large = graph.name == "encoder" and bytes_of_weights > _ONE_FILE  # the other modules contain the whole model
     exported.save(str(path), external_data=is_large)
     if not is_large:
         fold_constants(path)
 
 
 def _file_record(graph: Graph, path: Path) -> FileRecord:
-    """What the manifest says about a file."""
+    """Make the manifest's record of a file."""
     data = _data_path(path)
-    # The decoder is exported in its plain form, which runs with gradients; for an encoder they would take gigabytes.
+    # Gradients select the plain form of the decoder, as in the export; for an encoder they would take gigabytes.
     with torch.inference_mode(graph.name == "encoder"):
         results = graph.module(*graph.inputs.values())
     results = (results,) if isinstance(results, torch.Tensor) else results
@@ -225,7 +226,7 @@ def _file_record(graph: Graph, path: Path) -> FileRecord:
 
 
 def _data_path(path: Path) -> Path:
-    """Where the weights of a file are, if they are not in it."""
+    """Return the path of the external data file of an ONNX file."""
     return path.with_name(f"{path.name}.data")
 
 
@@ -236,11 +237,11 @@ def _tensor_record(name: str, value: torch.Tensor, axes: dict[int, str]) -> Tens
 
 @contextlib.contextmanager
 def _replacing_export(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder`, an earlier export or none, at the end of the block."""
+    """Yield a temporary folder that replaces `folder`, a new path or an earlier export, at the end of the block."""
     with path_errors(folder, OutputError):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is a file. Choose another folder.")
-        folder = folder.resolve()  # of a link, the folder that it leads to is replaced
+        folder = folder.resolve()  # replace the target of a link, not the link
         foreign = foreign_files(folder) if folder.is_dir() else []
         if foreign:
             raise OutputError(
@@ -248,3 +249,16 @@ def _replacing_export(folder: Path) -> Iterator[Path]:
             )
     with replacing_folder(folder) as temporary:
         yield temporary
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the warnings and log messages of the exporter."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,4 +1,4 @@
-"""Exported files as runtimes like them, and in half precision where that is harmless."""
+"""Constant folding of exported files, and their conversion to float16."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import numpy as np
 from segany.core.errors import ExportError
 
 UPSCALING = "upscaler.first_step"
-"""Name of the weights that the decoder upscales masks with."""
+"""Name of the interpolation weights for mask upscaling in the decoder."""
 
 _WEIGHTED = {"MatMul": (1,), "Gemm": (1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2)}
-"""Nodes that multiply by weights, and which of their inputs those are."""
+"""Operators with weights, and the indices of these inputs."""
 
 
 _WORTH_EXPANDING = 2**14
-"""Bytes that a tensor must be smaller when stored once, for a node to be worth it."""
+"""Fewest bytes that must be saved for a constant to be replaced by an Expand node."""
 
 
 def fold_constants(path: Path) -> None:
-    """Compute once, in place, what depends on weights alone: folded batch norms, tables of positions, transposes.
+    """Fold constants in a file, in place: batch norms, position encodings, transposes of weights.
 
-    ONNX Runtime would do it at every start; others may not, and weights that are computed cannot be quantized.
-    Only optimizations that leave standard operators are used.
+    ONNX Runtime would do so whenever it opens the file, but other runtimes may not, and quantization needs weights as
+    constants. Only optimizations that produce standard operators are used.
 
     Raises:
-        ExportError: ONNX Runtime cannot run the file: it was exported with an opset that the exporter or the
-            runtime lacks.
+        ExportError: ONNX Runtime cannot run the file, because the exporter or the runtime does not support the opset.
     """
     import onnx
     import onnxruntime
@@ -56,7 +55,7 @@ def fold_constants(path: Path) -> None:
 
 
 def _store_repeats_once(graph: Any) -> None:
-    """Expand at the start what repeats along its axes, such as padding: folded, it is most of an encoder of windows."""
+    """Replace constants that repeat along axes, such as padding, by Expand nodes: they would dominate the file size."""
     from onnx import helper, numpy_helper
 
     nodes = []
@@ -74,16 +73,16 @@ def _store_repeats_once(graph: Any) -> None:
 
 
 def _repeats(values: np.ndarray, axis: int) -> bool:
-    """Whether an array is the same everywhere along an axis."""
+    """Tell whether an array is constant along an axis."""
     first = values.take([0], axis)
     return bool((values.take([1], axis) == first).all() and (values == first).all())
 
 
 def halve(path: Path) -> None:
-    """Put the products with weights of a file in half precision, in place.
+    """Convert operators with weights in a file to float16, in place.
 
-    Everything else stays in float32: norms, softmax, scores, the encoding of positions, and the products of
-    two computed factors, the masks among them. Between them numbers are rounded to half precision.
+    All else stays in float32: norms, softmax, scores, position encodings, and matrix products of two activations,
+    including the masks. Casts are inserted around the converted operators.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -117,9 +116,9 @@ def halve(path: Path) -> None:
 
 
 def store_in_half(path: Path) -> None:
-    """Keep the weights of products in half precision, in place; arithmetic stays in float32.
+    """Store weights in float16, in place, and compute in float32.
 
-    Runtimes turn them into float32 once, when they open the file.
+    Runtimes convert the weights to float32 once, when they open the file.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -145,19 +144,19 @@ def store_in_half(path: Path) -> None:
 
 
 def put_first(graph: Any, nodes: list[Any]) -> None:
-    """Put nodes before all others: what depends on weights alone."""
+    """Insert nodes that depend on weights only before all others."""
     following = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *following])
 
 
 def is_sensitive(weights: Any) -> bool:
-    """Whether these weights are of geometry: the matrix that encodes pairs of coordinates, or of upscaling masks."""
+    """Tell whether weights need float32: the matrix of the Fourier features, and the weights of mask upscaling."""
     return (len(weights.dims) == 2 and weights.dims[0] == 2) or UPSCALING in weights.name
 
 
 def drop_unused(graph: Any) -> None:
-    """Remove weights that no node takes."""
+    """Remove weights that no node uses."""
     used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -165,5 +164,5 @@ def drop_unused(graph: Any) -> None:
 
 
 def clear_types(graph: Any) -> None:
-    """Types of what lies between nodes: they are inferred anew."""
+    """Remove the stored types of intermediate values, so that runtimes infer them again."""
     del graph.value_info[:]

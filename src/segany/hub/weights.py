@@ -1,4 +1,4 @@
-"""The weights of a model by name: from the cache, or from the first of its sources that delivers."""
+"""Weights of registered models, from the cache or the first available source."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _OFF = frozenset({"", "0", "false", "no", "off"})
 
 @dataclass(frozen=True)
 class WeightsStatus:
-    """What the cache has of one model.
+    """The state of one model in the cache.
 
     Attributes:
         spec: the model.
-        path: its checkpoint, intact; None where there is none.
-        size_bytes: size of that file; 0 where there is none.
-        damage: a sentence for each file that is there but is not what was published.
+        path: path of an intact checkpoint; None if there is none.
+        size_bytes: size of that file; 0 if there is none.
+        damage: a message for each checkpoint with a wrong digest.
     """
 
     spec: ModelSpec
@@ -38,22 +38,21 @@ class WeightsStatus:
 
 
 def fetch_weights(spec: ModelSpec, *, progress: ProgressCallback | None = None) -> Path:
-    """The path of the model's checkpoint, fetched first where the cache has none.
+    """Return the path of the model's checkpoint; downloads it if it is not in the cache.
 
-    A checkpoint in the cache is used without touching the network; its sha256 is checked again when
-    its size or modification time changed. Otherwise the sources are tried in order. Processes that
-    want the same weights at once fetch them once.
+    A cached checkpoint is used without network access; its SHA-256 is computed again only if its size or mtime
+    changed. Otherwise the sources are tried in order. If several processes need the same weights, one downloads them.
 
     Args:
         spec: the model, a row of `segany.models.registry.MODELS`.
-        progress: told of the bytes of each download, and that another process is fetching the same.
+        progress: receives the bytes of each download, and waiting for another process that downloads the same.
 
     Raises:
-        WeightsError: no source could deliver, the network is forbidden by SEGANY_OFFLINE, or the
-            cache cannot be written. The message says how to place the file by hand.
+        WeightsError: no source is available, SEGANY_OFFLINE disables the network, or the cache is not writable. The
+            message says how to place the file by hand.
     """
     with _disk_errors(spec):
-        entry = cache.find(spec)  # without the lock, so that a read-only cache will do
+        entry = cache.find(spec)  # without the lock, so that a read-only cache can be used
         if entry.path is not None:
             return entry.path
         if is_offline():
@@ -63,15 +62,15 @@ def fetch_weights(spec: ModelSpec, *, progress: ProgressCallback | None = None) 
                 + f"\nUnset {OFFLINE_VARIABLE} to fetch them. {_by_hand(spec)}"
             )
         with _locked(spec, progress):
-            entry = cache.find(spec)  # another process may have fetched them while we waited
+            entry = cache.find(spec)  # another process may have downloaded them meanwhile
             return entry.path or _fetch(spec, entry.damage, progress)
 
 
 def cached_path(spec: ModelSpec) -> Path | None:
-    """The path of the model's checkpoint in the cache, None where there is none. Never fetches.
+    """Return the path of the model's checkpoint in the cache, None if there is none, without network access.
 
     Raises:
-        WeightsError: there is a file, but it is damaged or cannot be read.
+        WeightsError: the file is damaged or cannot be read.
     """
     with _disk_errors(spec):
         entry = cache.find(spec)
@@ -81,7 +80,7 @@ def cached_path(spec: ModelSpec) -> Path | None:
 
 
 def remove_weights(spec: ModelSpec) -> int:
-    """Delete all that the cache has of a model, broken downloads too. Returns the bytes freed.
+    """Delete all cached files of a model, including partial downloads. Returns the number of bytes freed.
 
     Raises:
         WeightsError: the files cannot be deleted.
@@ -94,7 +93,7 @@ def remove_weights(spec: ModelSpec) -> int:
 
 
 def weights_status() -> list[WeightsStatus]:
-    """What the cache has of every model, in the order of the table of models.
+    """Return the cache status of every registered model, in the order of the registry.
 
     Raises:
         WeightsError: a file in the cache cannot be read.
@@ -114,7 +113,7 @@ def _locked(spec: ModelSpec, progress: ProgressCallback | None) -> AbstractConte
 
 
 def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback | None) -> Path:
-    # Importing an HTTP client takes 0.1 s, which whoever has the weights already need not spend.
+    # Importing the HTTP client takes 0.1 s, which is not needed if the weights are cached.
     from segany.hub.fetch import SourceUnavailable
     from segany.hub.sources import fetch_from
 
@@ -123,7 +122,7 @@ def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback | 
         try:
             path = fetch_from(source, spec, progress)
         except SourceUnavailable as reason:
-            _logger.info("%s is not to be had from %s: %s", spec.name, source, reason)
+            _logger.info("%s is not available from %s: %s", spec.name, source, reason)
             reasons.append(f"{source}: {reason}")
         else:
             cache.discard_parts(spec)
@@ -134,12 +133,12 @@ def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback | 
 
 
 def is_offline() -> bool:
-    """Whether the network is forbidden."""
+    """Tell whether SEGANY_OFFLINE disables the network."""
     return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in _OFF
 
 
 def _by_hand(spec: ModelSpec) -> str:
-    """How to place a file where the network does not reach."""
+    """Return instructions for placing a checkpoint by hand."""
     places: dict[str, list[str]] = {}
     for source in spec.sources:
         digest = f" (sha256 {source.sha256})" if source.sha256 else ""
@@ -155,7 +154,7 @@ def _listed(lines: Sequence[str]) -> str:
 
 @contextmanager
 def _disk_errors(spec: ModelSpec) -> Iterator[None]:
-    """Say in a `WeightsError` what the disk refused, where, and what to do."""
+    """Convert errors of the disk to a `WeightsError` with the path and advice."""
     try:
         yield
     except WeightsError:

@@ -200,6 +200,11 @@ def content_id(pixels: PixelArray) -> str:
     return digest.hexdigest()
 
 
+def keeps_high_bytes_only(image: Image.Image) -> bool:
+    """Whether an image that `decode_image` returned has 8 of the 16 bits of its file."""
+    return bool(image.info.get(_HIGH_BYTES))
+
+
 def readable_suffixes() -> frozenset[str]:
     """Endings of the names of files that can be read, in lower case and with the dot."""
     formats = set(readable_formats())

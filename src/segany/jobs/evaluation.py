@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 from segany.core.errors import DataError, ImageError, OutputError, SeganyError, VideoError, check
 from segany.core.progress import ProgressCallback, ProgressEvent
-from segany.data.item import SkippedItem
+from segany.data.item import SkippedItem, omitted_by
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import ImageSubject
 from segany.evaluate.results import ModelFacts, Readable, Results
@@ -166,6 +166,7 @@ def _gather(task: EvaluationTask, results: Sequence[ItemResult[int]]) -> Results
         records={
             one.name: {name: values[one.name]["records"] for name, values in measured.items()} for one in task.protocols
         },
+        omitted=omitted_by(task.dataset),
     )
 
 

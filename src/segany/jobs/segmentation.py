@@ -18,7 +18,8 @@ from segany.core.prompt import MaskMode
 from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, write_formats
 from segany.data.item import AnnotatedImage
-from segany.data.prompts_file import MaskInput, ObjectPrompt
+from segany.data.mask_prompts import MaskFiles, MaskInput
+from segany.data.prompts_file import ObjectPrompt
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
 from segany.jobs.pipeline import Task, Written
@@ -41,7 +42,7 @@ class PromptedImage:
     Attributes:
         source: the file.
         pixels: uint8 [H, W, 3].
-        objects: the objects to segment.
+        objects: the objects to segment; each label of a label map is one.
         masks: the mask prompt of each object, if it has one.
     """
 
@@ -122,10 +123,12 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
                 prompt = one.without_mask()
                 if prompt is not None:
                     prompt.check_fits(size_hw)
-            masks = tuple(one.read_mask(size_hw, self.max_pixels) for one in item.objects)
+            files = MaskFiles(self.max_pixels)
+            objects = tuple(part for one in item.objects for part in one.by_label(files))
+            masks = tuple(one.read_mask(size_hw, files) for one in objects)
         except PromptError as error:
             raise PromptError(f"{item.source}: {error}") from error
-        return PromptedImage(item.source, pixels, item.objects, masks)
+        return PromptedImage(item.source, pixels, objects, masks)
 
     def process(
         self,

@@ -1,8 +1,9 @@
-"""Forms of the models' modules for CPU inference: the same arithmetic in another order, several times as fast.
+"""Optimized forms of modules for CPU inference: the same function with another order of operations.
 
-`optimize` puts them into a model, which `segany.load` does with those on a CPU. A form is a subclass of a plain module
-with the same parameters. It runs the plain one whenever gradients are on, the model is traced, compiled or exported,
-computes in mixed precision, or is not on a CPU; see `compute.fast_cpu`. Tests hold both equal.
+A form is a subclass of a plain module with the same parameters. `optimize` installs the forms in a model, which
+`segany.load` does for models on a CPU. A form calls the plain module if gradients are enabled, the model is traced,
+compiled or exported, autocast is enabled, or the model is not on a CPU; see `compute.fast_cpu`. Tests check that both
+give the same outputs.
 """
 
 from segany.kernels.forms import optimize

@@ -1,4 +1,4 @@
-"""Attention with scores that stay in the cache."""
+"""Attention on a CPU, in chunks whose scores stay in the cache."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from segany.nn import attention
 from segany.nn.attention import relative_position_bias
 
 _KEYS_AT_ONCE = 256
-"""Keys whose scores are held together: as weights of a product they are put in the kernel's order anew."""
+"""Keys per chunk. oneDNN reorders the keys of each chunk, since they are the weights of a linear layer."""
 
 
 def relative_position_attention(
     query: Tensor, key: Tensor, value: Tensor, table_h: Tensor, table_w: Tensor, size_hw: SizeHW
 ) -> Tensor:
-    """`nn.attention.relative_position_attention`."""
+    """Compute `nn.attention.relative_position_attention` in chunks."""
     if not fast_cpu(query):
         return attention.relative_position_attention(query, key, value, table_h, table_w, size_hw)
     biases = relative_position_bias(query, table_h, table_w, size_hw)
@@ -26,11 +26,14 @@ def relative_position_attention(
 
 
 def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor, bias_w: Tensor) -> Tensor:
-    """Scores that never leave the cache.
+    """Attend in chunks of queries whose scores fit the cache.
 
     Args:
         query, key, value: [N, T, D], N = B * heads.
-        bias_h, bias_w: [N, T, H] and [N, T, W].
+        bias_h, bias_w: relative position biases [N, T, H] and [N, T, W].
+
+    Returns:
+        [N, T, D].
     """
     count, tokens, _ = query.shape
     query = query * query.shape[-1] ** -0.5
@@ -43,7 +46,7 @@ def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor,
         value_t = value[n].t().contiguous() if together == 1 else value
         for row in range(0, tokens, rows):
             piece = slice(row, row + rows)
-            if together == 1:  # one large product: `linear` has the faster kernel
+            if together == 1:  # for one large matrix product, `linear` has the faster kernel
                 scores = linear(query[n, piece], key[n])[None]
             else:
                 scores = query[batch, piece] @ key_t
@@ -56,7 +59,7 @@ def _attend_in_pieces(query: Tensor, key: Tensor, value: Tensor, bias_h: Tensor,
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`nn.attention.attend` with scores that never leave the cache."""
+    """Compute `nn.attention.attend` in chunks whose scores fit the cache."""
     if not fast_cpu(query):
         return attention.attend(query, key, value)
     heads = query.shape[:2]
@@ -77,15 +80,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _attend_by_keys(query: Tensor, key: Tensor, value: Tensor, out: Tensor) -> None:
-    """One head's attention with the scores of some keys at a time, which never leave the cache.
+    """Compute the attention of one head in chunks of keys, with online softmax (Dao et al., FlashAttention, 2022).
 
-    Softmax goes on from one piece to the next (Dao et al., FlashAttention, 2022): what was summed so far
-    is scaled down wherever a higher score is met.
+    The accumulated sums are rescaled whenever a chunk has a higher maximum score.
 
     Args:
         query: [T, D], scaled.
         key, value: [S, D] and [S, D'].
-        out: [T, D'], written to.
+        out: the output [T, D'].
     """
     together = max(1, CACHE_BUDGET // _KEYS_AT_ONCE)
     for rows, target in zip(query.split(together), out.split(together), strict=True):

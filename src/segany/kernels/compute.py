@@ -1,4 +1,4 @@
-"""When the forms for CPU inference run, and which of PyTorch's kernels they choose."""
+"""The condition for CPU forms, and linear layers with the faster of PyTorch's CPU kernels."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CACHE_BUDGET = 1024 * 1024
-"""Elements of an intermediate that is worth keeping in the cache (4 MB in float32).
+"""Most elements of an intermediate tensor that fits the cache (4 MB in float32).
 
-Larger intermediates are made in pieces on a CPU. It is not the traffic alone: the C library hands
-large blocks back to the system, and faulting them in again costs more than computing them.
+Larger intermediates are computed in chunks on a CPU. Besides memory traffic this avoids page faults: the allocator
+returns large blocks to the system, and faulting them in again costs more than the computation.
 """
 
 _ONEDNN_MIN_SIZE = 20480
-"""PyTorch gives oneDNN no smaller convolution than this."""
+"""Fewest elements of an input for which PyTorch dispatches a convolution to oneDNN."""
 
 
 def fast_cpu(x: Tensor) -> bool:
-    """Whether the form for CPU inference runs: on a CPU, without gradients, not being traced, in one precision.
+    """Tell whether the CPU form runs: on a CPU, without gradients, tracing and autocast.
 
-    Under autocast the type of a result is not that of what it is made of, on which these forms rely.
+    The forms assume that results have the dtype of their inputs, which is not so under autocast.
     """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     plain = torch.is_grad_enabled() or traced or torch.is_autocast_enabled("cpu")
@@ -28,11 +28,11 @@ def fast_cpu(x: Tensor) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear`, by the faster of PyTorch's two CPU kernels.
+    """Compute `F.linear` with the faster of PyTorch's two CPU kernels.
 
-    In float32 PyTorch sends linear layers to MKL, which runs at half the speed of oneDNN on CPUs of
-    other makers (210 against 480 GFLOP/s on two Zen 5 cores), and 1x1 convolutions to oneDNN. So a
-    1x1 convolution over the rows it is; in a channels-last layout that moves no data.
+    In float32, PyTorch dispatches linear layers to MKL and 1x1 convolutions to oneDNN. MKL has half the speed of oneDNN
+    on CPUs that are not from Intel (210 against 480 GFLOP/s on two Zen 5 cores). The linear layer is therefore computed
+    as a 1x1 convolution over the rows, which needs no copy in channels-last memory format.
 
     Args:
         x: [..., C_in].
@@ -43,13 +43,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.numel() <= _ONEDNN_MIN_SIZE or not has_onednn or not fast_cpu(x):
         return F.linear(x, weight, bias)
     rows = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C_in, rows, 1]
-    # On one thread PyTorch keeps plain 1x1 convolutions to itself. Dilation sends them to oneDNN, and means nothing.
+    # With one thread, PyTorch does not dispatch 1x1 convolutions to oneDNN unless they are dilated. Dilation does not
+    # change the result of a 1x1 convolution.
     out = F.conv2d(rows, weight[:, :, None, None], bias, dilation=(1, 2))
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 
 def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight' + bias, [P, T, C] by [P, M, C] to [P, T, M]; leading axes of one are shared. See `linear`."""
+    """Compute x @ weight' + bias, [P, T, C] and [P, M, C] to [P, T, M], by `linear`. A batch axis of 1 is broadcast."""
     if not fast_cpu(x):
         product = x @ weight.transpose(-1, -2)
         return product if bias is None else product + bias

@@ -1,7 +1,7 @@
-"""Forms of the mask decoder, for prompts that share an image.
+"""CPU forms of the mask decoders.
 
-A batch of images in the decoder, one a prompt, is too large for the cache. So the tokens of all prompts run together,
-and the image of one prompt after the other; or one image for all, see `shared_image`.
+In a batch of prompts each prompt has its own image tokens, which together exceed the cache. The forms process prompt
+tokens as a batch and the image tokens of one prompt at a time. For many prompts on one image, see `shared_image`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segany.kernels.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
-from segany.kernels.shared_image import FinishedImage, SharedImage, share_image
-from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, MaskUpscaling, in_reading_order, linear_of
+from segany.kernels.shared_image import SharedImage, TransformedImage, share_image
+from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, MaskUpscaling, linear_of, rearrange_to_map
 from segany.models.sam.two_way_transformer import Attention, HighResFeatures, ImageTokens, TwoWayTransformer
 from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 from segany.nn.layers import LayerNorm2d
 
 ImageParts = tuple[Tensor, ...]
-"""Image tokens after the transformer, [1, T, C] a prompt."""
+"""Image tokens after the transformer, [1, T, C] for each prompt."""
 
 
 class FastAttention(Attention):
-    """Products with weights of a prompt's own, by the faster of two kernels."""
+    """Computes batched products with the faster of two kernels; see `batched_linear`."""
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return batched_linear(x, weight, bias) if fast_cpu(x) else super().product(x, weight, bias)
 
 
 class FastMaskUpscaling(MaskUpscaling):
-    """Some tokens at a time."""
+    """Upscales chunks of image tokens whose intermediates fit the cache."""
 
     def masks(self, image_tokens: Tensor, mask_weights: Tensor, high_res_features: HighResFeatures | None) -> Tensor:
         if not fast_cpu(image_tokens):
@@ -40,7 +40,7 @@ class FastMaskUpscaling(MaskUpscaling):
         return self.masks_of_pieces(self.pieces(image_tokens), mask_weights, high_res_features)
 
     def pieces(self, image_tokens: Tensor) -> Iterator[Tensor]:
-        """`first_rows` of some of the tokens [P, T, C] after the other."""
+        """Yield `first_rows` of chunks of image tokens [P, T, C]: [P, t, 4, C / 4] each."""
         prompts, _, channels = image_tokens.shape
         together = max(1, CACHE_BUDGET // (prompts * 2 * channels))
         for tokens in image_tokens.split(together, dim=1):
@@ -49,7 +49,7 @@ class FastMaskUpscaling(MaskUpscaling):
     def masks_of_pieces(
         self, pieces: Iterable[Tensor], mask_weights: Tensor, high_res_features: HighResFeatures | None
     ) -> Tensor:
-        """`masks_of_rows` for rows in pieces [P, t, 4, C / 4]."""
+        """Compute `masks_of_rows` for chunks [P, t, 4, C / 4]: low-res logits [P, M, 4h, 4w]."""
         norm = cast(LayerNorm2d, self[1])
         done, masks = 0, []
         for first in pieces:
@@ -60,14 +60,14 @@ class FastMaskUpscaling(MaskUpscaling):
             if high_res_features is not None:
                 finer += high_res_features.stride4[:, piece]
             masks.append(batched_linear(F.gelu(finer).flatten(1, 3), mask_weights))  # [P, t * 16, M]
-        return in_reading_order(torch.cat(masks, dim=1))
+        return rearrange_to_map(torch.cat(masks, dim=1))
 
 
 class _FastDecoder(MaskDecoder):
-    """What the decoders of both families have in common."""
+    """Base class of the forms of both mask decoders."""
 
     def prepare(self, image: ImageTokens) -> ImageTokens:
-        """An image [1, T, C] multiplied once for all prompts. It costs as much as three prompts save."""
+        """Precompute the products with image tokens [1, T, C]. The cost equals the saving of three prompts."""
         if not fast_cpu(image.tokens) or image.tokens.dtype != torch.float32:
             return image
         return share_image(self, image)
@@ -88,36 +88,36 @@ class _FastDecoder(MaskDecoder):
         upscale = cast(FastMaskUpscaling, self.output_upscaling).masks_of_pieces
         return torch.cat([upscale(*one) for one in zip(rows, weights, features, strict=True)])
 
-    def wanted_masks(
-        self, decoded: DecodedTokens, high_res_features: HighResFeatures | None, wanted: Tensor
+    def selected_masks(
+        self, decoded: DecodedTokens, high_res_features: HighResFeatures | None, selected: Tensor
     ) -> Iterator[Tensor]:
         if isinstance(decoded.image, Tensor):
-            yield from super().wanted_masks(decoded, high_res_features, wanted)
+            yield from super().selected_masks(decoded, high_res_features, selected)
             return
-        features = features_by_prompt(high_res_features, len(wanted))
+        features = features_by_prompt(high_res_features, len(selected))
         upscale = cast(FastMaskUpscaling, self.output_upscaling).masks_of_pieces
-        each = zip(self._rows_by_prompt(decoded.image), decoded.mask_weights, features, wanted, strict=True)
+        each = zip(self._rows_by_prompt(decoded.image), decoded.mask_weights, features, selected, strict=True)
         for rows, weights, some_features, chosen in each:
             if chosen.any():
                 yield upscale(rows, weights[chosen][None], some_features)[0]
 
-    def _rows_by_prompt(self, image: ImageParts | FinishedImage) -> Iterator[Iterator[Tensor]]:
-        if isinstance(image, FinishedImage):
+    def _rows_by_prompt(self, image: ImageParts | TransformedImage) -> Iterator[Iterator[Tensor]]:
+        if isinstance(image, TransformedImage):
             return image.rows_by_prompt()
         upscaling = cast(FastMaskUpscaling, self.output_upscaling)
         return (upscaling.pieces(part) for part in image)
 
 
 class FastMaskDecoder(_FastDecoder, MaskDecoder):
-    """The decoder of SAM."""
+    """CPU form of the mask decoder of SAM."""
 
 
 class FastSam2MaskDecoder(_FastDecoder, Sam2MaskDecoder):
-    """The decoder of SAM 2."""
+    """CPU form of the mask decoder of SAM 2."""
 
 
 def features_by_prompt(features: HighResFeatures | None, count: int) -> Iterator[HighResFeatures | None]:
-    """The high-resolution features of one prompt after the other: all the same, or a row of them each."""
+    """Yield the high-resolution features of each of `count` prompts, shared or one row for each prompt."""
     for index in range(count):
         if features is None or len(features.stride8) == 1:
             yield features
@@ -128,7 +128,11 @@ def features_by_prompt(features: HighResFeatures | None, count: int) -> Iterator
 def transform_by_prompt(
     transformer: TwoWayTransformer, prompt_tokens: Tensor, image: ImageTokens
 ) -> tuple[Tensor, ImageParts]:
-    """`TwoWayTransformer.forward` with the image of one prompt after the other: [P, n, C], and P times [1, T, C]."""
+    """Compute `TwoWayTransformer.forward` with the image tokens of one prompt at a time.
+
+    Returns:
+        Tokens [P, n, C], and P image tokens [1, T, C].
+    """
     tokens, parts, positions = prompt_tokens, image.tokens.split(1), image.positions
     for block in transformer.blocks():
         tokens = block.attend_to_prompt(tokens, prompt_tokens)
@@ -144,7 +148,7 @@ def transform_by_prompt(
 
 
 def _attend_by_prompt(attention: Attention, tokens: Tensor, parts: Sequence[Tensor], positions: Tensor) -> Tensor:
-    """`Attention.tokens_to_image` for an image that all share, or one a prompt."""
+    """Compute `Attention.tokens_to_image` for shared image tokens, or for those of each prompt: [P, n, C]."""
     if len(parts) == 1:
         return attention.tokens_to_image(tokens, parts[0], positions)
     pairs = zip(tokens.split(1), parts, strict=True)

@@ -1,7 +1,7 @@
-"""Forms of the image encoders' modules.
+"""CPU forms of the image encoders.
 
-Nothing leaves a window of attention, and a 3 x 3 convolution sees one row more on either side. So blocks run on strips
-of the map whose intermediates stay in the cache.
+Window attention is independent for each window, and a 3x3 convolution needs one more row on either side. Blocks
+therefore run on horizontal strips of the feature map whose intermediates fit the cache.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from segany.models.sam import vit
 from segany.models.sam2 import fpn, hiera
 
 _MIN_ROWS = 1024
-"""Fewest positions that go through a block of Hiera together, as for `by_rows`."""
+"""Fewest positions per chunk in a block of Hiera, as for `by_rows`."""
 
 
 class FastVitAttention(vit.Attention):
-    """With scores that stay in the cache."""
+    """Attends in chunks whose scores fit the cache."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, size_hw: SizeHW) -> Tensor:
         return attention.relative_position_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, size_hw)
 
 
 class FastVitBlock(vit.Block):
-    """A row of windows at a time."""
+    """Runs one row of windows at a time."""
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         window_size = self.attn.window_size
@@ -42,12 +42,12 @@ class FastVitBlock(vit.Block):
 
 
 def _without_row_padding(conv: tiny_vit.ConvBn, x: Tensor) -> Tensor:
-    """A convolution over a map whose rows above and below are already there."""
+    """Apply a convolution to a strip that includes the rows above and below."""
     return conv.run(x, (0, conv.size // 2))
 
 
 class FastTinyVitPatchEmbedding(tiny_vit.PatchEmbedding):
-    """Both convolutions a strip at a time."""
+    """Runs both convolutions on one strip at a time."""
 
     def forward(self, pixels: Tensor) -> Tensor:
         if not fast_cpu(pixels):
@@ -63,7 +63,7 @@ class FastTinyVitPatchEmbedding(tiny_vit.PatchEmbedding):
 
 
 class FastMbConv(tiny_vit.MbConv):
-    """The wide map a strip at a time."""
+    """Computes the expanded feature map one strip at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not fast_cpu(x):
@@ -78,7 +78,7 @@ class FastMbConv(tiny_vit.MbConv):
 
 
 class FastPatchMerging(tiny_vit.PatchMerging):
-    """The wide map a strip at a time."""
+    """Computes the intermediate feature map one strip at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not fast_cpu(x):
@@ -92,7 +92,7 @@ class FastPatchMerging(tiny_vit.PatchMerging):
 
 
 class FastWindowAttention(tiny_vit.WindowAttention):
-    """Some rows of windows at a time."""
+    """Attends in chunks of rows of windows."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not fast_cpu(x):
@@ -103,21 +103,21 @@ class FastWindowAttention(tiny_vit.WindowAttention):
 
 
 class FastTinyVitMlp(tiny_vit.Mlp):
-    """By rows."""
+    """Processes rows in chunks that fit the cache."""
 
     def forward(self, x: Tensor) -> Tensor:
         return by_rows(super().forward, x, self.fc1.out_features) if fast_cpu(x) else super().forward(x)
 
 
 class FastPooledAttention(hiera.PooledAttention):
-    """With scores that stay in the cache."""
+    """Attends in chunks whose scores fit the cache."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return attention.attend(query, key, value)
 
 
 class FastHieraBlock(hiera.Block):
-    """Attention a few rows of windows at a time, and the MLP by rows."""
+    """Runs attention in chunks of rows of windows, and the MLP in chunks of rows."""
 
     def attend(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         window_size = self.attn.window_size
@@ -134,7 +134,7 @@ class FastHieraBlock(hiera.Block):
 
 
 class FastFeaturePyramid(fpn.FeaturePyramid):
-    """Convolutions as linear layers."""
+    """Computes the 1x1 convolutions with `linear`."""
 
     def project(self, x: Tensor, index: int) -> Tensor:
         conv = self.conv(index)

@@ -1,25 +1,52 @@
-"""The table of forms: for which plain module which form runs on a CPU."""
+"""The CPU forms of common layers, the registry of all forms, and their installation in a model."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from segany.kernels import decoder, encoders, layers, memory
+from segany.kernels import decoder, encoders, memory
+from segany.kernels.compute import fast_cpu, linear
+from segany.kernels.strips import by_rows
+from segany.nn.layers import MLP, FeedForward
 
 Module = TypeVar("Module", bound=nn.Module)
 
+
+class FastLinear(nn.Linear):
+    """A linear layer with the faster of two CPU kernels; see `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name that nn.Linear gives it)
+        return linear(input, self.weight, self.bias)
+
+
+class FastFeedForward(FeedForward):
+    """Processes rows in chunks that fit the cache."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return by_rows(super().forward, x, self.lin1.out_features) if fast_cpu(x) else super().forward(x)
+
+
+class FastMLP(MLP):
+    """Processes rows in chunks that fit the cache."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return by_rows(super().forward, x, self.hidden) if fast_cpu(x) else super().forward(x)
+
+
 FORMS: dict[type[nn.Module], type[nn.Module]] = {
-    form.__bases__[-1]: form for module in (layers, encoders, decoder, memory) for form in module.FORMS
+    form.__bases__[-1]: form
+    for forms in ((FastLinear, FastFeedForward, FastMLP), encoders.FORMS, decoder.FORMS, memory.FORMS)
+    for form in forms
 }
-"""Plain module to form. Subclasses of a plain module have none but their own."""
+"""Plain module class to CPU form. Only the exact class is replaced, not its subclasses."""
 
 
 def optimize(model: Module) -> Module:
-    """Give the modules of a model their forms for CPU inference, in place. Returns the model.
+    """Replace modules of a model by their forms for CPU inference, in place. Returns the model.
 
-    Parameters, names and gradients stay as they are: a model may be trained, saved and copied as before.
+    Parameters, their names and gradients do not change: the model can still be trained, saved and copied.
     """
     for module in model.modules():
         form = FORMS.get(type(module))

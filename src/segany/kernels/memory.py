@@ -1,4 +1,4 @@
-"""Forms of what SAM 2 has beside the mask decoder: its frames and its memory."""
+"""CPU forms of SAM 2's frame encoding, memory attention and memory encoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segany.nn.positions import Rotations, halves_first
 
 
 class FastSam2(Sam2):
-    """The high-resolution features without their wide intermediates, and one object at a time."""
+    """Computes high-resolution features without their wide intermediates, and memory attention with batch size 1."""
 
     def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
         encoder, decoder = self.image_encoder, self.sam_mask_decoder
@@ -30,12 +30,12 @@ class FastSam2(Sam2):
 
     @property
     def objects_at_once(self) -> int:  # type: ignore[override]
-        # On a CPU one keeps all cores busy, and fits the cache.
+        # On a CPU, one object keeps all cores busy and fits the cache.
         return 1 if self.device.type == "cpu" else super().objects_at_once
 
 
 def _through_both(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
-    """Two 1x1 convolutions of channels last without an activation between them, as one linear layer."""
+    """Apply two consecutive 1x1 convolutions to a channels-last map as one linear layer."""
     assert first.bias is not None
     assert second.bias is not None
     weight1, weight2 = first.weight.flatten(1), second.weight.flatten(1)
@@ -43,7 +43,7 @@ def _through_both(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
 
 
 class FastRotaryAttention(RotaryAttention):
-    """With scores that stay in the cache."""
+    """Attends in chunks whose scores fit the cache."""
 
     def forward(
         self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int | None = None
@@ -53,7 +53,8 @@ class FastRotaryAttention(RotaryAttention):
         query = rotations.rotate(self.project(x, self.q_proj))
         key = self.rotated_keys(keys, rotations, num_k_exclude_rope)
         if values.shape[-1] < self.v_proj.out_features:
-            # Weights sum to one, so values may as well be projected after they are averaged: fewer channels.
+            # Attention weights sum to one, so the projection commutes with attention. The values have fewer channels
+            # before the projection.
             attended = self.v_proj(attend(query[:, None], key[:, None], values[:, None])[:, 0])
         else:
             attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
@@ -65,7 +66,7 @@ class FastRotaryAttention(RotaryAttention):
 
 
 class FastMemoryAttentionLayer(MemoryAttentionLayer):
-    """The MLP by rows."""
+    """Runs the MLP in chunks of rows."""
 
     def feed_forward(self, x: Tensor) -> Tensor:
         if not fast_cpu(x):
@@ -74,7 +75,7 @@ class FastMemoryAttentionLayer(MemoryAttentionLayer):
 
 
 class FastFuserBlock(FuserBlock):
-    """The linear layers by rows."""
+    """Runs the pointwise layers in chunks of rows."""
 
     def by_position(self, x: Tensor) -> Tensor:
         return by_rows(super().by_position, x, self.pwconv1.out_features) if fast_cpu(x) else super().by_position(x)

@@ -1,4 +1,4 @@
-"""`ImageProcessor` by PyTorch: tensors for a model, and arithmetic in PyTorch's own threads."""
+"""The `ImageProcessor` for PyTorch models: makes tensors, and uses the thread pool of PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segany.imaging.resize import Matmul, extent, resize_frame, resize_pixels
 from segany.kernels.compute import linear
 
 _LOGITS_AT_ONCE = 2**26
-"""Logits at the size of the image that are held together on an accelerator: 256 MB in float32."""
+"""Most logits at the size of the image in a batch on an accelerator: 256 MB in float32."""
 
 
 class _TorchMatmul(Matmul):
@@ -32,7 +32,7 @@ class _TorchMatmul(Matmul):
 
 
 class Like(Protocol):
-    """A model or a tensor, whose device and dtype a tensor is to have."""
+    """A model or tensor that determines the device and dtype of new tensors."""
 
     @property
     def device(self) -> torch.device: ...
@@ -47,28 +47,28 @@ class TensorProcessor(ImageProcessor):
     matmul = _TorchMatmul()
 
     def tensor(self, images: Sequence[PixelArray], like: Like) -> Tensor:
-        """`preprocess` for uint8 images [H, W, 3] of any sizes, as a tensor."""
+        """Preprocess uint8 images [H, W, 3] of any sizes to a tensor [B, 3, S, S]."""
         return self.normalize([resize_pixels(image, self.preprocessing) for image in images], like)
 
     def frame_tensor(self, frame: PixelArray, like: Like) -> Tensor:
-        """A frame of a video, uint8 [H, W, 3], to [1, 3, S, S].
+        """Preprocess a video frame, uint8 [H, W, 3], to [1, 3, S, S].
 
-        The official code resizes frames otherwise than images: whole numbers, by PIL, bicubic.
+        As in the official code, frames are resized as uint8 by PIL with bicubic interpolation, unlike images.
         """
         return self.normalize([resize_frame(frame, self.preprocessing.input_size)], like)
 
     def normalize(self, images: Sequence[PixelArray | FloatArray], like: Like) -> Tensor:
-        """Images [H, W, 3] in units of 0..255, resized already, to the encoder's input [B, 3, S, S]."""
+        """Normalize and pad resized images [H, W, 3] in units of 0..255 to the encoder's input [B, 3, S, S]."""
         size = self.preprocessing.input_size
         mean, std = self.statistics(like.device)
         batch = torch.zeros(len(images), size, size, 3, device=like.device, dtype=like.dtype)
         for row, image in zip(batch, images, strict=True):
             resized = torch.from_numpy(image).to(like.device)
             row[: resized.shape[0], : resized.shape[1]].copy_(resized).sub_(mean).div_(std)
-        return batch.permute(0, 3, 1, 2)  # channels last, which the first convolution likes best
+        return batch.permute(0, 3, 1, 2)  # channels-last memory format, in which the first convolution is fastest
 
     def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the channels, float32 [3]."""
+        """Return mean and standard deviation of the channels, float32 [3] each."""
         preprocessing = self.preprocessing
         mean, std = (torch.tensor(x, device=device) for x in (preprocessing.mean_rgb, preprocessing.std_rgb))
         return mean, std
@@ -84,7 +84,7 @@ class TensorProcessor(ImageProcessor):
 
 
 def measure_tensors(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW, offset: float) -> MaskMeasures:
-    """`measure_masks` for logits [K, h, w] on an accelerator: at the size of the image, some masks at a time."""
+    """Compute `measure_masks` for logits [K, h, w] on an accelerator, in batches at the size of the image."""
     together = max(1, _LOGITS_AT_ONCE // (size_hw[0] * size_hw[1]))
     rows = []
     for piece in low_res.split(together) if len(low_res) else ():
@@ -98,8 +98,8 @@ def measure_tensors(low_res: Tensor, preprocessing: Preprocessing, size_hw: Size
 
 
 def writable_tensor(array: FloatArray) -> Tensor:
-    """A tensor of the array's numbers: a copy where the array is read-only, which tensors cannot be.
+    """Convert an array to a tensor; a read-only array is copied, since PyTorch requires writable memory.
 
-    The copy keeps the order in memory: image embeddings leave the encoder with their channels together.
+    The copy keeps the memory layout: image embeddings are in channels-last memory format.
     """
     return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))

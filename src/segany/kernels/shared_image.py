@@ -1,12 +1,13 @@
-"""The mask decoder's transformer for many prompts on one image, without an image of their own for each.
+"""The two-way transformer for many prompts on one image, with image tokens as a shared part plus a low-rank update.
 
-An image token that attends to a few prompt tokens and is normalized becomes a scaled copy of itself plus a
-weighted sum of a few vectors. The copy is the same for all prompts but for its scale, the vectors are few, and
-all that follows multiplies both by matrices. So the image is multiplied once for all prompts, and a prompt
-keeps the scale, the weights and the vectors. That is a third of the arithmetic and a fifth of the memory, and the
-same function: only the rounding differs, as much as between any two orders of summation.
+Cross-attention from the image to n prompt tokens adds a matrix of low rank (heads * n) to the image tokens, and layer
+norm scales each token. The image tokens of a prompt are therefore scale * (shared tokens + low-rank update) + constant,
+where the shared tokens are the same for all prompts. The projections that follow are linear in the image tokens, so the
+products of the shared tokens with their weights are computed once for all prompts (`share_image`), and each prompt
+keeps only its scale and the factors of its update. This takes a third of the operations and a fifth of the memory. The
+outputs are the same up to rounding.
 
-On a CPU one prompt goes after the other through memory that stays in the cache. An exported graph takes all prompts
+On a CPU, prompts are processed one at a time in buffers that stay in the cache. An exported graph processes all prompts
 as one batch; see `SharedImage.scratch`.
 """
 
@@ -26,13 +27,13 @@ from segany.models.sam.two_way_transformer import Attention, ImageTokens, TwoWay
 from segany.nn.attention import merge_heads, split_heads
 
 
-class Update(NamedTuple):
-    """What a block added to the image tokens of P prompts: coefficients' @ vectors.
+class LowRankUpdate(NamedTuple):
+    """The update of a block to the image tokens of P prompts, of rank R = heads * n: coefficients' @ vectors.
 
     Attributes:
-        coefficients: [P, R, T].
-        vectors: [P, R, C].
-        values: [P, heads, n, D], what the block made the vectors of; R = heads * n.
+        coefficients: [P, R, T], attention weights from the image to the tokens.
+        vectors: [P, R, C], projected values of the tokens.
+        values: [P, heads, n, D], the values before the output projection.
     """
 
     coefficients: Tensor
@@ -43,19 +44,19 @@ class Update(NamedTuple):
 class UpdatedImage(NamedTuple):
     """The image tokens of P prompts: scale * (shared tokens + updates) + constant.
 
-    The shared tokens and the constant are those of the stage that the image has reached.
+    The shared tokens and the constant depend on the number of blocks so far; they are not stored here.
 
     Attributes:
-        scale: [P, T]; None for one.
-        updates: one a block.
+        scale: [P, T], from layer norm; None for 1.
+        updates: the update of each block so far.
     """
 
     scale: Tensor | None = None
-    updates: tuple[Update, ...] = ()
+    updates: tuple[LowRankUpdate, ...] = ()
 
 
 class Scratch:
-    """Memory that one batch of prompts after the other uses: fresh memory costs more than what is computed in it."""
+    """Named buffers that are reused for each prompt: page faults of new memory cost more than the computation."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, Tensor] = {}
@@ -68,17 +69,16 @@ class Scratch:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SharedImage(ImageTokens):
-    """One image, multiplied by all that many prompts will multiply it by; `share_image` makes it.
+    """Image tokens with precomputed products for many prompts, made by `share_image`.
 
-    With scratch memory it serves one thread, and one batch of prompts at a time: what `transform` returns is
-    overwritten by the next call.
+    With `scratch` it is not thread-safe, and the next call of `transform` overwrites the result of the previous call.
 
     Attributes:
-        transformer: of the mask decoder.
-        products: what depends on the image, by name.
-        constants: what depends on the weights alone, by name.
-        scratch: where one prompt after the other is computed. Without it all are computed together, and no tensor
-            is written to twice: as an exported graph wants it.
+        transformer: the two-way transformer of the mask decoder.
+        products: precomputed tensors that depend on the image, by name.
+        constants: precomputed tensors that depend on the weights only, by name.
+        scratch: buffers for processing one prompt at a time. If it is None, all prompts are processed as one batch
+            without in-place operations, as export requires.
     """
 
     transformer: TwoWayTransformer
@@ -86,50 +86,54 @@ class SharedImage(ImageTokens):
     constants: dict[str, Tensor]
     scratch: Scratch | None
 
-    def transform(self, prompt_tokens: Tensor) -> tuple[Tensor, FinishedImage]:
-        """`TwoWayTransformer.forward` for P prompts: [P, n, C] to the tokens and the image after it."""
+    def transform(self, prompt_tokens: Tensor) -> tuple[Tensor, TransformedImage]:
+        """Compute `TwoWayTransformer.forward` for prompt tokens [P, n, C]: returns tokens [P, n, C] and the image."""
         tokens, image = prompt_tokens, UpdatedImage()
         for index, block in enumerate(self.transformer.blocks()):
             tokens = block.attend_to_prompt(tokens, prompt_tokens)
             attention = block.cross_attn_token_to_image
-            tokens = block.norm2(tokens + self._read(index, attention, tokens + prompt_tokens, image))
+            tokens = block.norm2(tokens + self._attend_tokens_to_image(index, attention, tokens + prompt_tokens, image))
             tokens = block.norm3(tokens + block.mlp(tokens))
-            image = self._write(index, block, tokens + prompt_tokens, tokens, image)
+            image = self._attend_image_to_tokens(index, block, tokens + prompt_tokens, tokens, image)
         last = self.transformer.final_attn_token_to_image
-        attended = self._read(len(self.transformer.layers), last, tokens + prompt_tokens, image)
-        return self.transformer.norm_final_attn(tokens + attended), FinishedImage(self, image)
+        attended = self._attend_tokens_to_image(len(self.transformer.layers), last, tokens + prompt_tokens, image)
+        return self.transformer.norm_final_attn(tokens + attended), TransformedImage(self, image)
 
-    def _read(self, index: int, attention: Attention, tokens: Tensor, image: UpdatedImage) -> Tensor:
-        """Tokens [P, n, C] attend to the image: [P, n, C]."""
-        few = split_heads(attention.q_proj(tokens), attention.heads)  # [P, heads, n, D]
+    def _attend_tokens_to_image(self, index: int, attention: Attention, tokens: Tensor, image: UpdatedImage) -> Tensor:
+        """Cross-attention from tokens [P, n, C] to the image: [P, n, C]."""
+        token_heads = split_heads(attention.q_proj(tokens), attention.heads)  # [P, heads, n, D]
         vectors = [
             split_heads(update.vectors @ attention.v_proj.weight.t(), attention.heads) for update in image.updates
         ]  # [P, heads, R, D] each
-        scores_of = self._scores(f"key_{index}", few, attention.k_proj, image)
+        scores_of = self._scores(f"key_{index}", token_heads, attention.k_proj, image)
 
         def attend(prompts: slice, out: Tensor | None) -> Tensor:
-            scores = scores_of(prompts, self._memory("scores", few))
-            weights = torch.softmax(scores, dim=-1, out=self._memory("weights", few))
+            scores = scores_of(prompts, self._memory("scores", token_heads))
+            weights = torch.softmax(scores, dim=-1, out=self._memory("weights", token_heads))
             if image.scale is not None:
-                weights = self._times(weights, image.scale[prompts][:, None, None])
+                weights = self._multiply(weights, image.scale[prompts][:, None, None])
             attended = _product(weights, self.products[f"value_{index}"], out)
             for update, some in zip(image.updates, vectors, strict=True):
                 mix = weights.flatten(1, 2) @ update.coefficients[prompts].transpose(1, 2)
                 attended = torch.add(attended, mix.unflatten(1, weights.shape[1:3]) @ some[prompts], out=out)
             return attended
 
-        attended = self._by_prompt(attend, few, None if self.scratch is None else torch.empty_like(few))
+        attended = self._by_prompt(attend, token_heads, None if self.scratch is None else torch.empty_like(token_heads))
         out: Tensor = attention.out_proj(merge_heads(attended) + self.constants[f"value_bias_{index}"])
         return out
 
-    def _write(self, index: int, block: TwoWayBlock, keys: Tensor, values: Tensor, image: UpdatedImage) -> UpdatedImage:
-        """The image attends to tokens [P, n, C] and is normalized."""
+    def _attend_image_to_tokens(
+        self, index: int, block: TwoWayBlock, keys: Tensor, values: Tensor, image: UpdatedImage
+    ) -> UpdatedImage:
+        """Cross-attention from the image to tokens [P, n, C], residual and layer norm."""
         attention = block.cross_attn_image_to_token
-        few, made = (split_heads(x, attention.heads) for x in (attention.k_proj(keys), attention.v_proj(values)))
-        scores_of = self._scores(f"query_{index}", few, attention.q_proj, image)
+        token_heads, made = (
+            split_heads(x, attention.heads) for x in (attention.k_proj(keys), attention.v_proj(values))
+        )
+        scores_of = self._scores(f"query_{index}", token_heads, attention.q_proj, image)
 
         def weigh(prompts: slice, out: Tensor | None) -> Tensor:
-            weights = torch.softmax(scores_of(prompts, self._memory("scores", few)), dim=2, out=out)
+            weights = torch.softmax(scores_of(prompts, self._memory("scores", token_heads)), dim=2, out=out)
             if image.scale is None:
                 return weights
             return torch.div(weights, image.scale[prompts][:, None, None], out=out)
@@ -137,17 +141,17 @@ class SharedImage(ImageTokens):
         count = self.products["rows"].shape[0]
         kept = None
         if self.scratch is not None:
-            kept = self.scratch(f"coefficients of block {index}", few, *few.shape[:3], count)
-        coefficients = self._by_prompt(weigh, few, kept).flatten(1, 2)
-        # The coefficients of a head sum to one, so that adding to its vectors adds to every token.
+            kept = self.scratch(f"coefficients of block {index}", token_heads, *token_heads.shape[:3], count)
+        coefficients = self._by_prompt(weigh, token_heads, kept).flatten(1, 2)
+        # The coefficients of a head sum to one for every token, so a constant can be added to the vectors of one head.
         by_head = attention.out_proj.weight.unflatten(1, (attention.heads, -1)).permute(1, 2, 0)
         vectors = _add_to_first(centered(made @ by_head), self.constants[f"shift_{index}"])
         earlier = (update._replace(vectors=centered(update.vectors)) for update in image.updates)
-        update = Update(coefficients, vectors.flatten(1, 2), made)
-        return self._normalized(index, block.norm4, UpdatedImage(image.scale, (*earlier, update)))
+        update = LowRankUpdate(coefficients, vectors.flatten(1, 2), made)
+        return self._layer_norm(index, block.norm4, UpdatedImage(image.scale, (*earlier, update)))
 
-    def _normalized(self, index: int, norm: nn.LayerNorm, image: UpdatedImage) -> UpdatedImage:
-        """LayerNorm of what is centered already."""
+    def _layer_norm(self, index: int, norm: nn.LayerNorm, image: UpdatedImage) -> UpdatedImage:
+        """Apply layer norm to image tokens whose mean is already subtracted."""
         updates = image.updates
         grams = [
             [update.vectors @ other.vectors.transpose(1, 2) for other in updates[: number + 1]]
@@ -155,7 +159,7 @@ class SharedImage(ImageTokens):
         ]
 
         def square(prompts: slice, out: Tensor | None) -> Tensor:
-            """|shared + updates|^2 of each token, [p, T]."""
+            """Compute |shared tokens + updates|^2 for each token of p prompts: [p, T]."""
             squares = self.products[f"square_{index}"]
             for number, update in enumerate(updates):
                 values, coefficients = update.values[prompts], update.coefficients[prompts]
@@ -166,7 +170,7 @@ class SharedImage(ImageTokens):
                 for other, gram in zip(updates[:number], grams[number], strict=False):
                     rows = self._add_product(rows, gram[prompts], other.coefficients[prompts])
                 rows = self._add_product(rows, grams[number][number][prompts], coefficients, times=2)
-                squares = squares + self._times(rows, coefficients).sum(dim=1)
+                squares = squares + self._multiply(rows, coefficients).sum(dim=1)
             return squares if out is None else out.copy_(squares)
 
         like = updates[0].coefficients
@@ -178,25 +182,30 @@ class SharedImage(ImageTokens):
         return UpdatedImage(scale, tuple(update._replace(vectors=update.vectors * norm.weight) for update in updates))
 
     def _scores(
-        self, name: str, few: Tensor, layer: nn.Linear, image: UpdatedImage
+        self, name: str, token_heads: Tensor, layer: nn.Linear, image: UpdatedImage
     ) -> Callable[[slice, Tensor | None], Tensor]:
-        """What computes scores [p, heads, n, T] of some prompts, of projected tokens [P, heads, n, D] and the image."""
-        few = few * few.shape[-1] ** -0.5
+        """Make a function that computes the scores [p, heads, n, T] of a slice of prompts.
+
+        `token_heads` [P, heads, n, D] are projected tokens; `layer` projects the image, and `name` names its product.
+        """
+        token_heads = token_heads * token_heads.shape[-1] ** -0.5
         mixes = [
-            (few @ split_heads(update.vectors @ layer.weight.t(), few.shape[1]).transpose(-1, -2)).flatten(1, 2)
+            (
+                token_heads @ split_heads(update.vectors @ layer.weight.t(), token_heads.shape[1]).transpose(-1, -2)
+            ).flatten(1, 2)
             for update in image.updates
         ]  # [P, heads * n, R] each
         projected = self.products[name]
 
         def scores(prompts: slice, out: Tensor | None) -> Tensor:
-            some = few[prompts]
+            some = token_heads[prompts]
             product = _product(some, projected, out)
             if image.scale is None:
                 return product
             rows = product.flatten(1, 2)
             for update, mix in zip(image.updates, mixes, strict=True):
                 rows = self._add_product(rows, mix[prompts], update.coefficients[prompts])
-            rows = self._times(rows, image.scale[prompts][:, None])
+            rows = self._multiply(rows, image.scale[prompts][:, None])
             positions = self.constants[f"{name}_positions"]
             by_head = torch.unflatten(rows, 1, some.shape[1:3])
             if out is None:
@@ -206,10 +215,10 @@ class SharedImage(ImageTokens):
 
         return scores
 
-    # Arithmetic of some prompts: in place where there is scratch memory.
+    # Operations on a slice of prompts, in place if there are buffers.
 
     def _by_prompt(self, compute: Callable[[slice, Tensor | None], Tensor], like: Tensor, out: Tensor | None) -> Tensor:
-        """`compute(prompts, out)` for one prompt after the other into `out`, or for all where there is none."""
+        """Call `compute(prompts, out)` for one prompt at a time, or for all prompts if `out` is None."""
         if out is None:
             return compute(slice(None), None)
         for prompt in range(len(like)):
@@ -217,30 +226,32 @@ class SharedImage(ImageTokens):
             compute(one, out[one])
         return out
 
-    def _memory(self, name: str, few: Tensor) -> Tensor | None:
-        """For [1, heads, n, T] of one prompt's tokens [p, heads, n, D]."""
+    def _memory(self, name: str, token_heads: Tensor) -> Tensor | None:
+        """Return a buffer [1, heads, n, T] for tokens [p, heads, n, D]; None without buffers."""
         if self.scratch is None:
             return None
-        return self.scratch(name, few, 1, few.shape[1], few.shape[2], len(self.products["rows"]))
+        return self.scratch(
+            name, token_heads, 1, token_heads.shape[1], token_heads.shape[2], len(self.products["rows"])
+        )
 
-    def _times(self, x: Tensor, factor: Tensor) -> Tensor:
+    def _multiply(self, x: Tensor, factor: Tensor) -> Tensor:
         return x * factor if self.scratch is None else x.mul_(factor)
 
     def _add_product(self, rows: Tensor, left: Tensor, right: Tensor, times: float = 1) -> Tensor:
-        """times * rows + left @ right, [p, R, T]. `addmm_` takes twice the time of this."""
+        """Compute times * rows + left @ right, [p, R, T]. `addmm_` would take twice the time."""
         if self.scratch is None:
             return times * rows + left @ right
         return rows.baddbmm_(left, right, beta=times)
 
 
-class FinishedImage(NamedTuple):
-    """The image after the transformer, for each of P prompts."""
+class TransformedImage(NamedTuple):
+    """The image tokens of P prompts after the transformer."""
 
     shared: SharedImage
     updated: UpdatedImage
 
     def rows(self, prompts: slice, together: int) -> Iterator[Tensor]:
-        """The linear layer that follows: [p, t, 4, D / 4] of some prompts, so many tokens after the other."""
+        """Apply the first layer of mask upscaling to chunks of `together` tokens: yields [p, t, 4, D / 4]."""
         products, constants, updates = self.shared.products, self.shared.constants, self.updated.updates
         assert self.updated.scale is not None
         scale = self.updated.scale[prompts, :, None]
@@ -253,19 +264,19 @@ class FinishedImage(NamedTuple):
             yield torch.addcmul(constants["bias"], rows, scale[:, piece]).unflatten(2, (4, -1))
 
     def rows_by_prompt(self) -> Iterator[Iterator[Tensor]]:
-        """`rows` of one prompt after the other."""
+        """Yield `rows` for each prompt."""
         together = CACHE_BUDGET // (4 * self.shared.products["rows"].shape[1])
         for prompt in range(len(self.updated.updates[0].vectors)):
             yield self.rows(slice(prompt, prompt + 1), together)
 
 
 def share_image(decoder: MaskDecoder, image: ImageTokens, *, in_place: bool = True) -> SharedImage:
-    """Multiply an image for many prompts.
+    """Precompute the products of image tokens with the weights of a mask decoder.
 
     Args:
         decoder: the mask decoder.
-        image: of one image, [1, T, C].
-        in_place: whether prompts are computed one after the other in scratch memory.
+        image: tokens of one image, [1, T, C].
+        in_place: process prompts one at a time in buffers, instead of as one batch.
     """
     transformer, (weight, bias) = decoder.transformer, linear_of(decoder.output_upscaling[0])
     tokens, offset = image.tokens[0], image.tokens.new_zeros(image.tokens.shape[2])
@@ -274,13 +285,13 @@ def share_image(decoder: MaskDecoder, image: ImageTokens, *, in_place: bool = Tr
     blocks = transformer.blocks()
     for index, block in enumerate(blocks):
         for made in (
-            _read_products(index, block.cross_attn_token_to_image, tokens, offset, image.positions),
-            _write_products(index, blocks[: index + 1], tokens, offset, image.positions),
+            _token_to_image_products(index, block.cross_attn_token_to_image, tokens, offset, image.positions),
+            _image_to_token_products(index, blocks[: index + 1], tokens, offset, image.positions),
         ):
             products |= made[0]
             constants |= made[1]
         tokens, offset = centered(tokens) * block.norm4.weight, block.norm4.bias
-    last = _read_products(len(blocks), transformer.final_attn_token_to_image, tokens, offset, image.positions)
+    last = _token_to_image_products(len(blocks), transformer.final_attn_token_to_image, tokens, offset, image.positions)
     products |= last[0] | {"rows": linear(tokens, weight)}
     constants |= last[1] | {"bias": F.linear(offset, weight, bias)}
     scratch = Scratch() if in_place else None
@@ -295,11 +306,13 @@ def share_image(decoder: MaskDecoder, image: ImageTokens, *, in_place: bool = Tr
     )
 
 
-Made = tuple[dict[str, Tensor], dict[str, Tensor]]
+Tables = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
-def _read_products(index: int, attention: Attention, image: Tensor, offset: Tensor, positions: Tensor) -> Made:
-    """What is the same for all prompts where tokens attend to the image [T, C]: products and constants."""
+def _token_to_image_products(
+    index: int, attention: Attention, image: Tensor, offset: Tensor, positions: Tensor
+) -> Tables:
+    """Precompute products and constants of the cross-attention from tokens to the image [T, C]."""
     products, constants = _projected(f"key_{index}", attention.k_proj, attention.heads, image, offset, positions, index)
     value = _to_heads(linear(image, attention.v_proj.weight), attention.heads)
     products[f"value_{index}"] = value.transpose(-1, -2).contiguous()  # [heads, T, D]
@@ -307,17 +320,17 @@ def _read_products(index: int, attention: Attention, image: Tensor, offset: Tens
     return products, constants
 
 
-def _write_products(
+def _image_to_token_products(
     index: int, blocks: Sequence[TwoWayBlock], image: Tensor, offset: Tensor, positions: Tensor
-) -> Made:
-    """The same where the image attends to tokens and is normalized, in the last of the blocks."""
+) -> Tables:
+    """Precompute products and constants of the cross-attention and layer norm of the image in the last block."""
     attention = blocks[-1].cross_attn_image_to_token
     projected = (attention.q_proj, attention.heads, image, offset, positions, index)
     products, constants = _projected(f"query_{index}", *projected)
     constants[f"shift_{index}"] = _shift(attention, offset)
     moved = centered(image)
     products[f"square_{index}"] = moved.square().sum(dim=1)
-    # Products of the shared tokens with the vectors of the earlier blocks, as they are by now, and of this one.
+    # Products of the shared tokens with the vectors of this block and of the earlier blocks after their layer norms.
     for number in range(index, -1, -1):
         attention, norm = blocks[number].cross_attn_image_to_token, blocks[number].norm4
         before = blocks[number - 1].norm4.bias if number else torch.zeros_like(offset)
@@ -332,16 +345,19 @@ def _write_products(
 
 
 def _shift(attention: Attention, offset: Tensor) -> Tensor:
-    """[C], what an attention adds to every image token, centered; `offset` is the constant before it."""
+    """Return the constant [C] that an attention adds to every image token, with its mean subtracted.
+
+    `offset` [C] is the constant before the attention.
+    """
     return centered(offset + attention.out_proj.bias)
 
 
 def _projected(
     name: str, layer: nn.Linear, heads: int, image: Tensor, offset: Tensor, positions: Tensor, index: int
-) -> Made:
-    """The image and its positions, projected to the heads of an attention: [heads, D, T].
+) -> Tables:
+    """Project the image and its position encoding to the heads of an attention: [heads, D, T] each.
 
-    Until the first block has updated the image both are always added.
+    Before the first update of the image, they are stored as one sum.
     """
     of_image = _to_heads(linear(image, layer.weight), heads)
     of_positions = _to_heads(linear(positions + offset, layer.weight, layer.bias), heads)
@@ -351,17 +367,17 @@ def _projected(
 
 
 def centered(x: Tensor) -> Tensor:
-    """Without the mean over the channels."""
+    """Subtract the mean over the channels from [..., C]."""
     return x - x.mean(dim=-1, keepdim=True)
 
 
 def _to_heads(projected: Tensor, heads: int) -> Tensor:
-    """[T, heads * D] to [heads, D, T]."""
+    """Reshape [T, heads * D] to [heads, D, T]."""
     return torch.unflatten(projected.t(), 0, (heads, -1)).contiguous()
 
 
 def _product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
-    """[p, heads, n, K] by [heads, K, N]: [p, heads, n, N]; of one prompt where there is memory for it."""
+    """Multiply [p, heads, n, K] by [heads, K, N]: [p, heads, n, N]. With `out`, p must be 1."""
     if out is None:
         return left @ right
     torch.bmm(left[0], right, out=out[0])
@@ -369,7 +385,7 @@ def _product(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
 
 
 def _add_to_first(by_head: Tensor, row: Tensor, *, in_place: bool = False) -> Tensor:
-    """Add to the first head of [p, heads, n, N]."""
+    """Add a row to the first head of [p, heads, n, N]."""
     if in_place:
         by_head[:, 0] += row
         return by_head

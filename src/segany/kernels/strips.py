@@ -1,4 +1,4 @@
-"""Maps a strip of rows at a time, and rows some at a time, so that wide intermediates stay in the cache."""
+"""Processing of feature maps in horizontal strips, and of rows in chunks, so that intermediates fit the cache."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from segany.kernels.compute import CACHE_BUDGET
 
 _MIN_ROWS = 1024
-"""Fewest rows of a piece: each piece has the weights put in the kernel's order anew."""
+"""Fewest rows per chunk: oneDNN reorders the weights for each chunk."""
 
 
 def rows_of(x: Tensor, first: int, last: int) -> Tensor:
-    """Rows first..last of [B, H, W, C], with zeros for those that lie beyond the map."""
+    """Return rows `first` to `last` (exclusive) of [B, H, W, C], padded with zeros outside the map."""
     height = x.shape[1]
     inside = x[:, max(first, 0) : min(last, height)]
     above, below = max(-first, 0), max(last - height, 0)
@@ -28,14 +28,17 @@ def convolve_in_strips(
     wide_shape: tuple[int, int, int],
     stride: int = 1,
 ) -> Tensor:
-    """A wide map that a 3 x 3 convolution consumes, made and consumed a strip of rows at a time.
+    """Compute a wide feature map and the 3x3 convolution that follows it, one strip of rows at a time.
 
     Args:
-        produce: (first, last) -> those rows of the wide map, [B, last - first, W, C].
-        consume: (rows, top, bottom) -> rows top..bottom of the output; starts with the convolution,
-            which must not pad rows: `rows` holds one more on either side, zeros beyond the map.
+        produce: (first, last) -> these rows of the wide map, [B, last - first, W, C].
+        consume: (rows, top, bottom) -> rows top to bottom of the output. It starts with the convolution, which must
+            not pad rows: `rows` includes one more row on either side, zero outside the map.
         wide_shape: H, W, C of the wide map.
-        stride: of the convolution.
+        stride: stride of the convolution.
+
+    Returns:
+        [B, ceil(H / stride), ...], the strips of `consume`, concatenated.
     """
     height, width, channels = wide_shape
     out_height = -(-height // stride)
@@ -52,12 +55,15 @@ def convolve_in_strips(
 
 
 def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor:
-    """Apply a layer that treats each row of [..., C] alone, in pieces whose intermediates fit the cache.
+    """Apply a layer that is independent for each row, in chunks whose intermediates fit the cache.
 
     Args:
         layer: maps [rows, C] to [rows, C'].
         x: [..., C].
         hidden: channels of the layer's widest intermediate.
+
+    Returns:
+        [..., C'].
     """
     rows = x.numel() // x.shape[-1]
     limit = max(_MIN_ROWS, CACHE_BUDGET // hidden)

@@ -1,7 +1,7 @@
-"""What configurations of models have in common: how an encoder registers, names of tensors, and JSON.
+"""Base class and registration of encoder configs, renaming of checkpoint keys, and configs as JSON.
 
 A new image encoder is a folder with a frozen dataclass derived from `EncoderConfig` and decorated with `register`,
-and the `ImageEncoder` that its `build` returns. Everything else asks these two.
+and the `ImageEncoder` that its `build` returns. No other module needs to know the encoder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from segany.models.image_encoder import ImageEncoder
 
 EMBEDDING_STRIDE = 16
-"""Pixels of the input per position of the image embedding, which mask decoders are made for."""
+"""Stride of the image embedding, in pixels of the input; the mask decoders require it."""
 
 KeyRules: TypeAlias = Sequence[tuple[str, str | None]]
-"""Pairs of a regular expression for a whole key of a checkpoint and its replacement; None leaves the tensor out."""
+"""Pairs of a regular expression that matches a whole checkpoint key and its replacement; None drops the tensor."""
 
 Config = TypeVar("Config", bound=type)
 
@@ -30,10 +30,10 @@ _KINDS: dict[str, type] = {}
 
 
 def register(kind: Config) -> Config:
-    """Register a frozen dataclass as a part of models' architectures, so that files of models can name it.
+    """Register a config class under its name, so that model files can refer to it. A class decorator.
 
     Raises:
-        ConfigError: another class has that name.
+        ConfigError: another class of that name is registered.
     """
     other = _KINDS.setdefault(kind.__name__, kind)
     same = (other.__module__, other.__qualname__) == (kind.__module__, kind.__qualname__)
@@ -43,17 +43,17 @@ def register(kind: Config) -> Config:
 
 
 class EncoderConfig(ABC):
-    """The architecture of an image encoder: a frozen dataclass with at least these fields, decorated with `register`.
+    """Base class of encoder configs: frozen dataclasses with at least these fields, decorated with `register`.
 
     Attributes:
         input_size: side of the square input in pixels, a multiple of every stride.
-        out_channels: channels of the maps that the encoder returns.
-        title: what people call the architecture.
-        strides: pixels of the input per position of each map that the encoder returns. The first is that of the
-            image embedding, `EMBEDDING_STRIDE`. SAM takes no other; SAM 2 takes maps of strides 4 and 8 as well.
-        drops_branches: whether the blocks take `drop_path_scales`.
-        encodes_patches: whether `ImageEncoder.encode_patches` is there, which masked autoencoding needs.
-        key_rules: what the encoder's tensors are called in checkpoints of others, and which of those are not used.
+        out_channels: channels of the feature maps that the encoder returns.
+        title: display name of the architecture.
+        strides: strides of the feature maps that the encoder returns, in pixels of the input. The first is that of
+            the image embedding, `EMBEDDING_STRIDE`. SAM requires only this one; SAM 2 also strides 4 and 8.
+        drops_branches: whether the blocks support drop path (`drop_path_scales`).
+        encodes_patches: whether `ImageEncoder.encode_patches` is implemented, which masked autoencoding needs.
+        key_rules: renaming of the encoder's keys in checkpoints with other names, and the tensors to drop.
     """
 
     input_size: int
@@ -66,17 +66,17 @@ class EncoderConfig(ABC):
 
     @abstractmethod
     def build(self) -> ImageEncoder:
-        """The module with random weights."""
+        """Build the module with random weights."""
 
 
 def check_input_size(input_size: int, multiple: int) -> None:
-    """Raise `ConfigError` unless the side of the input is a positive multiple of a number."""
+    """Raise `ConfigError` unless the input size is a positive multiple of `multiple`."""
     fits = input_size > 0 and input_size % multiple == 0
     check(fits, f"input_size must be a positive multiple of {multiple}, got {input_size}.")
 
 
 def rename_key(key: str, rules: KeyRules) -> str | None:
-    """The key by the first rule that matches all of it: unchanged where none does, None where it is left out."""
+    """Rename a key by the first rule that matches it; None if the rule drops it, unchanged if no rule matches."""
     for pattern, replacement in rules:
         if match := re.fullmatch(pattern, key):
             return None if replacement is None else match.expand(replacement)
@@ -84,7 +84,7 @@ def rename_key(key: str, rules: KeyRules) -> str | None:
 
 
 def config_to_json(config: object) -> dict[str, Any]:
-    """A frozen config of a model as JSON values, each with the `kind` that names its class."""
+    """Convert a config to JSON values; the key `kind` names the class of each config."""
     assert dataclasses.is_dataclass(config)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {
@@ -94,11 +94,11 @@ def config_to_json(config: object) -> dict[str, Any]:
 
 
 def config_from_json(value: Any) -> Any:
-    """What `config_to_json` made JSON of.
+    """Convert the result of `config_to_json` back to a config.
 
     Raises:
-        ConfigError: its kind is not registered, or a value is not allowed.
-        KeyError, TypeError: it has no kind, or other fields.
+        ConfigError: its kind is not registered, or a value is invalid.
+        KeyError, TypeError: it has no kind, or its fields are not those of the kind.
     """
     if isinstance(value, list):
         return tuple(value)

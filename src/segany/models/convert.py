@@ -1,7 +1,7 @@
-"""Checkpoints to state dicts under our names, which are those of the official checkpoints.
+"""Reads checkpoints and converts their keys to those of the official checkpoints, which the modules use.
 
-A checkpoint may have official names, those of the transformers library, or those that an encoder has rules for:
-`SamConfig.rename_keys` brings them to ours. Whatever no rule covers is reported.
+A checkpoint may have official keys, keys of the transformers library, or keys that an encoder has rules for;
+`SamConfig.rename_keys` renames them. Keys that match no rule are reported.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from segany.models.registry import MODELS, ModelSpec
 StateDict = dict[str, Tensor]
 
 WRAPPERS = ("model", "state_dict")
-"""Keys under which training scripts put the state dict."""
+"""Keys under which training scripts save the state dict."""
 
 
 def read_checkpoint(path: Path) -> StateDict:
-    """The tensors of a checkpoint file under the names that they have there.
+    """Read the state dict of a checkpoint file, with the keys of the file.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, truncated, holds more than tensors, or is no checkpoint.
+        CheckpointError: the file is missing, unreadable, truncated, holds more than tensors, or is not a checkpoint.
     """
     _require_readable(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
 def _require_readable(path: Path) -> None:
-    """Say what the disk refuses: the readers below take some refusals for a missing or a damaged file."""
+    """Report errors of the file system: the readers below report some of them as a missing or damaged file."""
     try:
         if not path.is_file():
             raise CheckpointError(f"There is no checkpoint file at {path}.")
@@ -49,7 +49,7 @@ def _read_safetensors(path: Path) -> StateDict:
 
     try:
         return load_file(path)
-    except Exception as error:  # as below
+    except Exception as error:  # safetensors raises unrelated types for damaged files
         reason = str(error) or type(error).__name__
         raise CheckpointError(f"{path} is no readable safetensors file: {reason}. Fetch or copy it again.") from error
 
@@ -62,7 +62,7 @@ def _read_pickle(path: Path) -> StateDict:
             f"{path} is damaged, or holds more than tensors. segany loads tensors only, because anything "
             "else in a checkpoint could run code. Save its state dict alone and load that."
         ) from error
-    except Exception as error:  # damaged bytes steer the unpickler into errors of nearly every kind
+    except Exception as error:  # the unpickler raises unrelated types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is no readable checkpoint ({reason}). Fetch or copy it again.") from error
     for wrapper in WRAPPERS:
@@ -76,11 +76,11 @@ def _read_pickle(path: Path) -> StateDict:
 
 
 def fitting_state(raw: StateDict, spec: ModelSpec, source: Path) -> StateDict:
-    """The tensors of a checkpoint under our names, where they are exactly those of that model.
+    """Rename the keys of a state dict and check that keys and shapes are exactly those of a model.
 
     Raises:
-        CheckpointError: they are not. The message names what is missing, unexpected or of another shape, and the
-            model that they look like.
+        CheckpointError: they are not. The message lists missing keys, unexpected keys and wrong shapes, and names the
+            registered model that matches, if any.
     """
     state = spec.config.rename_keys(raw)
     problems = _differences(state, _shapes(spec))
@@ -92,12 +92,12 @@ def fitting_state(raw: StateDict, spec: ModelSpec, source: Path) -> StateDict:
 
 
 def matching_specs(raw: StateDict) -> list[ModelSpec]:
-    """The registered models whose tensors these are, by name and shape: several where only values differ."""
+    """Return the registered models with the same keys and shapes; several if models differ only in their values."""
     return [spec for spec in MODELS.values() if not _differences(spec.config.rename_keys(raw), _shapes(spec))]
 
 
 def nearest_spec(raw: StateDict) -> ModelSpec:
-    """The registered model that shares the most tensors with these, by name and shape."""
+    """Return the registered model with the most keys and shapes in common."""
 
     def shared(spec: ModelSpec) -> int:
         found = {(key, tuple(value.shape)) for key, value in spec.config.rename_keys(raw).items()}
@@ -112,7 +112,7 @@ def _shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _differences(state: StateDict, expected: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """One line for each kind of difference; none where the state fits."""
+    """Return one line for each kind of difference; empty if there is none."""
     wrong = [
         f"{key} {list(state[key].shape)} instead of {list(shape)}"
         for key, shape in expected.items()
@@ -132,16 +132,16 @@ def _some(names: list[str], shown: int = 4) -> str:
 
 
 def encoder_id(module: nn.Module) -> str:
-    """The digest of a module's weights; see `weights_digest`."""
+    """Return the digest of a module's weights; see `weights_digest`."""
     return weights_digest(module.state_dict())
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """A digest of weights, the same on every device and in every run: 16 hexadecimal digits.
+    """Return a digest of weights, the same on every device and in every run: 16 hexadecimal digits.
 
-    It covers all names and shapes, and evenly spaced values of each tensor: all of them up to 127, else
-    64 to 127 of them, as float32. A training moves every tensor and so changes it, at a fraction of the
-    cost of hashing everything; an edit of a few values may not. The dtype is no part of it.
+    It covers all keys and shapes, and of each tensor up to 127 evenly spaced values as float32. Training changes every
+    tensor and therefore the digest, and sampling costs a fraction of hashing all values. A change of a few values may
+    not be detected. The dtype is not part of the digest.
     """
     digest = hashlib.sha256()
     for key, value in sorted(state.items()):

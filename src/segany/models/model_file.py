@@ -1,4 +1,4 @@
-"""Files of tensors that say what they are: a model with its architecture, so that one in no table loads too."""
+"""Model files: safetensors with the model's name and config in the metadata, so that unregistered models load too."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from segany.models.registry import MODELS, ModelSpec
 from segany.models.sam.config import SamConfig
 
 MODEL_KEY = "segany.model"
-"""Of the metadata of a safetensors file: JSON with the name and the architecture of its model."""
+"""Metadata key of a safetensors file, with the name and config of the model as JSON."""
 
 
 def save_model(model: PromptableModel, path: Path, notes: Mapping[str, str] | None = None) -> Path:
-    """Write a model as a file that `segany.load` takes by its path, whether or not its architecture has a name.
+    """Save a model to a file that `segany.load` can load, atomically and whether or not the model is registered.
 
     Args:
-        model: any model; its weights are written as they are, on whatever device.
-        path: of a `.safetensors` file.
-        notes: more metadata.
+        model: the model, on any device; weights keep their dtype.
+        path: path of a `.safetensors` file.
+        notes: additional metadata.
 
     Raises:
-        OutputError: the file could not be written; one that was there before is whole.
+        OutputError: the file could not be written; an existing file is unchanged.
     """
     described = json.dumps({"name": model.name, "config": config_to_json(model.config)})
     return write_tensors(path, model.state_dict(), {**(notes or {}), MODEL_KEY: described})
 
 
 def saved_spec(path: Path) -> ModelSpec | None:
-    """The model that a file says it holds, or None where it says nothing: official checkpoints do not.
+    """Read the model spec from the metadata of a file; None if it has none, as official checkpoints.
 
     Raises:
-        CheckpointError: what it says makes no sense to this version of segany.
+        CheckpointError: this version of segany cannot read the metadata.
     """
     if path.suffix != ".safetensors":
         return None
@@ -70,14 +70,14 @@ def _model_config(described: Any) -> SamConfig:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write a safetensors file, whole or not at all; one that was there before stays until the new one is complete.
+    """Write a safetensors file atomically.
 
     Raises:
         OutputError: as for `segany.core.files.write_file`.
     """
     from safetensors.torch import save_file
 
-    # Tensors that share memory are refused, and each is written once only where it is a whole.
+    # safetensors refuses tensors that share memory, and tensors that are views of a larger storage.
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     seen: set[int] = set()
     for name, tensor in whole.items():
@@ -89,19 +89,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         mode = temporary.stat().st_mode
         try:
             save_file(whole, temporary, {"format": "pt", **metadata})
-            temporary.chmod(mode)  # the library makes files that only their owner may read
+            temporary.chmod(mode)  # safetensors creates files that only their owner can read
         except safetensors.SafetensorError as error:
-            # The library says what the disk said in words only.
+            # safetensors gives the error number of the system only as text.
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(*((int(number[1]), os.strerror(int(number[1]))) if number else (str(error),))) from error
     return path
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; empty where it has none.
+    """Read the metadata of a safetensors file; empty if it has none.
 
     Raises:
-        CheckpointError: there is no such file, or it is damaged.
+        CheckpointError: the file is missing or damaged.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:

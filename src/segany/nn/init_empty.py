@@ -1,4 +1,4 @@
-"""Building a module without spending memory or time on values that are about to be replaced."""
+"""Construction of modules on the meta device, without allocating or initializing weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _RANDOM_FILLS = frozenset({init.kaiming_uniform_, init.normal_, init.uniform_, T
 
 
 class _NoRandomFills(TorchFunctionMode):
-    """Leaves tensors as they are where a layer would fill them with random numbers.
+    """Skips the random initialization of weights.
 
-    On the meta device there is nothing to fill, but trying costs 0.8 s and 60 MB the first time:
-    PyTorch imports its Python reference implementations, and with them SymPy.
+    On the meta device it has no effect, but the first call takes 0.8 s and 60 MB: PyTorch imports its Python
+    reference implementations, and SymPy with them.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         given = kwargs or {}
-        if func in _RANDOM_FILLS:  # `torch.nn.init` passes its tensor by name
+        if func in _RANDOM_FILLS:  # `torch.nn.init` passes the tensor as a keyword
             return args[0] if args else given["tensor"]
         return func(*args, **given)
 
 
 @contextmanager
 def init_empty_weights() -> Iterator[None]:
-    """Modules built inside have parameters and buffers on the meta device: names and shapes only."""
+    """Put parameters and buffers of modules that are built in the `with` block on the meta device."""
     with torch.device("meta"), _NoRandomFills():
         yield

@@ -1,4 +1,4 @@
-"""Layers that the models share."""
+"""Layers that several models share: layer norm over channels, MLPs, drop path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "r
 
 
 class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of [B, C, H, W]."""
+    """Layer normalization over the channels of [B, C, H, W]."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class LayerNorm2d(nn.Module):
         return self.over_last_axis(channels_last).permute(0, 3, 1, 2)
 
     def over_last_axis(self, x: Tensor) -> Tensor:
-        """The same for channels last, [..., C]."""
+        """Normalize [..., C] over the last axis."""
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
 
 
 class FeedForward(nn.Module):
-    """The two linear layers of a transformer block."""
+    """The feed-forward network (MLP) of a transformer block: two linear layers over [..., C]."""
 
     def __init__(self, width: int, hidden: int, activation: Activation = "gelu") -> None:
         super().__init__()
@@ -48,20 +48,22 @@ class FeedForward(nn.Module):
 
 
 def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of channels last: [..., C] to [..., C']."""
+    """Apply a 1x1 convolution to a channels-last map: [..., C] to [..., C']."""
     return F.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def drop_path_residual(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
-    """x + scale * branch, for maps [B, H, W, C] and a number an image, [B]; None is one.
+    """Add a residual branch with drop path (stochastic depth; Huang et al., 2016): x + scale * branch.
 
-    With scales of 0, and of 1 / (share kept), this is stochastic depth (Huang et al., 2016), or drop path.
+    Args:
+        x, branch: [B, H, W, C].
+        scale: [B], 0 to drop the branch of an image and 1 / (1 - drop rate) to keep it; None for no drop path.
     """
     return x + branch if scale is None else x + scale.to(branch.dtype)[:, None, None, None] * branch
 
 
 class MLP(nn.Module):
-    """A stack of linear layers with an activation between them (heads, and all MLPs of SAM 2)."""
+    """A stack of linear layers with an activation between them: the heads, and all MLPs of SAM 2."""
 
     def __init__(
         self, channels_in: int, hidden: int, channels_out: int, depth: int, activation: Activation = "relu"

@@ -1,4 +1,4 @@
-"""Position encodings: random Fourier features, decomposed relative positions, sines, and rotations."""
+"""Position encodings: random Fourier features, relative positions, sinusoidal encodings, and RoPE."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from segany.core.arrays import SizeHW
 
 _LONGEST = 10000.0
-"""Ratio of the longest to the shortest wavelength of sines and rotations."""
+"""Ratio of the longest to the shortest wavelength of sinusoidal encodings and RoPE (`temperature`, `theta`)."""
 
 
 class RandomFourierPositions(nn.Module):
-    """Positions as sines and cosines of random projections (Tancik et al., Fourier Features, 2020).
+    """Position encoding with random Fourier features (Tancik et al., 2020): sines and cosines of random projections.
 
-    The checkpoint's matrix has two rows, x then y, and half as many columns as the encoding has channels.
+    The matrix is [2, C / 2], with x in the first row and y in the second.
     """
 
     positional_encoding_gaussian_matrix: Tensor
@@ -27,17 +27,17 @@ class RandomFourierPositions(nn.Module):
         self.register_buffer("positional_encoding_gaussian_matrix", torch.empty(2, channels // 2).normal_())
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        """Encode xy in 0..1, [..., 2], as [..., C]."""
+        """Encode coordinates x, y in 0..1, [..., 2], to [..., C]."""
         matrix = self.positional_encoding_gaussian_matrix
         centered = (2 * coordinates - 1).to(matrix.dtype)
-        if torch.is_autocast_enabled(matrix.device.type):  # which would round coordinates to a few hundred places
+        if torch.is_autocast_enabled(matrix.device.type):  # a matmul would round coordinates to low precision
             angles = 2 * math.pi * (centered[..., :1] * matrix[0] + centered[..., 1:] * matrix[1])
         else:
             angles = 2 * math.pi * (centered @ matrix)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, size_hw: SizeHW) -> Tensor:
-        """Encode the centers of a grid of positions, [H, W, C]."""
+        """Encode the centers of the positions of an H x W grid: [H, W, C]."""
         matrix = self.positional_encoding_gaussian_matrix
         y, x = ((torch.arange(side, device=matrix.device, dtype=torch.float32) + 0.5) / side for side in size_hw)
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -45,10 +45,10 @@ class RandomFourierPositions(nn.Module):
 
 
 def relative_position_rows(table: Tensor, size: int) -> Tensor:
-    """Rows of a relative-position table for every query and key along one axis.
+    """Look up the relative position embedding of every pair of query and key along one axis.
 
     Args:
-        table: [2 * size - 1, C], from the farthest key after the query to the farthest before it.
+        table: [2 * size - 1, C], indexed by query position - key position + size - 1.
         size: positions along the axis.
 
     Returns:
@@ -59,15 +59,15 @@ def relative_position_rows(table: Tensor, size: int) -> Tensor:
 
 
 def sine_grid(size_hw: SizeHW, channels: int, like: Tensor) -> Tensor:
-    """Sines and cosines of a grid's rows and columns (Vaswani et al., 2017), [H * W, C].
+    """Compute the 2D sinusoidal position encoding of a grid (Vaswani et al., 2017): [H * W, C].
 
-    The first half of the channels is for the row, the second for the column; in each, sines and cosines
-    alternate. Positions run from above 0 to 2 pi, so that the encoding does not depend on the size.
+    The first half of the channels encodes the row, the second half the column; in each, sines and cosines alternate.
+    Positions are normalized to 2 pi, so that the encoding does not depend on the size.
 
     Args:
         size_hw: H, W.
         channels: C, a multiple of 4.
-        like: gives the device and the dtype.
+        like: tensor that determines the device and the dtype.
     """
     height, width = size_hw
     rows, columns = (_alternating(side, channels // 2, like) for side in size_hw)
@@ -85,7 +85,7 @@ def _alternating(side: int, channels: int, like: Tensor) -> Tensor:
 
 
 def sine_times(times: Tensor, channels: int) -> Tensor:
-    """Sines and then cosines of numbers [N], [N, C]."""
+    """Compute the 1D sinusoidal encoding of times [N]: [N, C], sines in the first half and cosines in the second."""
     angles = times[:, None] / _wavelengths(channels // 2, times)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -96,7 +96,7 @@ def _wavelengths(channels: int, like: Tensor) -> Tensor:
 
 
 class Rotations(NamedTuple):
-    """Angles of a grid's positions as cosines and sines, [T, C / 2] each."""
+    """RoPE of the T positions of a grid: cosines and sines of the rotation angles, [T, C / 2] each."""
 
     cosines: Tensor
     sines: Tensor
@@ -109,10 +109,10 @@ class Rotations(NamedTuple):
 
 
 def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:
-    """Rotary positions of a grid (Heo et al., Rotary Position Embedding for Vision Transformer, 2024).
+    """Compute the axial RoPE of a grid (Heo et al., Rotary Position Embedding for Vision Transformer, 2024).
 
-    The first half of the channel pairs turns with the column, the second with the row. Channels are in
-    pairs of halves, not of neighbors; `halves_first` brings weights trained for neighbors to that order.
+    The first half of the channel pairs is rotated by the column, the second half by the row. Channel i is paired with
+    i + C / 2, not with its neighbor; `halves_first` permutes weights that were trained with pairs of neighbors.
     """
     height, width = size_hw
     frequencies = _LONGEST ** -(torch.arange(0, channels, 4, device=like.device, dtype=torch.float32) / channels)
@@ -126,8 +126,8 @@ def axial_rotations(size_hw: SizeHW, channels: int, like: Tensor) -> Rotations:
 
 
 def halves_first(weight: Tensor) -> Tensor:
-    """Rows 0, 2, 4, ... and then 1, 3, 5, ... of a projection, so that pairs of neighbors become pairs of halves.
+    """Permute the rows of a projection to 0, 2, 4, ..., 1, 3, 5, ...: pairs of neighbors become pairs of halves.
 
-    Done to queries and keys alike it changes no product of theirs.
+    The scores do not change if queries and keys are permuted alike.
     """
     return torch.cat([weight[::2], weight[1::2]])

@@ -1,4 +1,4 @@
-"""Cutting a feature map into square windows and putting it together again."""
+"""Window partition and its inverse, for attention within windows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from segany.core.arrays import SizeHW
 
 
 def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
-    """Cut [B, H, W, C] into windows [B * windows, size * size, C], row by row.
+    """Partition [B, H, W, C] into windows [B * windows, size * size, C] in row-major order.
 
-    Where `size` does not divide H or W, bottom and right are padded with `fill` [C], or zeros.
+    If `size` does not divide H or W, the bottom and right are padded with `fill` [C], by default zeros.
     """
     batch, height, width, channels = x.shape
     rows, columns = -(-height // size), -(-width // size)
@@ -26,7 +26,7 @@ def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
 
 
 def unpartition(windows: Tensor, size: int, size_hw: SizeHW) -> Tensor:
-    """The inverse of `partition`: windows [B * windows, size * size, C] to [B, H, W, C], padding cut off."""
+    """Invert `partition` and remove the padding: windows [B * windows, size * size, C] to [B, H, W, C]."""
     height, width = size_hw
     rows, columns = -(-height // size), -(-width // size)
     channels = windows.shape[-1]

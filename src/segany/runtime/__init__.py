@@ -1,4 +1,4 @@
-"""Exported models, run by ONNX Runtime or OpenVINO; PyTorch is not needed."""
+"""Models as predictors use them, with arrays as inputs and outputs: in ONNX Runtime, OpenVINO or PyTorch."""
 
 from segany.runtime.model import ExportedModel, OnnxModel, OpenVinoModel, RuntimeName, is_export, open_export
 

@@ -1,4 +1,4 @@
-"""`manifest.json`: what an exported folder holds, and whether it still does."""
+"""The manifest of an exported model, `manifest.json`, and the verification of its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segany.core.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 2
-"""Goes up when an older segany could not read the folder any more."""
+"""Incremented when older versions of segany can no longer read the folder."""
 
 ExportPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
@@ -23,7 +23,7 @@ class _Record(BaseModel):
 
 
 class TensorRecord(_Record):
-    """An input or an output; axes of any size have names."""
+    """An input or an output of a file; dynamic axes have names instead of sizes."""
 
     name: str
     dtype: str
@@ -31,7 +31,7 @@ class TensorRecord(_Record):
 
 
 class FileRecord(_Record):
-    """A file of the folder. `data` is the file of its weights where they are too many for one file."""
+    """A file of the folder. `data` is its external data file with the weights, for models above 2 GB."""
 
     path: str
     sha256: str
@@ -42,7 +42,7 @@ class FileRecord(_Record):
 
 
 class CheckRecord(_Record):
-    """How masks agree with PyTorch's for one kind of prompt: IoU over all images and candidates."""
+    """Agreement with PyTorch's masks for one kind of prompt: IoU over all images and candidates."""
 
     kind: str
     masks: int
@@ -51,11 +51,11 @@ class CheckRecord(_Record):
 
 
 class MemoryRecord(_Record):
-    """How a file of SAM 2's memory agrees with PyTorch.
+    """Agreement of a file of SAM 2's memory with PyTorch.
 
     Attributes:
-        file: its name among `files`.
-        error: root mean square of the difference over that of what PyTorch computes, the largest of all cases.
+        file: its name in `files`.
+        error: largest root mean square error over all cases, relative to that of PyTorch's output.
     """
 
     file: str
@@ -63,7 +63,7 @@ class MemoryRecord(_Record):
 
 
 class PreprocessingRecord(_Record):
-    """`Preprocessing`, as JSON has it."""
+    """`Preprocessing` as JSON."""
 
     input_size: int
     resize: Literal["longest_side", "square"]
@@ -75,14 +75,13 @@ class PreprocessingRecord(_Record):
 
 
 class Manifest(_Record):
-    """Everything that a runtime must know of a model beside its files.
+    """The metadata of an exported model.
 
     Attributes:
-        encoder_id: of the embeddings that the encoder makes: the one of the weights where the arithmetic
-            is float32, another one otherwise.
-        weights_id: `encoder_id` of the model that was exported.
-        mean_iou: of all checks.
-        memory: checks of the files of SAM 2's memory; None of models without.
+        encoder_id: encoder id of the embeddings: that of the exported model for fp32, another id otherwise.
+        weights_id: `encoder_id` of the exported model.
+        mean_iou: mean IoU over all checks.
+        memory: checks of the files of SAM 2's memory; None for models without memory.
     """
 
     format_version: int
@@ -102,7 +101,7 @@ class Manifest(_Record):
     memory: list[MemoryRecord] | None = None
 
     def verify(self, folder: Path) -> None:
-        """Raise `ExportError` unless the files are those that were exported."""
+        """Raise `ExportError` unless all files exist and have the digests of the manifest."""
         for record in self.files.values():
             self._verify(folder, record.path, record.sha256)
             if record.data is not None:
@@ -118,7 +117,7 @@ class Manifest(_Record):
 
 
 def is_export(path: str | Path) -> bool:
-    """Whether that is a folder; a model is never anything else but a name or a file."""
+    """Tell whether a path is a folder: an export is a folder, other models are names or files."""
     try:
         return Path(path).is_dir()
     except (OSError, ValueError):
@@ -129,7 +128,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a folder.
 
     Raises:
-        ExportError: the folder is no export, or its manifest is damaged or newer than this segany.
+        ExportError: the folder is not an export, or its manifest is damaged or newer than this version of segany.
     """
     path = folder / MANIFEST_NAME
     with path_errors(folder, ExportError):
@@ -161,9 +160,9 @@ EXPORT_ENDINGS = (".onnx", ".onnx.data")
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Names in a folder that are not of an exported model, of whatever version, in order.
+    """Return the sorted names in a folder that do not belong to an exported model of any version.
 
-    A manifest that is no export's is one of them: browsers and packagers have files of that name, too.
+    A `manifest.json` that is not of an export is included, since other tools use that name too.
     """
     path, known = folder / MANIFEST_NAME, set[str]()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""An exported model as predictors use it: the arrays of `ImageModel` and `ProposingModel`, without PyTorch."""
+"""Exported models in ONNX Runtime or OpenVINO, with the interface of `ImageModel` and `ProposingModel`."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from segany.runtime.session import Session, open_onnx, open_openvino
 __all__ = ["ExportedModel", "OnnxModel", "OpenVinoModel", "RuntimeName", "is_export", "open_export"]
 
 RuntimeName: TypeAlias = Literal["onnx", "openvino", "openvino-bf16"]
-"""What runs an exported model. The last is OpenVINO with the encoder in bfloat16: faster where the processor has it,
-slightly off."""
+"""Runtimes of exported models. "openvino-bf16" runs the encoder in bfloat16: faster on CPUs that support it, with
+slightly different masks."""
 
 Arithmetic: TypeAlias = Literal["f32", "bf16"]
 
 PROPOSED_AT_ONCE = 4
-"""Prompts decoded together where the image is shared and they are many: more do not fit the cache."""
+"""Batch size of prompts for automatic masks; more do not fit the cache."""
 
 _NO_SIZE = (1, 1)
-"""The size of the image that is asked for where logits of that size are not wanted."""
+"""Size of the upscaled logits if they are not needed."""
 
 
 class ExportedModel:
-    """A promptable model in a runtime. It keeps no state, so threads may share one.
+    """A promptable model in a runtime. It keeps no state, so threads may share it.
 
     Attributes:
-        name, encoder_id, pads_boxes, pred_iou_thresh: as of the model that was exported.
-        processor: brings images to the model, and logits to the size of the image.
-        has_memory: whether it tracks objects through video; exported models do not.
-        manifest: what else is known of it.
-        folder: where its files are.
-        runtime, device: what runs it, and on what; None is the runtime's choice.
-        outputs: names of what the encoder returns, in order.
+        name, encoder_id, pads_boxes, pred_iou_thresh: those of the exported model.
+        processor: preprocesses images and upscales logits.
+        has_memory: whether the model supports video; exported models do not.
+        manifest: the manifest of the folder.
+        folder: the folder.
+        runtime, device: the runtime and its device; None for the default device.
+        outputs: names of the outputs of the encoder, in order.
     """
 
     has_memory = False
@@ -52,7 +52,7 @@ class ExportedModel:
     device: str | None
 
     def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
-        """Open a folder with what opens one of its files; see the runtimes below."""
+        """Open a folder; `open_file` opens one of its files in the runtime."""
         manifest = read_manifest(folder)
         manifest.verify(folder)
         self.manifest, self.folder, self._open_file = manifest, folder, open_file
@@ -63,10 +63,10 @@ class ExportedModel:
         self.processor = ImageProcessor(manifest.preprocessing.value())
 
     def open(self, name: str) -> Session:
-        """A file of the folder, by its name in the manifest: `memory_encoder`, for one.
+        """Open a file of the folder by its name in the manifest, such as `memory_encoder`.
 
         Raises:
-            ExportError: there is none of that name, or the runtime cannot run it.
+            ExportError: there is no such file, or the runtime cannot run it.
         """
         if name not in self.manifest.files:
             raise ExportError(f"{self.folder} has no {name}: its manifest lists none. Export the model again.")
@@ -74,7 +74,7 @@ class ExportedModel:
 
     @property
     def weights_sha256(self) -> str:
-        """The sha256 of the names and digests of all files."""
+        """SHA-256 of the names and digests of all files."""
         lines = sorted(f"{record.path} {record.sha256} {record.data_sha256}" for record in self.manifest.files.values())
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -89,7 +89,7 @@ class ExportedModel:
         return self.manifest.low_res_size
 
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
-        """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: [C, h, w] first."""
+        """Encode uint8 images [H, W, 3] of any sizes to the features of an `Embedding`, float32 [C, h, w] each."""
         results = (self._encoder({"pixels": self.processor.preprocess([image])}) for image in images)
         return [tuple(result[name][0] for name in self.outputs) for result in results]
 
@@ -102,14 +102,14 @@ class ExportedModel:
         *,
         multimask: bool,
     ) -> tuple[FloatArray, FloatArray]:
-        """Masks for P prompts on one image, some prompts at a time.
+        """Predict masks for P prompts on one image, in batches.
 
         Args:
-            features: of an `Embedding`.
-            points: [P, N, 2], pixels of the model's input; boxes are two points.
-            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
-            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
-            multimask: three candidates a prompt instead of one.
+            features: features of an `Embedding`.
+            points: float32 [P, N, 2], pixels of the model's input; boxes are two points.
+            labels: int64 [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+            mask_logits: float32 [P, 4h, 4w], or None if no prompt has a mask.
+            multimask: predict three candidates per prompt instead of one.
 
         Returns:
             Low-res logits float32 [P, M, 4h, 4w] and predicted IoU float32 [P, M].
@@ -136,13 +136,13 @@ class ExportedModel:
         candidates: Sequence[int] = (1, 2, 3),
         size_hw: SizeHW = _NO_SIZE,
     ) -> dict[str, npt.NDArray[Any]]:
-        """Run the decoder once, for P prompts.
+        """Run the decoder once, for a batch of P prompts.
 
         Args:
             features, points, labels, mask_logits: as for `predict_low_res`.
-            has_mask: [P], which of the prompts have a mask; by default all if there are any.
-            candidates: 0 the single mask, 1 to 3 those of an ambiguous prompt.
-            size_hw: of the image, where `mask_logits_at_size` is wanted.
+            has_mask: bool [P], which of the prompts have a mask; by default all if `mask_logits` is given.
+            candidates: the candidates to predict: 0 is the single mask, 1 to 3 are the multimask outputs.
+            size_hw: size of the image, if the output `mask_logits_at_size` is needed.
 
         Returns:
             The outputs by name.
@@ -173,10 +173,10 @@ class ExportedModel:
         min_score: float,
         together: int | None = None,
     ) -> Iterator[Proposals]:
-        """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
+        """Predict masks for many prompts in batches, and yield those with a predicted IoU above `min_score`.
 
-        Prompts are as for `predict_low_res`, a point and a padding point each, and have three candidates each;
-        `together` says how many are decoded at once.
+        Prompts are as for `predict_low_res`, with one point and one padding point each, and have three candidates.
+        `together` is the batch size.
         """
         together = together or PROPOSED_AT_ONCE
         image = self._shared_image(self._inputs(features))
@@ -192,7 +192,7 @@ class ExportedModel:
             )
 
     def _inputs(self, features: Sequence[Feature]) -> dict[str, FloatArray]:
-        """Features of an embedding, as the files take them."""
+        """Convert features of an embedding to inputs of the files."""
         arrays = (feature_array(feature) for feature in features)
         return {name: np.ascontiguousarray(array[None]) for name, array in zip(self.outputs, arrays, strict=True)}
 
@@ -220,13 +220,13 @@ class OnnxModel(ExportedModel):
         """Open a folder.
 
         Args:
-            folder: what `segany export` made.
-            device: "cpu", "cuda"; the CPU by default.
+            folder: a folder written by `segany export`.
+            device: "cpu" or "cuda"; by default the CPU.
 
         Raises:
-            ExportError: the folder is no export, its files are not those of its manifest, or ONNX Runtime
-                cannot run them.
-            ConfigError: the device is not there.
+            ExportError: the folder is not an export, its files do not match its manifest, or ONNX Runtime cannot run
+                them.
+            ConfigError: the device is not available.
             MissingExtraError: ONNX Runtime is not installed.
         """
         self.runtime, self.device = "onnx", device
@@ -240,21 +240,20 @@ class OpenVinoModel(ExportedModel):
         """Open a folder.
 
         Args:
-            folder: what `segany export` made.
-            device: "cpu", "gpu"; the CPU by default.
-            arithmetic: of the encoder; "bf16" is faster where the processor has it, and changes masks slightly.
+            folder: a folder written by `segany export`.
+            device: "cpu" or "gpu"; by default the CPU.
+            arithmetic: dtype of the encoder; "bf16" is faster on CPUs that support it, and changes masks slightly.
 
         Raises:
-            ExportError: the folder is no export, its files are not those of its manifest, or OpenVINO
-                cannot run them.
-            ConfigError: the device is not there, or there is no such arithmetic.
+            ExportError: the folder is not an export, its files do not match its manifest, or OpenVINO cannot run them.
+            ConfigError: the device is not available, or `arithmetic` is neither "f32" nor "bf16".
             MissingExtraError: OpenVINO is not installed.
         """
         if arithmetic not in ("f32", "bf16"):
             raise ConfigError(f"arithmetic must be 'f32' or 'bf16', got {arithmetic!r}.")
 
         def open_file(path: Path) -> Session:
-            # A decoder in bfloat16 gains ten milliseconds and costs more of the masks than the encoder does.
+            # A decoder in bfloat16 would save only ten milliseconds and change masks more than the encoder does.
             return open_openvino(path, device, arithmetic if path.stem == "encoder" else "f32")
 
         self.runtime, self.device = "openvino" if arithmetic == "f32" else "openvino-bf16", device
@@ -264,7 +263,7 @@ class OpenVinoModel(ExportedModel):
 
 
 def open_export(folder: str | Path, runtime: RuntimeName = "onnx", device: str | None = None) -> ExportedModel:
-    """Open what `segany export` made, in a runtime; see `OnnxModel` and `OpenVinoModel` for the errors."""
+    """Open an exported folder in a runtime; see `OnnxModel` and `OpenVinoModel` for the errors."""
     if runtime == "onnx":
         return OnnxModel(folder, device)
     if runtime == "openvino":

@@ -1,4 +1,4 @@
-"""One exported file, ready to run: named arrays in, arrays out."""
+"""Inference sessions of ONNX Runtime and OpenVINO for one exported file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from segany.core.extras import import_extra
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Session: TypeAlias = Callable[[Arrays], dict[str, npt.NDArray[Any]]]
-"""Threads may share one."""
+"""A function from input arrays to output arrays by name. It is thread-safe."""
 
 _ONNX_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def open_onnx(path: Path, device: str | None) -> Session:
-    """A file in ONNX Runtime.
+    """Open a file in ONNX Runtime.
 
     Args:
         path: the file.
-        device: "cpu", "cuda"; the CPU by default.
+        device: "cpu" or "cuda"; by default the CPU.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -40,7 +40,7 @@ def open_onnx(path: Path, device: str | None) -> Session:
     options.log_severity_level = 3
     try:
         session = runtime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # it has no common type of its own
+    except Exception as error:  # ONNX Runtime has no common exception type
         raise _cannot_run(f"ONNX Runtime {runtime.__version__}", path, error) from error
     names = [output.name for output in session.get_outputs()]
 
@@ -51,17 +51,17 @@ def open_onnx(path: Path, device: str | None) -> Session:
 
 
 def open_openvino(path: Path, device: str | None, precision: str) -> Session:
-    """A file in OpenVINO.
+    """Open a file in OpenVINO.
 
     Args:
         path: the file.
-        device: "cpu", "gpu"; the CPU by default.
-        precision: of the arithmetic, "f32" or "bf16". Left to itself, OpenVINO takes the faster one.
+        device: "cpu" or "gpu"; by default the CPU.
+        precision: dtype of the computation, "f32" or "bf16", which OpenVINO would otherwise choose by speed.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        ConfigError: it knows no such device here.
-        ExportError: it cannot run the file.
+        ConfigError: OpenVINO has no such device.
+        ExportError: OpenVINO cannot run the file.
     """
     openvino = import_extra("openvino", "This needs OpenVINO", "openvino")
     core = openvino.Core()
@@ -71,7 +71,7 @@ def open_openvino(path: Path, device: str | None, precision: str) -> Session:
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     try:
         compiled = core.compile_model(core.read_model(str(path)), name, settings)
-    except Exception as error:  # RuntimeError, and others of its own
+    except Exception as error:  # OpenVINO has no common exception type
         raise _cannot_run(f"OpenVINO {openvino.__version__}", path, error) from error
     names = [port.get_any_name() for port in compiled.outputs]
     local = threading.local()

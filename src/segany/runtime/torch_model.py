@@ -1,4 +1,4 @@
-"""A model in PyTorch as predictors use it: the arrays of `ImageModel` and `ProposingModel`."""
+"""Models in PyTorch, with the interface of `ImageModel` and `ProposingModel`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
 
 
 class TorchModel:
-    """A promptable model in PyTorch. It keeps no state, so threads may share one.
+    """A promptable model in PyTorch. It keeps no state, so threads may share it.
 
     Attributes:
-        module: the model itself, tensors in and tensors out: what is trained, exported and saved.
-        processor: brings images to the model, and logits to the size of the image.
-        source: the name or the path that the weights were loaded from; None where they were not loaded.
+        module: the model with tensors as inputs and outputs, which is trained, exported and saved.
+        processor: preprocesses images and upscales logits.
+        source: the name or path from which the weights were loaded; None if they were not loaded.
     """
 
     processor: TensorProcessor
@@ -37,7 +37,7 @@ class TorchModel:
 
     @property
     def name(self) -> str:
-        """The registry's name, written into embeddings."""
+        """Name in the registry, written to embeddings."""
         return self.module.name
 
     @property
@@ -47,12 +47,12 @@ class TorchModel:
 
     @property
     def weights_id(self) -> str:
-        """A short digest of all weights as they are now; see `weights_digest`."""
+        """A short digest of the current weights; see `weights_digest`."""
         return weights_digest(self.module.state_dict())
 
     @property
     def weights_sha256(self) -> str:
-        """The sha256 of the names, shapes, dtypes and values of all weights as they are now."""
+        """SHA-256 of the names, shapes, dtypes and values of the current weights."""
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -69,7 +69,7 @@ class TorchModel:
 
     @property
     def has_memory(self) -> bool:
-        """Whether it tracks objects through video."""
+        """Whether the model has a memory bank for video."""
         return self.module.has_memory
 
     @property
@@ -86,9 +86,9 @@ class TorchModel:
 
     @torch.inference_mode()
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[Feature, ...]]:
-        """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: [C, h, w] first.
+        """Encode uint8 images [H, W, 3] of any sizes to the features of an `Embedding`, [C, h, w] each.
 
-        On a CPU they are float32 arrays, on an accelerator tensors of the model's dtype, which stay there.
+        They are float32 arrays for a model on a CPU, and tensors of the model's dtype and device otherwise.
         """
         if self.device.type == "cpu":
             batches = (self.module.encode_features(self.processor.tensor([image], self)) for image in images)
@@ -96,7 +96,7 @@ class TorchModel:
         embeddings: list[tuple[Feature, ...]] = []
         for first in range(0, len(images), IMAGES_AT_ONCE):
             pixels = self.processor.tensor(images[first : first + IMAGES_AT_ONCE], self)
-            # A row is copied, so that it does not keep the whole batch.
+            # Copy rows, since a view would keep the memory of the whole batch.
             rows = zip(*self.module.encode_features(pixels), strict=True)
             embeddings.extend(tuple(feature.clone() for feature in row) for row in rows)
         return embeddings
@@ -110,14 +110,14 @@ class TorchModel:
         *,
         multimask: bool,
     ) -> tuple[FloatArray, FloatArray]:
-        """Masks for P prompts on one image, some prompts at a time.
+        """Predict masks for P prompts on one image, in batches.
 
         Args:
-            features: of an `Embedding`.
-            points: [P, N, 2], pixels of the model's input; boxes are two points.
-            labels: [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
-            mask_logits: [P, 4h, 4w], or None where no prompt has a mask.
-            multimask: three candidates a prompt instead of one.
+            features: features of an `Embedding`.
+            points: float32 [P, N, 2], pixels of the model's input; boxes are two points.
+            labels: int64 [P, N], -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+            mask_logits: float32 [P, 4h, 4w], or None if no prompt has a mask.
+            multimask: predict three candidates per prompt instead of one.
 
         Returns:
             Low-res logits float32 [P, M, 4h, 4w] and predicted IoU float32 [P, M].
@@ -144,16 +144,16 @@ class TorchModel:
         min_score: float,
         together: int | None = None,
     ) -> Iterator[Proposals]:
-        """Masks with a predicted IoU above `min_score`, of many prompts, some prompts at a time.
+        """Predict masks for many prompts in batches, and yield those with a predicted IoU above `min_score`.
 
-        The others are never made. Prompts are as for `predict_low_res`, three candidates each;
-        `together` says how many are decoded at once.
+        Mask upscaling is skipped for the others. Prompts are as for `predict_low_res` and have three candidates.
+        `together` is the batch size.
         """
         together = together or self._prompts_at_once
         image = self._prepared_image(features)
         for first in range(0, len(points), together):
             piece = slice(first, first + together)
-            # Inference mode ends before the caller goes on with what is yielded.
+            # Not in this generator, in which the caller's code would run in inference mode too.
             yield self._propose(image, points[piece], labels[piece], first, min_score)
 
     @torch.inference_mode()
@@ -177,7 +177,7 @@ class TorchModel:
     ) -> Proposals:
         _, mask_decoder = self.module.heads()
         good = decoded.iou.float() > min_score  # [P, M]
-        low_res = [some.float() for some in mask_decoder.wanted_masks(decoded, high_res_features, good)]
+        low_res = [some.float() for some in mask_decoder.selected_masks(decoded, high_res_features, good)]
         side = self.low_res_size
         chosen = torch.cat(low_res) if low_res else decoded.iou.new_zeros(0, side, side).float()
         return Proposals(

@@ -76,6 +76,10 @@ class FrameSource(abc.ABC):
         """Name of the files of a frame, without a suffix."""
         return f"{index:05d}"
 
+    def frame_file_name(self, index: int) -> str:
+        """The name of the image file of a frame, or what it would be called where it is none."""
+        return f"{self.frame_name(index)}.jpg"
+
     def frame_label(self, index: int) -> str:
         """Name of a frame in messages."""
         return f"Frame {index} of {self.name}"

@@ -1,4 +1,4 @@
-"""Architecture of MobileSAM as values: SAM's prompt encoder and decoder behind a TinyViT encoder."""
+"""Config of MobileSAM: a TinyViT image encoder with the prompt encoder and mask decoder of SAM."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class TinyVitConfig(EncoderConfig):
         input_size: side of the square input in pixels, a multiple of 16.
         widths: channels of the four stages.
         depths: blocks of the four stages.
-        heads: attention heads of the four stages; the first has none to use.
-        window_sizes: side of a window in positions in each stage; the first has none to use.
+        heads: attention heads of the four stages; unused in the first.
+        window_sizes: side of a window in positions in each stage; unused in the first.
         out_channels: channels of the image embedding.
     """
 
     title: ClassVar[str] = "TinyViT"
     key_rules: ClassVar[KeyRules] = ((r"image_encoder\.(head|norm_head)\..+", None),)
-    """MobileSAM's checkpoint carries a classification head, which never runs."""
+    """The checkpoint of MobileSAM contains a classification head, which is not used."""
 
     input_size: int = 1024
     widths: tuple[int, int, int, int] = (64, 128, 160, 320)

@@ -1,7 +1,7 @@
-"""MobileSAM's image encoder: TinyViT-5M (Wu et al., 2022), kept at a stride of 16.
+"""The image encoder of MobileSAM: TinyViT-5M (Wu et al., 2022) with a stride of 16.
 
-Maps are [B, H, W, C] throughout; seen as [B, C, H, W] they are in the channels-last layout that
-convolutions run fastest in.
+Feature maps are [B, H, W, C] throughout; viewed as [B, C, H, W] they have the channels-last memory format, in which
+convolutions are fastest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segany.nn.windows import partition, unpartition
 
 
 class ConvBn(nn.Module):
-    """A convolution and its batch norm over [B, H, W, C], folded into one convolution in evaluation."""
+    """A convolution with batch norm over [B, H, W, C], folded into one convolution in evaluation mode."""
 
     def __init__(self, channels_in: int, channels_out: int, size: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ConvBn(nn.Module):
         return self.run(x, self.size // 2)
 
     def run(self, x: Tensor, padding: int | tuple[int, int]) -> Tensor:
-        """The same with another padding."""
+        """Apply the layer with another padding."""
         x = x.permute(0, 3, 1, 2)
         if self.training:
             out: Tensor = self.bn(F.conv2d(x, self.c.weight, None, self.c.stride, padding, groups=self.c.groups))
@@ -43,7 +43,7 @@ class ConvBn(nn.Module):
         return out.permute(0, 2, 3, 1)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that does both. Costs microseconds, so it is never stored."""
+        """Fold the batch norm into weight and bias of the convolution. It takes microseconds, so it is not cached."""
         mean, variance = self.bn.running_mean, self.bn.running_var
         if mean is None or variance is None:
             raise RuntimeError("batch norm without running statistics cannot be folded")
@@ -52,7 +52,7 @@ class ConvBn(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Pixels [B, 3, S, S] to [B, S / 4, S / 4, C] by two strided convolutions."""
+    """Patch embedding by two strided convolutions: [B, 3, S, S] to [B, S / 4, S / 4, C]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class PatchEmbedding(nn.Module):
 
 
 class MbConv(nn.Module):
-    """Inverted bottleneck: widen, mix 3 x 3 each channel alone, narrow, add."""
+    """Inverted bottleneck (MBConv): 1x1 expansion, 3x3 depthwise convolution, 1x1 projection, residual."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class MbConv(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Between stages: change the width, and halve the resolution unless the next stage keeps it."""
+    """The downsampling between stages: changes the width, and halves the resolution if `stride` is 2."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class PatchMerging(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows, with a learned bias for each pair of offsets (LeViT, section 3.3)."""
+    """Self-attention within windows with a learned attention bias per relative position (LeViT, section 3.3)."""
 
     def __init__(self, width: int, heads: int, window_size: int) -> None:
         super().__init__()
@@ -110,10 +110,15 @@ class WindowAttention(nn.Module):
         return self.attend(x, self.bias()[None])
 
     def attend(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[B, H, W, C] to the same, with the bias [1, heads, T, T] of the windows' T positions."""
+        """Attend within windows: [B, H, W, C] to [B, H, W, C].
+
+        Args:
+            x: [B, H, W, C].
+            bias: attention bias [1, heads, T, T] of the T positions of a window.
+        """
         size_hw = (x.shape[1], x.shape[2])
         qkv = self.qkv(self.norm(x))
-        # The padding around the map is zero before the norm, so after it, it is the norm's bias.
+        # The padding is zero before the norm, so it equals the bias of the norm after it.
         fill = self.qkv(self.norm.bias)
         windows = partition(qkv, self.window_size, fill=fill)
         query, key, value = split_heads(windows, self.heads).chunk(3, dim=-1)  # [B * windows, heads, T, D]
@@ -121,7 +126,7 @@ class WindowAttention(nn.Module):
         return self.proj(unpartition(merge_heads(attended), self.window_size, size_hw))
 
     def bias(self) -> Tensor:
-        """[heads, T, T]: one learned number for each |rows apart|, |columns apart|."""
+        """Look up the attention bias by row and column distance: [heads, T, T]."""
         size = self.window_size
         position = torch.arange(size * size, device=self.attention_biases.device)
         rows, columns = position // size, position % size
@@ -131,7 +136,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Norm and two linear layers; TinyViT keeps the norm inside."""
+    """MLP with its layer norm, which TinyViT counts as part of the MLP."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -144,7 +149,7 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Window attention, a 3 x 3 convolution of each channel alone, and an MLP."""
+    """Window attention, a 3x3 depthwise convolution, and an MLP."""
 
     def __init__(self, width: int, heads: int, window_size: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -159,7 +164,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """The blocks of one stage and the step to the next."""
+    """The blocks of one stage and the downsampling to the next."""
 
     def __init__(self, blocks: list[nn.Module], downsample: PatchMerging | None) -> None:
         super().__init__()
@@ -173,7 +178,7 @@ class Stage(nn.Module):
 
 
 class ImageEncoderTinyVit(ImageEncoder):
-    """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
+    """Encodes pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: TinyVitConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Architecture of the SAM family as values (Segment Anything, sections 3 and A)."""
+"""Configs of the SAM family (Segment Anything, sections 3 and A)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class VitConfig(EncoderConfig):
         width: channels of the blocks.
         depth: number of blocks.
         heads: attention heads of a block.
-        global_blocks: the blocks that attend over the whole image; the others attend within windows.
+        global_blocks: indices of the blocks with global attention; the others have window attention.
         window_size: side of a window in positions.
         out_channels: channels of the image embedding.
     """
@@ -67,7 +67,7 @@ class DecoderConfig:
     """The two-way-transformer mask decoder (SAM, section A).
 
     Attributes:
-        numbered_mlps: whether checkpoints number the layers of the blocks' MLPs (SAM 2) or name them (SAM).
+        numbered_mlps: whether checkpoints number the layers of the MLPs in the blocks (SAM 2) or name them (SAM).
     """
 
     depth: int = 2
@@ -86,18 +86,18 @@ class DecoderConfig:
 @register
 @dataclass(frozen=True)
 class SamConfig:
-    """A whole promptable model: its image encoder, its decoder, its preprocessing.
+    """Config of a promptable model: image encoder, prompt encoder, mask decoder and preprocessing.
 
     Attributes:
-        encoder: of any registered architecture.
-        decoder: the mask decoder.
-        mask_channels: channels inside the encoder of mask prompts.
-        resize: how images are brought to the size of the input; see `Preprocessing`.
-        mean_rgb, std_rgb: the normalization, in units of 0..255.
+        encoder: config of the image encoder.
+        decoder: config of the mask decoder.
+        mask_channels: hidden channels of the mask downscaling in the prompt encoder (`mask_in_chans`).
+        resize: resize mode of images; see `Preprocessing`.
+        mean_rgb, std_rgb: mean and standard deviation for normalization, in units of 0..255.
     """
 
     encoder_strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE,)
-    """Strides of the maps that the family takes of an encoder."""
+    """Strides of the feature maps that the family requires of an encoder."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -138,7 +138,7 @@ class SamConfig:
         return Sam(self, name)
 
     def rename_keys(self, raw: Mapping[str, Value]) -> dict[str, Value]:
-        """What a checkpoint of any known format holds, under our names. Keys that no rule covers keep theirs."""
+        """Rename the keys of a checkpoint of any known format to official keys. Unknown keys are unchanged."""
         return keys.rename_sam(raw, self.encoder.key_rules)
 
 

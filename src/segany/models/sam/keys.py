@@ -1,4 +1,4 @@
-"""Names of SAM's tensors in checkpoints of the transformers library, and ours, which are the official ones."""
+"""Rules that rename checkpoint keys of the transformers library to the official keys of SAM."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ SAM_RULES: KeyRules = (
     (r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))\.layers\.0\.(\w+)", r"\1.layers.1.\2"),
     (r"(mask_decoder\.(?:output_hypernetworks_mlps\.\d|iou_prediction_head))\.proj_out\.(\w+)", r"\1.layers.2.\2"),
 )  # fmt: skip
-"""What is not of the image encoder. Some of these names mean other tensors in official checkpoints."""
+"""Rules for everything but the image encoder. Some of the old keys are other tensors in official checkpoints."""
 
 
 def is_transformers(keys: Iterable[str]) -> bool:
-    """Whether a checkpoint has the names of the transformers library."""
+    """Tell whether a checkpoint has keys of the transformers library."""
     return any(key.startswith("vision_encoder.") for key in keys)
 
 
 def rename_sam(raw: Mapping[str, Value], encoder_rules: KeyRules) -> dict[str, Value]:
-    """The tensors of a checkpoint, official or of the transformers library, under our names."""
+    """Rename the keys of a checkpoint, official or of the transformers library, to official keys."""
     rules = (*encoder_rules, *SAM_RULES) if is_transformers(raw) else encoder_rules
     renamed = ((rename_key(key, rules), value) for key, value in raw.items())
     return {key: value for key, value in renamed if key is not None}

@@ -1,4 +1,4 @@
-"""Prompt tokens and image embedding to masks and their predicted IoU (SAM, section A, "Mask decoder")."""
+"""The mask decoder: two-way transformer, mask upscaling, hypernetwork MLPs and IoU head (SAM, section A)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from segany.nn.layers import MLP, LayerNorm2d
 
 
 class DecodedTokens(NamedTuple):
-    """What the transformer makes of P prompts.
+    """The outputs of the two-way transformer and the heads for P prompts, before mask upscaling.
 
     Attributes:
-        mask_weights: [P, M, C / 8], the weights that turn upscaled image tokens into masks.
-        image: the image tokens [P, T, C], or what a form of the decoder for some machine has instead.
+        mask_weights: [P, M, C / 8], outputs of the hypernetwork MLPs.
+        image: the image tokens [P, T, C], or another representation of them in an optimized decoder.
         iou: [P, M], predicted IoU.
-        tokens: [P, n, C], the decoder's own tokens and the prompt's.
+        tokens: [P, n, C], the output tokens followed by the prompt tokens.
     """
 
     mask_weights: Tensor
@@ -31,12 +31,12 @@ class DecodedTokens(NamedTuple):
 
 
 class AllCandidates(NamedTuple):
-    """All masks of P prompts: the single one, then the three of an ambiguous prompt.
+    """All four masks of P prompts: the single mask, then the three multimask outputs.
 
     Attributes:
-        low_res: logits [P, 4, 4h, 4w].
+        low_res: mask logits [P, 4, 4h, 4w].
         iou: [P, 4], predicted IoU.
-        tokens: [P, n, C], the decoder's own tokens and the prompt's.
+        tokens: [P, n, C], the output tokens followed by the prompt tokens.
     """
 
     low_res: Tensor
@@ -45,7 +45,7 @@ class AllCandidates(NamedTuple):
 
 
 class MaskDecoder(nn.Module):
-    """Predicts one mask for a clear prompt and three for an ambiguous one."""
+    """Predicts one mask, or three masks for an ambiguous prompt, from image and prompt embeddings."""
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class MaskDecoder(nn.Module):
         self.iou_prediction_head = MLP(width, decoder.iou_head_width, self.mask_tokens_count, decoder.iou_head_depth)
 
     def forward(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
-        """Decode P prompts against one image.
+        """Decode P prompts on one image.
 
         Args:
-            image: tokens with the dense prompt embedding added.
-            prompt_tokens: [P, N, C].
-            multimask: three candidates a prompt instead of one.
+            image: image tokens with the dense prompt embedding added.
+            prompt_tokens: sparse prompt embeddings [P, N, C].
+            multimask: predict three candidates per prompt instead of one.
 
         Returns:
             Low-res logits [P, M, 4h, 4w] and predicted IoU [P, M], M = 3 or 1.
@@ -75,33 +75,36 @@ class MaskDecoder(nn.Module):
         return self.all_masks(decoded, image.high_res_features), decoded.iou
 
     def prepare(self, image: ImageTokens) -> ImageTokens:
-        """An image that will be decoded with many prompts; a place for forms of the decoder to share work."""
+        """Precompute what many prompts on an image share. Optimized decoders override it; here it does nothing."""
         return image
 
     def transform(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> DecodedTokens:
-        """The first half: everything but the masks, at about the same cost as they have."""
+        """Run the first half: the transformer, the hypernetwork MLPs and the IoU head, but not the mask upscaling.
+
+        It has about the same cost as the second half.
+        """
         return self.read_tokens(*self.run_transformer(image, prompt_tokens), multimask=multimask)
 
     def run_transformer(self, image: ImageTokens, prompt_tokens: Tensor) -> tuple[Tensor, Any]:
-        """The output tokens before those of the prompts, [P, n, C], and the image [P, T, C], after the transformer."""
+        """Run the two-way transformer: returns output and prompt tokens [P, n, C] and image tokens [P, T, C]."""
         tokens: tuple[Tensor, Tensor] = self.transformer(self.with_output_tokens(prompt_tokens), image)
         return tokens
 
     def with_output_tokens(self, prompt_tokens: Tensor) -> Tensor:
-        """[P, N, C] behind the output tokens."""
+        """Prepend the output tokens to the prompt tokens [P, N, C]: [P, n, C]."""
         output_tokens = self.output_tokens().expand(prompt_tokens.shape[0], -1, -1)
         return torch.cat([output_tokens, prompt_tokens], dim=1)
 
     def read_tokens(self, tokens: Tensor, image: Any, *, multimask: bool) -> DecodedTokens:
-        """What the tokens say that the transformer ends with, [P, n, C]."""
+        """Apply the IoU head and the hypernetwork MLPs to the tokens [P, n, C] after the transformer."""
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
         iou = self.iou_prediction_head(tokens[:, 0])[:, chosen]
         return DecodedTokens(self.mask_weights(tokens[:, 1:], chosen), image, iou, tokens)
 
     def all_candidates(self, image: ImageTokens, prompt_tokens: Tensor) -> AllCandidates:
-        """Every mask there is for P prompts, M = 4: the single one first, then the three.
+        """Predict all four masks for P prompts: the single mask first, then the three multimask outputs.
 
-        For export: what is computed depends neither on how many prompts there are nor on any value.
+        For export: the graph depends neither on the number of prompts nor on values.
         """
         tokens, image_tokens = self.run_transformer(image, prompt_tokens)
         iou = self.iou_prediction_head(tokens[:, 0])
@@ -109,33 +112,42 @@ class MaskDecoder(nn.Module):
         return AllCandidates(self.output_upscaling.masks(image_tokens, weights, image.high_res_features), iou, tokens)
 
     def output_tokens(self) -> Tensor:
-        """What is learned and the same for all prompts, [n, C]."""
+        """Return the learned output tokens [n, C]: the IoU token, then the mask tokens."""
         return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
 
     def mask_weights(self, mask_tokens: Tensor, chosen: slice) -> Tensor:
-        """[P, M, C / 8] from the mask tokens [P, n, C], of which the first are those of the masks in order."""
+        """Apply the hypernetwork MLPs of the chosen masks to their mask tokens: [P, n, C] to [P, M, C / 8]."""
         mlps = list(enumerate(self.output_hypernetworks_mlps))[chosen]
         return torch.stack([mlp(mask_tokens[:, index]) for index, mlp in mlps], dim=1)
 
     def all_masks(self, decoded: DecodedTokens, high_res_features: HighResFeatures | None) -> Tensor:
-        """The second half: low-res logits [P, M, 4h, 4w]."""
+        """Run the second half, the mask upscaling: low-res logits [P, M, 4h, 4w]."""
         return self.output_upscaling.masks(decoded.image, decoded.mask_weights, high_res_features)
 
-    def wanted_masks(
-        self, decoded: DecodedTokens, high_res_features: HighResFeatures | None, wanted: Tensor
+    def selected_masks(
+        self, decoded: DecodedTokens, high_res_features: HighResFeatures | None, selected: Tensor
     ) -> Iterator[Tensor]:
-        """The second half for some of the masks, bool [P, M]: low-res logits [K, 4h, 4w] of some prompts in turn."""
-        prompts = wanted.any(dim=1)
+        """Run the second half for a selection of masks only.
+
+        Args:
+            decoded: from `transform`.
+            high_res_features: of the image.
+            selected: bool [P, M], the masks to predict.
+
+        Yields:
+            Low-res logits [K, 4h, 4w] of one or several prompts, in the order of `selected`.
+        """
+        prompts = selected.any(dim=1)
         if prompts.any():
             weights = decoded.mask_weights[prompts]
-            yield self.output_upscaling.masks(decoded.image[prompts], weights, high_res_features)[wanted[prompts]]
+            yield self.output_upscaling.masks(decoded.image[prompts], weights, high_res_features)[selected[prompts]]
 
 
 class MaskUpscaling(nn.Sequential):
-    """Image tokens to masks at four times their resolution.
+    """Upscales image tokens by a factor of four and multiplies them with the hypernetwork outputs.
 
-    The two transposed convolutions never overlap: each is a linear layer from one position to the
-    2 x 2 below it. So all runs on rows of channels, and only the finished masks are put in order.
+    The two transposed convolutions have kernel size and stride 2, so each is a linear layer from one position to 2 x 2
+    positions. All layers therefore run on rows of channels, and only the final masks are rearranged to maps.
     """
 
     def __init__(self, width: int) -> None:
@@ -148,12 +160,12 @@ class MaskUpscaling(nn.Sequential):
         )
 
     def masks(self, image_tokens: Tensor, mask_weights: Tensor, high_res_features: HighResFeatures | None) -> Tensor:
-        """Masks of a square image.
+        """Predict masks of a square image.
 
         Args:
             image_tokens: [P, T, C], T = h * w.
-            mask_weights: [P, M, C / 8], from the hypernetworks.
-            high_res_features: added to what each of the two convolutions returns (SAM 2, section 4).
+            mask_weights: [P, M, C / 8], from the hypernetwork MLPs.
+            high_res_features: added to the outputs of the two transposed convolutions (SAM 2, section 4).
 
         Returns:
             Low-res logits [P, M, 4h, 4w].
@@ -161,37 +173,41 @@ class MaskUpscaling(nn.Sequential):
         return self.masks_of_rows(self.first_rows(image_tokens), mask_weights, high_res_features)
 
     def first_rows(self, image_tokens: Tensor) -> Tensor:
-        """The first transposed convolution: [P, T, C] to [P, T, 4, C / 4], 2 x 2 in reading order."""
+        """Apply the first transposed convolution: [P, T, C] to [P, T, 4, C / 4], 2 x 2 in row-major order."""
         return F.linear(image_tokens, *linear_of(self[0])).unflatten(-1, (4, -1))
 
     def masks_of_rows(self, rows: Tensor, mask_weights: Tensor, high_res_features: HighResFeatures | None) -> Tensor:
-        """What follows `first_rows`."""
+        """Apply the layers after `first_rows`: [P, T, 4, C / 4] to low-res logits [P, M, 4h, 4w]."""
         norm = cast(LayerNorm2d, self[1])
         if high_res_features is not None:
             rows = rows + high_res_features.stride8
         finer = F.linear(F.gelu(norm.over_last_axis(rows)), *linear_of(self[3])).unflatten(-1, (4, -1))
         if high_res_features is not None:
             finer += high_res_features.stride4
-        return in_reading_order(F.gelu(finer).flatten(1, 3) @ mask_weights.transpose(1, 2))
+        return rearrange_to_map(F.gelu(finer).flatten(1, 3) @ mask_weights.transpose(1, 2))
 
 
 def linear_of(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight [4 * C', C] and bias [4 * C'] of the linear layer that a transposed convolution of size 2 is."""
+    """Convert a transposed convolution with kernel size and stride 2 to a linear layer.
+
+    Returns:
+        Weight [4 * C', C] and bias [4 * C'].
+    """
     weight, bias = cast(Tensor, conv.weight), cast(Tensor, conv.bias)  # weight: [C, C', 2, 2]
     return weight.permute(2, 3, 1, 0).flatten(0, 2), bias.repeat(4)
 
 
-def in_reading_order(masks: Tensor) -> Tensor:
-    """Masks [P, T * 16, M], 2 x 2 of 2 x 2 pixels a token, to [P, M, 4h, 4w]."""
+def rearrange_to_map(masks: Tensor) -> Tensor:
+    """Rearrange masks [P, T * 16, M], with 2 x 2 blocks of 2 x 2 pixels per token, to maps [P, M, 4h, 4w]."""
     count = masks.shape[2]
     side = int((masks.shape[1] // 16) ** 0.5)
-    # Rows are h, two rows in each, two in each of those; columns alike.
+    # A row of the map is indexed by the token's row and the rows of the two 2 x 2 blocks; a column likewise.
     masks = masks.reshape(-1, side, side, 2, 2, 2, 2, count)
     return masks.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(-1, count, 4 * side, 4 * side)
 
 
 def arrange_high_res(stride4: Tensor, stride8: Tensor) -> HighResFeatures:
-    """High-resolution features of one image in the order of its tokens.
+    """Rearrange the high-resolution features of one image to the order of its tokens.
 
     Args:
         stride4: [C / 8, 4h, 4w].

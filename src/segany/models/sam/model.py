@@ -1,4 +1,4 @@
-"""SAM as one module: image encoder, prompt encoder and mask decoder (SAM, section 3)."""
+"""The SAM model: image encoder, prompt encoder and mask decoder (SAM, section 3)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Sam(PromptableModel):
         self.prompt_encoder, self.mask_decoder = prompt_encoder, mask_decoder
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S], normalized and padded, to image embeddings [B, C, S / 16, S / 16]."""
+        """Encode pixels [B, 3, S, S], normalized and padded, to image embeddings [B, C, S / 16, S / 16]."""
         embedding: Tensor = self.image_encoder(pixels)
         return embedding
 
@@ -47,9 +47,9 @@ class Sam(PromptableModel):
         *,
         multimask: bool,
     ) -> tuple[Tensor, Tensor]:
-        """`decode_features` for an image embedding [C, h, w]."""
+        """Call `decode_features` with an image embedding [C, h, w]."""
         return self.decode_features((embedding,), points, labels, mask_logits, multimask=multimask)
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
-        """One image [3, S, S] and its prompts to low-res logits and predicted IoU: `encode_image`, then `decode`."""
+        """Predict low-res logits and IoU for prompts on one image [3, S, S]: `encode_image`, then `decode`."""
         return self.decode(self.encode_image(pixels[None])[0], points, labels, multimask=multimask)

@@ -1,4 +1,4 @@
-"""Points, boxes and masks to tokens and a dense embedding (SAM, section A, "Prompt encoder")."""
+"""The prompt encoder: sparse embeddings of points and boxes, dense embeddings of masks (SAM, section A)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from segany.nn.layers import LayerNorm2d
 from segany.nn.positions import RandomFourierPositions
 
 POINT_KINDS = (BACKGROUND, FOREGROUND, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL)
-"""Labels with an embedding each, in the checkpoint's order."""
+"""Labels of the point embeddings, in the order of the checkpoint."""
 
 
 class PromptEncoder(nn.Module):
-    """Encodes prompts given in pixels of the model's input.
+    """Encodes prompts with coordinates in pixels of the model's input.
 
-    A box is two points with labels of their own, so that prompts of every kind are rows of labeled
-    points: -1 padding, 0 background, 1 foreground, 2 and 3 the corners of a box.
+    A box is two points with special labels. Labels are -1 padding, 0 background, 1 foreground, 2 and 3 the corners of
+    a box.
     """
 
     def __init__(self, config: SamConfig) -> None:
@@ -43,16 +43,16 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, width)
 
     def encode_points(self, points: Tensor, labels: Tensor) -> Tensor:
-        """Labeled points to tokens.
+        """Encode points and boxes to sparse prompt embeddings.
 
         Args:
             points: [P, N, 2], xy in pixels of the input.
-            labels: [P, N].
+            labels: int64 [P, N].
 
         Returns:
-            [P, N, C].
+            Prompt tokens [P, N, C].
         """
-        # A pixel's center lies half a pixel from its corner.
+        # Shift to the center of the pixel.
         positions = self.pe_layer((points + 0.5) / self.input_size)
         positions = torch.where(labels[..., None] == PADDING_LABEL, torch.zeros_like(positions), positions)
         kinds = torch.cat(
@@ -61,17 +61,17 @@ class PromptEncoder(nn.Module):
         return positions + kinds[labels - PADDING_LABEL]
 
     def encode_masks(self, mask_logits: Tensor) -> Tensor:
-        """Low-res logits [P, h, w] to dense embeddings [P, C, h / 4, w / 4]."""
+        """Encode low-res logits [P, 4h, 4w] to dense prompt embeddings [P, C, h, w]."""
         return self.mask_downscaling(mask_logits[:, None])
 
     def encode_dense(self, mask_logits: Tensor | None) -> Tensor:
-        """What prompts add to the image embedding: `encode_masks`, or `encode_no_mask` without masks."""
+        """Return the dense prompt embedding: `encode_masks`, or `encode_no_mask` if `mask_logits` is None."""
         return self.encode_no_mask() if mask_logits is None else self.encode_masks(mask_logits)
 
     def encode_no_mask(self) -> Tensor:
-        """The dense embedding of a prompt without a mask, [1, C, 1, 1]."""
+        """Return the dense embedding of a prompt without a mask, [1, C, 1, 1]."""
         return self.no_mask_embed.weight[:, :, None, None]
 
     def image_positions(self) -> Tensor:
-        """Encodings of the positions of the image embedding, [h * w, C]."""
+        """Return the position encoding of the image embedding (`get_dense_pe`), [h * w, C]."""
         return self.pe_layer.grid((self.embedding_size, self.embedding_size)).flatten(0, 1)

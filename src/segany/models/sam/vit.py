@@ -1,4 +1,4 @@
-"""SAM's image encoder: a plain ViT with windowed and global attention (ViTDet; SAM, section A)."""
+"""The image encoder of SAM: a plain ViT with window attention and global attention (ViTDet; SAM, section A)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segany.nn.windows import partition, unpartition
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping patches to tokens: [B, 3, S, S] to [B, h, w, C]."""
+    """Patch embedding with non-overlapping patches: [B, 3, S, S] to [B, h, w, C]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over a map [B, H, W, C], whole or in windows, with decomposed relative positions."""
+    """Global or window self-attention over [B, H, W, C] with decomposed relative position embeddings."""
 
     def __init__(self, width: int, heads: int, map_size: int, window_size: int | None) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class Attention(nn.Module):
         if self.window_size is None:
             attended = self._attend(qkv.flatten(1, 2), size_hw)
             return self.proj(attended.unflatten(1, size_hw))
-        # Windows at the border reach over zeros, whose projection is the bias: projecting before the
-        # map is padded gives the same numbers for fewer positions.
+        # The official code pads with zeros before the projection. The projection of zero is the bias, so padding with
+        # the bias after the projection is equivalent and projects fewer positions.
         windows = partition(qkv, self.window_size, fill=self.qkv.bias)
         attended = self._attend(windows, (self.window_size, self.window_size))
         return self.proj(unpartition(attended, self.window_size, size_hw))
 
     def over_tokens(self, x: Tensor) -> Tensor:
-        """Attention of tokens [B, T, C] without windows and relative positions."""
+        """Global attention over tokens [B, T, C] without relative position embeddings."""
         query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         return self.proj(merge_heads(attend(query, key, value)))
 
@@ -65,12 +65,12 @@ class Attention(nn.Module):
         return merge_heads(self.attend(query, key, value, size_hw))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, size_hw: SizeHW) -> Tensor:
-        """[B, heads, H * W, D] to the same, with the tables of relative positions."""
+        """Attend with relative position embeddings: [B, heads, H * W, D] to [B, heads, H * W, D]."""
         return relative_position_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, size_hw)
 
 
 class Block(nn.Module):
-    """One transformer block over a map [B, H, W, C]."""
+    """A transformer block over [B, H, W, C]."""
 
     def __init__(self, config: VitConfig, window_size: int | None) -> None:
         super().__init__()
@@ -81,19 +81,19 @@ class Block(nn.Module):
         self.mlp = FeedForward(config.width, config.mlp_ratio * config.width)
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
-        """Apply the block; `drop_path_scales` [2, B] are for `drop_path_residual`, attention first."""
+        """Apply the block; `drop_path_scales` [2, B] are for drop path of attention and MLP."""
         of_attention, of_mlp = (None, None) if drop_path_scales is None else drop_path_scales
         x = drop_path_residual(x, self.attn(self.norm1(x)), of_attention)
         return drop_path_residual(x, self.mlp(self.norm2(x)), of_mlp)
 
     def over_tokens(self, x: Tensor) -> Tensor:
-        """The block over tokens [B, T, C] that lie anywhere, without windows and relative positions."""
+        """Apply the block to a subset of patches [B, T, C], without windows and relative position embeddings."""
         x = x + self.attn.over_tokens(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
 def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
-    """The two convolutions that end every image encoder of the family."""
+    """Make the neck, which reduces the channels to those of the image embedding: two convolutions with norms."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 1, bias=False),
         LayerNorm2d(channels_out),
@@ -103,7 +103,7 @@ def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class ImageEncoderVit(ImageEncoder):
-    """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
+    """Encodes pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class ImageEncoderVit(ImageEncoder):
         return list(self.blocks)
 
     def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
-        """Encode pixels; `drop_path_scales` [depth, 2, B] are for `drop_path_residual`."""
+        """Encode pixels; `drop_path_scales` [depth, 2, B] are for drop path."""
         x = self.patch_embed(pixels) + self.pos_embed
         for index, block in enumerate(self.blocks):
             x = block(x) if drop_path_scales is None else block(x, drop_path_scales[index])
@@ -131,7 +131,7 @@ class ImageEncoderVit(ImageEncoder):
         return self.pos_embed
 
     def encode_patches(self, patches: Tensor, positions: Tensor) -> Tensor:
-        # The patches do not overlap, so the convolution is a linear layer of each.
+        # The patches do not overlap, so the convolution is a linear layer.
         conv = self.patch_embed.proj
         x = F.linear(patches, conv.weight.flatten(1), conv.bias) + positions
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Architecture of SAM 2 and 2.1 as values (SAM 2, sections 4 and D)."""
+"""Configs of SAM 2 and 2.1 (SAM 2, sections 4 and D)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segany.models.image_encoder import ImageEncoder
 
 PATCH_STRIDE = 4
-"""Pixels of the input per position of the first stage; each further stage doubles it."""
+"""Stride of the first stage in pixels of the input; each further stage doubles it."""
 
 STAGES = 4
 
@@ -30,10 +30,10 @@ class HieraConfig(EncoderConfig):
         width: channels of the first stage.
         heads: attention heads of the first stage.
         depths: blocks of the four stages.
-        global_blocks: the blocks that attend over the whole image; the others attend within windows.
-        window_sizes: side of a window in positions in each stage. The first block of a stage, which
-            halves the resolution, still has the windows of the stage before.
-        position_size: side of the coarse table of positions that is stretched over the image.
+        global_blocks: indices of the blocks with global attention; the others have window attention.
+        window_sizes: side of a window in positions in each stage. The first block of a stage, which halves the
+            resolution, has the window size of the previous stage.
+        position_size: side of the global position embedding, which is interpolated to the size of the feature map.
         input_size: side of the square input in pixels.
         out_channels: channels of the image embedding.
     """
@@ -89,9 +89,10 @@ class Sam2DecoderConfig(DecoderConfig):
     """The mask decoder of SAM 2.
 
     Attributes:
-        stability_delta: by which the threshold of the logits is moved to see whether a single mask is stable.
-        stability_thresh: a single mask less stable than this gives way to the best of the three; None
-            keeps it always.
+        stability_delta: offset of the mask threshold for the stability score of the single mask
+            (`dynamic_multimask_stability_delta`).
+        stability_thresh: if the stability score of the single mask is lower, the best of the three multimask outputs
+            replaces it (`dynamic_multimask_stability_thresh`); None never replaces it.
     """
 
     numbered_mlps: bool = True
@@ -145,7 +146,7 @@ class MemoryConfig:
 @register
 @dataclass(frozen=True)
 class Sam2Config(SamConfig):
-    """SAM 2: an image model as SAM is, with a memory bank."""
+    """Config of SAM 2: a promptable model with memory for video."""
 
     encoder_strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE, 4, 8)
 

@@ -1,4 +1,4 @@
-"""The neck of SAM 2's image encoder: all stages brought to the same channels (FPN; SAM 2, section D.1)."""
+"""The FPN neck of SAM 2's image encoder, and the encoder of trunk and neck (SAM 2, section D.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segany.nn.layers import pointwise
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of four strides to the image embedding and two maps of higher resolution."""
+    """The FPN neck: projects the feature maps of the four stages and merges the two coarsest."""
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
@@ -25,26 +25,26 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of strides 4, 8, 16 and 32 [B, H, W, C] to those of strides 16, 4 and 8, channels last as well."""
+        """Convert maps [B, H, W, C] of strides 4, 8, 16 and 32 to maps of strides 16, 4 and 8, channels last."""
         stride4, stride8, stride16, stride32 = maps
         return self.image_embedding(stride16, stride32), self.project(stride4, 3), self.project(stride8, 2)
 
     def image_embedding(self, stride16: Tensor, stride32: Tensor) -> Tensor:
-        """The two coarse maps [B, h, w, C] to the image embedding [B, h, w, 256], of stride 16."""
+        """Merge the maps of strides 16 and 32, channels last, to the image embedding [B, h, w, 256] of stride 16."""
         repeated = self.project(stride32, 0).repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         return self.project(stride16, 1) + repeated
 
     def project(self, x: Tensor, index: int) -> Tensor:
-        """One map [B, H, W, C] through its convolution."""
+        """Project a map [B, H, W, C] with its 1x1 convolution."""
         return pointwise(x, self.conv(index))
 
     def conv(self, index: int) -> nn.Conv2d:
-        """The convolution of a map, counted from the coarsest."""
+        """Return the convolution of a map; index 0 is the coarsest map."""
         return cast(nn.Conv2d, cast(Any, self.convs[index]).conv)
 
 
 class ImageEncoderHiera(ImageEncoder):
-    """The trunk and its neck."""
+    """The image encoder: Hiera trunk and FPN neck."""
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ImageEncoderHiera(ImageEncoder):
 
         Args:
             pixels: [B, 3, S, S], normalized.
-            drop_path_scales: [depth, 2, B], for `drop_path_residual`.
+            drop_path_scales: [depth, 2, B], for drop path.
 
         Returns:
             The image embedding [B, C, S / 16, S / 16], and maps [B, C, S / 4, S / 4] and [B, C, S / 8, S / 8].

@@ -1,4 +1,4 @@
-"""SAM 2's image encoder: Hiera, which attends within windows and halves the resolution stage by stage."""
+"""The trunk of SAM 2's image encoder: Hiera, a hierarchical ViT with window attention and query pooling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segany.nn.windows import partition, unpartition
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches to tokens: [B, 3, S, S] to [B, S / 4, S / 4, C]."""
+    """Patch embedding with overlapping patches: [B, 3, S, S] to [B, S / 4, S / 4, C]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -25,13 +25,13 @@ class PatchEmbedding(nn.Module):
 
 
 def pool(x: Tensor) -> Tensor:
-    """The largest of each 2 x 2 of [B, H, W, C]: [B, H / 2, W / 2, C]."""
+    """2 x 2 max pooling: [B, H, W, C] to [B, H / 2, W / 2, C]."""
     top = torch.maximum(x[:, ::2, ::2], x[:, ::2, 1::2])
     return torch.maximum(top, torch.maximum(x[:, 1::2, ::2], x[:, 1::2, 1::2]))
 
 
 class PooledAttention(nn.Module):
-    """Self-attention over a map, whole or in windows, whose queries may be pooled to half the resolution."""
+    """Global or window self-attention with optional query pooling, which halves the resolution."""
 
     def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, *, pooled: bool) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PooledAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, H, W, C] to [B, H, W, C'], or half of H and W."""
+        """Attend: [B, H, W, C] to [B, H, W, C'], or to [B, H / 2, W / 2, C'] with query pooling."""
         qkv = self.qkv(x)
         width = self.proj.in_features
         query, rest = qkv[..., :width], qkv[..., width:]
@@ -51,7 +51,8 @@ class PooledAttention(nn.Module):
         size_hw = (query.shape[1], query.shape[2])
         if self.window_size is None:
             return self.proj(self._attend(query.flatten(1, 2), rest.flatten(1, 2)).unflatten(1, size_hw))
-        # Windows at the border reach over zeros, whose projection is the bias, pooled or not.
+        # The official code pads with zeros before the projection. The projection of zero is the bias, pooled or not,
+        # so padding with the bias after the projection is equivalent and projects fewer positions.
         query_size = self.window_size // 2 if self.pooled else self.window_size
         query = partition(query, query_size, fill=self.qkv.bias[:width])
         rest = partition(rest, self.window_size, fill=self.qkv.bias[width:])
@@ -62,12 +63,12 @@ class PooledAttention(nn.Module):
         return merge_heads(self.attend(*(split_heads(part, self.heads) for part in (query, key, value))))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, heads, T, D] to [B, heads, S, D]: [B, heads, T, D]."""
+        """Attend from queries [B, heads, T, D] to keys and values [B, heads, S, D]: [B, heads, T, D]."""
         return attend(query, key, value)
 
 
 class Block(nn.Module):
-    """One transformer block over a map. The first of a stage doubles the channels and halves the resolution."""
+    """A transformer block. The first block of a stage doubles the channels and halves the resolution."""
 
     def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, mlp_ratio: int) -> None:
         super().__init__()
@@ -80,26 +81,26 @@ class Block(nn.Module):
             self.proj = nn.Linear(channels_in, width)
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
-        """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C].
+        """Apply the block: [B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C].
 
-        `drop_path_scales` [2, B] are for `drop_path_residual`, attention first.
+        `drop_path_scales` [2, B] are for drop path of attention and MLP.
         """
         of_attention, of_mlp = (None, None) if drop_path_scales is None else drop_path_scales
         return self.feed_forward(self.attend(x, of_attention), of_mlp)
 
     def attend(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The first half: attention and, at the start of a stage, pooling."""
+        """Apply attention and, in the first block of a stage, query pooling."""
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if self.starts_stage else x
         return drop_path_residual(shortcut, self.attn(normed), scale)
 
     def feed_forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The second half, each position alone."""
+        """Apply the MLP."""
         return drop_path_residual(x, self.mlp(self.norm2(x)), scale)
 
 
 class Hiera(nn.Module):
-    """Pixels [B, 3, S, S] to the maps of the four stages, [B, H, W, C] each, the finest first."""
+    """Encodes pixels [B, 3, S, S] to the feature maps of the four stages, [B, H, W, C] each, the finest first."""
 
     def __init__(self, config: HieraConfig) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class Hiera(nn.Module):
         self.blocks = nn.ModuleList(_make_blocks(config))
 
     def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> list[Tensor]:
-        """Encode pixels; `drop_path_scales` [depth, 2, B] are for `drop_path_residual`."""
+        """Encode pixels; `drop_path_scales` [depth, 2, B] are for drop path."""
         x = self.add_positions(self.patch_embed(pixels))
         maps = []
         for index, block in enumerate(self.blocks):
@@ -121,8 +122,8 @@ class Hiera(nn.Module):
         return maps
 
     def add_positions(self, x: Tensor) -> Tensor:
-        """Add a coarse table stretched over the map and a fine one repeated in every window, to [B, H, W, C]."""
-        rows, columns = (_stretching_weights(self.pos_embed, side) for side in (x.shape[1], x.shape[2]))
+        """Add the interpolated global position embedding and the tiled window embedding to [B, H, W, C]."""
+        rows, columns = (_interpolation_weights(self.pos_embed, side) for side in (x.shape[1], x.shape[2]))
         table = self.pos_embed[0].permute(1, 2, 0)  # [h, w, C]
         by_row = (rows @ table.flatten(1)).unflatten(1, table.shape[1:])  # [H, w, C]
         x = x + columns @ by_row
@@ -132,8 +133,8 @@ class Hiera(nn.Module):
         return x
 
 
-def _stretching_weights(table: Tensor, side: int) -> Tensor:
-    """[side, n]: bicubic interpolation of a table of n rows, as what it makes of the identity."""
+def _interpolation_weights(table: Tensor, side: int) -> Tensor:
+    """Compute bicubic interpolation from n to `side` samples as a matrix [side, n], by interpolating the identity."""
     identity = torch.eye(table.shape[-1], device=table.device, dtype=table.dtype)[None, None]
     return F.interpolate(identity, (side, table.shape[-1]), mode="bicubic")[0, 0]
 

@@ -1,6 +1,6 @@
-"""Names of SAM 2's tensors in checkpoints of the transformers library, and ours, which are the official ones.
+"""Rules that rename checkpoint keys of the transformers library to the official keys of SAM 2.
 
-Its `Sam2Model` and `Sam2VideoModel` have the same names; the image model merely leaves the memory out when it loads.
+`Sam2Model` and `Sam2VideoModel` of that library have the same keys; the image model ignores those of the memory.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ SAM2_RULES: KeyRules = (
     (r"memory_encoder\.memory_fuser\.layers\.(\d)\.layer_norm\.(\w+)", r"memory_encoder.fuser.layers.\1.norm.\2"),
     (r"memory_encoder\.memory_fuser\.(layers\.\d)\.pointwise_conv(\d)\.(\w+)", r"memory_encoder.fuser.\1.pwconv\2.\3"),
 )  # fmt: skip
-"""What is neither of the image encoder nor in `SAM_RULES`, which come after these."""
+"""Rules for everything but the image encoder; `SAM_RULES` are applied after these."""
 
 _POINT_KINDS = "prompt_encoder.point_embed.weight"
-"""One table, [4, C], of what is four tables elsewhere."""
+"""The point embeddings as one tensor [4, C]; official checkpoints have four tensors [1, C]."""
 
 
 def rename_sam2(raw: Mapping[str, Any], encoder_rules: KeyRules) -> dict[str, Any]:
-    """The tensors of a checkpoint, official or of the transformers library, under our names."""
+    """Rename the keys of a checkpoint, official or of the transformers library, to official keys."""
     if not is_transformers(raw):
         renamed = ((rename_key(key, encoder_rules), value) for key, value in raw.items())
         return {key: value for key, value in renamed if key is not None}
@@ -75,7 +75,7 @@ def rename_sam2(raw: Mapping[str, Any], encoder_rules: KeyRules) -> dict[str, An
         if key == _POINT_KINDS:
             state |= {f"sam_prompt_encoder.point_embeddings.{i}.weight": row[None] for i, row in enumerate(value)}
             continue
-        # The first rules bring what only SAM 2 has to official names, the others what both have to those of SAM.
+        # The first rules rename keys that only SAM 2 has; `SAM_RULES` rename the keys that it shares with SAM.
         name: str | None = key
         for rules in ((*encoder_rules, *SAM2_RULES), SAM_RULES):
             name = None if name is None else rename_key(name, rules)

@@ -1,4 +1,4 @@
-"""SAM 2's mask decoder: SAM's, with finer image features and a guess whether the object is there at all."""
+"""The mask decoder of SAM 2: that of SAM with high-resolution features and an object score (occlusion) head."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from segany.nn.layers import MLP, pointwise
 
 
 class DecodedObjects(NamedTuple):
-    """What the decoder says about P prompts.
+    """The outputs of the mask decoder for P prompts.
 
     Attributes:
-        low_res: logits [P, M, 4h, 4w].
+        low_res: mask logits [P, M, 4h, 4w].
         iou: [P, M], predicted IoU.
-        mask_tokens: [P, M, C], the tokens of those masks. A single mask has the token for single masks,
-            even where it gave way to a better one.
-        object_scores: [P], logits: above zero the object is visible.
+        mask_tokens: [P, M, C], the mask tokens. A single mask has the token for single masks, even if a multimask
+            output replaced it.
+        object_scores: [P], logits, above 0 if the object is visible.
     """
 
     low_res: Tensor
@@ -32,7 +32,7 @@ class DecodedObjects(NamedTuple):
 
 
 class Sam2MaskDecoder(MaskDecoder):
-    """Predicts masks, their IoU, and whether the object is visible."""
+    """Predicts masks, their IoU and object scores."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__(config)
@@ -44,7 +44,7 @@ class Sam2MaskDecoder(MaskDecoder):
         self.pred_obj_score_head = MLP(width, width, 1, 3)
 
     def project_high_res(self, stride4: Tensor, stride8: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps of the encoder [B, C, 4h, 4w] and [B, C, 2h, 2w] to `FrameFeatures.feat_s0` and `feat_s1`."""
+        """Project encoder maps [B, C, 4h, 4w] and [B, C, 2h, 2w] to `FrameFeatures.feat_s0` and `feat_s1`."""
         pairs = ((stride4, self.conv_s0), (stride8, self.conv_s1))
         feat_s0, feat_s1 = (pointwise(x.permute(0, 2, 3, 1), conv).permute(0, 3, 1, 2) for x, conv in pairs)
         return feat_s0, feat_s1
@@ -53,12 +53,12 @@ class Sam2MaskDecoder(MaskDecoder):
         return torch.cat([self.obj_score_token.weight, super().output_tokens()])
 
     def forward(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
-        """As `MaskDecoder.forward`; a single mask that is not stable gives way to the best of three."""
+        """As `MaskDecoder.forward`; the best multimask output replaces a single mask with a low stability score."""
         decoded = self.decode(image, prompt_tokens, multimask=multimask)
         return decoded.low_res, decoded.iou
 
     def decode(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> DecodedObjects:
-        """The same with everything that tracking needs."""
+        """As `forward`, with the additional outputs that tracking needs."""
         decoded = self.transform(image, prompt_tokens, multimask=multimask)
         low_res, iou = self.all_masks(decoded, image.high_res_features), decoded.iou
         if not multimask and low_res.shape[1] > 1:
@@ -68,7 +68,7 @@ class Sam2MaskDecoder(MaskDecoder):
         return DecodedObjects(low_res, iou, decoded.tokens[:, 2:][:, chosen], object_scores)
 
     def all_candidates(self, image: ImageTokens, prompt_tokens: Tensor) -> AllCandidates:
-        """As `MaskDecoder.all_candidates`; the single mask is the best of three where it is not stable itself."""
+        """As `MaskDecoder.all_candidates`; the best multimask output replaces an unstable single mask."""
         tokens, image_tokens = self.run_transformer(image, prompt_tokens)
         iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
         weights = self.mask_weights(tokens[:, 2:], slice(0, self.mask_tokens_count))
@@ -82,7 +82,7 @@ class Sam2MaskDecoder(MaskDecoder):
         return AllCandidates(low_res, iou, tokens)
 
     def read_tokens(self, tokens: Tensor, image: Any, *, multimask: bool) -> DecodedTokens:
-        """As `MaskDecoder.read_tokens`; for a single mask also the best of the three, in second place."""
+        """As `MaskDecoder.read_tokens`; in evaluation, a single mask is followed by the best multimask output."""
         iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
         weights = self.mask_weights(tokens[:, 2:], slice(0, self.mask_tokens_count))
         if multimask:
@@ -94,11 +94,17 @@ class Sam2MaskDecoder(MaskDecoder):
         return DecodedTokens(weights, image, iou.gather(1, places), tokens)
 
     def _stable(self, low_res: Tensor, iou: Tensor) -> tuple[Tensor, Tensor]:
-        """Of two candidates [P, 2, h, w] the first where it is stable, else the second: [P, 1, h, w] and [P, 1]."""
+        """Select the first of two candidates [P, 2, h, w] if it is stable, else the second.
+
+        This is `_dynamic_multimask_via_stability` of the official code.
+
+        Returns:
+            Mask logits [P, 1, h, w] and predicted IoU [P, 1].
+        """
         first = low_res[:, 0].flatten(1)
         inner = (first > MASK_THRESHOLD + self.stability_delta).sum(dim=1)
         outer = (first > MASK_THRESHOLD - self.stability_delta).sum(dim=1)
-        # Comparing products spares the case of an empty mask, which is stable.
+        # Comparing products avoids a division by zero for an empty mask, which counts as stable.
         stable = (inner >= (self.stability_thresh or 0.0) * outer)[:, None]
         chosen = torch.where(stable[..., None, None], low_res[:, :1], low_res[:, 1:])
         return chosen, torch.where(stable, iou[:, :1], iou[:, 1:])

@@ -17,7 +17,7 @@ _POSITION_WEIGHT = 0.1
 
 
 class RotaryAttention(nn.Module):
-    """Single-head attention with rotary position embedding (RoPE), in real arithmetic."""
+    """Single-head attention with rotary position embedding (RoPE), computed with real numbers."""
 
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class RotaryAttention(nn.Module):
         return self.out_proj(attended)
 
     def rotated_keys(self, keys: Tensor, rotations: Rotations, num_k_exclude_rope: int | None) -> Tensor:
-        """Keys [O, S, C'] projected and, but for the last, rotated: [O, S, C]."""
+        """Project keys [O, S, C'] and apply RoPE to all but the last `num_k_exclude_rope`: [O, S, C]."""
         key = self.project(keys, self.k_proj)
         if num_k_exclude_rope is None:
             return rotations.rotate(key)
@@ -57,7 +57,7 @@ class RotaryAttention(nn.Module):
         return torch.cat([by_frame.flatten(1, 2), rest], dim=1)
 
     def project(self, x: Tensor, layer: nn.Linear) -> Tensor:
-        """A projection whose channels are in the order that `Rotations` take."""
+        """Apply a linear layer with its output channels in the order that `Rotations` require."""
         return F.linear(x, halves_first(layer.weight), halves_first(layer.bias))
 
 
@@ -92,7 +92,7 @@ class MemoryAttentionLayer(nn.Module):
         return x + self.feed_forward(self.norm3(x))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The MLP."""
+        """Apply the MLP."""
         return self.linear2(F.relu(self.linear1(x)))
 
 

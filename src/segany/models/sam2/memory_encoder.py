@@ -1,4 +1,4 @@
-"""A frame and a mask of it to a memory (SAM 2, section 4, "Memory encoder")."""
+"""The memory encoder: encodes frame features and masks to memories (SAM 2, section 4)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from segany.nn.layers import LayerNorm2d
 
 _MASK_WIDTHS = (1, 4, 16, 64, 256)
-"""Channels of a mask as its resolution is halved four times."""
+"""Channels of the mask downsampler before and after each of its four strided convolutions."""
 
 
 class MaskDownsampler(nn.Module):
-    """A mask [O, 1, S, S] to [O, C, S / 16, S / 16]."""
+    """Downsamples masks [O, 1, S, S] to [O, C, S / 16, S / 16]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,12 +43,12 @@ class FuserBlock(nn.Module):
         return x + self.by_position(self.dwconv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def by_position(self, x: Tensor) -> Tensor:
-        """What follows the convolution, each position of [..., C] alone."""
+        """Apply the layers after the depthwise convolution, which are pointwise, to [..., C]."""
         return self.gamma * self.pwconv2(F.gelu(self.pwconv1(self.norm.over_last_axis(x))))
 
 
 class Fuser(nn.Module):
-    """Blocks over the sum of frame and mask."""
+    """Fuses the sum of frame features and mask with ConvNeXt blocks."""
 
     def __init__(self, channels: int, depth: int = 2) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Fuser(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """Frame features and masks to memories."""
+    """Encodes frame features and masks to memories."""
 
     def __init__(self, channels: int, memory_channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class MemoryEncoder(nn.Module):
 
         Args:
             image: [1, C, h, w], the frame's stride-16 features.
-            masks: [O, 1, 16h, 16w], in the range that memories are made of.
+            masks: [O, 1, 16h, 16w], mask probabilities after `mask_scale` and `mask_bias`.
 
         Returns:
             [O, C_memory, h, w].

@@ -1,4 +1,4 @@
-"""SAM 2 as one module: an image model like SAM, and the steps of tracking objects in video."""
+"""The SAM 2 model: promptable segmentation of images, and the stateless steps of tracking in video."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Sam2(PromptableModel):
     feature_names = ("image_embedding", "high_res_feats_0", "high_res_feats_1")
     has_memory = True
     objects_at_once = 16
-    """Objects that are conditioned on their memories together."""
+    """Batch size of memory attention, in objects."""
     config: Sam2Config
 
     def __init__(self, config: Sam2Config, name: str) -> None:
@@ -68,7 +68,7 @@ class Sam2(PromptableModel):
         self.obj_ptr_proj = MLP(width, width, width, 3)
         self.maskmem_tpos_enc = nn.Parameter(torch.zeros(memory.num_maskmem, 1, 1, memory.channels))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
-        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in checkpoints, and never used
+        self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in official checkpoints, but unused
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
         if memory.obj_ptr_tpos:
             self.obj_ptr_tpos_proj = nn.Linear(width, memory.channels)
@@ -93,13 +93,13 @@ class Sam2(PromptableModel):
         return [self.image_encoder, decoder.conv_s0, decoder.conv_s1, self.no_mem_embed]
 
     def unused_on_images(self) -> list[nn.Module]:
-        return [self.sam_mask_decoder.pred_obj_score_head]  # no image lacks the object asked for
+        return [self.sam_mask_decoder.pred_obj_score_head]  # objects are always visible in images
 
     def encode_masks(self, mask_logits: Tensor) -> Tensor:
         return super().encode_masks(mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
-        """One image [3, S, S] and its prompts to low-res logits and predicted IoU."""
+        """Predict low-res logits and IoU for prompts on one image [3, S, S]."""
         features = [feature[0] for feature in self.encode_features(pixels[None])]
         return self.decode_features(features, points, labels, multimask=multimask)
 
@@ -121,7 +121,7 @@ class Sam2(PromptableModel):
         *,
         multimask: bool | None = None,
     ) -> ObjectMasks:
-        """Masks of O objects in one frame.
+        """Predict masks of O objects in one frame.
 
         Args:
             frame: from `encode_frame`.
@@ -191,13 +191,16 @@ class Sam2(PromptableModel):
         )
 
     def identify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Object scores [P] and object pointers of all four candidates [P, 4, C], from decoded tokens."""
+        """Compute object scores [P] and object pointers of all four candidates [P, 4, C] from the decoder's tokens.
+
+        `tokens` are those of `AllCandidates`, [P, n, C].
+        """
         scores = self.sam_mask_decoder.pred_obj_score_head(tokens[:, 0])[:, 0]
         count = self.sam_mask_decoder.mask_tokens_count
         return scores, self._hide_pointers(self.obj_ptr_proj(tokens[:, 2 : 2 + count]), scores > 0)
 
     def _hide_pointers(self, pointers: Tensor, visible: Tensor) -> Tensor:
-        """Pointers [O, M, C], replaced where the object is not visible [O]."""
+        """Replace the pointers [O, M, C] of objects that are not visible, by `visible` bool [O]."""
         return torch.where(visible[:, None, None], pointers, self.no_obj_ptr)
 
     def encode_memory(
@@ -250,7 +253,7 @@ class Sam2(PromptableModel):
         return out.transpose(1, 2).unflatten(2, frame.image.shape[2:])
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:
-        """The memory of one object as keys and values, [S, C_memory] each."""
+        """Convert the memory of one object to keys and values, [S, C_memory] each."""
         memories = torch.stack(memory.memories).to(device=self.device, dtype=self.dtype)
         pointers = torch.stack(memory.pointers).to(memories) if memory.pointers else self.no_obj_ptr[:0]
         maskmem_tpos = torch.tensor(memory.maskmem_tpos, device=self.device)
@@ -260,7 +263,7 @@ class Sam2(PromptableModel):
     def memory_tokens(
         self, memories: Tensor, maskmem_tpos: Tensor, pointers: Tensor, pointer_tpos: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The memory of one object as keys (tokens with position encoding) and values (tokens without).
+        """Convert the memory of one object to keys (tokens with position encoding) and values (tokens without).
 
         Args:
             memories: [K, C_memory, h, w], from `encode_memory`.

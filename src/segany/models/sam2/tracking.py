@@ -1,4 +1,4 @@
-"""The values that pass between the steps of tracking: frame features, masks of objects, memories."""
+"""Inputs and outputs of the steps of tracking: frame features, masks of objects, and memories."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ObjectMasks(NamedTuple):
     object_scores: Tensor
 
     def choose(self, index: Tensor) -> ObjectMasks:
-        """One candidate of each object, by its index int64 [O]. The axis M stays, with length 1."""
+        """Select one candidate of each object by its index, int64 [O]. The axis M is kept, with length 1."""
         rows = torch.arange(len(index), device=index.device)
         return ObjectMasks(
             self.low_res[rows, index][:, None],
@@ -48,7 +48,7 @@ class ObjectMasks(NamedTuple):
         )
 
     def best(self) -> ObjectMasks:
-        """The candidate with the highest predicted IoU of each object."""
+        """Select the candidate with the highest predicted IoU of each object."""
         return self.choose(self.iou.argmax(dim=1))
 
 
