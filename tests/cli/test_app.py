@@ -21,7 +21,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", START, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_version() -> None:
+def test_version_option_prints_the_version() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout.strip()) == (0, segany.__version__)
 
@@ -29,7 +29,7 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["-h"], ["segment", "--help"], ["auto", "-h"], ["models", "-h"], ["weights", "-h"]]
 )
-def test_help(arguments: list[str]) -> None:
+def test_help_of_every_command_shows_its_usage(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0
     assert "Usage" in result.stdout
@@ -39,7 +39,7 @@ def test_segment_help_shows_a_prompts_file() -> None:
     assert '"points_xy"' in CliRunner().invoke(app, ["segment", "--help"]).stdout
 
 
-def test_models_table() -> None:
+def test_models_lists_every_model_with_its_size() -> None:
     result = CliRunner().invoke(app, ["models"], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for name, spec in MODELS.items():

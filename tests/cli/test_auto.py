@@ -145,7 +145,7 @@ def test_folder_and_default_formats(run: Callable[..., Result], capsys: pytest.C
         (" sa1b,coco,sa1b", ["1_auto_coco.json", "1_auto_sa1b.json"]),
     ],
 )
-def test_every_format(run: Callable[..., Result], name: str, files: list[str]) -> None:
+def test_each_format_writes_its_files(run: Callable[..., Result], name: str, files: list[str]) -> None:
     assert run("photos/1.png", "--format", name).exit_code == 0
     assert written() == [".segany/1.json", *files]
 
@@ -312,14 +312,16 @@ def test_too_many_pixels(run: Callable[..., Result]) -> None:
         (["photos", "--out", "photos"], ["folder of the results", "--out"]),
     ],
 )
-def test_bad_options(run: Callable[..., Result], arguments: list[str], parts: list[str]) -> None:
+def test_invalid_options_are_refused_with_a_reason(
+    run: Callable[..., Result], arguments: list[str], parts: list[str]
+) -> None:
     check_refused(run(*arguments), *parts)
 
 
 @pytest.mark.parametrize(
     "arguments", [[], ["photos", "--preset", "best"], ["photos", "--label-order", "x"], ["photos", "--max-pixels", "0"]]
 )
-def test_usage_errors(run: Callable[..., Result], arguments: list[str]) -> None:
+def test_usage_errors_write_nothing(run: Callable[..., Result], arguments: list[str]) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.stderr
@@ -420,7 +422,7 @@ def test_the_model_gets_the_options(run: Callable[..., Result], monkeypatch: pyt
 
 
 @pytest.mark.parametrize("preset", ["default", "sa1b"])
-def test_presets(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
+def test_a_preset_chooses_its_config(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     asked = []
     monkeypatch.setattr(AutomaticTask, "open", lambda task, _: asked.append(task.config) or FakeGenerator())
     presets = {"default": AutomaticConfig(), "sa1b": AutomaticConfig.sa1b()}

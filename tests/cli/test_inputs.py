@@ -42,7 +42,7 @@ def test_files_are_images_whatever_their_names() -> None:
         ("ph*s/deep/?.*", ["deep/c.png", "deep/d.webp"]),
     ],
 )
-def test_patterns(pattern: str, names: list[str]) -> None:
+def test_a_pattern_finds_relative_and_absolute_paths(pattern: str, names: list[str]) -> None:
     assert found(pattern) == [f"photos/{name}" for name in names]
     assert found(str(Path.cwd() / pattern)) == [str(Path.cwd() / "photos" / name) for name in names]
 

@@ -147,12 +147,12 @@ def test_json_is_one_line_an_image_and_nothing_else(run: Callable[..., Result], 
         ("coco, png,coco", ["photo_coco.json", "photo_mask_1.png"]),
     ],
 )
-def test_every_format(run: Callable[..., Result], name: str, files: list[str]) -> None:
+def test_each_format_writes_its_files(run: Callable[..., Result], name: str, files: list[str]) -> None:
     assert run("photo.png", "--point", "10,12", "--format", name).exit_code == 0
     assert written() == files
 
 
-def test_all_candidates(run: Callable[..., Result]) -> None:
+def test_all_candidates_writes_a_mask_per_candidate(run: Callable[..., Result]) -> None:
     result = run("photo.png", "--point", "10,12", "--format", "png", "--all-candidates", "--json")
     assert [item["candidate"] for item in json.loads(result.stdout)["objects"]] == [1, 2, 3]
     assert len(written()) == 3
@@ -183,7 +183,9 @@ def test_written_prediction_is_a_mask_again(run: Callable[..., Result]) -> None:
     assert run("photo.png", "--mask", "out/photo_prediction.npz").exit_code == 0
 
 
-def test_prompts_file(run: Callable[..., Result], predictor: FakePredictor, folder: Path) -> None:
+def test_a_prompts_file_holds_points_boxes_and_masks(
+    run: Callable[..., Result], predictor: FakePredictor, folder: Path
+) -> None:
     save_image(folder / "deep" / "mask.png")
     (folder / "deep" / "prompts.json").write_text(
         json.dumps(
@@ -237,14 +239,16 @@ def test_prompts_file_by_image(run: Callable[..., Result], predictor: FakePredic
         (["--prompts", "missing.json"], ["There is no prompts file missing.json"]),
     ],
 )
-def test_bad_options(run: Callable[..., Result], arguments: list[str], parts: list[str]) -> None:
+def test_invalid_options_are_refused_with_a_reason(
+    run: Callable[..., Result], arguments: list[str], parts: list[str]
+) -> None:
     check_refused(run("photo.png", *arguments), *parts)
 
 
 @pytest.mark.parametrize(
     "arguments", [["--masks", "many"], ["--max-pixels", "0"], ["--max-pixels", "x"], ["--color", "red"]]
 )
-def test_usage_errors(run: Callable[..., Result], arguments: list[str]) -> None:
+def test_usage_errors_write_nothing(run: Callable[..., Result], arguments: list[str]) -> None:
     result = run("photo.png", "--point", "2,2", *arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.stderr
@@ -255,7 +259,7 @@ def test_no_image_is_a_usage_error(run: Callable[..., Result]) -> None:
     assert run("--point", "2,2").exit_code == 2
 
 
-def test_bad_images(run: Callable[..., Result], folder: Path) -> None:
+def test_unreadable_images_are_refused_with_a_reason(run: Callable[..., Result], folder: Path) -> None:
     (folder / "text.jpg").write_text("not a picture")
     (folder / "empty.jpg").touch()
     data = (folder / "photo.png").read_bytes()
@@ -314,7 +318,7 @@ def test_prompts_file_that_is_a_folder(run: Callable[..., Result]) -> None:
     check_refused(run("photo.png", "--prompts", "."), "is a folder, not a file")
 
 
-def test_bad_masks(run: Callable[..., Result], folder: Path) -> None:
+def test_invalid_mask_prompts_are_refused_with_a_reason(run: Callable[..., Result], folder: Path) -> None:
     save_image(folder / "small.png", (30, 20))
     Image.new("L", (WIDTH, HEIGHT)).save("black.png")
     (folder / "text.npz").write_text("no array")
@@ -353,7 +357,9 @@ def test_out_that_is_no_folder(run: Callable[..., Result], folder: Path) -> None
     ("code", "message"),
     [(errno.ENOSPC, "no space left"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")],
 )
-def test_failing_disk(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, code: int, message: str) -> None:
+def test_a_failing_disk_is_reported(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
     def fail(*args: object) -> None:
         raise OSError(code, os.strerror(code))
 

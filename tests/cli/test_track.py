@@ -124,7 +124,7 @@ def check_refused(result: Result, *parts: str) -> None:
     assert not Path("out").exists()
 
 
-def test_default(run, session: FakeSession) -> None:
+def test_default_formats_are_label_images_and_an_overlay(run, session: FakeSession) -> None:
     result = run("clip.mp4", "--point", "0:10,20", "--box", "2:1,2,30,30@4")
     assert result.exit_code == 0, result.output
     assert written() == [*(f"clip_masks/0000{frame}.png" for frame in range(FRAMES)), "clip_overlay.mp4"]
@@ -162,7 +162,7 @@ def test_options_reach_the_session(run, session: FakeSession) -> None:
 @pytest.mark.parametrize(
     ("direction", "frames"), [("forward", [3, 4, 5, 6, 7]), ("backward", [0, 1, 2, 3]), ("both", [*range(8)])]
 )
-def test_directions(run, session: FakeSession, direction: str, frames: list[int]) -> None:
+def test_a_direction_tracks_its_frames(run, session: FakeSession, direction: str, frames: list[int]) -> None:
     box = "3:40,20,60,30"
     assert run("clip.mp4", "--box", box, "--direction", direction, "--format", "npz,overlay").exit_code == 0
     assert tracked() == frames
@@ -170,7 +170,7 @@ def test_directions(run, session: FakeSession, direction: str, frames: list[int]
         assert overlay.count == len(frames)
 
 
-def test_max_frames(run) -> None:
+def test_max_frames_ends_tracking_early(run) -> None:
     assert run("clip.mp4", "--point", "2:1,1", "--max-frames", "3", "--format", "npz").exit_code == 0
     assert tracked() == [2, 3, 4]
 
@@ -254,7 +254,7 @@ def test_folders_of_images(run) -> None:
     assert written() == [f"shots_masks/s{number}.png" for number in range(3)]
 
 
-def test_json(run) -> None:
+def test_json_reports_results_and_speed(run) -> None:
     result = run("clip.mp4", "--point", "0:1,1", "--json", "--format", "npz")
     report = json.loads(result.stdout)
     assert report.pop("seconds") > 0
@@ -342,7 +342,7 @@ def test_a_truncated_video_is_tracked_as_far_as_it_goes(run) -> None:
         (["97", "--point", "0:1,1"], "Camera 97"),
     ],
 )
-def test_bad_requests(run, session: FakeSession, arguments: list[str], part: str) -> None:
+def test_invalid_requests_are_refused_with_a_reason(run, session: FakeSession, arguments: list[str], part: str) -> None:
     check_refused(run(*arguments), part)
 
 

@@ -38,7 +38,7 @@ def write(path: Path, content) -> Path:
     return path
 
 
-def test_a_point() -> None:
+def test_a_point_option_is_a_foreground_click() -> None:
     ((frame, object_id, prompt, category),) = read(plan(point=["3:10,20.5"]))
     assert (frame, object_id, category) == (3, 1, None)
     assert prompt.points_xy.tolist() == [[10, 20.5]]
@@ -60,7 +60,7 @@ def test_points_and_a_box_of_one_object_on_one_frame_are_one_prompt() -> None:
     assert third.prompt.box_xyxy.tolist() == [5, 6, 30, 31]
 
 
-def test_masks(tmp_path: Path) -> None:
+def test_mask_options_name_frame_file_and_object(tmp_path: Path) -> None:
     odd = save_mask(tmp_path / "a: b@2x.png")
     made = plan(mask=[f"0:{odd}", f"7:{odd}@12"])
     assert made.mask_files == [odd, odd]
@@ -135,7 +135,7 @@ def test_faulty_options_are_named(option: str, text: str, parts: list[str]) -> N
         assert part in str(raised.value)
 
 
-def test_contradictions(tmp_path: Path) -> None:
+def test_contradictory_prompts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="There is nothing to track"):
         plan()
     with pytest.raises(PromptError, match=r"two boxes for object 1 on frame 2.*@2 at the end"):
@@ -163,12 +163,12 @@ def test_contradictions(tmp_path: Path) -> None:
         ([{"frame": 0, "mask": "m.png", "box_xyxy": [1, 2, 3, 4]}], "Object 1 has a mask and points or a box"),
     ],
 )
-def test_faulty_files(tmp_path: Path, content, message: str) -> None:
+def test_invalid_prompts_files_are_refused(tmp_path: Path, content, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         plan(file=write(tmp_path / "p.json", content))
 
 
-def test_no_file(tmp_path: Path) -> None:
+def test_a_missing_prompts_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"There is no prompts file .*p\.json"):
         plan(file=tmp_path / "p.json")
 

@@ -199,7 +199,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], message: str) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_no_data() -> None:
+def test_missing_data_is_an_error() -> None:
     Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data, progress: DataSplit(Colors(), None),\n", ""))
     result = run()
     assert result.exit_code == 2

@@ -26,7 +26,7 @@ def embedding(*features: np.ndarray) -> Embedding:
     )
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_loading_restores_what_was_saved(tmp_path: Path) -> None:
     original = embedding(*(RNG.normal(size=(2, i + 1, 3)).astype(np.float32) for i in range(12)))
     assert original.save(tmp_path / "new" / "e.safetensors") == tmp_path / "new" / "e.safetensors"
     copy = Embedding.load(tmp_path / "new" / "e.safetensors")
@@ -123,7 +123,7 @@ def test_missing_feature_is_noticed(tmp_path: Path) -> None:
         Embedding.load(tmp_path / "e2")
 
 
-def test_unwritable_place(tmp_path: Path) -> None:
+def test_saving_to_an_unwritable_path_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"e\.safetensors could not be written"):
         embedding().save(tmp_path / "file" / "e.safetensors")

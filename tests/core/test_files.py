@@ -66,7 +66,7 @@ def test_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_impossible_places(tmp_path: Path) -> None:
+def test_writing_to_an_impossible_path_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path, message in [
@@ -93,7 +93,7 @@ def test_pipes_and_devices_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [PermissionError(13, "Permission denied"), RuntimeError("Symlink loop")])
-def test_path_errors(failure: Exception) -> None:
+def test_path_errors_converts_system_errors(failure: Exception) -> None:
     with (
         pytest.raises(ImageError, match=r"a\.png cannot be used: (Permission denied|Symlink loop)\. Check"),
         path_errors(Path("a.png"), ImageError),

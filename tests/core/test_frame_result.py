@@ -31,7 +31,7 @@ def test_objects_by_id() -> None:
         result.mask_of(3)
 
 
-def test_no_objects() -> None:
+def test_a_result_may_have_no_objects() -> None:
     empty = make(object_ids=(), masks=np.zeros((0, 3, 4), np.bool_), scores=[])
     assert empty.size_hw == (3, 4)
     assert empty.masks.shape == (0, 3, 4)
@@ -91,10 +91,10 @@ def test_sorting_by_id() -> None:
         ({"mask_logits": np.zeros((2, 3, 4))}, ConfigError, "mask_logits must be float32"),
     ],
 )
-def test_bad_values(changes: dict, error: type[Exception], message: str) -> None:
+def test_inconsistent_values_are_refused(changes: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(**changes)
 
 
-def test_is_public() -> None:
+def test_frame_result_is_public() -> None:
     assert segany.FrameResult is FrameResult

@@ -120,7 +120,7 @@ def test_concatenating_what_does_not_go_together(instances: Instances) -> None:
     assert both.categories == (CAT, DOG)
 
 
-def test_categories() -> None:
+def test_rows_have_their_categories() -> None:
     masks = np.stack([rectangle(0, 0, 1, 1)] * 3)
     instances = Instances.from_masks(masks, category_ids=[8, NO_ID, 3], categories=[CAT, DOG])
     assert [instance.category for instance in instances] == [DOG, None, CAT]
@@ -134,7 +134,7 @@ def test_categories() -> None:
         Instances.empty(SIZE_HW, [CAT, Category(3, "dog")])
 
 
-def test_object_ids() -> None:
+def test_instances_are_found_by_object_id() -> None:
     instances = Instances.from_masks(np.stack([rectangle(0, 0, 1, 1)] * 2), object_ids=[7, 4])
     assert instances.index_of(4) == 1
     with pytest.raises(InstancesError, match=r"no object 5\. The objects: 7, 4"):

@@ -33,29 +33,29 @@ def check(mask: np.ndarray) -> tuple[Polygon, ...]:
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 @settings(max_examples=300)
-def test_any_mask(mask: np.ndarray) -> None:
+def test_polygons_enclose_any_mask_exactly(mask: np.ndarray) -> None:
     check(mask)
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.8))
 @settings(max_examples=30)
-def test_noise(seed: int, share: float) -> None:
+def test_polygons_enclose_noise_exactly(seed: int, share: float) -> None:
     check(np.random.default_rng(seed).random((17, 23)) < share)
 
 
-def test_one_pixel() -> None:
+def test_one_pixel_is_a_unit_square() -> None:
     (polygon,) = check(mask_of("...", ".#.", "..."))
     assert polygon.exterior.tolist() == [[1, 1], [2, 1], [2, 2], [1, 2]]
     assert polygon.holes == ()
 
 
-def test_whole_image() -> None:
+def test_a_full_mask_is_the_outline_of_the_image() -> None:
     (polygon,) = check(np.ones((4, 7), dtype=np.bool_))
     assert polygon.exterior.tolist() == [[0, 0], [7, 0], [7, 4], [0, 4]]
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 4)])
-def test_empty_mask(shape: tuple[int, int]) -> None:
+def test_an_empty_mask_has_no_polygons(shape: tuple[int, int]) -> None:
     assert check(np.zeros(shape, dtype=np.bool_)) == ()
 
 

@@ -13,7 +13,7 @@ from segany.core.rle import coco_bbox_xywh, decode_crop, decode_mask, decode_mas
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=4, max_side=6)))
-def test_round_trip(masks: np.ndarray) -> None:
+def test_decoding_restores_the_masks(masks: np.ndarray) -> None:
     encodings = json.loads(json.dumps(encode_masks(masks)))
     np.testing.assert_array_equal(decode_masks(encodings), masks.reshape(-1, *masks.shape[-2:]))
 
@@ -34,7 +34,7 @@ def test_layout_of_memory_does_not_matter() -> None:
         np.testing.assert_array_equal(decode_masks(encode_masks(view))[0], view)
 
 
-def test_no_masks() -> None:
+def test_no_masks_encode_to_nothing_and_cannot_be_decoded() -> None:
     assert encode_masks(np.zeros((0, 4, 5), dtype=np.bool_)) == []
     with pytest.raises(ValueError, match="at least one"):
         decode_masks([])

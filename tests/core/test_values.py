@@ -79,7 +79,7 @@ def test_prompt_copies_and_freezes_its_arrays() -> None:
         (Prompt(points_xy=[[1, 1]], mask=np.ones((4, 4), dtype=np.bool_)), False),
     ],
 )
-def test_prompt_ambiguity(prompt: Prompt, ambiguous: bool) -> None:
+def test_only_a_single_point_is_ambiguous(prompt: Prompt, ambiguous: bool) -> None:
     assert prompt.is_ambiguous is ambiguous
 
 
@@ -109,7 +109,7 @@ def test_box_outside_the_image() -> None:
     ("size_hw", "resized"),
     [((1200, 1800), (683, 1024)), ((1800, 1200), (1024, 683)), ((512, 512), (1024, 1024)), ((1, 5000), (1, 1024))],
 )
-def test_resized_size(size_hw: tuple[int, int], resized: tuple[int, int]) -> None:
+def test_longest_side_is_resized_to_the_input(size_hw: tuple[int, int], resized: tuple[int, int]) -> None:
     assert Preprocessing().resized_hw(size_hw) == resized
 
 

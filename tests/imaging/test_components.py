@@ -82,7 +82,7 @@ def test_small_holes_are_filled(mask: np.ndarray, limit: int) -> None:
 
 @pytest.mark.parametrize("mode", ["holes", "islands"])
 @pytest.mark.parametrize("density", [0.02, 0.4, 0.6, 0.98])
-def test_opencv_agrees(mode: str, density: float) -> None:
+def test_components_agree_with_opencv(mode: str, density: float) -> None:
     cv2 = pytest.importorskip("cv2")
     mask = np.random.default_rng(1).random((120, 90)) < density
     work = (mask ^ (mode == "holes")).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_the_mask_given_is_not_changed() -> None:
         assert view.sum() == 16
 
 
-def test_empty_masks() -> None:
+def test_empty_masks_have_no_components() -> None:
     for shape in [(0, 0), (0, 5), (5, 0), (5, 5)]:
         empty = np.zeros(shape, dtype=np.bool_)
         assert find_components(empty).areas.size == 0

@@ -137,7 +137,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
         (RGB > 127, (RGB > 127) * np.uint8(255)),
     ],
 )
-def test_reads_arrays(array: np.ndarray, expected: np.ndarray) -> None:
+def test_arrays_are_converted_to_uint8_rgb(array: np.ndarray, expected: np.ndarray) -> None:
     pixels = read_image(array)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, expected)
@@ -214,7 +214,7 @@ def test_file_problems_are_named(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -225,7 +225,7 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp"])
-def test_truncated_file(tmp_path: Path, suffix: str) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
     buffer = io.BytesIO()
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
         buffer, format={"jpg": "jpeg", "tif": "tiff"}.get(suffix, suffix)

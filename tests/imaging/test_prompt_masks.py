@@ -25,7 +25,7 @@ def test_full_mask_fills_the_image_and_not_the_padding(size_hw: tuple[int, int],
         assert logits.min() == -PROMPT_LOGIT
 
 
-def test_square_stretches() -> None:
+def test_square_resizing_stretches_the_mask() -> None:
     mask = np.zeros((100, 200), dtype=np.bool_)
     mask[50:, :100] = True
     logits = mask_to_logits(mask, SQUARE, 64)

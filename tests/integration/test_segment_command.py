@@ -106,7 +106,7 @@ def test_unknown_model_gives_the_nearest_names(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_truncated_checkpoint(mobile_sam_path: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(mobile_sam_path: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pt"
     broken.write_bytes(mobile_sam_path.read_bytes()[:1_000_000])
     result = segment(IMAGES / "coffee.png", "--point", "9,9", "--out", tmp_path / "out", "--model", broken)
@@ -117,7 +117,7 @@ def test_truncated_checkpoint(mobile_sam_path: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_device(mobile_sam_path: Path, tmp_path: Path) -> None:
+def test_an_unknown_device_is_refused(mobile_sam_path: Path, tmp_path: Path) -> None:
     command = [*COMMAND, str(IMAGES / "coffee.png"), "--point", "9,9", "--out", str(tmp_path / "out")]
     result = subprocess.run([*command, "--device", "gpu9"], capture_output=True, text=True, check=False, timeout=300)
     assert result.returncode == 2

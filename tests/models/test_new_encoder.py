@@ -126,7 +126,7 @@ def image() -> np.ndarray:
     return shape_item(0, SIDE).image
 
 
-def test_it_predicts(model: PromptableModel) -> None:
+def test_a_new_encoder_predicts(model: PromptableModel) -> None:
     predictor = segany.ImagePredictor(loaded(model))
     embedding = predictor.embed(image())
     assert embedding.features[0].shape == (32, 8, 8)
@@ -186,7 +186,7 @@ class ShapeBatches(MemoryBatches):
             yield [shape_item(int(item.name.rpartition("-")[2]), SIDE) for item in items]
 
 
-def test_it_trains(model: PromptableModel, tmp_path: Path) -> None:
+def test_a_new_encoder_trains(model: PromptableModel, tmp_path: Path) -> None:
     before = model.image_encoder.get_parameter("stem.weight").clone()
     loop = LoopConfig(epochs=1, batch_size=2, warmup_steps=0, checkpoint_activations=True, workers=0)
     result = train(SamTask(model, RECIPE), ShapeBatches(4, 2), loop, tmp_path)
@@ -212,14 +212,14 @@ def test_what_it_cannot_do_is_refused(model: PromptableModel) -> None:
         Sam2Config(ConvNetConfig())
 
 
-def test_it_is_exported(model: PromptableModel, tmp_path: Path) -> None:
+def test_a_new_encoder_is_exported(model: PromptableModel, tmp_path: Path) -> None:
     manifest = to_onnx(loaded(model), tmp_path / "onnx")
     assert min(record.min_iou for record in manifest.checks) > 0.999
     (feature,) = OnnxModel(tmp_path / "onnx").embed([image()])[0]
     np.testing.assert_allclose(feature, loaded(model).embed([image()])[0][0], atol=1e-4)
 
 
-def test_it_takes_adapters(model: PromptableModel) -> None:
+def test_a_new_encoder_takes_adapters(model: PromptableModel) -> None:
     pixels = torch.randn(1, 3, SIDE, SIDE)
     before = model.encode_features(pixels)[0]
     add_adapters(model)
@@ -229,7 +229,7 @@ def test_it_takes_adapters(model: PromptableModel) -> None:
     torch.testing.assert_close(merge_adapters(model).encode_features(pixels)[0], before)
 
 
-def test_it_is_distilled(model: PromptableModel) -> None:
+def test_a_new_encoder_is_distilled(model: PromptableModel) -> None:
     student = build_model(replace(CONFIG, encoder=ConvNetConfig(width=8, depth=1)), "student")
     task = DistillTask(model, student, DistillConfig(batch_statistics=False))
     (loss,) = task.losses([shape_item(1, SIDE)])

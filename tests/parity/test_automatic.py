@@ -39,7 +39,7 @@ def assert_same_masks(mobile_sam_path: Path, official: dict[str, Any], image: Pa
         assert ours[index]["crop_box"] == record["crop_box"]
 
 
-def test_a_photograph(mobile_sam_path: Path) -> None:
+def test_automatic_masks_of_a_photograph_are_the_official_ones(mobile_sam_path: Path) -> None:
     official = json.loads((GOLDEN / "automatic_coffee.json").read_text())
     assert_same_masks(mobile_sam_path, official, PHOTOGRAPHS / "coffee.png")
 

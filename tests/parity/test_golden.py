@@ -52,7 +52,7 @@ def test_small_vit_encoder() -> None:
 @pytest.mark.usefixtures("grad_mode")
 @pytest.mark.parametrize("with_mask", [False, True])
 @pytest.mark.parametrize("index", range(len(SMALL_PROMPTS)))
-def test_small_decoder(index: int, with_mask: bool) -> None:
+def test_decoder_outputs_are_the_official_ones(index: int, with_mask: bool) -> None:
     expected, prompt = golden("small_vit"), SMALL_PROMPTS[index]
     name = f"{index}{'_mask' if with_mask else ''}"
     low_res, iou = small_sam().decode(

@@ -94,7 +94,7 @@ def track(model: Sam2, banks: list[Bank], frame: int, *, reverse: bool) -> None:
         pytest.param("sam2.1_hiera_tiny", 8, marks=pytest.mark.slow),
     ],
 )
-def test_tracking(name: str, frames: int) -> None:
+def test_tracked_masks_are_the_official_ones(name: str, frames: int) -> None:
     model, banks = seeded_sam2(name), [Bank(), Bank()]
     expected = np.load(SHARED / f"golden/video/{name}.npz")
     with torch.inference_mode():

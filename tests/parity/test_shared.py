@@ -85,7 +85,7 @@ def seeded_checkpoint(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_l"])
-def test_seeded_vit(name: str, tmp_path: Path) -> None:
+def test_seeded_vit_outputs_are_the_official_ones(name: str, tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(seeded_checkpoint(name), path)
     model = segany.load(path)
@@ -122,7 +122,7 @@ def seeded_sam2(name: str) -> Sam2:
         pytest.param("sam2.1_hiera_large", marks=pytest.mark.slow),
     ],
 )
-def test_seeded_sam2(name: str) -> None:
+def test_seeded_sam2_outputs_are_the_official_ones(name: str) -> None:
     check_truck(seeded_sam2(name))
 
 

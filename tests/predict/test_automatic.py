@@ -169,6 +169,6 @@ def test_nothing_good_enough_is_an_empty_result(model: TorchModel, image: np.nda
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 5000), (5000, 1), (2, 3)])
-def test_slivers(model: TorchModel, size_hw: tuple[int, int]) -> None:
+def test_tiny_and_thin_images_are_accepted(model: TorchModel, size_hw: tuple[int, int]) -> None:
     instances = AutomaticMaskGenerator(model, LENIENT).generate(np.full(size_hw, 90, np.uint8))
     assert instances.size_hw == size_hw

@@ -34,7 +34,7 @@ def test_without_a_known_end() -> None:
     assert plan_frame_schedule(3, "forward", 9, None)[1] == 7
 
 
-def test_mistakes() -> None:
+def test_unreachable_frames_are_refused() -> None:
     with pytest.raises(PromptError, match="never reaches frame 2"):
         plan_frame_schedule(3, "forward", 2, 6)
     with pytest.raises(PromptError, match="never reaches frame 4"):

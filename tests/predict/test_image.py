@@ -120,7 +120,7 @@ def test_low_res_logits_feed_the_next_prompt(predictor: ImagePredictor, embeddin
     assert np.abs(refined.low_res_logits - without_mask.low_res_logits).max() > 1e-2
 
 
-def test_labels_matter(predictor: ImagePredictor, embedding: Embedding) -> None:
+def test_foreground_and_background_points_differ(predictor: ImagePredictor, embedding: Embedding) -> None:
     foreground = predictor.predict(embedding, Prompt(points_xy=[[20, 30]], labels=[1]))
     background = predictor.predict(embedding, Prompt(points_xy=[[20, 30]], labels=[0]))
     assert np.abs(foreground.low_res_logits - background.low_res_logits).max() > 1e-2

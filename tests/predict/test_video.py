@@ -154,7 +154,7 @@ def test_tracking_can_stop_and_go_on(predictor: VideoPredictor) -> None:
     np.testing.assert_allclose(tracked(results, 1), expected, atol=1e-4)
 
 
-def test_directions(session: FileVideoSession) -> None:
+def test_propagation_follows_the_direction(session: FileVideoSession) -> None:
     session.prompt(6, 1, CLICK)
     forward = list(session.propagate())
     backward = list(session.propagate(direction="backward"))
@@ -521,7 +521,7 @@ def test_motion_decides_among_candidates(model: TorchModel, monkeypatch: pytest.
         (lambda s: s.prompt(0, 1, Prompt(mask_logits=np.zeros((16, 16)))), PromptError, r"takes \[64, 64\]"),
     ],
 )
-def test_mistakes(session: FileVideoSession, mistake, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_calls_are_refused(session: FileVideoSession, mistake, error: type[Exception], message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error, match=message):
         mistake(session)
 

@@ -105,7 +105,7 @@ def test_merged_models_run_the_forms_for_inference(build: Build) -> None:
         ("hiera", "attention", {"attn.qkv", "attn.proj"}),
     ],
 )
-def test_targets(name: str, target: str, expected: set[str]) -> None:
+def test_a_target_chooses_the_adapted_layers(name: str, target: str, expected: set[str]) -> None:
     model = add_adapters(BUILDERS[name](), AdapterConfig(target=target))  # type: ignore[arg-type, no-untyped-call]
     layers = adapter_layers(model)
     assert {".".join(layer.split(".")[-2:]) for layer in layers} == expected
@@ -180,6 +180,6 @@ def test_adapters_are_not_stacked() -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("rank", 0), ("alpha", 0.0), ("dropout", 1.0), ("dropout", -0.1), ("target", "mlp")]
 )
-def test_config_refuses(field: str, value: object) -> None:
+def test_adapter_config_refuses_invalid_values(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         AdapterConfig(**{field: value})  # type: ignore[arg-type]

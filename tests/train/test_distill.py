@@ -15,7 +15,7 @@ from segany.kernels.processor import TensorProcessor
 from segany.models.registry import find_spec
 from segany.models.sam.config import DecoderConfig, VitConfig
 from segany.models.sam.model import Sam
-from segany.train.distill import DistillConfig, DistillTask, assemble, embedding_loss
+from segany.train.distill import DistillConfig, DistillTask, assemble, embedding_loss, position_weights
 from segany.train.embeddings import EmbeddingStore
 
 ITEMS = [make_item("a", seed=1), make_item("b", (256, 128), seed=2)]
@@ -55,8 +55,7 @@ def test_padding_counts_as_much_as_it_is_told_to() -> None:
     theirs[:, :, 1] = 3
     weights = torch.tensor([[1.0, 0.5], [1.0, 0.5]])
     assert float(embedding_loss(ours, theirs, weights).total) == pytest.approx((1 + 4.5 + 1 + 4.5) / 3)
-    task = DistillTask(small_sam(), smaller_sam(), DistillConfig(padding_weight=0.25))
-    weights = task._weights(make_item(size_hw=(256, 100)), torch.zeros(256, 16, 16))
+    weights = position_weights(make_item(size_hw=(256, 100)), torch.zeros(256, 16, 16), padding_weight=0.25)
     assert (weights[:, :7] == 1).all()  # the seventh position sees four columns of the image
     assert (weights[:, 7:] == 0.25).all()
 
@@ -162,6 +161,6 @@ def test_models_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("padding_weight", 1.5), ("padding_weight", -0.1), ("weight_decay", -1)])
-def test_config_refuses(field: str, value: float) -> None:
+def test_distill_config_refuses_invalid_values(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=field):
         DistillConfig(**{field: value})

@@ -225,7 +225,7 @@ def test_each_epoch_is_validated(tmp_path):
         assert [event[1] for event in log.events if event[0] == "validated"] == expected
 
 
-def test_patience(tmp_path):
+def test_patience_ends_training_early(tmp_path):
     config = changed(validate_every=1, patience=2)
     _, _, result = run(tmp_path, config, MeanTask(scores=[0.1, 0.3, 0.2, 0.3, 0.9]))
     assert (result.end, result.step, result.best_step) == ("early", 4, 2)
@@ -332,7 +332,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     assert not (tmp_path / "best.safetensors").exists()
 
 
-def test_stopping_saves(tmp_path):
+def test_a_canceled_run_saves_a_checkpoint(tmp_path):
     cancellation = Cancellation()
 
     def cancel_in_step_3(event: ProgressEvent) -> None:

@@ -36,7 +36,7 @@ def test_cosine_falls_from_the_full_rate_to_nothing():
     assert all(one > other for one, other in itertools.pairwise(rates[10:]))
 
 
-def test_no_warmup():
+def test_without_warmup_the_first_step_has_the_peak_rate():
     assert learning_rate(LoopConfig(steps=5, warmup_steps=0, decay_steps=()), 0, 5) == 8e-4
 
 

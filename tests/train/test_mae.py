@@ -23,7 +23,7 @@ from segany.train.mae import (
     sine_positions,
     visible_count,
 )
-from segany.train.mae_task import MaeTask, load_encoder
+from segany.train.mae_task import MaeTask, draw_visible, load_encoder
 
 TINY = VitConfig(width=32, depth=2, heads=2, global_blocks=(1,), input_size=128)
 SMALL_DECODER = MaeConfig(decoder_depth=1, decoder_width=16, decoder_heads=2)
@@ -59,24 +59,25 @@ def test_paper_values_are_the_defaults() -> None:
 def test_a_quarter_of_the_patches_inside_the_image_is_visible(
     task: MaeTask, size_hw: tuple[int, int], patches: int
 ) -> None:
-    item = small_item(size_hw=size_hw)
-    visible = task._visible([item])
-    assert visible.shape == (1, patches // 4)
-    assert len(set(visible[0].tolist())) == patches // 4
-    assert 0 <= int(visible.min()) <= int(visible.max()) < patches
-    assert task._patches([item]).shape == (1, patches, PATCH_VALUES)
+    task.val_items = (small_item(size_hw=size_hw),)
+    (picture,) = task.samples()
+    seen = picture[:, : picture.shape[1] // 3]
+    squares = seen.reshape(seen.shape[0] // 16, 16, seen.shape[1] // 16, 16 * 3)
+    is_visible = (squares != 128).any(axis=(1, 3))
+    assert (is_visible.size, is_visible.sum()) == (patches, patches // 4)
 
 
-def test_masks_come_from_the_seed_and_cover_all_patches_alike(task: MaeTask) -> None:
-    rows = task._visible([small_item(seed) for seed in range(400)])
-    assert torch.equal(rows, task._visible([small_item(seed) for seed in range(400)]))
-    counts = torch.bincount(rows.flatten(), minlength=64) / 400
+def test_masks_come_from_the_seed_and_cover_all_patches_alike() -> None:
+    rows = draw_visible(range(400), patches=64, mask_ratio=0.75)
+    assert rows.shape == (400, 16)
+    assert np.array_equal(rows, draw_visible(range(400), patches=64, mask_ratio=0.75))
+    counts = np.bincount(rows.ravel(), minlength=64) / 400
     # Binomial with p = 0.25: within five deviations
-    assert float((counts - 0.25).abs().max()) < 5 * math.sqrt(0.25 * 0.75 / 400)
+    assert np.abs(counts - 0.25).max() < 5 * math.sqrt(0.25 * 0.75 / 400)
 
 
 @pytest.mark.parametrize(("patches", "ratio", "count"), [(64, 0.75, 16), (63, 0.75, 15), (1, 0.75, 1), (10, 0.5, 5)])
-def test_visible_count(patches: int, ratio: float, count: int) -> None:
+def test_visible_count_rounds_down_to_at_least_one(patches: int, ratio: float, count: int) -> None:
     assert visible_count(patches, ratio) == count
 
 
@@ -181,7 +182,7 @@ def test_positions_of_a_smaller_training_size_are_stretched_over_all_of_the_tabl
     """Training on 64 px uses 4 x 4 positions; the table of 8 x 8 for 128 px lies between them, corner to corner."""
     task = MaeTask(tiny_model(), SMALL_DECODER, side=64)
     integers = sine_positions((4, 4), 32)
-    torch.testing.assert_close(task.module._positions((4, 4)), integers)
+    torch.testing.assert_close(task.module.position_embeddings((4, 4)), integers)
     table = task.module.encoder.pos_embed[0]
     # Four cells of the table share a cell of training: their mean is near to its position.
     means = table.unflatten(0, (4, 2)).unflatten(2, (4, 2)).mean(dim=(1, 3)).flatten(0, 1)
@@ -189,7 +190,7 @@ def test_positions_of_a_smaller_training_size_are_stretched_over_all_of_the_tabl
     kept = MaeTask(tiny_model(), replace(SMALL_DECODER, positions="kept"), side=64)
     kept.module.encoder.pos_embed.data[..., 0] = torch.arange(8.0)[None, :, None]
     torch.testing.assert_close(
-        kept.module._positions((4, 4))[::4, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.1, rtol=0
+        kept.module.position_embeddings((4, 4))[::4, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.1, rtol=0
     )
     with pytest.raises(ConfigError, match="9 patches a side"):
         MaeTask(tiny_model(), SMALL_DECODER, side=144)
@@ -236,7 +237,7 @@ def test_images_smaller_than_a_patch_cost_nothing(task: MaeTask) -> None:
     loss.backward()
 
 
-def test_loss_falls() -> None:
+def test_training_reduces_the_reconstruction_loss() -> None:
     items = [small_item(seed) for seed in range(2)]
     task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), val_items=items)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
@@ -306,7 +307,7 @@ def test_pictures_show_what_was_seen_told_and_there(task: MaeTask) -> None:
     assert (first.shape, second.shape) == ((128, 3 * 96, 3), (128, 3 * 128, 3))
     seen, told, truth = (first[:, 96 * i : 96 * (i + 1)] for i in range(3))
     assert np.array_equal(truth, item.image)
-    visible = task._visible([item])[0].tolist()
+    visible = draw_visible([item.seed], patches=48, mask_ratio=0.75)[0].tolist()
     for place in range(48):
         row, column = divmod(place, 6)
         square = (slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
@@ -331,6 +332,6 @@ def test_only_plain_vits(build: object) -> None:
         ("decoder_heads", 7), ("mlp_ratio", 0), ("weight_decay", -1.0), ("positions", "learned"),
     ],
 )  # fmt: skip
-def test_config_refuses(field: str, value: object) -> None:
+def test_mae_config_refuses_invalid_values(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         MaeConfig(**{field: value})  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ class DistillTask:
         ours = self._encode(self.module, items).float()
         theirs = torch.stack(self._targets(items)).to(ours)
         return [
-            embedding_loss(our, their, self._weights(item, our))
+            embedding_loss(our, their, position_weights(item, our, self.config.padding_weight))
             for item, our, their in zip(items, ours, theirs, strict=True)
         ]
 
@@ -130,12 +130,16 @@ class DistillTask:
         (embeddings,) = model.encode_features(pixels)
         return embeddings
 
-    def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
-        """Weights [h, w] of the positions: 1 where a position covers any pixel of the image, else `padding_weight`."""
-        height, width = (-(-side // EMBEDDING_STRIDE) for side in item.image.shape[:2])
-        weights = torch.full_like(embedding[0], self.config.padding_weight)
-        weights[:height, :width] = 1.0
-        return weights
+
+def position_weights(item: TrainingItem, embedding: Tensor, padding_weight: float) -> Tensor:
+    """Weights [h, w] of the positions of an embedding [C, h, w] in the loss.
+
+    They are 1 where a position covers any pixel of the item's image, and `padding_weight` elsewhere.
+    """
+    height, width = (-(-side // EMBEDDING_STRIDE) for side in item.image.shape[:2])
+    weights = torch.full_like(embedding[0], padding_weight)
+    weights[:height, :width] = 1.0
+    return weights
 
 
 def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:

@@ -140,7 +140,7 @@ class MaskedAutoencoder(nn.Module):
             size = (table.shape[1], table.shape[2])
             table.data.copy_(sine_positions(size, table.shape[-1], self.grid / size[0]).unflatten(0, size))
 
-    def _positions(self, size_hw: SizeHW) -> Tensor:
+    def position_embeddings(self, size_hw: SizeHW) -> Tensor:
         """Position embeddings [H * W, C] of the patches of an image, which lies at the top left of the grid."""
         height, width = size_hw
         table = self.encoder.patch_positions.detach()
@@ -173,7 +173,7 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
         """Encode the visible patches [B, V, 768] to tokens [B, V, C]."""
-        positions = self._positions(size_hw)
+        positions = self.position_embeddings(size_hw)
         x = self.encoder.encode_patches(patches, positions[visible])
         tokens: Tensor = self.norm(x)
         return tokens

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segany.core.arrays import PixelArray, SizeHW
+from segany.core.arrays import IntArray, PixelArray, SizeHW
 from segany.core.errors import CheckpointError, ConfigError
 from segany.data.item import TrainingItem
 from segany.kernels.processor import TensorProcessor
@@ -152,14 +152,29 @@ class MaeTask:
         return cut_patches(pixels.permute(0, 3, 1, 2))
 
     def _visible(self, items: Sequence[TrainingItem]) -> Tensor:
-        """Indices of the visible patches of items of one size, int64 [B, V]. They depend on the items' seeds only."""
+        """Indices of the visible patches of items of one size, int64 [B, V]."""
         height, width = _grid(items[0])
-        count = visible_count(height * width, self.config.mask_ratio)
-        rows = [np.random.default_rng([item.seed, _MASK]).permutation(height * width)[:count] for item in items]
-        return torch.from_numpy(np.sort(np.stack(rows))).to(self.module.mask_token.device)
+        visible = draw_visible([item.seed for item in items], height * width, self.config.mask_ratio)
+        return torch.from_numpy(visible).to(self.module.mask_token.device)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         return self.processor.statistics(self.module.mask_token.device)
+
+
+def draw_visible(seeds: Sequence[int], patches: int, mask_ratio: float) -> IntArray:
+    """Choose the visible patches of items with equal numbers of patches, uniformly and by their seeds only.
+
+    Args:
+        seeds: seeds of the B items.
+        patches: number of patches of each item.
+        mask_ratio: share of the patches that are masked.
+
+    Returns:
+        int64 [B, V], indices of the visible patches, in ascending order.
+    """
+    count = visible_count(patches, mask_ratio)
+    rows = [np.random.default_rng([seed, _MASK]).permutation(patches)[:count] for seed in seeds]
+    return np.sort(np.stack(rows))
 
 
 def load_encoder(model: PromptableModel, state: Mapping[str, Tensor]) -> PromptableModel:

@@ -38,7 +38,7 @@ def test_windows_cameras_need_a_pyav_that_lists_them(monkeypatch: pytest.MonkeyP
         open_frames(0)
 
 
-def test_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_is_an_endless_source_that_cannot_seek(monkeypatch: pytest.MonkeyPatch) -> None:
     """With FFmpeg's test picture in place of a camera: the same kind of device to PyAV."""
     monkeypatch.setattr(camera, "_camera_device", lambda *args: ("testsrc=size=64x48:rate=10", "lavfi"))
     with open_frames(0) as source:

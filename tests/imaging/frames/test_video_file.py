@@ -271,7 +271,7 @@ def test_numbers_that_do_not_exist(tmp_path: Path) -> None:
         source.read(0)
 
 
-def test_too_large(tmp_path: Path) -> None:
+def test_frames_above_the_pixel_limit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"2,048 pixels \(64 x 32\), more than the limit of 2,000"):
         open_frames(write_video(tmp_path / "v.mp4"), max_pixels=2000)
 
@@ -282,7 +282,7 @@ def test_names_with_colons_and_spaces(tmp_path: Path) -> None:
         assert number_in(source.read(3)) == 3
 
 
-def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_pyav_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "v.mp4", 2)
     monkeypatch.setitem(sys.modules, "av", None)  # importing it fails
     for source in (path, 0):

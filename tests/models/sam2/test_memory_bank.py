@@ -48,7 +48,7 @@ def test_a_conditioning_frame_too_many_counts_as_tracked() -> None:
     ("most", "expected"),
     [(None, [8, 2, 5, 0]), (4, [8, 2, 5, 0]), (3, [5, 8, 2]), (2, [5, 8])],
 )
-def test_nearest_conditioning(most: int | None, expected: list[int]) -> None:
+def test_the_nearest_conditioning_frames_are_selected(most: int | None, expected: list[int]) -> None:
     assert select_closest_cond_frames(6, [8, 2, 5, 0], most) == expected
 
 

@@ -165,7 +165,7 @@ def test_an_object_out_of_sight(frame: FrameFeatures) -> None:
     torch.testing.assert_close(given.pointers[0, 0], model.no_obj_ptr[0])
 
 
-def test_choosing_candidates() -> None:
+def test_the_candidate_with_the_highest_iou_is_chosen() -> None:
     masks = ObjectMasks(
         torch.arange(12.0).reshape(2, 3, 1, 2), torch.tensor([[0.1, 0.9, 0.2], [0.8, 0.1, 0.3]]),
         torch.arange(6.0).reshape(2, 3, 1), torch.zeros(2),
