@@ -42,7 +42,7 @@ class FramePrompt(NamedTuple):
 
 
 class FrameObject(ObjectPrompt):
-    """An object on a frame of a video, as a prompts file has it: points, a box or both; or a mask.
+    """An object on a frame of a video, as in a prompts file: points, a box or both; or a mask.
 
     Attributes:
         frame: number of the frame, from 0.
@@ -120,7 +120,7 @@ class FramePrompts:
         return {object_id: Category(ids[name], name) for object_id, name in names.items()}
 
     def by_label(self, max_pixels: int) -> FramePrompts:
-        """The same prompts with an object for each label of the masks that are label maps. Its id is the label.
+        """Expand masks that are label maps to an object for each label, whose id is the label.
 
         Raises:
             PromptError: an object id is given to a mask with several labels; or as for `read`.
@@ -142,7 +142,7 @@ class FramePrompts:
         return FramePrompts.of(items)
 
     def read(self, source: FrameSource, max_pixels: int) -> list[FramePrompt]:
-        """The prompts for a video, with the masks read. A mask must have one label, or the prompt say which it is.
+        """Read the masks, and check the prompts against a video. A mask with several labels needs a chosen one.
 
         Args:
             source: the video.
@@ -163,24 +163,24 @@ class FramePrompts:
 
 
 def read_frame_prompts(path: Path) -> FramePrompts:
-    """Read a prompts file of a video; paths of masks begin at its folder.
+    """Read a prompts file of a video. Paths of masks are relative to its folder.
 
     Raises:
-        PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
+        PromptError: the file is missing, is not JSON, or has another form. The message states where.
     """
     return parse_frame_prompts(load_json(path, FRAME_PROMPTS_EXAMPLE), str(path), path.parent)
 
 
 def parse_frame_prompts(content: Any, where: str, folder: Path) -> FramePrompts:
-    """The prompts of a list of objects on frames, decoded from JSON.
+    """Parse a list of objects on frames, decoded from JSON.
 
     Args:
         content: the list.
-        where: what errors call it.
-        folder: where paths of masks begin.
+        where: name of the list in error messages.
+        folder: the folder that paths of masks are relative to.
 
     Raises:
-        PromptError: it is not of that form; the message tells the place.
+        PromptError: the list has another form. The message states where.
     """
     form = "a list of objects on frames"
     items = parse_objects(content, FrameObject, where, folder, form, FRAME_PROMPTS_EXAMPLE)

@@ -167,7 +167,7 @@ class _FatalWrite(Exception):  # noqa: N818 - carries an error out of the proces
 
 @contextlib.contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Too little memory for one item is that item's failure, whoever says so: NumPy and Pillow, or PyTorch."""
+    """Convert out-of-memory errors of NumPy, Pillow and PyTorch to `OutOfMemoryError`, which fails only the item."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Running a recipe: its data, its model and its task put together, and trained."""
+"""Training by a recipe: its data, model and task are built, and passed to the training loop."""
 
 from __future__ import annotations
 
@@ -35,18 +35,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a recipe is run with.
+    """Options of a run.
 
     Attributes:
         out: folder of the run.
-        data: what is learned from, for `open_dataset`; None for the recipe's own.
-        val_data: what is validated on, for `open_dataset`; None holds out a share of `data`.
-        val_fraction: share of the images in `data` to hold out for validation; from 1 on, their number; 0 for none.
-        model: a name or a path instead of the recipe's model.
-        device: "cpu", "cuda", "mps"; None is CUDA where there is any.
-        resume: go on with the run in `out`.
-        max_steps: stop after so many steps of this start, saved, to be resumed.
-        reading: how the datasets are read; recipes with data of their own have no use for it.
+        data: path of the training set, for `open_dataset`; None for the recipe's own data.
+        val_data: path of the validation set, for `open_dataset`; None holds out a share of `data`.
+        val_fraction: size of the held-out validation set: below 1 a share of the images in `data`, from 1 their number;
+            0 for none.
+        model: name or path of the initial model; None for the recipe's.
+        device: "cpu", "cuda" or "mps"; None is CUDA if it is available.
+        resume: resume the run in `out`.
+        max_steps: number of steps of this start, after which the run saves a checkpoint and ends as "interrupted".
+        reading: options of reading datasets. Recipes with their own data refuse other than the default ones.
     """
 
     out: Path
@@ -67,17 +68,17 @@ def run_recipe(
     observer: Observer | None = None,
     progress: ProgressCallback | None = None,
 ) -> TrainingResult:
-    """Train by a recipe, in the processes that `torchrun` started or in this one.
+    """Train by a recipe, in the process group that `torchrun` started or in this process alone.
 
     Args:
-        recipe: with the numbers it is to be run with; see `TrainingRecipe.changed`.
-        options: where from and where to.
-        observer: is told of steps, in the main process.
-        progress: told of downloads and steps. Where it raises `CanceledError`, the run is saved after the step in
-            hand and ends as "interrupted"; before the first step the error is raised.
+        recipe: the recipe, with its overrides; see `TrainingRecipe.changed`.
+        options: options of the run.
+        observer: is called at each step, validation and checkpoint, in the main process.
+        progress: called with the progress of downloads and steps. If it raises `CanceledError`, the run saves a
+            checkpoint after the current step and ends as "interrupted". Before the first step, the error is raised.
 
     Raises:
-        SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
+        SeganyError: the data, the model or the recipe is invalid, or training cannot continue; see
             `segany.train.loop.train`.
     """
     with init_distributed(options.device) as (processes, device):
@@ -90,7 +91,7 @@ def run_recipe(
             "task": _json(recipe.task),
             "items": _json(recipe.items),
         }
-        # Before the task is built, which may take long: it may compute the embeddings of all images.
+        # Building the task may take long, because it may load a teacher. A folder in use should fail before.
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
         _tell_omitted(data)
@@ -115,11 +116,11 @@ def run_recipe(
 
 
 def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCallback | None = None) -> DataSplit:
-    """The recipe's own data, or those of the folders.
+    """Open the training and validation set: the recipe's own, or those of the options.
 
     Raises:
-        ConfigError: there are no data, or two of what there can be one of.
-        DataError: a folder cannot be used.
+        ConfigError: there are no data, or options do not apply to the recipe's own data.
+        DataError: a dataset cannot be opened.
     """
     if recipe.datasets is not None:
         if options.val_data is not None:
@@ -130,7 +131,7 @@ def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCa
             )
         return recipe.datasets(options.data, progress)
     if options.data is None:
-        raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
+        raise ConfigError("This recipe has no data of its own. Give the training set: --data FOLDER.")
 
     def opened(path: Path) -> Dataset:
         needs_masks = getattr(recipe.items, "needs_masks", True)
@@ -147,7 +148,7 @@ def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCa
 def start_model(
     recipe: TrainingRecipe, model: str | None, device: torch.device, progress: ProgressCallback | None = None
 ) -> PromptableModel:
-    """The model that training starts from, on its device in float32: another than the recipe's where one is named."""
+    """The initial model, on its device, in float32: the named one, or else that of the recipe."""
     wanted = model if model is not None else recipe.model
     if isinstance(wanted, str):
         return load(wanted, runtime="torch", device=device, progress=progress).module
@@ -170,12 +171,12 @@ def _tell_omitted(data: DataSplit) -> None:
 
 
 def _json(config: Any) -> Any:
-    """A config as JSON values; what is none of them as its text."""
+    """A config as JSON values. Values of other types are converted to strings."""
     return json.loads(json.dumps(asdict(config), default=str))
 
 
 def _names_digest(dataset: Dataset | None) -> str | None:
-    """Which images a dataset has: 16 hexadecimal digits of their names."""
+    """A digest of the names of a dataset's images: 16 hexadecimal digits."""
     if dataset is None:
         return None
     return hashlib.sha256("\n".join(dataset.names).encode()).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
     segany train shapes --out runs/shapes
 
-Cost: 5 minutes on two CPU cores. Score: mean IoU of one click 0.87 on held-out pictures, of a box 0.87.
+Cost: 5 minutes on two CPU cores. Score: mean IoU of one click 0.87 on held-out images, of a box 0.87.
 """
 
 from __future__ import annotations
