@@ -48,7 +48,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train,postgres]" --group dev
 	touch $@
 
 web/dist/segany.js: web/node_modules/.installed web/tsconfig.json $(wildcard web/src/*.ts)
