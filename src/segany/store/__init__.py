@@ -13,13 +13,14 @@ from segany.core.extras import import_extra
 for _module in ("sqlalchemy", "alembic"):
     import_extra(_module, "Projects need a database", "serve")
 
+from segany.store.archive import export_archive  # noqa: E402
 from segany.store.items import MAX_PAGE, SPLITS, split_of  # noqa: E402
 from segany.store.jobs import MAX_ATTEMPTS  # noqa: E402
+from segany.store.restore import restore_archive  # noqa: E402
+from segany.store.revisions import Change, Conflict, ObjectState, PromptEvent, Replay, Revision, Saved, SaveResult  # noqa: E402
 from segany.store.store import Store  # noqa: E402
 from segany.store.values import (  # noqa: E402
     Attribute,
-    Change,
-    Conflict,
     Item,
     ItemFilter,
     ItemPage,
@@ -28,16 +29,10 @@ from segany.store.values import (  # noqa: E402
     LabelSchema,
     Lease,
     NewItem,
-    ObjectState,
     Project,
-    PromptEvent,
     Proposals,
     Relinked,
-    Replay,
-    Revision,
     Root,
-    Saved,
-    SaveResult,
 )
 
 __all__ = [
@@ -66,5 +61,7 @@ __all__ = [
     "SaveResult",
     "Saved",
     "Store",
+    "export_archive",
+    "restore_archive",
     "split_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 import sqlalchemy as sa
@@ -13,22 +13,13 @@ from sqlalchemy.orm import Session, aliased
 
 from segany.core.errors import DataError, NotFoundError
 from segany.core.instances import NO_ID, Category, Instances, Source
-from segany.core.rle import Rle, box_xyxy, run_lengths
 from segany.store.checks import check_id, check_text, is_id
 from segany.store.database import Database
 from segany.store.labels import Labels
-from segany.store.rows import event_value, find_item, item_value, now, object_value
-from segany.store.tables import HeadRow, ItemLabelRow, ItemRow, ObjectRow, PromptEventRow, RevisionRow
-from segany.store.values import (
-    Change,
-    Conflict,
-    ObjectState,
-    Replay,
-    Revision,
-    RevisionSource,
-    Saved,
-    SaveResult,
-)
+from segany.store.revisions import Change, ObjectState, Replay, Revision, RevisionSource, SaveResult
+from segany.store.rows import event_value, find_item, item_value, object_value
+from segany.store.saving import Saving, measure
+from segany.store.tables import HeadRow, ItemRow, ObjectRow, PromptEventRow, RevisionRow
 
 MAX_CHANGES = 10_000
 """Changes of a batch at most."""
@@ -82,10 +73,10 @@ class Annotations:
             raise DataError(f"{len(changes):,} changes are too many for one batch: at most {MAX_CHANGES:,}.")
         with self._database.read() as session:  # what takes time is done before others have to wait
             size_hw = item_value(find_item(session, self._database.project, item_id)).size_hw
-        measured = [_measure(change, size_hw) for change in changes]
+        measured = [measure(change, size_hw) for change in changes]
         with self._database.write() as session:
             item = find_item(session, self._database.project, item_id)
-            return _Saving(session, self._database.project, item, self._labels, batch_id, author).run(changes, measured)
+            return Saving(session, self._database.project, item, self._labels, batch_id, author).run(changes, measured)
 
     def add_instances(
         self,
@@ -224,171 +215,6 @@ class Annotations:
             return Replay(item_value(found[1]), tuple(reversed(chain)))
 
 
-class _Saving:
-    """One batch, in its transaction."""
-
-    def __init__(
-        self, session: Session, project: int, item: ItemRow, labels: Labels, batch_id: str, author: str
-    ) -> None:
-        self.session, self.project, self.item = session, project, item
-        self.batch_id, self.author, self.time = batch_id, author, now()
-        schema = labels.of(session)
-        self.label_version, self.label_ids = schema.version, {label.id for label in schema.labels}
-        self.label_counts: dict[int, int] = defaultdict(int)
-        self.object_count = 0
-        self.saved: list[Saved] = []
-        self.conflicting: dict[str, str] = {}
-        self.added = False
-
-    def run(self, changes: Sequence[Change], measured: Sequence[tuple[tuple[int, ...], int]]) -> SaveResult:
-        self._load(changes)
-        for change, (box, area) in zip(changes, measured, strict=True):
-            self._apply(change, box, area)
-        self.session.flush()
-        if self.added:
-            self._count()
-        return SaveResult(tuple(self.saved), self._conflicts())
-
-    def _load(self, changes: Sequence[Change]) -> None:
-        """Fetch what the changes refer to, all at once."""
-        session, project = self.session, self.project
-        object_ids = {change.object_id for change in changes}
-        named = {change.revision_id for change in changes} | {change.base_id for change in changes if change.base_id}
-        event_ids = {event.id for change in changes for event in change.prompt_events}
-        self.objects: dict[str, ObjectRow] = {}
-        self.revisions: dict[str, RevisionRow] = {}
-        self.heads: dict[int, HeadRow] = {}
-        self.known_events: set[str] = set()
-        for ids in _parts(object_ids):
-            query = sa.select(ObjectRow).where(ObjectRow.project == project, ObjectRow.id.in_(ids))
-            self.objects.update({row.id: row for row in session.scalars(query)})
-        for keys in _parts({row.key for row in self.objects.values()}):
-            heads = session.scalars(sa.select(HeadRow).where(HeadRow.object.in_(keys)))
-            self.heads.update({row.object: row for row in heads})
-        for ids in _parts(named):
-            revisions = sa.select(RevisionRow).where(RevisionRow.project == project, RevisionRow.id.in_(ids))
-            self.revisions.update({row.id: row for row in session.scalars(revisions)})
-        for ids in _parts(event_ids):
-            events = sa.select(PromptEventRow.id).where(PromptEventRow.project == project, PromptEventRow.id.in_(ids))
-            self.known_events.update(session.scalars(events))
-
-    def _apply(self, change: Change, box: tuple[int, ...], area: int) -> None:
-        row = self.objects.get(change.object_id)
-        if row is not None and row.item != self.item.key:
-            raise DataError(f"The object {change.object_id} belongs to another item. Make a new id.")
-        known = self.revisions.get(change.revision_id)
-        if known is not None:
-            if row is None or known.object != row.key:
-                raise DataError(f"The revision {change.revision_id} belongs to another object. Make a new id.")
-            self._note(change, "known", known.conflicting)
-            return
-        if change.label_id is not None and change.label_id not in self.label_ids:
-            raise DataError(f"The object {change.object_id} has the label {change.label_id}, which is not there.")
-        if row is None:
-            if change.base_id is not None:
-                raise DataError(f"The change {change.revision_id} has a base, but there is no object to change.")
-            row = ObjectRow(project=self.project, id=change.object_id, item=self.item.key, created_at=self.time)
-            self.session.add(row)
-            self.session.flush()
-            self.objects[row.id] = row
-        base = self.revisions.get(change.base_id) if change.base_id else None
-        if change.base_id and (base is None or base.object != row.key):
-            raise DataError(f"The change {change.revision_id} has the base {change.base_id}, which the object lacks.")
-        head = self.heads.get(row.key)
-        conflicting = (head.revision if head else None) != (base.key if base else None)
-        revision = self._insert(change, row, base, (box, area), conflicting)
-        if not conflicting:
-            self._move_head(row, head, revision)
-        self._note(change, "saved", conflicting)
-
-    def _insert(
-        self,
-        change: Change,
-        row: ObjectRow,
-        base: RevisionRow | None,
-        measured: tuple[tuple[int, ...], int],
-        conflicting: bool,
-    ) -> RevisionRow:
-        (x0, y0, x1, y1), area = measured
-        models = [event.model_version for event in change.prompt_events if event.model_version]
-        revision = RevisionRow(
-            project=self.project, id=change.revision_id, object=row.key, parent=base.key if base else None,
-            batch_id=self.batch_id, counts=change.counts, x0=x0, y0=y0, x1=x1, y1=y1, area=area,
-            label_id=change.label_id, label_version=self.label_version, attributes=dict(change.attributes),
-            z=float(change.z), source=change.source, author=self.author,
-            model_version=change.model_version or (models[-1] if models else None), deleted=change.deleted,
-            conflicting=conflicting, active_ms=change.active_ms, created_at=self.time,
-        )  # fmt: skip
-        self.session.add(revision)
-        self.session.flush()
-        self.revisions[revision.id] = revision
-        for event in change.prompt_events:
-            if event.id in self.known_events:
-                continue
-            self.known_events.add(event.id)
-            self.session.add(
-                PromptEventRow(
-                    project=self.project, id=event.id, revision=revision.key, sequence=event.sequence,
-                    kind=event.kind, payload=dict(event.payload), model_version=event.model_version,
-                    candidate=event.candidate, latency_ms=event.latency_ms, created_at=self.time,
-                )
-            )  # fmt: skip
-        self.added = True
-        return revision
-
-    def _move_head(self, row: ObjectRow, head: HeadRow | None, revision: RevisionRow) -> None:
-        if head is not None and not head.deleted:
-            self._add_to_counts(head.label_id, -1)
-        if not revision.deleted:
-            self._add_to_counts(revision.label_id, 1)
-        if head is None:
-            head = HeadRow(object=row.key, project=self.project, item=self.item.key)
-            self.heads[row.key] = head
-            self.session.add(head)
-        head.revision, head.label_id, head.deleted = revision.key, revision.label_id, revision.deleted
-
-    def _add_to_counts(self, label_id: int | None, number: int) -> None:
-        self.object_count += number
-        if label_id is not None:
-            self.label_counts[label_id] += number
-
-    def _count(self) -> None:
-        """Bring what is counted along up to date: the item, and its labels."""
-        item = self.item
-        item.objects += self.object_count
-        item.updated_at = self.time
-        item.state = "in_progress" if item.state == "todo" else item.state
-        for label_id, number in self.label_counts.items():
-            if not number:
-                continue
-            key = (self.project, label_id, item.position)
-            row = self.session.get(ItemLabelRow, key)
-            if row is None:
-                row = ItemLabelRow(
-                    project=self.project, label_id=label_id, position=item.position, item=item.key, objects=0
-                )
-                self.session.add(row)
-            row.objects += number
-            if row.objects == 0:
-                self.session.delete(row)
-
-    def _note(self, change: Change, status: Literal["saved", "known"], conflicting: bool) -> None:
-        if conflicting:
-            self.conflicting[change.revision_id] = change.object_id
-        else:
-            self.saved.append(Saved(change.object_id, change.revision_id, status))
-
-    def _conflicts(self) -> tuple[Conflict, ...]:
-        conflicts = []
-        parent = aliased(RevisionRow)
-        for revision_id, object_id in self.conflicting.items():
-            head = self.heads[self.objects[object_id].key]
-            query = sa.select(RevisionRow, parent.id).outerjoin(parent, parent.key == RevisionRow.parent)
-            row, parent_id = self.session.execute(query.where(RevisionRow.key == head.revision)).one()
-            conflicts.append(Conflict(object_id, revision_id, object_value(row, object_id, parent_id)))
-        return tuple(conflicts)
-
-
 def _history(session: Session, row: ObjectRow) -> tuple[Revision, ...]:
     revisions = list(
         session.scalars(sa.select(RevisionRow).where(RevisionRow.object == row.key).order_by(RevisionRow.key))
@@ -412,23 +238,3 @@ def _history(session: Session, row: ObjectRow) -> tuple[Revision, ...]:
         )
         for revision in revisions
     )
-
-
-def _measure(change: Change, size_hw: tuple[int, int]) -> tuple[tuple[int, ...], int]:
-    """Box and area of a mask, in pixels.
-
-    Raises:
-        DataError: it is damaged, or of another size.
-    """
-    rle = Rle(size=list(size_hw), counts=change.counts)
-    try:
-        area = int(run_lengths(rle)[1::2].sum())
-    except ValueError as error:
-        raise DataError(f"The mask of object {change.object_id} does not fit the image: {error}") from error
-    return tuple(int(side) for side in box_xyxy(rle)), area
-
-
-def _parts(values: set[Any]) -> list[list[Any]]:
-    """Values in parts that fit the parameters of one statement."""
-    ordered = sorted(values)
-    return [ordered[start : start + 500] for start in range(0, len(ordered), 500)]

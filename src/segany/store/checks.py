@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,14 @@ from segany.core.errors import DataError
 def refuse(message: str) -> DataError:
     """The error for a value that cannot be stored."""
     return DataError(message)
+
+
+def shown(value: Any) -> str:
+    """A value from outside, for a message."""
+    try:
+        return repr(value if isinstance(value, (str, int, float, bool)) else type(value).__name__)[:60]
+    except ValueError:  # an integer of thousands of digits
+        return "a number of very many digits"
 
 
 def check_text(value: Any, what: str, least: int, most: int) -> None:
@@ -33,7 +40,7 @@ def check_text(value: Any, what: str, least: int, most: int) -> None:
 def check_id(value: Any, what: str) -> None:
     """Raise `DataError` unless `value` is a UUID as text, in lower case with hyphens."""
     if not is_id(value):
-        raise refuse(f"{what} must be a UUID in lower case, got {str(value)[:60]!r}.")
+        raise refuse(f"{what} must be a UUID in lower case, got {shown(value)}.")
 
 
 def is_id(value: Any) -> bool:
@@ -47,15 +54,15 @@ def is_id(value: Any) -> bool:
 def check_number(value: Any, what: str, low: float, high: float, *, whole: bool = True) -> None:
     """Raise `DataError` unless `value` is a number in low..high."""
     types = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, types) or not math.isfinite(value) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, types) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise refuse(f"{what} must be {kind} in {low:g}..{high:g}, got {str(value)[:60]!r}.")
+        raise refuse(f"{what} must be {kind} in {low:g}..{high:g}, got {shown(value)}.")
 
 
 def check_choice(value: Any, choices: Sequence[str], what: str) -> None:
     """Raise `DataError` unless `value` is one of some."""
     if value not in choices:
-        raise refuse(f"{what} must be one of {', '.join(choices)}; got {str(value)[:60]!r}.")
+        raise refuse(f"{what} must be one of {', '.join(choices)}; got {shown(value)}.")
 
 
 def check_json(value: Any, what: str, most: int) -> None:

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from segany.core.errors import NotFoundError
 from segany.store.checks import is_id
+from segany.store.revisions import ObjectState, PromptEvent
 from segany.store.tables import ItemRow, JobRow, PromptEventRow, RevisionRow
-from segany.store.values import Item, Job, JobState, ObjectState, PromptEvent
+from segany.store.values import Item, Job, JobState
 
 
 def now() -> datetime:

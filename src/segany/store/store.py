@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -84,31 +85,7 @@ class Store:
             StoreError: the folder is a file or holds something else, or the database cannot be used.
             OutputError: the folder or the database cannot be written.
         """
-        place = Path(folder).absolute()
-        check_text(name, "The name of a project", 0, 200)
-        with path_errors(place, StoreError):
-            if place.exists() and not place.is_dir():
-                raise StoreError(f"{place} is a file. Choose another folder for the project.")
-            present = {path.name for path in place.iterdir()} if place.exists() else set()
-        if PROJECT_FILE in present:
-            raise StoreError(f"{place} is a project already. Open it, or choose another folder.")
-        if present - _OUR_FILES:
-            raise StoreError(f"{place} is not empty: it holds {min(present - _OUR_FILES)!r}. Choose another folder.")
-        _make_folder(place)
-        with contextlib.ExitStack() as opened:
-            lock = opened.enter_context(_locked(place))
-            if database is None:
-                for leftover in _SQLITE_FILES:  # of an attempt that was interrupted
-                    (place / leftover).unlink(missing_ok=True)
-            connected = opened.enter_context(_connected(place, database))
-            migrate(connected, place / "backups")
-            project_id = str(uuid.uuid4())
-            _insert_project(connected, project_id, name or place.name or "project")
-            facts = {"format": 1, "id": project_id, "database": _without_password(connected) if database else None}
-            write_file(place / PROJECT_FILE, json.dumps(facts, indent=2).encode())
-            connected.project = _project_key(connected, project_id)
-            lock.hold_in(connected)
-            return cls(place, connected, None, opened.pop_all().close)
+        return make_project(Path(folder), name, database)
 
     @classmethod
     def open(cls, folder: str | Path, *, database: str | None = None, exclusive: bool = True) -> Store:
@@ -187,6 +164,77 @@ class Store:
             return row.value
 
 
+def make_project(
+    folder: Path,
+    name: str,
+    database: str | None,
+    project_id: str | None = None,
+    fill: Callable[[Store], None] | None = None,
+) -> Store:
+    """Do what `Store.create` does, and fill the project. Where that fails, nothing is left of it.
+
+    Args:
+        folder, name, database: as for `Store.create`.
+        project_id: the project gets it unless the database has a project of that id.
+        fill: is called with the open project, which is one for others only afterwards.
+    """
+    place = folder.absolute()
+    check_text(name, "The name of a project", 0, 200)
+    existed = _check_empty(place)
+    _make_folder(place)
+    with contextlib.ExitStack() as opened:
+        lock = opened.enter_context(_locked(place))
+        _remove_files(place)  # of an attempt that was interrupted
+        connected = opened.enter_context(_connected(place, database))
+        try:
+            migrate(connected, place / "backups")
+            connected.project, project_id = _insert_project(connected, project_id, name or place.name or "project")
+            lock.hold_in(connected)
+            store = Store(place, connected, None, opened.close)
+            if fill is not None:
+                fill(store)
+            facts = {"format": 1, "id": project_id, "database": _without_password(connected) if database else None}
+            write_file(place / PROJECT_FILE, json.dumps(facts, indent=2).encode())
+        except BaseException:
+            with contextlib.suppress(Exception):
+                _delete_project(connected)
+            connected.close()
+            _remove_files(place)
+            if not existed:
+                shutil.rmtree(place, ignore_errors=True)
+            raise
+        store._unlock = opened.pop_all().close
+        return store
+
+
+def _check_empty(place: Path) -> bool:
+    """Whether the folder is there; it must hold nothing but what an interrupted attempt left."""
+    with path_errors(place, StoreError):
+        if place.exists() and not place.is_dir():
+            raise StoreError(f"{place} is a file. Choose another folder for the project.")
+        present = {path.name for path in place.iterdir()} if place.exists() else set()
+        existed = place.exists()
+    if PROJECT_FILE in present:
+        raise StoreError(f"{place} is a project already. Open it, or choose another folder.")
+    if present - _OUR_FILES:
+        raise StoreError(f"{place} is not empty: it holds {min(present - _OUR_FILES)!r}. Choose another folder.")
+    return existed
+
+
+def _remove_files(place: Path) -> None:
+    """Remove what a project that was never finished has in its folder."""
+    for name in _SQLITE_FILES:
+        (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place / "blobs", ignore_errors=True)
+
+
+def _delete_project(database: Database) -> None:
+    if database.project:
+        with database.write() as session:
+            session.execute(sa.delete(LabelSchemaRow).where(LabelSchemaRow.project == database.project))
+            session.execute(sa.delete(ProjectRow).where(ProjectRow.key == database.project))
+
+
 class _Lock:
     """What keeps a second server out: a file for those on this machine, and a lock in PostgreSQL for all."""
 
@@ -205,10 +253,10 @@ class _Lock:
         with database.errors():
             connection = self.cleanup.enter_context(database.engine.connect())
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()  # closing it ends the lock; the pool would keep both
             taken = connection.execute(sa.select(sa.func.pg_try_advisory_lock(SERVER_LOCK, database.project)))
             if not taken.scalar_one():
                 raise _in_use(self.place)
-            connection.detach()  # closing it ends the lock; the pool would keep both
 
 
 @contextlib.contextmanager
@@ -284,12 +332,18 @@ def _without_password(database: Database) -> str:
     ).render_as_string()
 
 
-def _insert_project(database: Database, project_id: str, name: str) -> None:
+def _insert_project(database: Database, project_id: str | None, name: str) -> tuple[int, str]:
+    """Add a project without items, and return its key and its id."""
     with database.write() as session:
-        row = ProjectRow(id=project_id, name=name, settings={}, label_version=1, created_at=now())
+        taken = session.scalar(sa.select(ProjectRow.key).where(ProjectRow.id == project_id))
+        row = ProjectRow(
+            id=project_id if project_id and taken is None else str(uuid.uuid4()), name=name, settings={},
+            label_version=1, created_at=now(),
+        )  # fmt: skip
         session.add(row)
         session.flush()
         session.add(LabelSchemaRow(project=row.key, version=1, labels=[], author="", created_at=now()))
+        return row.key, row.id
 
 
 def _project_key(database: Database, project_id: str) -> int:

@@ -31,7 +31,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from segany.store.values import EventKind, ItemState, JobState, RevisionSource, Split
+from segany.store.revisions import EventKind, RevisionSource
+from segany.store.values import ItemState, JobState, Split
 
 
 class UtcDateTime(TypeDecorator[datetime]):
