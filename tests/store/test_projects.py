@@ -249,3 +249,10 @@ def test_locked_database_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
             add_item(store)
         other.close()
         add_item(store)
+
+
+def test_missing_database_library_is_named() -> None:
+    program = "import sys; sys.modules['sqlalchemy'] = None; import segany.store"
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "MissingExtraError: Projects need a database" in run.stderr
+    assert 'pip install "segany[serve]"' in run.stderr

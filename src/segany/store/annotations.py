@@ -17,7 +17,7 @@ from segany.store.checks import check_id, check_text, is_id
 from segany.store.database import Database
 from segany.store.labels import Labels
 from segany.store.revisions import Change, ObjectState, Replay, Revision, RevisionSource, SaveResult
-from segany.store.rows import event_value, find_item, item_value, object_value
+from segany.store.rows import STATE_COLUMNS, event_value, find_item, item_value, object_value
 from segany.store.saving import Saving, measure
 from segany.store.tables import HeadRow, ItemRow, ObjectRow, PromptEventRow, RevisionRow
 
@@ -142,7 +142,7 @@ class Annotations:
         with self._database.read() as session:
             item = find_item(session, self._database.project, item_id)
             query = (
-                sa.select(RevisionRow, ObjectRow.id, parent.id)
+                sa.select(*STATE_COLUMNS, ObjectRow.id.label("object_id"), parent.id.label("parent_id"))
                 .select_from(HeadRow)
                 .join(RevisionRow, RevisionRow.key == HeadRow.revision)
                 .join(ObjectRow, ObjectRow.key == HeadRow.object)
@@ -152,7 +152,7 @@ class Annotations:
             )
             if not deleted:
                 query = query.where(HeadRow.deleted.is_(False))
-            return tuple(object_value(*row) for row in session.execute(query))
+            return tuple(object_value(row, row.object_id, row.parent_id) for row in session.execute(query))
 
     def instances(self, item_id: str) -> Instances:
         """The objects of an item in the order of drawing, with the labels as categories.

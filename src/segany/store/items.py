@@ -17,7 +17,7 @@ from segany.core.files import path_errors, sha256_of
 from segany.store.blobs import Blobs
 from segany.store.checks import check_choice, check_number, check_text
 from segany.store.database import Database
-from segany.store.rows import find_item, item_value, now
+from segany.store.rows import ITEM_COLUMNS, find_item, item_value, now
 from segany.store.tables import ItemLabelRow, ItemRow, RootRow
 from segany.store.values import (
     Item,
@@ -179,7 +179,8 @@ class Items:
             keys = (
                 sa.select(ItemRow.key).correlate(None).where(*conditions).order_by(*order).offset(offset).limit(limit)
             )
-            rows = session.scalars(sa.select(ItemRow).where(ItemRow.key.in_(keys.correlate(None))).order_by(*order))
+            query = sa.select(*ITEM_COLUMNS).where(ItemRow.key.in_(keys.correlate(None)))
+            rows = session.execute(query.order_by(*order))
             return ItemPage(total, tuple(item_value(row) for row in rows))
 
     def iterate(self, chosen: ItemFilter | None = None) -> Iterator[Item]:
@@ -188,8 +189,9 @@ class Items:
         last = -1
         while True:
             with self._database.read() as session:
-                query = sa.select(ItemRow).where(*self._conditions(chosen), ItemRow.position > last)
-                items = [item_value(row) for row in session.scalars(query.order_by(ItemRow.position).limit(MAX_PAGE))]
+                query = sa.select(*ITEM_COLUMNS).where(*self._conditions(chosen), ItemRow.position > last)
+                rows = session.execute(query.order_by(ItemRow.position).limit(MAX_PAGE))
+                items = [item_value(row) for row in rows]
             yield from items
             if len(items) < MAX_PAGE:
                 return

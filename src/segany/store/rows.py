@@ -34,8 +34,14 @@ def find_item(session: Session, project: int, item_id: str) -> ItemRow:
     return row
 
 
-def item_value(row: ItemRow) -> Item:
-    """An item of its row."""
+ITEM_COLUMNS = tuple(ItemRow.__table__.columns)
+"""Of rows that are read and not changed: `session.execute(select(*ITEM_COLUMNS))` takes half as long as objects."""
+
+STATE_COLUMNS = tuple(RevisionRow.__table__.columns)
+
+
+def item_value(row: ItemRow | Any) -> Item:
+    """An item of its row, or of its `ITEM_COLUMNS`."""
     return Item(
         id=row.id,
         position=row.position,
@@ -55,8 +61,8 @@ def item_value(row: ItemRow) -> Item:
     )
 
 
-def object_value(row: RevisionRow, object_id: str, parent_id: str | None) -> ObjectState:
-    """An object as the row of one of its revisions has it."""
+def object_value(row: RevisionRow | Any, object_id: str, parent_id: str | None) -> ObjectState:
+    """An object as the row of one of its revisions has it, or the `STATE_COLUMNS`."""
     return ObjectState(
         id=object_id,
         revision_id=row.id,

@@ -7,7 +7,7 @@ Every row belongs to a project, by which all queries are limited: a PostgreSQL d
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, Any, get_args
 
 from sqlalchemy import (
     JSON,
@@ -79,7 +79,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime(), str: Text(), dict[str, Any]: JSON(), float: Float(53)}  # noqa: RUF012
 
 
-def _one_of(column: str, choices: TypeAlias) -> CheckConstraint:
+def _one_of(column: str, choices: Any) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(choice) for choice in get_args(choices))})", column)
 
 
