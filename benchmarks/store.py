@@ -104,14 +104,15 @@ def measure_reading(store: Store, ids: tuple[str, ...]) -> None:
     for order in ("name", "-updated_at"):
         measure(f"last 500 by {order}", lambda order=order: page(ItemFilter(order=order), last, 500))
     measure("of a state", lambda: page(ItemFilter(state="todo"), len(ids) // 2, 100))
-    measure("of a label", lambda: page(ItemFilter(label_id=1), len(ids) // 40, 100))
-    measure("of a label and a state", lambda: page(ItemFilter(state="done", label_id=1), 0, 100))
+    measure("of a label", lambda: page(ItemFilter(label_ids=(1,)), len(ids) // 40, 100))
+    measure("of a label and a state", lambda: page(ItemFilter(state="done", label_ids=(1,)), 0, 100))
+    measure("of three labels", lambda: page(ItemFilter(label_ids=(1, 2, 3)), len(ids) // 40, 100))
     measure("of a name", lambda: page(ItemFilter(text="img_0999"), 0, 100))
-    measure("of a label by name", lambda: page(ItemFilter(label_id=1, order="name"), 100, 100))
+    measure("of a label by name", lambda: page(ItemFilter(label_ids=(1,), order="name"), 100, 100))
     measure("of no name", lambda: page(ItemFilter(text="nothing"), 0, 100))
     measure("counts by state", store.items.count_by_state)
     item = ids[len(ids) // 40 * 20]
-    measure("open", lambda: (store.items.get(item), store.annotations.objects(item), store.items.neighbors(item)))
+    measure("open", lambda: (store.items.get(item), store.annotations.objects(item), store.items.place(item)))
 
 
 def measure_saving(store: Store, ids: tuple[str, ...]) -> None:

@@ -110,10 +110,10 @@ def test_deleted_object_comes_back(store: Store) -> None:
     assert store.annotations.objects(item) == ()
     assert [state.id for state in store.annotations.objects(item, deleted=True)] == [first.object_id]
     assert store.items.get(item).objects == 0
-    assert store.items.page(ItemFilter(label_id=1)).total == 0
+    assert store.items.page(ItemFilter(label_ids=(1,))).total == 0
     save(store, item, change(first.object_id, gone.revision_id, label_id=1))
     assert store.items.get(item).objects == 1
-    assert store.items.page(ItemFilter(label_id=1)).total == 1
+    assert store.items.page(ItemFilter(label_ids=(1,))).total == 1
 
 
 def test_bad_change_saves_nothing_of_its_batch(store: Store) -> None:
@@ -124,18 +124,26 @@ def test_bad_change_saves_nothing_of_its_batch(store: Store) -> None:
         (change(counts="garbage~"), "does not fit"),
         (change(counts=encode_masks(np.ones((3, 3), dtype=bool))[0]["counts"]), "add up"),
         (change(label_id=7), "label 7"),
-        (change(base_id=new_id()), "no object to change"),
         (change(elsewhere.object_id, elsewhere.revision_id), "another item"),
         (change(revision_id=elsewhere.revision_id), "another object"),
     ]
     for wrong, message in bad:
         with pytest.raises(DataError, match=message):
             save(store, item, change(), wrong)
-    known = change()
-    save(store, item, known)
-    with pytest.raises(DataError, match="lacks"):
-        save(store, item, change(known.object_id, new_id()))
-    assert [state.id for state in store.annotations.objects(item)] == [known.object_id]
+    known, other = change(), change()
+    save(store, item, known, other)
+    with pytest.raises(DataError, match="another object's"):
+        save(store, item, change(known.object_id, other.revision_id))
+    assert {state.id for state in store.annotations.objects(item)} == {known.object_id, other.object_id}
+
+
+def test_base_that_never_arrived(store: Store) -> None:
+    item, first = add_item(store), change(base_id=new_id())
+    assert len(save(store, item, first).saved) == 1
+    late = change(first.object_id, new_id())
+    (conflict,) = save(store, item, late).conflicts
+    assert (conflict.yours_id, conflict.theirs.revision_id) == (late.revision_id, first.revision_id)
+    assert [entry.conflicting for entry in store.annotations.history(item, first.object_id)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +318,7 @@ def test_store_does_what_a_list_of_states_does(
     assert store.items.get(item).objects == len(alive)
     for label_id in (1, 2):
         has_label = any(head.label_id == label_id for head in alive.values())
-        assert store.items.page(ItemFilter(label_id=label_id, text=name)).total == has_label
+        assert store.items.page(ItemFilter(label_ids=(label_id,), text=name)).total == has_label
     for object_id, changes in made.items():
         history = store.annotations.history(item, object_id)
         assert [entry.state.revision_id for entry in history] == [step.revision_id for step in changes]

@@ -53,6 +53,7 @@ class Annotations:
         """Save changes of an item's objects, all or none. Saving the same changes again does nothing.
 
         A change whose base is no longer the object's state is a conflict: its revision is kept, and the state stays.
+        So is one whose base never arrived, unless the object is new.
         An item "todo" becomes "in_progress".
 
         Args:
@@ -63,8 +64,8 @@ class Annotations:
 
         Raises:
             NotFoundError: the project has no such item.
-            DataError: a mask does not fit the image, an object or revision is another item's, a label or base is
-                not known.
+            DataError: a mask does not fit the image, an object or revision is another item's, a label is not
+                known.
             OutputError: there is no space. Nothing was saved.
         """
         check_id(batch_id, "The id of a batch")

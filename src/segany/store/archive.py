@@ -23,8 +23,8 @@ from segany.core.errors import ImageError, NotFoundError
 from segany.core.files import replacing
 from segany.core.progress import ProgressCallback, report
 from segany.store.blobs import damaged
-from segany.store.items import reference
 from segany.store.migrate import REVISION
+from segany.store.references import reference
 from segany.store.store import Store
 from segany.store.tables import (
     BlobRow,

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from segany.core.errors import DataError, ImageError, NotFoundError
-from segany.core.files import path_errors, sha256_of
+from segany.core.files import path_errors
 from segany.store.blobs import Blobs
 from segany.store.checks import check_choice, check_number, check_text
 from segany.store.database import Database
+from segany.store.references import check_below, files_by_content, is_there, reference
 from segany.store.rows import ITEM_COLUMNS, find_item, item_value, now
 from segany.store.tables import ItemLabelRow, ItemRow, RootRow
 from segany.store.values import (
+    MAX_NAME,
     Item,
     ItemFilter,
     ItemPage,
     ItemState,
     NewItem,
+    Place,
     Relinked,
     Root,
     Split,
@@ -107,7 +110,7 @@ class Items:
                 if item.root is not None and item.root not in roots:
                     raise DataError(f"There is no root {item.root!r}. Add it first.")
                 if item.root is not None and item.path is not None:
-                    _check_below(roots[item.root], item.path)
+                    check_below(roots[item.root], item.path)
                 rows.append(self._row(item, position))
                 known[identity] = rows[-1].id
                 position += 1
@@ -120,7 +123,8 @@ class Items:
         time = now()
         return ItemRow(
             project=self._database.project, id=str(uuid.uuid4()), position=position, name=item.name,
-            name_key=name_key(item.name), sha256=item.sha256, byte_count=item.byte_count, media_type=item.media_type,
+            name_key=name_key(item.name), name_order=name_order(item.name),
+            sha256=item.sha256, byte_count=item.byte_count, media_type=item.media_type,
             width=item.width, height=item.height, blob=None if item.root is not None else item.sha256, root=item.root,
             path=item.path, state="todo", split=split_of(item.sha256), created_at=time, updated_at=time,
         )  # fmt: skip
@@ -175,13 +179,12 @@ class Items:
         chosen = chosen or ItemFilter()
         with self._database.read() as session:
             conditions, order = self._conditions(chosen), _order(chosen)
-            total = session.scalar(sa.select(sa.func.count(ItemRow.key)).where(*conditions)) or 0
             keys = (
                 sa.select(ItemRow.key).correlate(None).where(*conditions).order_by(*order).offset(offset).limit(limit)
             )
             query = sa.select(*ITEM_COLUMNS).where(ItemRow.key.in_(keys.correlate(None)))
             rows = session.execute(query.order_by(*order))
-            return ItemPage(total, tuple(item_value(row) for row in rows))
+            return ItemPage(_count(session, conditions), tuple(item_value(row) for row in rows))
 
     def iterate(self, chosen: ItemFilter | None = None) -> Iterator[Item]:
         """All items that a filter lets through, by position; items may be changed meanwhile."""
@@ -197,15 +200,33 @@ class Items:
                 return
             last = items[-1].position
 
-    def neighbors(self, item_id: str) -> tuple[str | None, str | None]:
-        """The ids of the items before and after one; None at the ends."""
-        project = self._database.project
+    def place(self, item_id: str, chosen: ItemFilter | None = None) -> Place:
+        """Where an item stands, and what comes before and after it.
+
+        Args:
+            item_id: the item, which the filter need not let through.
+            chosen: which items there are and in what order; all of them where None.
+
+        Raises:
+            NotFoundError: the project has no such item.
+        """
+        chosen = chosen or ItemFilter()
         with self._database.read() as session:
-            position = find_item(session, project, item_id).position
-            query = sa.select(ItemRow.id).where(ItemRow.project == project).limit(1)
-            before = query.where(ItemRow.position < position).order_by(ItemRow.position.desc())
-            after = query.where(ItemRow.position > position).order_by(ItemRow.position)
-            return session.scalar(before), session.scalar(after)
+            row = find_item(session, self._database.project, item_id)
+            conditions, columns = self._conditions(chosen), _sorted_by(chosen)
+            here = sa.tuple_(*(sa.literal(getattr(row, column.key), column.type) for column in columns))
+            order = sa.tuple_(*columns)
+            before, after = order < here, order > here
+            forward, backward = [column.asc() for column in columns], [column.desc() for column in columns]
+            if chosen.order.startswith("-"):
+                before, after, forward, backward = after, before, backward, forward
+            query = sa.select(ItemRow.id).where(*conditions).limit(1)
+            return Place(
+                index=_count(session, [*conditions, before]),
+                total=_count(session, conditions),
+                previous_id=session.scalar(query.where(before).order_by(*backward)),
+                next_id=session.scalar(query.where(after).order_by(*forward)),
+            )
 
     def count_by_state(self) -> dict[ItemState, int]:
         """How many items there are of each state."""
@@ -220,12 +241,14 @@ class Items:
             conditions.append(ItemRow.state == chosen.state)
         if chosen.text:
             conditions.append(ItemRow.name_key.contains(name_key(chosen.text), autoescape=True))
-        if chosen.label_id is not None:
-            conditions += [
-                ItemLabelRow.item == ItemRow.key,
-                ItemLabelRow.project == self._database.project,
-                ItemLabelRow.label_id == chosen.label_id,
-            ]
+        if chosen.label_ids:
+            has_label = [
+                ItemLabelRow.project == self._database.project, ItemLabelRow.label_id.in_(chosen.label_ids),
+            ]  # fmt: skip
+            if len(chosen.label_ids) == 1:  # then an item comes once
+                conditions += [ItemLabelRow.item == ItemRow.key, *has_label]
+            else:
+                conditions.append(ItemRow.key.in_(sa.select(ItemLabelRow.item).where(*has_label)))
         return conditions
 
     # Changing and opening.
@@ -280,8 +303,8 @@ class Items:
         with self._database.read() as session:
             query = sa.select(ItemRow).where(ItemRow.project == self._database.project, ItemRow.root == root)
             rows = list(session.scalars(query.where(ItemRow.blob.is_(None)).order_by(ItemRow.position)))
-        lost = [row for row in rows if not _is_there(place, row)]
-        files = _files_by_content(place, {row.byte_count for row in lost})
+        lost = [row for row in rows if not is_there(place, row)]
+        files = files_by_content(place, {row.byte_count for row in lost})
         taken = {row.path for row in rows} - {row.path for row in lost}
         moved: dict[int, str] = {}
         for row in lost:
@@ -303,61 +326,30 @@ class Items:
 
 
 def name_key(name: str) -> str:
-    """What names are sorted and found by: the name without case."""
-    return name.casefold()[:500]
+    """What names are found by: the name without case."""
+    return name.casefold()[:MAX_NAME]
+
+
+def name_order(name: str) -> str:
+    """What names are sorted by: the name without case, and numbers in it as numbers."""
+    return re.sub(r"[0-9]+", lambda number: number[0].zfill(12), name.casefold())[:MAX_NAME]
 
 
 def _identity(item: NewItem) -> tuple[str | None, str, str]:
     return (None, item.sha256, item.name) if item.path is None else (item.root, item.path, "")
 
 
-def _check_below(root: Path, path: str) -> None:
-    with path_errors(root / path, DataError):
-        if not (root / path).resolve().is_relative_to(root):
-            raise DataError(f"{root / path} leads out of the root {root}.")
-
-
-def _order(chosen: ItemFilter) -> tuple[sa.ColumnElement[object], ...]:
+def _sorted_by(chosen: ItemFilter) -> list[InstrumentedAttribute[Any]]:
     """Columns to sort by; the position decides among equals, in the same direction, so that one index serves."""
-    column = {"name": ItemRow.name_key, "updated_at": ItemRow.updated_at}.get(chosen.order.lstrip("-"))
-    columns = (ItemRow.position,) if column is None else (column, ItemRow.position)
-    return tuple(item.desc() if chosen.order.startswith("-") else item.asc() for item in columns)
+    column = {"name": ItemRow.name_order, "updated_at": ItemRow.updated_at, "objects": ItemRow.objects}.get(
+        chosen.order.lstrip("-")
+    )
+    return [ItemRow.position] if column is None else [column, ItemRow.position]
 
 
-def reference(root: Path, row: ItemRow) -> Path:
-    """The file that an item refers to, with links followed.
-
-    Raises:
-        ImageError: it is not there, was changed, or lies outside the root.
-    """
-    path = root / cast(str, row.path)
-    with path_errors(path, ImageError):
-        resolved = path.resolve()
-        if not resolved.is_relative_to(root.resolve()):
-            raise ImageError(f"{path} leads to {resolved}, outside the root {root}. It is not opened.")
-        if not resolved.is_file():
-            raise ImageError(f"{path} is missing. If the images were moved, relink them: they are found by content.")
-        if resolved.stat().st_size != row.byte_count:
-            raise ImageError(f"{path} was changed since it was added. Put the old file back, or add it as a new image.")
-    return resolved
+def _order(chosen: ItemFilter) -> list[sa.ColumnElement[Any]]:
+    return [column.desc() if chosen.order.startswith("-") else column.asc() for column in _sorted_by(chosen)]
 
 
-def _is_there(root: Path, row: ItemRow) -> bool:
-    try:
-        return sha256_of(reference(root, row)) == row.sha256
-    except (ImageError, OSError):
-        return False
-
-
-def _files_by_content(root: Path, sizes: set[int]) -> dict[str, list[str]]:
-    """Paths below a folder by the sha256 of their files, for files of some sizes."""
-    found: dict[str, list[str]] = defaultdict(list)
-    if not sizes:
-        return found
-    for path in sorted(root.rglob("*")):
-        try:
-            if path.is_file() and path.stat().st_size in sizes and path.resolve().is_relative_to(root):
-                found[sha256_of(path)].append(path.relative_to(root).as_posix())
-        except OSError:  # may not be read; then it cannot be opened either
-            continue
-    return found
+def _count(session: Session, conditions: list[sa.ColumnElement[bool]]) -> int:
+    return session.scalar(sa.select(sa.func.count(ItemRow.key)).where(*conditions)) or 0

@@ -29,7 +29,7 @@ from segany.core.files import path_errors
 from segany.core.progress import ProgressCallback, report
 from segany.store.archive import FORMAT, TABLES
 from segany.store.checks import check_choice, check_id, check_json, check_number, check_text
-from segany.store.items import name_key, split_of
+from segany.store.items import name_key, name_order, split_of
 from segany.store.labels import check_labels, labels_from_json, labels_to_json
 from segany.store.proposals import pack, unpack
 from segany.store.revisions import MAX_COUNTS, Change, PromptEvent
@@ -263,7 +263,8 @@ class _Restoring:
         self.items[values["id"]] = (0, len(self.items), (item.height, item.width))
         return ItemRow(
             project=self.project, id=values["id"], position=len(self.items) - 1, name=item.name,
-            name_key=name_key(item.name), sha256=item.sha256, byte_count=item.byte_count, media_type=item.media_type,
+            name_key=name_key(item.name), name_order=name_order(item.name),
+            sha256=item.sha256, byte_count=item.byte_count, media_type=item.media_type,
             width=item.width, height=item.height, blob=item.sha256, root=None, path=None, state=values["state"],
             split=split_of(item.sha256), created_at=_time(values["created_at"]),
             updated_at=_time(values["updated_at"]),

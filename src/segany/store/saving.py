@@ -79,8 +79,6 @@ class Saving:
                 continue
             if change.revision_id in self.revisions:
                 raise DataError(f"The revision {change.revision_id} belongs to another object. Make a new id.")
-            if change.base_id is not None:
-                raise DataError(f"The change {change.revision_id} has a base, but there is no object to change.")
             self.objects[change.object_id] = ObjectRow(
                 project=self.project, id=change.object_id, item=self.item.key, created_at=self.time
             )
@@ -99,8 +97,8 @@ class Saving:
         if change.label_id is not None and change.label_id not in self.label_ids:
             raise DataError(f"The object {change.object_id} has the label {change.label_id}, which is not there.")
         base = self.revisions.get(change.base_id) if change.base_id else None
-        if change.base_id and (base is None or base.object != key):
-            raise DataError(f"The change {change.revision_id} has the base {change.base_id}, which the object lacks.")
+        if base is not None and base.object != key:
+            raise DataError(f"The change {change.revision_id} has a base that is another object's, {change.base_id}.")
         if base is not None and base.key is None:
             self.session.flush()
         row = self._revision(change, key, base, measures)
@@ -123,7 +121,7 @@ class Saving:
             label_id=change.label_id, label_version=self.label_version, attributes=dict(change.attributes),
             z=float(change.z), source=change.source, author=self.author,
             model_version=change.model_version or (models[-1] if models else None), deleted=change.deleted,
-            conflicting=(head.id if head else None) != change.base_id, active_ms=change.active_ms,
+            conflicting=head is not base, active_ms=change.active_ms,
             created_at=self.time,
         )  # fmt: skip
 

@@ -144,7 +144,7 @@ class BlobRow(Base):
 
 
 class ItemRow(Base):
-    """Images. `name_key` is the name without case, by which items are sorted and found."""
+    """Images. They are found by `name_key`, the name without case, and sorted by `name_order`, with numbers in it."""
 
     __tablename__ = "items"
     __table_args__ = (
@@ -157,7 +157,9 @@ class ItemRow(Base):
         _one_of("state", ItemState),
         _one_of("split", Split),
         Index(None, "project", "state", "position"),
-        Index(None, "project", "name_key", "position"),
+        Index(None, "project", "name_key"),
+        Index(None, "project", "name_order", "position"),
+        Index(None, "project", "objects", "position"),
         Index(None, "project", "updated_at", "position"),
         Index(None, "project", "sha256"),
     )
@@ -168,6 +170,7 @@ class ItemRow(Base):
     position: Mapped[Big]
     name: Mapped[str]
     name_key: Mapped[str] = mapped_column(SORTED_TEXT)
+    name_order: Mapped[str] = mapped_column(SORTED_TEXT)
     sha256: Mapped[Sha256]
     byte_count: Mapped[Big]
     media_type: Mapped[str]

@@ -20,7 +20,9 @@ ItemState: TypeAlias = Literal["todo", "in_progress", "done", "skipped"]
 Split: TypeAlias = Literal["train", "val", "test"]
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "canceled"]
 AttributeType: TypeAlias = Literal["text", "number", "choice"]
-ItemOrder: TypeAlias = Literal["position", "-position", "name", "-name", "updated_at", "-updated_at"]
+ItemOrder: TypeAlias = Literal[
+    "position", "-position", "name", "-name", "updated_at", "-updated_at", "objects", "-objects"
+]  # fmt: skip
 
 MAX_NAME = 500
 """Characters of an item's name, and `MAX_PATH` of its path: PostgreSQL's indices hold 2,700 bytes a row."""
@@ -197,21 +199,22 @@ class ItemFilter:
 
     Attributes:
         state: only items of this state.
-        label_id: only items with an object of this label.
+        label_ids: only items with an object of one of these labels; all items where there are none.
         text: only items whose names contain this, whatever the case.
-        order: a minus reverses it.
+        order: what to sort by, names with their numbers as numbers; a minus reverses it.
     """
 
     state: ItemState | None = None
-    label_id: int | None = None
+    label_ids: tuple[int, ...] = ()
     text: str = ""
     order: ItemOrder = "position"
 
     def __post_init__(self) -> None:
         if self.state is not None:
             check_choice(self.state, get_args(ItemState), "The state to filter by")
-        if self.label_id is not None:
-            check_number(self.label_id, "The label to filter by", 0, 2**31 - 1)
+        for label_id in self.label_ids[:1000]:
+            check_number(label_id, "A label to filter by", 0, 2**31 - 1)
+        check_number(len(self.label_ids), "The number of labels to filter by", 0, 1000)
         check_text(self.text, "The text to filter by", 0, 1000)
         check_choice(self.order, get_args(ItemOrder), "The order of items")
 
@@ -227,6 +230,22 @@ class ItemPage:
 
     total: int
     items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an item stands among those that a filter lets through.
+
+    Attributes:
+        index: how many come before it.
+        total: how many the filter lets through in all.
+        previous_id, next_id: the items before and after it; None at the ends.
+    """
+
+    index: int
+    total: int
+    previous_id: str | None
+    next_id: str | None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("project", "id", name="uq_jobs_project_id"),
         sa.UniqueConstraint("project", "idempotency_key", name="uq_jobs_project_idempotency_key"),
     )
-    op.create_index("ix_jobs_project_state_key", "jobs", ["project", "state", "key"], unique=False)
+    op.create_index("ix_jobs_project_state_key", "jobs", ["project", "state", "key"])
     op.create_table(
         "label_schemas",
         sa.Column("project", BIG, nullable=False),
@@ -99,6 +99,7 @@ def upgrade() -> None:
         sa.Column("position", BIG, nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("name_key", SORTED_TEXT, nullable=False),
+        sa.Column("name_order", SORTED_TEXT, nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("byte_count", BIG, nullable=False),
         sa.Column("media_type", sa.Text(), nullable=False),
@@ -123,9 +124,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("project", "position", name="uq_items_project_position"),
         sa.UniqueConstraint("project", "root", "path", name="uq_items_project_root_path"),
     )
-    op.create_index("ix_items_project_name_key_position", "items", ["project", "name_key", "position"], unique=False)
-    op.create_index("ix_items_project_sha256", "items", ["project", "sha256"], unique=False)
-    op.create_index("ix_items_project_state_position", "items", ["project", "state", "position"], unique=False)
+    op.create_index("ix_items_project_name_key", "items", ["project", "name_key"])
+    op.create_index(
+        "ix_items_project_name_order_position", "items", ["project", "name_order", "position"], unique=False
+    )
+    op.create_index("ix_items_project_objects_position", "items", ["project", "objects", "position"])
+    op.create_index("ix_items_project_sha256", "items", ["project", "sha256"])
+    op.create_index("ix_items_project_state_position", "items", ["project", "state", "position"])
     op.create_index(
         "ix_items_project_updated_at_position", "items", ["project", "updated_at", "position"], unique=False
     )
@@ -140,7 +145,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project"], ["projects.key"], name="fk_item_labels_project"),
         sa.PrimaryKeyConstraint("project", "label_id", "position", name="pk_item_labels"),
     )
-    op.create_index("ix_item_labels_item", "item_labels", ["item"], unique=False)
+    op.create_index("ix_item_labels_item", "item_labels", ["item"])
     op.create_table(
         "objects",
         sa.Column("key", BIG, autoincrement=True, nullable=False),
@@ -153,7 +158,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name="pk_objects"),
         sa.UniqueConstraint("project", "id", name="uq_objects_project_id"),
     )
-    op.create_index("ix_objects_item", "objects", ["item"], unique=False)
+    op.create_index("ix_objects_item", "objects", ["item"])
     op.create_table(
         "proposals",
         sa.Column("item", BIG, autoincrement=False, nullable=False),
@@ -197,7 +202,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name="pk_revisions"),
         sa.UniqueConstraint("project", "id", name="uq_revisions_project_id"),
     )
-    op.create_index("ix_revisions_object", "revisions", ["object"], unique=False)
+    op.create_index("ix_revisions_object", "revisions", ["object"])
     op.create_table(
         "heads",
         sa.Column("object", BIG, autoincrement=False, nullable=False),
@@ -212,7 +217,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["revision"], ["revisions.key"], name="fk_heads_revision"),
         sa.PrimaryKeyConstraint("object", name="pk_heads"),
     )
-    op.create_index("ix_heads_item_deleted", "heads", ["item", "deleted"], unique=False)
+    op.create_index("ix_heads_item_deleted", "heads", ["item", "deleted"])
     op.create_table(
         "prompt_events",
         sa.Column("key", BIG, autoincrement=True, nullable=False),
@@ -234,4 +239,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name="pk_prompt_events"),
         sa.UniqueConstraint("project", "id", name="uq_prompt_events_project_id"),
     )
-    op.create_index("ix_prompt_events_revision", "prompt_events", ["revision"], unique=False)
+    op.create_index("ix_prompt_events_revision", "prompt_events", ["revision"])
