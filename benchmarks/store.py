@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.core.rle import encode_masks
 from segany.store import Change, ItemFilter, NewItem, PromptEvent, Store
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.store_for_tests import HEIGHT, WIDTH, add_item, change, click, new_id, save, square
 
 from segany import DataError, NotFoundError
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.core.rle import encode_masks
 from segany.store import Change, ItemFilter, Label, PromptEvent, Store
 

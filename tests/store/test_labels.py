@@ -4,7 +4,7 @@ import pytest
 from tests.store_for_tests import add_item, change, save
 
 from segany import ConflictError, DataError, NotFoundError
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.store import Attribute, Label, Store
 
 CELL = Label(

@@ -5,7 +5,8 @@ import pytest
 from tests.store_for_tests import HEIGHT, WIDTH, add_item, square
 
 from segany import DataError, NotFoundError
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.store import Store
 
 

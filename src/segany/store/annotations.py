@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from segany.core.errors import DataError, NotFoundError
-from segany.core.instances import NO_ID, Category, Instances, Source
+from segany.core.instance import NO_ID, Category, Source
+from segany.core.instances import Instances
 from segany.store.checks import check_id, check_text, is_id
 from segany.store.database import Database
 from segany.store.labels import Labels

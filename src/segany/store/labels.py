@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from segany.core.errors import ConflictError, DataError, NotFoundError
-from segany.core.instances import Category
+from segany.core.instance import Category
 from segany.store.checks import check_text
 from segany.store.database import Database
 from segany.store.rows import now

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from segany.core.errors import DataError, NotFoundError
-from segany.core.instances import Category, Instances
+from segany.core.instance import Category
+from segany.core.instances import Instances
 from segany.store.checks import check_text
 from segany.store.database import Database
 from segany.store.rows import find_item, item_value, now
