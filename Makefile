@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The newest PyTorch that has been tested; `make TORCH=...` installs another.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow browser check format bench clean
+.PHONY: demo test test-slow browser postgres check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segany segment examples/images/astronaut.png --prompts examples/astronaut.json --out out/demo
@@ -22,6 +22,10 @@ test-slow: $(VENV)/.installed-dev
 # Node.js and Chromium too.
 browser: web/dist/segany.js
 	@$(call system_command,chromium,chromium chromium-browser google-chrome chrome)
+
+# PostgreSQL, in which the tests of the store run beside SQLite; without it they are skipped. The tests start it.
+postgres:
+	@$(call system_command,postgresql,initdb /usr/lib/postgresql/*/bin/initdb)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -48,7 +52,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train,postgres]" --group dev
 	touch $@
 
 web/dist/segany.js: web/node_modules/.installed web/tsconfig.json $(wildcard web/src/*.ts)
