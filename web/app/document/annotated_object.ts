@@ -16,6 +16,8 @@ export interface AnnotatedObject {
 
 /** What a tool did, before it is numbered and saved. */
 export interface EventDraft {
+  /** Given where later events refer to it. */
+  readonly id?: string;
   readonly kind: PromptKind;
   readonly payload: Record<string, unknown>;
   readonly modelVersion?: string | null;
@@ -59,7 +61,7 @@ export function toChange(object: AnnotatedObject, facts: RevisionFacts): Change 
 }
 
 const toPromptEvent = (event: EventDraft, sequence: number): PromptEvent => ({
-  id: crypto.randomUUID(),
+  id: event.id ?? crypto.randomUUID(),
   sequence,
   kind: event.kind,
   payload: event.payload,
