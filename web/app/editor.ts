@@ -1,9 +1,9 @@
 /** The editor of one image: what is open, selected, hidden and armed, and what can be done with it. */
 
-import { computed, effect, type Signal, signal, untracked } from "@preact/signals";
+import { batch, computed, effect, type Signal, signal, untracked } from "@preact/signals";
 
 import * as api from "./api/client";
-import type { ItemState, ItemWithObjects, Source } from "./api/types";
+import type { Change, ItemState, ItemWithObjects, Source } from "./api/types";
 import { labelColor, PATTERNS, suggestionColor } from "./colors";
 import { activeLabels, embeddings, labelOf, labels, live, outbox, refreshProject } from "./context";
 import type { AnnotatedObject, EventDraft } from "./document/annotated_object";
@@ -118,7 +118,7 @@ export class Editor {
       const [item, unsaved] = await Promise.all([api.getItem(id), outbox.value?.changesOf(id) ?? []]);
       const bitmap = this.bitmap(id, item.image);
       if (turn !== this.opening) return;
-      const document = new ItemDocument(item, unsaved, (itemId, change) => void this.save(itemId, change));
+      const document = new ItemDocument(item, unsaved, (itemId, change) => this.save(itemId, change));
       this.surface?.resize(item.width, item.height);
       this.viewport.setImage(item.width, item.height);
       this.document.value = document;
@@ -149,7 +149,9 @@ export class Editor {
     this.surface?.setPreview(null);
   }
 
-  private save(item: string, change: Parameters<NonNullable<typeof outbox.value>["enqueue"]>[1]): void {
+  private save(item: string, change: Change): void {
+    const open = this.document.peek()?.item;
+    if (open?.id === item && open.state === "todo") open.state = "in_progress"; // as the server does with the first revision
     outbox.value?.enqueue(item, change).catch((error: unknown) => notify(t("say.failed", { message: String(error) }), "error"));
   }
 
@@ -343,8 +345,10 @@ export class Editor {
     const after: AnnotatedObject = target
       ? { ...target, mask }
       : { id, labelId: this.currentLabel.value, attributes: {}, mask, z: document.nextZ(), source: "manual" };
-    document.edit(name, [{ id, after }], events);
-    if (!target) this.selection.value = [id];
+    batch(() => {
+      document.edit(name, [{ id, after }], events);
+      if (!target) this.selection.value = [id];
+    });
   }
 
   /** Apply a function to the masks of all selected objects. */
@@ -395,8 +399,10 @@ export class Editor {
     const objects = this.editable(ids);
     if (objects.length === 0) return;
     const removed = new Set(objects.map(({ id }) => id));
-    this.selection.value = this.selection.value.filter((id) => !removed.has(id));
-    this.document.value?.edit("delete", objects.map(({ id }) => ({ id, after: null })), [{ kind: "edit", payload: { name: "delete" } }]);
+    batch(() => {
+      this.selection.value = this.selection.value.filter((id) => !removed.has(id));
+      this.document.value?.edit("delete", objects.map(({ id }) => ({ id, after: null })), [{ kind: "edit", payload: { name: "delete" } }]);
+    });
     say(t("say.deleted", { n: objects.length }));
   }
 

@@ -10,7 +10,7 @@ import type {
   Batch, Change, ItemState, ItemSummary, Job, Label, LiveUp, ObjectState, Project, SaveResult,
 } from "../app/api/types";
 import { decodeCounts, encodeCounts } from "../app/mask/counts";
-import { maskFromBitmap } from "../app/mask/mask";
+import { maskFromRegion } from "../app/mask/mask";
 import { paintSegment } from "../app/mask/brush";
 import { PHOTOS, type Photo } from "./photos";
 import { logitsOf, predict, SIDE } from "./predictions";
@@ -138,11 +138,12 @@ function crowd({ width, height }: Photo): ObjectState[] {
   let state = 7;
   const random = (): number => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
   return Array.from({ length: 1000 }, (_, i) => {
-    const bits = new Uint8Array(width * height);
-    const [x, y, length] = [(i % 40) * 45 + random() * 30, Math.floor(i / 40) * 48 + random() * 30, random() * 30];
-    const angle = random() * 6.3;
-    paintSegment(bits, [width, height], [x, y], [x + Math.cos(angle) * length, y + Math.sin(angle) * length], 14 + random() * 26, 1);
-    const mask = maskFromBitmap(bits, width, height);
+    const side = 100;
+    const [left, top] = [Math.min(width - side, (i % 40) * 45), Math.min(height - side, Math.floor(i / 40) * 48)];
+    const [x, y, length, angle] = [30 + random() * 30, 30 + random() * 30, random() * 30, random() * 6.3];
+    const bits = new Uint8Array(side * side);
+    paintSegment(bits, [side, side], [x, y], [x + Math.cos(angle) * length, y + Math.sin(angle) * length], 14 + random() * 26, 1);
+    const mask = maskFromRegion({ box: [left, top, left + side, top + side], bits }, width, height);
     const change: Change = { object: randomUUID(), revision: randomUUID(), base: null, label_id: 1 + (i % 4), attributes: {}, counts: encodeCounts(mask), z: i, source: "auto", deleted: false, active_ms: 0, prompt_events: [] };
     return stateOf(change, { width, height } as Photo);
   });

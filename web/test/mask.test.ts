@@ -108,7 +108,8 @@ describe("brush", () => {
   });
 
   it("has one form for each size", () => {
-    expect(rowsOf(stroke(3, [3.2, 3.9]))).toEqual([".......", ".......", "...#...", "..###..", "...#...", ".......", "......."].map((r) => r) && rowsOf(stroke(3, [3.7, 3.1])));
+    expect(rowsOf(stroke(3, [3.2, 3.9]))).toEqual(rowsOf(stroke(3, [3.7, 3.1])));
+    expect(rowsOf(stroke(3, [3.2, 3.9])).slice(2, 5)).toEqual(["..###..", "..###..", "..###.."]);
     expect(stroke(2, [3.2, 3.2]).area).toBe(4);
     expect(stroke(5, [3, 3]).area).toBe(21);
     expect(stroke(4, [3, 3], [3, 3], "square").area).toBe(16);
@@ -121,13 +122,15 @@ describe("brush", () => {
       const radius = 0.5 + next() * 6;
       const bits = new Uint8Array(1200);
       paintSegment(bits, [40, 30], a, b, radius * 2, 1);
+      let wrong = 0;
       for (let i = 0; i < 1200; i++) {
         const [x, y] = [Math.floor(i / 30) + 0.5, (i % 30) + 0.5];
         const length2 = (b[0] - a[0]) ** 2 + (b[1] - a[1]) ** 2;
         const t = Math.min(1, Math.max(0, ((x - a[0]) * (b[0] - a[0]) + (y - a[1]) * (b[1] - a[1])) / length2));
         const d = Math.hypot(x - a[0] - t * (b[0] - a[0]), y - a[1] - t * (b[1] - a[1]));
-        if (Math.abs(d - radius) > 1e-3) expect(bits[i]).toBe(Number(d < radius));
+        if (Math.abs(d - radius) > 1e-3 && bits[i] !== Number(d < radius)) wrong++;
       }
+      expect(wrong).toBe(0);
     }
   });
 });

@@ -24,6 +24,8 @@ export interface Action extends Binding {
 
 export type DialogName = "keys" | "settings" | "labels" | "export" | "import" | "jobs";
 export const dialog = signal<DialogName | null>(null);
+/** Conflicts are shown until a person closes them without a decision; the mark beside "Saved" opens them again. */
+export const hidesConflicts = signal(false);
 
 const SPECK_AREA = 64;
 const CURSOR_STEP_PX = 12;

@@ -45,7 +45,7 @@ ivec2 texel(vec2 at) {
 }
 
 uint slotAt(vec2 at) { return texelFetch(labelMap, texel(at), 0).r; }
-float activeAt(vec2 at) { return texelFetch(activeMask, texel(at), 0).r; }
+float activeAt(vec2 at) { return step(0.001, texelFetch(activeMask, texel(at), 0).r); }
 
 // How much of the pattern's ink is at this place: another for each class, for those who do not tell its color.
 float ink(float pattern) {
@@ -101,13 +101,21 @@ vec3 drawActive(vec3 under) {
   return around < 3.5 ? mix(activeColor.rgb, vec3(1.0), 0.8) : rgb;
 }
 
+float logitAt(vec2 at) { return texture(logits, vec3(at * logitsScale, candidate)).r * 127.0; }
+
 vec3 drawPreview(vec3 under) {
-  float value = texture(logits, vec3(imageXY * logitsScale, candidate)).r * 127.0;
-  float slope = max(fwidth(value), 1e-4);
+  float value = logitAt(imageXY);
+  // Change per pixel of the screen; derivatives of the pipeline come in blocks of two by two pixels.
+  float reach = max(1.0 / zoom, 0.5);
+  vec2 gradient = vec2(
+    logitAt(imageXY + vec2(reach, 0.0)) - logitAt(imageXY - vec2(reach, 0.0)),
+    logitAt(imageXY + vec2(0.0, reach)) - logitAt(imageXY - vec2(0.0, reach))
+  ) / (2.0 * reach * zoom);
+  float slope = max(length(gradient), 1e-3);
   float inside = clamp(value / slope + 0.5, 0.0, 1.0);
   float edge = 1.0 - clamp(abs(value / slope) - outlineWidth * 0.7, 0.0, 1.0);
   vec3 rgb = mix(under, previewColor.rgb, inside * previewColor.a);
-  return mix(rgb, mix(previewColor.rgb, vec3(1.0), 0.65), edge * step(0.5, abs(value) + inside));
+  return mix(rgb, mix(previewColor.rgb, vec3(1.0), 0.65), edge);
 }
 
 void main() {

@@ -171,6 +171,8 @@ export class Surface {
     const ratio = this.overlay.width / Math.max(1, this.overlay.clientWidth);
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.context.clearRect(0, 0, this.overlay.clientWidth, this.overlay.clientHeight);
+    this.context.fillStyle = "rgb(0 0 0 / 1%)"; // a frame that is cleared alone is not always shown by Chromium
+    this.context.fillRect(0, 0, 1, 1);
     this.drawOverlay(this.context);
     this.frameTimes.push(performance.now() - started);
     if (this.frameTimes.length > 300) this.frameTimes.shift();

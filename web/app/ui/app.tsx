@@ -7,7 +7,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { enter, entrance, outbox, project } from "../context";
 import { Editor } from "../editor";
 import { locale, t } from "../i18n";
-import { actionOf, dialog, keymap } from "../keys/actions";
+import { actionOf, dialog, hidesConflicts, keymap } from "../keys/actions";
 import { chordOf } from "../keys/keymap";
 import { announcement, dismiss, notices } from "../notices";
 import { route } from "../route";
@@ -89,7 +89,7 @@ function Dialogs({ editor }: { editor: Editor }): JSX.Element | null {
     case "jobs":
       return <JobsDialog onClose={close} />;
     default:
-      return conflict ? <ConflictDialog key={conflict.mine.revision} conflict={conflict} editor={editor} /> : null;
+      return conflict && !hidesConflicts.value ? <ConflictDialog key={conflict.mine.revision} conflict={conflict} editor={editor} /> : null;
   }
 }
 
@@ -115,8 +115,8 @@ function useKeys(editor: Editor): void {
         event.preventDefault();
         return;
       }
-      // Tab moves the focus where there is nothing to cycle.
-      if ((id === "cycle" || id === "cycle_back") && !canCycle(editor)) return;
+      // Tab moves the focus, unless a prompt is being made.
+      if ((id === "cycle" || id === "cycle_back") && !isPrompting(editor)) return;
       event.preventDefault();
       editor.document.peek()?.time.touch();
       action.run(editor);
@@ -126,10 +126,9 @@ function useKeys(editor: Editor): void {
   }, [editor]);
 }
 
-function canCycle(editor: Editor): boolean {
+function isPrompting(editor: Editor): boolean {
   const name = editor.toolName.peek();
-  if (name !== "point" && name !== "box") return false;
-  return (editor[name].shown.peek()?.answer.scores.length ?? 0) > 1;
+  return (name === "point" || name === "box") && (editor[name].isActive.peek() || editor[name].shown.peek() !== null);
 }
 
 /** Files that are dropped on the page, or pasted, become images of the project. */

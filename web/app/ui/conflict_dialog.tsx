@@ -11,6 +11,7 @@ import { fromStored } from "../document/annotated_object";
 import type { Editor } from "../editor";
 import { growBox, uniteBoxes, type Box } from "../geometry";
 import { locale, t } from "../i18n";
+import { hidesConflicts } from "../keys/actions";
 import { cropMask, type Mask } from "../mask/mask";
 import { notify } from "../notices";
 import type { Conflict } from "../outbox/outbox";
@@ -42,7 +43,7 @@ export function ConflictDialog({ conflict, editor }: { conflict: Conflict; edito
   return (
     <Dialog
       title={t("conflict.title")}
-      onClose={() => undefined}
+      onClose={() => (hidesConflicts.value = true)}
       wide
       footer={
         <>

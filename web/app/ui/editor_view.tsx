@@ -14,7 +14,7 @@ import { EditorTopBar } from "./top_bar";
 import { ViewBar } from "./view_bar";
 
 /** Room that the bars above the canvas take. */
-const MARGINS = { left: 76, top: 76, right: 24, bottom: 68 };
+const MARGINS = { left: 74, top: 74, right: 74, bottom: 74 };
 
 export function EditorView({ editor, item }: { editor: Editor; item: string }): JSX.Element {
   const isSpaceDown = useSignal(false);

@@ -39,7 +39,7 @@ export function KeysDialog({ onClose }: { onClose: () => void }): JSX.Element {
     >
       <label class="search">
         <Icon name="search" size={15} />
-        <input type="search" placeholder={t("keys.search")} aria-label={t("keys.search")} value={query.value} onInput={(e) => (query.value = e.currentTarget.value)} />
+        <input type="search" autofocus placeholder={t("keys.search")} aria-label={t("keys.search")} value={query.value} onInput={(e) => (query.value = e.currentTarget.value)} />
       </label>
       <div class="key-groups">
         {GROUPS.map((group) => {

@@ -6,7 +6,7 @@ import type { ItemState } from "../api/types";
 import { jobs, outbox, project } from "../context";
 import type { Editor } from "../editor";
 import { t, type TextKey } from "../i18n";
-import { dialog, type DialogName } from "../keys/actions";
+import { dialog, type DialogName, hidesConflicts } from "../keys/actions";
 import { openGrid, openItem } from "../route";
 import { IconButton, Popover } from "./controls";
 import { Icon, type IconName } from "./icon";
@@ -76,10 +76,10 @@ export function SaveStatus(): JSX.Element | null {
         </button>
       )}
       {conflicts > 0 && (
-        <span class="conflicts">
+        <button type="button" class="link conflicts" onClick={() => (hidesConflicts.value = false)}>
           <Icon name="alert" size={16} />
           {t("save.conflicts", { n: conflicts })}
-        </span>
+        </button>
       )}
     </div>
   );
