@@ -96,7 +96,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     assert [error for error in errors if "Failed to load resource" not in error] == []
 
 
-def _wait(page: Page, condition: str, timeout: float = 15) -> None:
+def _wait(page: Page, condition: str, timeout: float = 40) -> None:
     """Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
     end = time.monotonic() + timeout
     while not page.evaluate(condition):
@@ -180,7 +180,7 @@ def test_a_drag_is_a_box(page: Page) -> None:
 
 def test_brush_at_800_percent_undone_and_redone_and_reloaded(page: Page) -> None:
     _open(page, LARGE)
-    page.evaluate("segany.editor.viewport.showBox([1990, 1490, 2100, 1560], 8)")
+    page.evaluate("segany.editor.viewport.showBox([2000, 1490, 2090, 1550], 8)")
     assert page.evaluate("segany.editor.viewport.view.value.zoom") == pytest.approx(8)
     page.keyboard.press("b")
     for i in range(50):
@@ -256,8 +256,8 @@ def test_labels_attributes_and_list(page: Page) -> None:
     _drag(page, (100, 100), (160, 100))
     page.keyboard.press("1")
     page.get_by_label("pose").select_option("sitting")
-    page.get_by_label("age").fill("33")
-    page.get_by_label("age").press("Tab")
+    page.get_by_label("age", exact=True).fill("33")
+    page.get_by_label("age", exact=True).press("Tab")
     assert page.evaluate(f"{OBJECTS}[0].attributes") == {"pose": "sitting", "age": 33}
     page.locator("#canvas").focus()
     page.keyboard.press("2")
@@ -313,10 +313,11 @@ def test_a_conflict_shows_both_versions(page: Page) -> None:
     page.get_by_role("heading", name="Two versions of one object").wait_for()
     assert page.locator("dialog figure").count() == 2
     page.get_by_role("button", name="Keep both").click()
+    _wait(page, f"{OBJECTS}.length === 2")
     _wait_saved(page)
-    assert sorted([(area, label) for _, area, label in _objects(page)]) == sorted(
-        [(mine[0][1], mine[0][2]), (page.evaluate(f"{OBJECTS}.find(o => o.labelId === 3).mask.area"), 3)]
-    )
+    found = [(area, label) for _, area, label in _objects(page)]
+    assert (mine[0][1], mine[0][2]) in found
+    assert [label for _, label in found if label == 3] == [3]
 
 
 def test_an_expired_session_asks_for_the_link(page: Page) -> None:
@@ -445,6 +446,34 @@ def test_a_thousand_objects_are_quick(page: Page) -> None:
         }"""
     )
     assert max(times.values()) < 100, times  # 30 ms is the aim; benchmarks measure it
+
+
+def test_a_scene_that_was_moved_and_mended_equals_one_drawn_anew(page: Page) -> None:
+    _open(page, CROWD)
+    # Pixels are there to read right after a frame was drawn; the outline switch draws the whole scene.
+    same = page.evaluate(
+        """async () => {
+            const { editor } = segany;
+            const frame = () => new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+            const canvas = document.querySelector(".canvas canvas");
+            const pixels = () => (editor.surface.draw(), canvas.toDataURL());
+            const ids = [...editor.document.value.objects.value.keys()];
+            for (let i = 0; i < 12; i++) {
+                editor.viewport.pan(i % 3 ? 37 : -61, i % 2 ? -23 : 31);
+                if (i % 4 === 0) editor.remove([ids[i * 11]]);
+                if (i % 4 === 1) editor.select([ids[i * 17]]);
+                if (i % 4 === 2) editor.select([]);
+                await frame();
+            }
+            const mended = pixels();
+            editor.viewport.zoomAt([0, 0], 2);
+            await frame();
+            editor.viewport.zoomAt([0, 0], 0.5);
+            await frame();
+            return mended === pixels();
+        }"""
+    )
+    assert same
 
 
 def test_a_browser_without_webgl2_is_told(browser: Browser, address: str) -> None:

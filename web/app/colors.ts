@@ -23,6 +23,9 @@ export function suggestionColor(index: number): Rgb {
   return [channel(0), channel(8), channel(4)];
 }
 
+/** The same for an object at every visit. */
+export const objectColor = (id: string): Rgb => suggestionColor(parseInt(id.slice(0, 6), 16) % 997);
+
 /** For new labels: apart from each other, on dark and on light images. */
 export const LABEL_COLORS = [
   "#4f8cff", "#f2994a", "#27ae60", "#bb6bd9", "#eb5757", "#2dc5c5", "#f2c94c", "#8d6e63", "#ff7eb6", "#7bc043", "#5c6bc0", "#00897b",

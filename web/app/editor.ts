@@ -4,7 +4,7 @@ import { batch, computed, effect, type Signal, signal, untracked } from "@preact
 
 import * as api from "./api/client";
 import type { Change, ItemState, ItemWithObjects, Source } from "./api/types";
-import { labelColor, PATTERNS, suggestionColor } from "./colors";
+import { labelColor, objectColor, PATTERNS, suggestionColor } from "./colors";
 import { activeLabels, embeddings, labelOf, labels, live, outbox, refreshProject } from "./context";
 import type { AnnotatedObject, EventDraft } from "./document/annotated_object";
 import { type Edit, ItemDocument } from "./document/item_document";
@@ -16,7 +16,9 @@ import { notify, say } from "./notices";
 import { LocalDecoder } from "./predict/local_decoder";
 import { Predictor } from "./predict/predictor";
 import { type Entry, HOVERED, PATTERN_SHIFT, SELECTED, SUGGESTION, Surface } from "./render/surface";
+import type { Rgb } from "./render/renderer";
 import { Viewport } from "./render/viewport";
+import { appearance } from "./settings";
 import { BrushTool } from "./tools/brush_tool";
 import { CutTool } from "./tools/cut_tool";
 import { EverythingTool } from "./tools/everything_tool";
@@ -231,7 +233,7 @@ export class Editor {
       const isHovered = key === hovered ? HOVERED : 0;
       const index = indices.get(key);
       if (index !== undefined) return { color: suggestionColor(index), flags: SUGGESTION | isHovered };
-      const style = this.styleOf(document.objects.value.get(key)?.labelId ?? null);
+      const style = this.styleOf(document.objects.value.get(key)?.labelId ?? null, key);
       return { color: style.color, flags: isHovered | (selection.has(key) ? SELECTED : 0) | (style.pattern << PATTERN_SHIFT) };
     });
   }
@@ -242,13 +244,14 @@ export class Editor {
     if (!document) return;
     const isPainting = this.toolName.value === "brush";
     const isShown = target ? this.isVisible(target.id) : isPainting;
-    const style = isShown ? this.styleOf(target ? target.labelId : this.currentLabel.value) : null;
+    const style = isShown ? this.styleOf(target ? target.labelId : this.currentLabel.value, target?.id ?? null) : null;
     surface.setActive(target?.mask ?? null, style, target !== null && target.mask === this.paintedMask);
   }
 
-  private styleOf(labelId: number | null): { color: readonly [number, number, number]; pattern: number } {
+  private styleOf(labelId: number | null, object: string | null): { color: Rgb; pattern: number } {
     const index = labels.value.findIndex(({ id }) => id === labelId);
-    return { color: labelColor(labelOf(labelId)), pattern: index < 0 ? 0 : index % PATTERNS };
+    const color = appearance.value.colorsObjects && object ? objectColor(object) : labelColor(labelOf(labelId));
+    return { color, pattern: index < 0 ? 0 : index % PATTERNS };
   }
 
   /** The object at a place, the one above all others there. */

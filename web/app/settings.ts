@@ -46,6 +46,7 @@ export const DEFAULT_APPEARANCE: Appearance = {
   opacity: 0.4,
   outlineOnly: false,
   patterns: false,
+  colorsObjects: false,
 };
 
 export const appearance = persisted<Appearance>("appearance", DEFAULT_APPEARANCE);

@@ -16,7 +16,7 @@ export function inputScale(width: number, height: number, inputSize: number, res
 
 /** The mask of one candidate at the size of the image, by bilinear interpolation: what the shader shows. */
 export function maskFromLogits(logits: Int8Array, side: number, scale: XY, width: number, height: number): Mask {
-  const box = imageBoxOf(logits, side, scale, width, height);
+  const box = boxOfLogits(logits, side, scale, width, height);
   const [x0, y0, x1, y1] = box;
   const rows = y1 - y0;
   const bits = new Uint8Array((x1 - x0) * rows);
@@ -41,8 +41,8 @@ export function maskFromLogits(logits: Int8Array, side: number, scale: XY, width
   return maskFromRegion({ box, bits }, width, height);
 }
 
-/** Where the image can be above zero. */
-function imageBoxOf(logits: Int8Array, side: number, scale: XY, width: number, height: number): Box {
+/** The part of the image in which logits can be above zero. */
+export function boxOfLogits(logits: Int8Array, side: number, scale: XY, width: number, height: number): Box {
   let [u0, v0, u1, v1] = [side, side, 0, 0];
   for (let i = 0; i < logits.length; i++) {
     if (logits[i]! <= 0) continue;

@@ -39,11 +39,6 @@ export class LabelMap {
     return this.keys[this.slots[Math.floor(x) * this.height + Math.floor(y)]!] ?? null;
   }
 
-  /** Every key with its slot. */
-  entries(): Iterable<[string, number]> {
-    return this.slotOf;
-  }
-
   /** Show these layers, from below to above. @returns the boxes that were painted. */
   update(layers: readonly Layer[]): Box[] {
     const dirty = joinBoxes(changedBoxes(this.layers, layers));

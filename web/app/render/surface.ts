@@ -6,6 +6,7 @@ import type { Rgb } from "./renderer";
 import { type Box, EMPTY_BOX, isEmptyBox, uniteBoxes, type XY } from "../geometry";
 import { type Mask, paintMask } from "../mask/mask";
 import { appearance } from "../settings";
+import { boxOfLogits } from "../predict/logits";
 import { LabelMap, type Layer } from "./label_map";
 import { Renderer } from "./renderer";
 import type { Viewport } from "./viewport";
@@ -41,9 +42,12 @@ export class Surface {
   readonly isLost = signal(false);
   /** How long the last frames took, for measurements. */
   readonly frameTimes: number[] = [];
+  private layers: readonly Layer[] = [];
   private activeMask: Mask | null = null;
   private activeStyle: { color: Rgb; pattern: number } | null = null;
-  private preview: Preview | null = null;
+  private activeBox: Box = EMPTY_BOX;
+  private previewImage: PreviewImage | null = null;
+  private preview: (Preview & { readonly box: Box }) | null = null;
   private showsMasks = true;
   private dim = 0;
   private background: Rgb = [20, 21, 24];
@@ -82,7 +86,10 @@ export class Surface {
     this.renderer.resize(width, height);
     this.labelMap = new LabelMap(width, height);
     this.activeBits = new Uint8Array(width * height);
+    this.layers = [];
+    this.palette.fill(0);
     this.activeMask = null;
+    this.activeBox = EMPTY_BOX;
     this.preview = null;
     this.requestFrame();
   }
@@ -93,18 +100,25 @@ export class Surface {
   }
 
   setLayers(layers: readonly Layer[]): void {
+    this.layers = layers;
     for (const box of this.labelMap.update(layers)) this.renderer.setLabelMap(this.labelMap.slots, box);
     this.requestFrame();
   }
 
   setPalette(entryOf: (key: string) => Entry): void {
+    const changed: Box[] = [];
     let last = 0;
-    for (const [key, slot] of this.labelMap.entries()) {
+    for (const { key, mask } of this.layers) {
+      const slot = this.labelMap.slot(key);
       const { color, flags } = entryOf(key);
-      this.palette.set([...color, flags], slot * 4);
+      const entry = [...color, flags];
       last = Math.max(last, slot);
+      if (entry.every((value, i) => this.palette[slot * 4 + i] === value)) continue;
+      this.palette.set(entry, slot * 4);
+      changed.push(mask.box);
     }
-    this.renderer.setPalette(this.palette, last + 1);
+    if (changed.length === 0) return;
+    this.renderer.setPalette(this.palette, last + 1, changed);
     this.requestFrame();
   }
 
@@ -114,6 +128,7 @@ export class Surface {
     if (mask !== this.activeMask) {
       const [before, after] = [this.activeMask?.box ?? EMPTY_BOX, mask?.box ?? EMPTY_BOX];
       this.activeMask = mask;
+      this.activeBox = after;
       if (!isPainted) {
         this.clearBits(before);
         if (mask) paintMask(mask, this.activeBits, 1);
@@ -124,6 +139,7 @@ export class Surface {
   }
 
   touchActive(box: Box): void {
+    this.activeBox = uniteBoxes(this.activeBox, box);
     if (!isEmptyBox(box)) this.renderer.setActive(this.activeBits, box);
     this.requestFrame();
   }
@@ -136,11 +152,12 @@ export class Surface {
   }
 
   setPreviewImage({ logits, side, scale }: PreviewImage): void {
+    this.previewImage = { logits, side, scale };
     this.renderer.setLogits(logits, side, logits.length / (side * side), scale);
   }
 
   setPreview(preview: Preview | null): void {
-    this.preview = preview;
+    this.preview = preview && { ...preview, box: this.previewBox(preview.candidate) };
     this.requestFrame();
   }
 
@@ -165,7 +182,7 @@ export class Surface {
       showLabelMap: this.showsMasks,
       dim: this.dim,
       background: this.background,
-      active: this.showsMasks ? this.activeStyle : null,
+      active: this.showsMasks && this.activeStyle ? { ...this.activeStyle, box: this.activeBox } : null,
       preview: this.preview,
     });
     const ratio = this.overlay.width / Math.max(1, this.overlay.clientWidth);
@@ -176,6 +193,13 @@ export class Surface {
     this.drawOverlay(this.context);
     this.frameTimes.push(performance.now() - started);
     if (this.frameTimes.length > 300) this.frameTimes.shift();
+  }
+
+  private previewBox(candidate: number): Box {
+    if (!this.previewImage) return EMPTY_BOX;
+    const { logits, side, scale } = this.previewImage;
+    const { width, height } = this.labelMap;
+    return boxOfLogits(logits.subarray(candidate * side * side, (candidate + 1) * side * side), side, scale, width, height);
   }
 
   private clearBits(box: Box): void {

@@ -7,7 +7,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { Editor } from "../editor";
 import { distance, type XY } from "../geometry";
 import { t } from "../i18n";
-import { NoWebGL2Error } from "../render/renderer";
+import { NoWebGL2Error } from "../render/program";
 import { theme, wheelPans } from "../settings";
 import { drawCursor } from "../tools/overlay";
 import type { PointerInput } from "../tools/tool";

@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 
 import { t, type TextKey } from "../i18n";
 import { type Action, ACTIONS, actionOf, chordParts, keymap } from "../keys/actions";
@@ -85,12 +85,12 @@ function KeyRow({ action, changing, problem }: { action: Action; changing: Chang
       <button
         type="button"
         class={`key-button ${isChanging ? "changing" : ""}`}
-        aria-label={t("keys.change", { name: action.name() })}
         onClick={() => {
           problem.value = "";
           changing.value = isChanging ? null : id;
         }}
       >
+        <span class="visually-hidden">{t("keys.change", { name: action.name() })}: </span>
         {isChanging ? t("keys.press") : keymap.value.chordsOf(id).map((chord) => <Keys key={chord} chord={chord} />)}
       </button>
     </li>
@@ -108,7 +108,7 @@ function tryTo(problem: TextSignal, change: () => { toJSON(): Record<string, rea
 
 /** While a key is being changed, the next one that is pressed becomes it. */
 function useCapture(changing: ChangingSignal, problem: TextSignal): void {
-  useEffect(() => {
+  useLayoutEffect(() => {
     const id = changing.value;
     if (id === null) return undefined;
     const onKey = (event: KeyboardEvent): void => {

@@ -151,7 +151,6 @@ function ObjectRow({ editor, object, rows, index, top }: RowProps): JSX.Element 
         data-object={id}
         tabIndex={isSelected || (index === 0 && editor.selection.value.length === 0) ? 0 : -1}
         aria-pressed={isSelected}
-        aria-label={t("objects.row", { label: label?.name ?? t("labels.none"), n: object.mask.area })}
         onClick={press}
         onDblClick={() => editor.viewport.showBox(object.mask.box, 16)}
         onKeyDown={onKey}
@@ -161,7 +160,7 @@ function ObjectRow({ editor, object, rows, index, top }: RowProps): JSX.Element 
         <span class="muted source" title={t(`object.source.${object.source}`)}>
           <Icon name={SOURCES[object.source]} size={13} />
         </span>
-        <span class="muted area">{shortArea(object.mask.area)}</span>
+        <span class="muted area">{shortArea(object.mask.area)} <span class="visually-hidden">px</span></span>
       </button>
       <div class="row-actions">
         <IconButton icon={isHidden ? "hide" : "show"} label={t(isHidden ? "objects.show" : "objects.hide")} size={15} class={isHidden ? "kept" : ""} onClick={() => editor.toggle(editor.hidden, [id])} side="left" />

@@ -13,7 +13,7 @@ export function ViewBar({ editor }: { editor: Editor }): JSX.Element {
   return (
     <div class="view-bar" role="toolbar" aria-label={t("view.title")}>
       <IconButton icon="minus" label={t("view.out")} action="zoom_out" onClick={() => viewport.zoomStep(-1)} side="top" />
-      <button type="button" class="zoom" aria-label={`${t("view.actual")} (${percent} %)`} data-tip={t("view.actual")} data-side="top" onClick={() => viewport.actualSize()}>
+      <button type="button" class="zoom" aria-label={`${percent} %, ${t("view.actual")}`} data-tip={t("view.actual")} data-side="top" onClick={() => viewport.actualSize()}>
         {percent} %
       </button>
       <IconButton icon="plus" label={t("view.in")} action="zoom_in" onClick={() => viewport.zoomStep(1)} side="top" />
@@ -38,6 +38,7 @@ function AppearancePanel({ editor }: { editor: Editor }): JSX.Element {
       <Slider label={t("view.opacity")} value={look.opacity} min={0} max={1} step={0.02} shown={percent(look.opacity)} onInput={(opacity) => set({ opacity })} />
       <Toggle label={t("view.outline")} checked={look.outlineOnly} onChange={(outlineOnly) => set({ outlineOnly })} />
       <Toggle label={t("view.patterns")} checked={look.patterns} onChange={(patterns) => set({ patterns })} />
+      <Toggle label={t("view.colors_objects")} checked={look.colorsObjects} onChange={(colorsObjects) => set({ colorsObjects })} />
       <Toggle label={t("view.hide_others")} checked={editor.hidesOthers.value} onChange={(on) => (editor.hidesOthers.value = on)} />
       <hr />
       <Slider label={t("view.brightness")} value={look.brightness} min={-0.5} max={0.5} step={0.01} shown={percent(look.brightness)} onInput={(brightness) => set({ brightness })} />
