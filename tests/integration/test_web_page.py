@@ -65,7 +65,18 @@ def address() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _served(port: int) -> Iterator[None]:
-    command = ["node", str(VITE), "preview", "--mode", "mock", "--host", "127.0.0.1", "--port", str(port), "--strictPort"]
+    command = [
+        "node",
+        str(VITE),
+        "preview",
+        "--mode",
+        "mock",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--strictPort",
+    ]
     server = subprocess.Popen(command, cwd=WEB, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
@@ -165,7 +176,10 @@ def test_moving_previews_and_clicking_commits(page: Page) -> None:
     [revision] = page.request.get("/mock/revisions").json()
     kinds = [event["kind"] for event in revision["change"]["prompt_events"]]
     assert kinds == ["point", "point", "accept"]
-    assert revision["change"]["prompt_events"][1]["payload"]["refine"]["event"] == revision["change"]["prompt_events"][0]["id"]
+    assert (
+        revision["change"]["prompt_events"][1]["payload"]["refine"]["event"]
+        == revision["change"]["prompt_events"][0]["id"]
+    )
 
 
 def test_a_drag_is_a_box(page: Page) -> None:
@@ -419,7 +433,8 @@ def test_axe_finds_nothing(page: Page, scheme: Any) -> None:
         page.evaluate(source)
         result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         found[view] = [
-            (v["id"], [node["html"][:200] for node in v["nodes"]], v["nodes"][0]["failureSummary"]) for v in result["violations"]
+            (v["id"], [node["html"][:200] for node in v["nodes"]], v["nodes"][0]["failureSummary"])
+            for v in result["violations"]
         ]
         if page.locator("dialog[open]").count():
             page.keyboard.press("Escape")
