@@ -480,6 +480,8 @@ def test_a_scene_that_was_moved_and_mended_equals_one_drawn_anew(page: Page) -> 
                 if (i % 4 === 2) editor.select([]);
                 await frame();
             }
+            editor.select([ids[500]]);
+            await frame();
             const mended = pixels();
             editor.viewport.zoomAt([0, 0], 2);
             await frame();

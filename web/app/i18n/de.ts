@@ -55,9 +55,9 @@ export const de: Record<keyof typeof en, string> = {
 
   "save.saved": "Gespeichert",
   "save.saving": "Wird gespeichert…",
-  "save.offline": "Server nicht erreicht. {n} Änderung liegt in diesem Browser. | Server nicht erreicht. {n} Änderungen liegen in diesem Browser.",
-  "save.expired": "Sitzung abgelaufen. {n} Änderung ist gesichert. Öffne den Link aus dem Terminal erneut. | Sitzung abgelaufen. {n} Änderungen sind gesichert. Öffne den Link aus dem Terminal erneut.",
-  "save.full": "Die Platte des Servers ist voll. {n} Änderung liegt in diesem Browser. | Die Platte des Servers ist voll. {n} Änderungen liegen in diesem Browser.",
+  "save.offline": "Server nicht erreicht, {n} Änderung bleibt hier | Server nicht erreicht, {n} Änderungen bleiben hier",
+  "save.expired": "Sitzung abgelaufen, {n} Änderung bleibt hier. Öffne den Link aus dem Terminal. | Sitzung abgelaufen, {n} Änderungen bleiben hier. Öffne den Link aus dem Terminal.",
+  "save.full": "Platte des Servers voll, {n} Änderung bleibt hier | Platte des Servers voll, {n} Änderungen bleiben hier",
   "save.refused": "Der Server hat eine Änderung abgelehnt: {message} Sie bleibt hier.",
   "save.retry": "Erneut versuchen",
   "save.conflicts": "{n} Konflikt | {n} Konflikte",

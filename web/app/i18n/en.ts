@@ -53,9 +53,9 @@ export const en = {
 
   "save.saved": "Saved",
   "save.saving": "Saving…",
-  "save.offline": "Server not reached. {n} change kept in this browser. | Server not reached. {n} changes kept in this browser.",
-  "save.expired": "Session expired. {n} change kept. Open the link from the terminal again. | Session expired. {n} changes kept. Open the link from the terminal again.",
-  "save.full": "The server's disk is full. {n} change kept in this browser. | The server's disk is full. {n} changes kept in this browser.",
+  "save.offline": "Server not reached, {n} change kept here | Server not reached, {n} changes kept here",
+  "save.expired": "Session expired, {n} change kept here. Open the link from the terminal. | Session expired, {n} changes kept here. Open the link from the terminal.",
+  "save.full": "Server's disk is full, {n} change kept here | Server's disk is full, {n} changes kept here",
   "save.refused": "The server refused a change: {message} It is kept here.",
   "save.retry": "Try again",
   "save.conflicts": "{n} conflict | {n} conflicts",

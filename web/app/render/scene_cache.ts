@@ -52,8 +52,9 @@ export class SceneCache {
   show(): void {
     const { gl } = this;
     const [width, height] = this.size;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.clear(gl.COLOR_BUFFER_BIT); // otherwise Chromium clears with the next draw, and with it what was copied
     gl.bindFramebuffer(gl.READ_FRAMEBUFFER, this.targets![0].framebuffer);
-    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, null);
     gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.NEAREST);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
   }

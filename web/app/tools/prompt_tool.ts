@@ -99,6 +99,7 @@ export class PromptTool extends Tool {
     this.pressedAt = null;
     const dragTo = this.dragTo;
     this.dragTo = null;
+    this.editor.surface?.requestFrame();
     if (!pressed) return;
     if (dragTo && distance(pressed.screen, input.screen) > DRAG_PX) {
       const box = boxOfCorners(this.inside(pressed.at), dragTo);
