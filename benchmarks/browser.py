@@ -142,7 +142,7 @@ def _torch(place: Place) -> Timing:
 
     def masks(size_hw: tuple[int, int]) -> BoolArray:
         low_res, _ = model.predict_low_res(embedding.features, points[None], labels[None], None, multimask=True)
-        return model.upscale_masks(low_res, size_hw)
+        return model.processor.upscale_masks(low_res, size_hw)
 
     return Timing(_median(lambda: masks(embedding.size_hw)), _median(lambda: masks(LARGE_HW)))
 

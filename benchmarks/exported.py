@@ -34,8 +34,8 @@ def automatic(job: Job) -> Call:
     generator, image = segany.AutomaticMaskGenerator(_model(job)), job.pixels()
 
     def call() -> Arrays:
-        records = sorted(generator.generate(image), key=lambda record: (record.area, record.bbox_xywh))
-        return {"masks": np.stack([record.mask for record in records])}
+        instances = sorted(generator.generate(image), key=lambda instance: (instance.area, instance.box_xyxy))
+        return {"masks": np.stack([instance.mask for instance in instances])}
 
     return call
 

@@ -29,12 +29,11 @@ def write_noise_checkpoint(model: str, path: Path) -> None:
     from tests.parity.seeded import seeded_state
 
     from segany.models.registry import find_spec
-    from segany.models.sam2.config import Sam2Config
 
     torch.manual_seed(SEED)
     spec = find_spec(model)
     state = spec.build().state_dict()
-    if isinstance(spec.config, Sam2Config):
+    if OBJECT_SCORE_BIAS in state:
         values = seeded_state({key: tuple(value.shape) for key, value in state.items()})
         values[OBJECT_SCORE_BIAS] += VISIBLE
         torch.save({"model": {key: torch.from_numpy(value) for key, value in values.items()}}, path)

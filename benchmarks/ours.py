@@ -44,8 +44,8 @@ def automatic(job: Job) -> Call:
     generator, image = segany.AutomaticMaskGenerator(segany.load(job.weights, device=job.device)), job.pixels()
 
     def call() -> Arrays:
-        records = sorted(generator.generate(image), key=lambda record: (record.area, record.bbox_xywh))
-        return {"masks": np.stack([record.mask for record in records])}
+        instances = sorted(generator.generate(image), key=lambda instance: (instance.area, instance.box_xyxy))
+        return {"masks": np.stack([instance.mask for instance in instances])}
 
     return call
 
@@ -56,7 +56,7 @@ def encoder(job: Job) -> Call:
 
     from benchmarks.noise import noise_pixels
 
-    model = segany.load(job.weights, device=job.device)
+    model = segany.load(job.weights, device=job.device).module
     pixels = torch.from_numpy(noise_pixels(model.preprocessing.input_size)).to(job.device)
 
     def call() -> Arrays:
@@ -104,7 +104,7 @@ def track_many(job: Job, frames: int, compared: int) -> Call:
     return call
 
 
-def _session(job: Job, frames: str | list[Path]) -> segany.VideoSession:
+def _session(job: Job, frames: str | list[Path]) -> segany.FileVideoSession:
     """A session whose objects are prompted, and which does what the peer's does without its post-processing."""
     config = segany.VideoConfig(binarize_prompted=False, remember_corrections=False)
     session = segany.VideoPredictor(segany.load(job.weights, device=job.device), config).open(frames)

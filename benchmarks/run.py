@@ -36,7 +36,7 @@ def run(
     case: Annotated[list[str] | None, typer.Option(help="Measure this case. Repeatable.", show_default="all")] = None,
     peer_python: Annotated[Path | None, typer.Option(help="Interpreter that has the peers' packages.")] = None,
     only_ours: Annotated[bool, typer.Option("--only-ours", help="No peer, no comparison, no results.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="ProcessGroup of each side, in alternation.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Processes of each side, in alternation.")] = 5,
     image: Annotated[
         Path | None, typer.Option(help="Image file, prompted at its center.", show_default="one with a known point")
     ] = None,

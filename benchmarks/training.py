@@ -17,11 +17,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import segany
 from benchmarks.setting import REPOSITORY, Setting
+from segany.train.recipe import find_recipe
 
 RECIPES = ("lungs", "shapes")
 RESULTS = REPOSITORY / "benchmarks" / "results" / "training"
-TITLES = {"miou_1": "one click", "oracle_miou_1": "one click, best of three", "box_miou": "a box"}
+TITLES = {
+    "miou_1": "mean IoU of one click",
+    "oracle_miou_1": "mean IoU of one click, best of three",
+    "box_miou": "mean IoU of a box",
+    "predicted_iou_error": "mean absolute error of the predicted IoU",
+    "above_pred_iou_thresh": "share of predictions above the threshold of automatic masks",
+    "automatic_masks": "automatic masks on one image, 16 x 16 points",
+    "automatic_masks_before": "the same of the untouched model",
+    "val_loss": "validation loss",
+}
+AUTOMATIC_IMAGES = 5
+"""Held-out images on which `segany auto` is compared."""
 
 
 def main() -> None:
@@ -49,7 +62,11 @@ def write_results(recipe: str, run: Path) -> Path:
     for name, path in named.items():
         shutil.copy(path, RESULTS / f"{recipe}_{name}.png")
     page = RESULTS / f"{recipe}.md"
-    page.write_text("\n".join([*_scores(recipe, run, steps, validations), *_pictures(recipe, validations)]))
+    page.write_text(
+        "\n".join(
+            [*_scores(recipe, run, steps, validations), *_automatic(recipe, run), *_pictures(recipe, validations)]
+        )
+    )
     return page
 
 
@@ -67,14 +84,42 @@ def _scores(recipe: str, run: Path, steps: list[dict[str, Any]], validations: li
         f"Made by `python -m benchmarks.training {recipe}`: {setting.cpu}, {setting.cores} cores, {start['time']}, "
         f"commit {setting.commit}. Training took {taken}, {whole:.1f} minutes with reading and validation.",
         "",
-        "Mean IoU on held-out images, at the first validation, at the best by one click, and at the last:",
+        "Scores on held-out images, at the first validation, at the best by one click, and at the last:",
         "",
         "| | " + " | ".join(f"step {line['step']}" for line in columns) + " |",
         "|---" * (1 + len(columns)) + "|",
         *(
-            f"| {TITLES.get(name, name)} | " + " | ".join(f"{line['validation'][name]:.3f}" for line in columns) + " |"
+            f"| {TITLES.get(name, name)} | " + " | ".join(_shown(line["validation"][name]) for line in columns) + " |"
             for name in best["validation"]
         ),
+        "",
+    ]
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _automatic(recipe: str, run: Path) -> list[str]:
+    """A row for `segany auto`: automatic masks on held-out images, of the untouched model and of the trained one."""
+    trained = find_recipe(recipe)
+    if not isinstance(trained.model, str) or trained.datasets is None:
+        return []  # there is no model to compare with
+    val = trained.datasets(None).val
+    assert val is not None
+    images = [val.read(index).image for index in range(AUTOMATIC_IMAGES)]
+    counts = []
+    for model in (trained.model, str(run / "best.safetensors")):
+        generator = segany.AutomaticMaskGenerator(segany.load(model))
+        counts.append([len(generator.generate(image)) for image in images])
+    before, after = (", ".join(map(str, row)) for row in counts)
+    return [
+        f"`segany auto` on {AUTOMATIC_IMAGES} held-out images:",
+        "",
+        "| | masks |",
+        "|---|---|",
+        f"| {trained.model}, untouched | {before} |",
+        f"| after training, `best.safetensors` | {after} |",
         "",
     ]
 

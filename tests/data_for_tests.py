@@ -15,6 +15,7 @@ from PIL import Image
 
 from segany.core.arrays import BoolArray, PixelArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.instances import Instances
 from segany.core.rle import Rle, encode_masks
 from segany.data.item import AnnotatedImage
 
@@ -93,5 +94,5 @@ class Shapes:
         if index in self.damaged:
             raise DataError(f"image {index} is damaged")
         image = np.full((6, 8, 3), index, dtype=np.uint8)
-        masks = [] if index in self.without_masks else [block((6, 8), 0, 0, 2, 3), block((6, 8), 3, 4, 6, 8)]
-        return AnnotatedImage(self.names[index], image, tuple(rle(mask) for mask in masks))
+        instances = Instances.from_masks(np.stack([block((6, 8), 0, 0, 2, 3), block((6, 8), 3, 4, 6, 8)]))
+        return AnnotatedImage(self.names[index], image, instances[:0] if index in self.without_masks else instances)

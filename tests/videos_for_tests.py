@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -44,6 +45,8 @@ def write_video(
     size_hw: tuple[int, int] = SIZE_HW,
     options: dict[str, str] | None = None,
     codec_options: dict[str, str] | None = None,
+    pixel_aspect: Fraction | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a video of numbered frames, shown at multiples of 1 / rate s, or at these multiples of it."""
     with av.open(str(path), "w", container_options=options or {}) as container:
@@ -52,6 +55,9 @@ def write_video(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.max_b_frames = b_frames
         stream.codec_context.gop_size = gop
+        container.metadata.update(metadata or {})
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation or is_mirrored:
             stream.set_display_rotation(rotation, hflip=is_mirrored)
         for number in range(count):

@@ -18,6 +18,7 @@ from segany.core.version import __version__
 if TYPE_CHECKING:
     from segany.core.embedding import Embedding
     from segany.core.errors import (
+        CanceledError,
         CheckpointError,
         ConfigError,
         DataError,
@@ -36,20 +37,31 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from segany.core.frame_result import FrameResult
+    from segany.core.instance import Category, Instance
+    from segany.core.instances import Instances
     from segany.core.prediction import MaskPrediction
     from segany.core.preprocessing import Preprocessing
     from segany.core.prompt import Prompt
-    from segany.data.formats.records import MaskRecord, MaskRecords
+    from segany.data.formats.coco import from_coco, to_coco
+    from segany.data.formats.sa1b import from_sa1b, to_sa1b
+    from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
+    from segany.hub.model_ref import ModelRef
+    from segany.imaging.processor import ImageProcessor
+    from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
     from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.image import ImagePredictor
+    from segany.predict.live_video_session import LiveVideoSession
     from segany.predict.video import VideoConfig, VideoPredictor
     from segany.predict.video_session import VideoSession
 
 _HOMES = {
     "AutomaticConfig": "segany.predict.automatic",
     "AutomaticMaskGenerator": "segany.predict.automatic",
+    "CanceledError": "segany.core.errors",
+    "Category": "segany.core.instance",
     "CheckpointError": "segany.core.errors",
     "ConfigError": "segany.core.errors",
     "DataError": "segany.core.errors",
@@ -57,17 +69,21 @@ _HOMES = {
     "EmbeddingError": "segany.core.errors",
     "EndOfVideoError": "segany.core.errors",
     "ExportError": "segany.core.errors",
+    "FileVideoSession": "segany.predict.file_video_session",
     "FrameResult": "segany.core.frame_result",
     "ImageError": "segany.core.errors",
     "ImagePredictor": "segany.predict.image",
+    "ImageProcessor": "segany.imaging.processor",
+    "LiveVideoSession": "segany.predict.live_video_session",
     "MaskPrediction": "segany.core.prediction",
-    "MaskRecord": "segany.data.formats.records",
-    "MaskRecords": "segany.data.formats.records",
     "MissingExtraError": "segany.core.errors",
+    "ModelRef": "segany.hub.model_ref",
     "OutputError": "segany.core.errors",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
     "PromptError": "segany.core.errors",
+    "Instance": "segany.core.instance",
+    "Instances": "segany.core.instances",
     "InstancesError": "segany.core.errors",
     "SeganyError": "segany.core.errors",
     "TrainingError": "segany.core.errors",
@@ -77,13 +93,22 @@ _HOMES = {
     "VideoPredictor": "segany.predict.video",
     "VideoSession": "segany.predict.video_session",
     "WeightsError": "segany.core.errors",
+    "draw_instances": "segany.imaging.visualize.mosaic",
+    "from_coco": "segany.data.formats.coco",
+    "from_sa1b": "segany.data.formats.sa1b",
+    "from_supervision": "segany.data.formats.supervision",
     "list_models": "segany.models.registry",
     "load": "segany.hub.load",
+    "to_coco": "segany.data.formats.coco",
+    "to_sa1b": "segany.data.formats.sa1b",
+    "to_supervision": "segany.data.formats.supervision",
 }
 
 __all__ = [
     "AutomaticConfig",
     "AutomaticMaskGenerator",
+    "CanceledError",
+    "Category",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -91,14 +116,18 @@ __all__ = [
     "EmbeddingError",
     "EndOfVideoError",
     "ExportError",
+    "FileVideoSession",
     "FrameResult",
     "ImageError",
     "ImagePredictor",
+    "ImageProcessor",
+    "Instance",
+    "Instances",
     "InstancesError",
+    "LiveVideoSession",
     "MaskPrediction",
-    "MaskRecord",
-    "MaskRecords",
     "MissingExtraError",
+    "ModelRef",
     "OutputError",
     "Preprocessing",
     "Prompt",
@@ -112,8 +141,15 @@ __all__ = [
     "VideoSession",
     "WeightsError",
     "__version__",
+    "draw_instances",
+    "from_coco",
+    "from_sa1b",
+    "from_supervision",
     "list_models",
     "load",
+    "to_coco",
+    "to_sa1b",
+    "to_supervision",
 ]
 
 

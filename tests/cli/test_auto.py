@@ -3,8 +3,6 @@
 import errno
 import json
 import os
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,19 +11,20 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from tests.records_for_tests import make_record
+from tests.instances_for_tests import make_instances
 from typer.testing import CliRunner, Result
 
-from segany.cli import auto as auto_module
 from segany.cli.app import app
 from segany.core.arrays import PixelArray
 from segany.core.embedding import Embedding
-from segany.core.errors import CheckpointError, ConfigError, OutputError
+from segany.core.errors import CheckpointError, ConfigError
+from segany.core.instances import Instances
 from segany.core.preprocessing import Preprocessing
-from segany.data.formats.instances import RECORD_FORMATS
-from segany.data.formats.records import MaskRecords
-from segany.imaging.image import image_id, read_image
-from segany.jobs import pipeline as pipeline_module
+from segany.core.progress import ProgressCallback, report
+from segany.data.formats.table import AUTOMATIC_FORMATS
+from segany.hub.model_ref import ModelRef
+from segany.imaging.image import content_id, read_image
+from segany.jobs.automatic import AutomaticTask
 from segany.predict.automatic import AutomaticConfig
 
 WIDTH, HEIGHT = 60, 40
@@ -43,7 +42,7 @@ class FakePredictor:
         features = (pixels.mean(axis=(0, 1), dtype=np.float32),)
         model = self.model
         return Embedding(
-            features, pixels.shape[:2], model.preprocessing, model.name, model.encoder_id, image_id(pixels)
+            features, pixels.shape[:2], model.preprocessing, model.name, model.encoder_id, content_id(pixels)
         )
 
 
@@ -56,22 +55,22 @@ class FakeGenerator:
         self.count = 2
         self.on_generate: Callable[[int], None] = lambda number: None
 
-    def generate(self, image: PixelArray | Embedding, *, progress: Callable[[int, int], None]) -> MaskRecords:
+    def generate(self, image: PixelArray | Embedding, *, progress: ProgressCallback) -> Instances:
         self.given.append(image)
         self.on_generate(len(self.given))
-        progress(5, 10)
+        report(progress, "automatic masks", 5, 10, "points")
         size_hw = image.size_hw if isinstance(image, Embedding) else image.shape[:2]
         masks = np.zeros((self.count, *size_hw), dtype=np.bool_)
         for index, mask in enumerate(masks):
             mask[index : index + 10, index : index + 10] = True
-        progress(10, 10)
-        return MaskRecords(tuple(make_record(mask) for mask in masks), size_hw)
+        report(progress, "automatic masks", 10, 10, "points")
+        return make_instances(masks)
 
 
 @pytest.fixture
 def generator(monkeypatch: pytest.MonkeyPatch) -> FakeGenerator:
     fake = FakeGenerator()
-    monkeypatch.setattr(auto_module, "open_generator", lambda *args: fake)
+    monkeypatch.setattr(AutomaticTask, "open", lambda *args: fake)
     return fake
 
 
@@ -168,7 +167,7 @@ def test_json_lines_tell_everything(run: Callable[..., Result]) -> None:
 def test_what_is_done_is_skipped(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("photos").exit_code == 0
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
-    monkeypatch.setattr(auto_module, "open_generator", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(AutomaticTask, "open", lambda *args: pytest.fail("loaded"))
     result = run("photos")
     assert result.exit_code == 0
     assert result.stdout == "3 done before: out\n"
@@ -181,13 +180,13 @@ def test_what_is_done_is_skipped(run: Callable[..., Result], monkeypatch: pytest
         (lambda: save_image(Path("photos/2.png"), 99), []),
         (lambda: Path("out/2_auto_coco.json").unlink(), []),
         (lambda: Path("out/.segany/2.json").write_text("{"), []),
-        (lambda: Path("out/.segany/2.json").write_text('{"version": 1, "files": 3}'), []),
-        (lambda: None, ["--again"]),
+        (lambda: Path("out/.segany/2.json").write_text('{"version": 2, "name": "2", "parts": 3}'), []),
+        (lambda: None, ["--overwrite"]),
         (lambda: None, ["--format", "coco,sa1b"]),
         (lambda: None, ["--points-per-side", "8"]),
         (lambda: None, ["--preset", "sa1b"]),
         (lambda: None, ["--model", "sam_vit_b"]),
-        (lambda: None, ["--label-fill"]),
+        (lambda: None, ["--format", "label-map", "--label-fill"]),
     ],
 )
 def test_what_changed_is_done_again(
@@ -281,7 +280,7 @@ def test_an_image_that_does_not_fit_the_settings_fails_alone(
 
 
 def test_only_bad_images(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto_module, "open_generator", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(AutomaticTask, "open", lambda *args: pytest.fail("loaded"))
     for number in (1, 2, 3):
         Path(f"photos/{number}.png").write_bytes(b"")
     result = run("photos", "--max-pixels", "2399")
@@ -330,7 +329,7 @@ def test_errors_of_the_model_stop_everything(run: Callable[..., Result], monkeyp
     def fail(*args: object) -> None:
         raise CheckpointError("weights [bold].pt is truncated")
 
-    monkeypatch.setattr(auto_module, "open_generator", fail)
+    monkeypatch.setattr(AutomaticTask, "open", fail)
     check_refused(run("photos"), "weights [bold].pt is truncated")
 
 
@@ -345,29 +344,12 @@ def test_full_disk_stops_everything(run: Callable[..., Result], monkeypatch: pyt
     assert written() == []
 
 
-def test_full_disk_is_noticed_while_the_next_image_is_in_the_model(
-    run: Callable[..., Result], generator: FakeGenerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    has_failed = threading.Event()
-
-    def fail(*args: object) -> None:
-        has_failed.set()
-        raise OutputError("no space left")
-
-    monkeypatch.setattr(pipeline_module, "write_files", fail)
-    generator.on_generate = lambda number: None if number == 1 else (has_failed.wait(10), time.sleep(0.1))
-    result = run("photos")
-    assert result.exit_code == 2
-    assert result.stderr == "error: no space left\n"
-    assert len(generator.given) <= 2
-
-
 def test_images_are_not_overwritten(run: Callable[..., Result]) -> None:
     save_image(Path("1_auto_overlay.png"), 7)
     before = Path("1_auto_overlay.png").read_bytes()
     result = run("photos/1.png", "1_auto_overlay.png", "--out", ".", "--format", "overlay")
-    assert result.exit_code == 2
-    assert "is one of the inputs" in result.stderr
+    assert result.exit_code == 1
+    assert "error: 1 of 2 failed:\n  photos/1.png: 1_auto_overlay.png is one of the inputs" in result.stderr
     assert Path("1_auto_overlay.png").read_bytes() == before
 
 
@@ -382,14 +364,14 @@ def test_masks_of_an_earlier_run_do_not_stay(run: Callable[..., Result], generat
     run("photos/1.png", "--format", "masks-png")
     Path("out/1_auto_masks/notes.png").write_text("somebody's own")
     generator.count = 1
-    run("photos/1.png", "--format", "masks-png", "--again")
+    run("photos/1.png", "--format", "masks-png", "--overwrite")
     assert sorted(path.name for path in Path("out/1_auto_masks").iterdir()) == ["0.png", "metadata.csv", "notes.png"]
 
 
 def test_embeddings_are_saved_and_used_again(run: Callable[..., Result], generator: FakeGenerator) -> None:
     assert run("photos", "--embeddings", "kept", "--format", "coco").exit_code == 0
-    names = sorted(f"{image_id(read_image(path))}_f00d.safetensors" for path in Path("photos").iterdir())
-    assert written("kept") == names
+    names = sorted(f"{content_id(read_image(path))}.safetensors" for path in Path("photos").iterdir())
+    assert sorted(Path(name).name for name in written("kept")) == names
     assert generator.predictor.embedded == 3
     assert run("photos", "--embeddings", "kept", "--format", "sa1b").exit_code == 0
     assert generator.predictor.embedded == 3
@@ -397,9 +379,9 @@ def test_embeddings_are_saved_and_used_again(run: Callable[..., Result], generat
 
 
 def test_embeddings_of_others_are_not_used(run: Callable[..., Result], generator: FakeGenerator) -> None:
-    arguments = ("photos/1.png", "--embeddings", "kept", "--again")
+    arguments = ("photos/1.png", "--embeddings", "kept", "--overwrite")
     assert run(*arguments).exit_code == 0
-    (path,) = Path("kept").iterdir()
+    (path,) = Path("kept").rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:50])  # damaged
     assert run(*arguments).exit_code == 0
     assert generator.predictor.embedded == 2
@@ -410,17 +392,17 @@ def test_embeddings_of_others_are_not_used(run: Callable[..., Result], generator
     generator.predictor.model.encoder_id = "beef"
     assert run(*arguments).exit_code == 0
     assert generator.predictor.embedded == 4
-    assert len(written("kept")) == 2
+    assert len(written("kept")) == 3
 
 
 def test_the_model_gets_the_options(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def open_generator(*args: object) -> FakeGenerator:
-        asked.append(args)
+    def open_generator(task: AutomaticTask, progress: object) -> FakeGenerator:
+        asked.append(task)
         return FakeGenerator()
 
-    monkeypatch.setattr(auto_module, "open_generator", open_generator)
+    monkeypatch.setattr(AutomaticTask, "open", open_generator)
     result = run(
         "photos", "--model", "m.pt", "--device", "cpu", "--points-per-side", "9", "--pred-iou-thresh", "0.7",
         "--stability-score-thresh", "0.9", "--crop-n-layers", "1", "--crop-n-points-downscale-factor", "2",
@@ -431,13 +413,15 @@ def test_the_model_gets_the_options(run: Callable[..., Result], monkeypatch: pyt
         points_per_side=9, pred_iou_thresh=0.7, stability_score_thresh=0.9, crop_n_layers=1,
         crop_n_points_downscale_factor=2, min_mask_region_area=30, min_mask_area=20, max_mask_fraction=0.95,
     )  # fmt: skip
-    assert asked == [("m.pt", None, "cpu", config, 9999)]
+    assert [(task.model, task.config, task.max_pixels) for task in asked] == [
+        (ModelRef("m.pt", None, "cpu"), config, 9999)
+    ]
 
 
 @pytest.mark.parametrize("preset", ["default", "sa1b"])
 def test_presets(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     asked = []
-    monkeypatch.setattr(auto_module, "open_generator", lambda *args: asked.append(args[3]) or FakeGenerator())
+    monkeypatch.setattr(AutomaticTask, "open", lambda task, _: asked.append(task.config) or FakeGenerator())
     presets = {"default": AutomaticConfig(), "sa1b": AutomaticConfig.sa1b()}
     assert run("photos/1.png", "--preset", preset).exit_code == 0
     assert asked == [presets[preset]]
@@ -445,35 +429,9 @@ def test_presets(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, pr
 
 def test_no_masks_are_a_result(run: Callable[..., Result], generator: FakeGenerator) -> None:
     generator.count = 0
-    result = run("photos/1.png", "--format", ",".join(RECORD_FORMATS))
+    result = run("photos/1.png", "--format", ",".join(AUTOMATIC_FORMATS))
     assert result.exit_code == 0
     assert "0 masks" in result.stdout
-
-
-def test_reading_and_writing_go_on_while_the_model_works(
-    run: Callable[..., Result], generator: FakeGenerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    second_is_read, first_is_written = threading.Event(), threading.Event()
-
-    def read(path: Path, max_pixels: int) -> PixelArray:
-        if path.name == "2.png":
-            second_is_read.set()
-        return read_image(path, max_pixels)
-
-    def write(*args: object) -> list[Path]:
-        first_is_written.set()
-        return []
-
-    def wait(number: int) -> None:
-        if number == 1:
-            assert second_is_read.wait(10)
-        if number == 2:
-            assert first_is_written.wait(10)
-
-    monkeypatch.setattr(pipeline_module, "read_image", read)
-    monkeypatch.setattr(pipeline_module, "write_files", write)
-    generator.on_generate = wait
-    assert run("photos").exit_code == 0
 
 
 def test_a_folder_that_is_no_export(run: Callable[..., Result]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluate import video_cases
 from tests.evaluate.painting import PaintingModel, blocks
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 from typer.testing import CliRunner, Result
 
 from segany.cli import evaluate as command
@@ -55,7 +56,8 @@ def test_numbers_are_told_and_written(model, folder, tmp_path):
     assert written["protocols"]["noc"]["numbers"]["noc_80"] == 2.5
     assert written["protocols"]["box"]["numbers"] == {"objects": 4, "box_miou": 1}
     names = {"results.json", "curves.png", "clicks_failures.png", "box_failures.png", "noc_failures.png"}
-    assert {path.name for path in (out / "shapes").iterdir()} == names | {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
+    lines = {"clicks.jsonl", "box.jsonl", "noc.jsonl"}
+    assert {path.name for path in (out / "shapes").iterdir()} == names | lines | {".segany"}
 
 
 def test_images_without_masks_are_counted(model, folder, tmp_path):
@@ -70,7 +72,7 @@ def test_the_same_command_goes_on_and_overwrite_begins_anew(model, folder, tmp_p
     assert model.embedded == 2
     assert run(*arguments).exit_code == 0
     assert model.embedded == 2
-    assert run(*arguments, "--overwrite", "--limit", 1).exit_code == 0
+    assert run(*arguments, "--overwrite", "--max-images", 1).exit_code == 0
     assert model.embedded == 3
 
 
@@ -89,7 +91,7 @@ def test_json_is_a_line_a_dataset(model, folder, tmp_path):
 
 
 def test_videos_are_tracked(monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    monkeypatch.setattr(command, "load_model", lambda *_: loaded(small_sam2()))
     root = tmp_path / "davis"
     for kind in ("JPEGImages", "Annotations"):
         (root / kind / "480p" / "clip").mkdir(parents=True)
@@ -104,6 +106,21 @@ def test_videos_are_tracked(monkeypatch, tmp_path):
     assert (numbers["objects"], numbers["frames"]) == (1, 2)
     assert numbers["jf"] == pytest.approx((numbers["j"] + numbers["f"]) / 2)
     assert (tmp_path / "out" / "davis" / "curves.png").is_file()
+
+
+def test_the_validation_split_is_measured(monkeypatch, tmp_path):
+    """Training videos lie in the same folders."""
+    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    root = video_cases.write_davis(tmp_path / "davis")
+    result = run(root, "--out", tmp_path / "out", "--protocol", "video")
+    assert result.exit_code == 0, result.output
+    assert "davis, split val: 1 measured" in result.stdout
+    result = run(root, "--out", tmp_path / "out", "--protocol", "video", "--split", "train")
+    assert "davis, split train: 1 measured" in result.stdout
+    result = run(root, "--out", tmp_path / "other", "--protocol", "video", "--split", "test")
+    assert "no split 'test'. It has train, val" in result.stderr
+    result = run(root, "--out", tmp_path / "other", "--split", "val")
+    assert "--split is for --protocol video" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -163,7 +180,7 @@ def test_what_is_not_installed_is_said_before_anything_is_measured(model, folder
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; sys.argv = ['segany', 'evaluate', '--help']\nfrom segany.cli.app import main\n"
+    code = "import sys; sys.argv = ['segany', 'evaluate', '--help']\nfrom segany.cli import main\n"
     code += "try: main()\nexcept SystemExit: print(sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"

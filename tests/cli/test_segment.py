@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from segany.cli import segment as segment_module
 from segany.cli.app import app
 from segany.core.embedding import Embedding
 from segany.core.errors import CheckpointError
 from segany.core.prediction import MaskPrediction
 from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import Prompt
-from segany.imaging.prompt_masks import PROMPT_LOGIT
+from segany.hub.model_ref import ModelRef
+from segany.jobs.segmentation import SegmentationTask
 
 WIDTH, HEIGHT = 60, 40
 
@@ -49,7 +49,7 @@ class FakePredictor:
 @pytest.fixture
 def predictor(monkeypatch: pytest.MonkeyPatch) -> FakePredictor:
     fake = FakePredictor()
-    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: fake)
+    monkeypatch.setattr(SegmentationTask, "open", lambda *args: fake)
     return fake
 
 
@@ -123,7 +123,7 @@ def test_json_is_one_line_an_image_and_nothing_else(run: Callable[..., Result], 
     assert first["image"] == "photo.png"
     assert first["size_hw"] == [HEIGHT, WIDTH]
     assert first["model"] == "fake"
-    assert len(first["image_id"]) == 64
+    assert len(first["content_id"]) == 64
     assert first["objects"] == [{"object": 1, "score": 0.75, "area": 100, "bbox_xywh": [10, 10, 10, 10]}]
     assert first["files"] == {"png": ["a/b/photo_mask_1.png"], "npz": ["a/b/photo_prediction.npz"]}
     assert second["files"]["png"] == ["a/b/photo_2_mask_1.png"]  # of the same name, and yet not overwritten
@@ -156,15 +156,12 @@ def test_all_candidates(run: Callable[..., Result]) -> None:
     assert len(written()) == 3
 
 
-def test_mask_picture_becomes_logits(run: Callable[..., Result], predictor: FakePredictor) -> None:
+def test_mask_file_is_a_mask_prompt(run: Callable[..., Result], predictor: FakePredictor) -> None:
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     mask[:, :30] = 1  # any value but zero
     Image.fromarray(mask).save("mask.png")
     assert run("photo.png", "--mask", "mask.png", "--point", "10,12").exit_code == 0
-    logits = predictor.asked[0][0][0].mask_logits
-    assert logits.shape == (256, 256)
-    assert logits[80, 60] == PROMPT_LOGIT
-    assert logits[80, 200] == logits[250, 60] == -PROMPT_LOGIT
+    np.testing.assert_array_equal(predictor.asked[0][0][0].mask, mask == 1)
 
 
 def test_mask_logits_from_arrays(run: Callable[..., Result], predictor: FakePredictor) -> None:
@@ -195,7 +192,7 @@ def test_prompts_file(run: Callable[..., Result], predictor: FakePredictor, fold
     points, box, mask = predictor.asked[0][0]
     assert points.labels.tolist() == [1, 0]
     assert box.box_xyxy.tolist() == [1, 2, 3, 4]
-    assert mask.mask_logits is not None
+    assert mask.mask.all()
 
 
 def test_prompts_file_by_image(run: Callable[..., Result], predictor: FakePredictor, folder: Path) -> None:
@@ -377,7 +374,7 @@ def test_errors_of_the_model(run: Callable[..., Result], monkeypatch: pytest.Mon
     def fail(*args: object) -> None:
         raise CheckpointError("weights [bold].pt is truncated")
 
-    monkeypatch.setattr(segment_module, "open_predictor", fail)
+    monkeypatch.setattr(SegmentationTask, "open", fail)
     check_refused(run("photo.png", "--point", "2,2"), "weights [bold].pt is truncated")
 
 
@@ -394,21 +391,21 @@ def test_interrupt_exits_with_130_and_leaves_nothing(
 
 
 def test_model_is_not_loaded_for_bad_images(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "open_predictor", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(SegmentationTask, "open", lambda *args: pytest.fail("loaded"))
     check_refused(run("photo.png", "--point", "99,2"), "lies outside")
 
 
 def test_model_gets_the_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def open_predictor(*args: object) -> FakePredictor:
-        asked.append(args)
+    def open_predictor(task: SegmentationTask, progress: object) -> FakePredictor:
+        asked.append((task.model, task.max_pixels))
         return FakePredictor()
 
-    monkeypatch.setattr(segment_module, "open_predictor", open_predictor)
+    monkeypatch.setattr(SegmentationTask, "open", open_predictor)
     arguments = ["segment", "photo.png", "photo.png", "--point", "2,2", "--model", "m.pt", "--device", "cpu"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    assert asked == [("m.pt", None, "cpu", 100_000_000)]
+    assert asked == [(ModelRef("m.pt", None, "cpu"), 100_000_000)]
 
 
 def test_names_too_long_and_circles_of_links(run: Callable[..., Result]) -> None:

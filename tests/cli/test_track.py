@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from segany.cli import track as track_module
 from segany.cli.app import app
 from segany.core.errors import EndOfVideoError, VideoError
 from segany.core.frame_result import FrameResult
-from segany.imaging.frames import FrameSource, open_frames, pyav
+from segany.imaging.frames import FrameSource, open_frames
 
 FRAMES = 8
 
@@ -28,6 +29,7 @@ class FakeSession:
         self.source: FrameSource
         self.options: tuple = ()
         self.prompts: list[tuple] = []
+        self.categories: dict[int, object] = {}
         self.propagated: dict = {}
         self.is_closed = False
         self.on_frame: Callable[[int], None] = lambda frame: None
@@ -39,12 +41,17 @@ class FakeSession:
         self.is_closed = True
         self.source.close()  # the worst a session can do: nobody may need the frames afterwards
 
-    def prompt(self, *, frame: int, object_id: int, prompt) -> FrameResult:
+    @property
+    def frames(self) -> FrameSource:
+        return self.source
+
+    def prompt(self, frame: int, object_id: int, prompt, *, category=None) -> FrameResult:
         self.source.read(frame)
         self.prompts.append((frame, object_id, prompt))
+        self.categories[object_id] = category
         return self.seen(frame, (object_id,), score=9.0, columns=slice(30, 40))
 
-    def propagate(self, *, start: int | None, direction: str) -> Iterator[FrameResult]:
+    def propagate(self, start: int | None, direction: str, progress=None) -> Iterator[FrameResult]:
         self.propagated = {"start": start, "direction": direction}
         first = min(frame for frame, *_ in self.prompts) if start is None else start
         if direction != "backward":
@@ -67,7 +74,7 @@ class FakeSession:
         masks = np.zeros((len(ids), *self.source.size_hw), np.bool_)
         for mask, object_id in zip(masks, ids, strict=True):
             mask[5 * object_id : 5 * object_id + 5, columns] = True
-        return FrameResult(frame, ids, masks, np.full(len(ids), score, np.float32))
+        return FrameResult.from_masks(frame, ids, masks, np.full(len(ids), score))
 
 
 @pytest.fixture
@@ -127,7 +134,7 @@ def test_default(run, session: FakeSession) -> None:
     assert (first, one, second, four) == (0, 1, 2, 4)
     assert point.points_xy.tolist() == [[10, 20]]
     assert box.box_xyxy.tolist() == [1, 2, 30, 30]
-    assert session.options == ("sam2.1_hiera_tiny", None, {"motion_aware": False, "clean_area": 0})
+    assert session.options == ("sam2.1_hiera_tiny", None, {"motion_aware": False, "min_mask_region_area": 0})
     assert session.propagated == {"start": None, "direction": "forward"}
     assert session.is_closed
     lines = result.stdout.splitlines()
@@ -144,9 +151,9 @@ def test_default(run, session: FakeSession) -> None:
 
 def test_options_reach_the_session(run, session: FakeSession) -> None:
     Image.fromarray(numbered_frame(1)).save("m.png")
-    options = ["--model", "m", "--device", "cpu", "--motion-aware", "--clean-area", "50", "--start", "5"]
+    options = ["--model", "m", "--device", "cpu", "--motion-aware", "--min-mask-region-area", "50", "--start", "5"]
     assert run("clip.mp4", "--mask", "3:m.png@2", *options, "--direction", "both").exit_code == 0
-    assert session.options == ("m", "cpu", {"motion_aware": True, "clean_area": 50})
+    assert session.options == ("m", "cpu", {"motion_aware": True, "min_mask_region_area": 50})
     assert session.propagated == {"start": 5, "direction": "both"}
     ((frame, object_id, mask),) = session.prompts
     assert (frame, object_id, mask.dtype, mask.shape) == (3, 2, np.bool_, (32, 64))
@@ -174,9 +181,9 @@ def camera(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> list[str]:
     happened = []
     prompt, on_frame = session.prompt, session.on_frame
 
-    def noted(**values):
-        happened.append(f"prompt {values['object_id']} on {values['frame']}")
-        return prompt(**values)
+    def noted(frame: int, object_id: int, *given, **options):
+        happened.append(f"prompt {object_id} on {frame}")
+        return prompt(frame, object_id, *given, **options)
 
     def opener(source: str | int, max_pixels: int) -> FrameSource:
         return open_frames((numbered_frame(number) for number in range(FRAMES)), max_pixels=max_pixels)
@@ -345,12 +352,9 @@ def test_a_file_that_is_no_video(run) -> None:
 
 
 def test_without_pyav_folders_can_be_tracked_without_an_overlay(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
     Path("shots").mkdir()
     Image.fromarray(numbered_frame(1)).save("shots/1.png")
-    monkeypatch.setattr(pyav.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "av", None)  # importing it fails
     check_refused(run("shots", "--point", "0:1,1"), 'pip install "segany[video]"')
     assert run("shots", "--point", "0:1,1", "--format", "masks-png,sav").exit_code == 0
 

@@ -7,19 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, TrackPlan, plan_tracking
+from segany.cli.track_prompts import parse_track_prompts
 from segany.core.errors import PromptError
+from segany.core.instance import Category
+from segany.data.frame_prompts import FRAME_PROMPTS_EXAMPLE, FramePrompts
 from segany.imaging.frames import open_frames
 from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 SIZE_HW = 40, 60
 
 
-def plan(*, point=(), box=(), mask=(), file=None) -> TrackPlan:
-    return plan_tracking(point, box, mask, file)
+def plan(*, point=(), box=(), mask=(), file=None) -> FramePrompts:
+    return parse_track_prompts(point, box, mask, file)
 
 
-def read(made: TrackPlan, frames: int = 20) -> list:
+def read(made: FramePrompts, frames: int = 20) -> list:
     with open_frames([np.zeros((*SIZE_HW, 3), np.uint8)] * frames) as source:
         return made.read(source, DEFAULT_MAX_PIXELS)
 
@@ -37,8 +39,8 @@ def write(path: Path, content) -> Path:
 
 
 def test_a_point() -> None:
-    ((frame, object_id, prompt),) = read(plan(point=["3:10,20.5"]))
-    assert (frame, object_id) == (3, 1)
+    ((frame, object_id, prompt, category),) = read(plan(point=["3:10,20.5"]))
+    assert (frame, object_id, category) == (3, 1, None)
     assert prompt.points_xy.tolist() == [[10, 20.5]]
     assert prompt.labels.tolist() == [1]
     assert prompt.box_xyxy is None
@@ -84,8 +86,26 @@ def test_a_prompts_file(tmp_path: Path) -> None:
     assert second.prompt.sum() == 25
 
 
+def test_categories_of_a_prompts_file(tmp_path: Path) -> None:
+    content = [
+        {"frame": 4, "object": 2, "points_xy": [[1, 2]]},
+        {"frame": 0, "object": 2, "points_xy": [[1, 2]], "category": "dog"},
+        {"frame": 0, "object": 5, "points_xy": [[3, 4]], "category": "cat"},
+        {"frame": 1, "object": 5, "points_xy": [[3, 4]], "category": "cat"},
+        {"frame": 0, "object": 9, "points_xy": [[5, 6]]},
+    ]
+    cat, dog = Category(1, "cat"), Category(2, "dog")
+    prompts = read(plan(file=write(tmp_path / "p.json", content)))
+    assert [(item.frame, item.object_id, item.category) for item in prompts] == [
+        (0, 2, dog), (0, 5, cat), (0, 9, None), (1, 5, cat), (4, 2, dog),
+    ]  # fmt: skip
+    content[2]["category"] = "dog"
+    with pytest.raises(PromptError, match=r"Object 5 is 'dog' and 'cat'\. It has one category"):
+        plan(file=write(tmp_path / "p.json", content))
+
+
 def test_the_example_is_right(tmp_path: Path) -> None:
-    made = plan(file=write(tmp_path / "p.json", TRACK_PROMPTS_EXAMPLE))
+    made = plan(file=write(tmp_path / "p.json", FRAME_PROMPTS_EXAMPLE))
     assert made.prompted == {1: 1, 2: 1}
 
 
@@ -161,5 +181,5 @@ def test_what_does_not_fit_the_video(tmp_path: Path) -> None:
     small = save_mask(tmp_path / "small.png", (20, 30))
     with pytest.raises(PromptError, match=r"Frame 1, object 1: The mask .*small\.png is 30 wide and 20 high"):
         read(plan(mask=[f"1:{small}"]))
-    with pytest.raises(PromptError, match=r"is an array\. Give a picture"):
+    with pytest.raises(PromptError, match=r"is an array\. Give an image"):
         read(plan(mask=["1:logits.npy"]))

@@ -30,7 +30,7 @@ import torch
 from segany.data.item import AnnotatedImage
 from segany.data.transforms import ItemConfig
 from segany.models.sam.config import SamConfig, VitConfig
-from segany.core.rle import encode_masks
+from segany.core.instances import Instances
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, TrainingRecipe
 from segany.train.task import ItemLoss
@@ -57,7 +57,7 @@ class Colors:
 
     def read(self, index):
         image = np.full((32, 32, 3), 40 * index, np.uint8)
-        return AnnotatedImage(self.names[index], image, tuple(encode_masks(np.eye(32, dtype=np.bool_)[None])))
+        return AnnotatedImage(self.names[index], image, Instances.from_masks(np.eye(32, dtype=np.bool_)))
 
 
 class Task:
@@ -86,9 +86,9 @@ RECIPE = TrainingRecipe(
     build=Task,
     task=Numbers(),
     items=ItemConfig(side=32, max_mask_fraction=1.0),
-    loop=LoopConfig(steps=6, batch=2, lr=0.01, warmup_steps=2, decay_steps=(), validate_every=3),
+    loop=LoopConfig(steps=6, batch_size=2, lr=0.01, warmup_steps=2, decay_steps=(), validate_every=3),
     model=SamConfig(VitConfig(width=32, depth=1, heads=2, global_blocks=(), input_size=32)),
-    datasets=lambda data: DataSplit(Colors(), None),
+    datasets=lambda data, progress: DataSplit(Colors(), None),
 )
 '''
 
@@ -121,7 +121,7 @@ def test_a_run_and_its_model() -> None:
     assert "best: run/best.safetensors  after step 6, score " in shown[4]
     assert shown[5].endswith("segany segment photo.jpg --point 500,375 --model run/best.safetensors")
     model = segany.load("run/best.safetensors", device="cpu")
-    assert (model.name, model.config.input_size) == ("colors", 32)
+    assert (model.name, model.module.config.input_size) == ("colors", 32)
     described = json.loads(Path("run/config.json").read_text())
     assert described["recipe"] == "colors"
     assert described["loop"]["steps"] == 6
@@ -133,9 +133,9 @@ def test_stopping_and_going_on() -> None:
     result = run("--resume")
     assert "finished after step 6" in result.stdout
     Path("run").rename("whole")
-    result = run("--limit-steps", "4")
+    result = run("--max-steps", "4")
     assert result.exit_code == 0
-    assert "Stopped, as --limit-steps asks, after step 4 of 6, which is saved." in result.stdout
+    assert "Stopped, as --max-steps asks, after step 4 of 6, which is saved." in result.stdout
     assert run().exit_code == 2
     result = run("--resume")
     assert "going on after step 4 of 6" in result.stdout
@@ -144,10 +144,10 @@ def test_stopping_and_going_on() -> None:
 
 def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under torchrun: the training stops, though this process was told nothing."""
-    from segany.train.distributed import ProcessGroup
+    from segany.train.distributed import DistributedContext
 
     monkeypatch.setattr(
-        ProcessGroup,
+        DistributedContext,
         "gather",
         lambda self, share: [dataclasses.replace(share, wants_stop=True)] if hasattr(share, "wants_stop") else [share],
     )
@@ -156,7 +156,7 @@ def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.Mo
 
 
 def test_a_folder_of_another_run_is_refused_before_the_task_is_built() -> None:
-    assert run("--limit-steps", "1").exit_code == 0
+    assert run("--max-steps", "1").exit_code == 0
     Path("colors.py").write_text(RECIPE.replace("    build=Task,", "    build=lambda *_: 1 / 0,"))
     for arguments, message in (([], "holds a run already"), (["--resume", "--set", "loop.lr=1"], "of another recipe")):
         result = run(*arguments)
@@ -172,7 +172,10 @@ def test_fields_are_changed_and_explained() -> None:
     assert "segany train colors.py --out run" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if "task.weight" in line]
     assert [cell.strip() for cell in line.split("│")] == ["", "task.weight", "7.0", "of the loss.", ""]
-    assert "loop.micro_batch" in result.stdout
+    assert "loop.micro_batch_size" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "loop.decay_factor" in line]
+    assert "(0.1)" in line
+    assert "No effect: there are no decay_steps." in line
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_fields_are_changed_and_explained() -> None:
         (["--set", "task.wieght=1"], "Did you mean task.weight?"),
         (["--set", "loop.lr=0"], "lr must be positive"),
         (["--device", "cuda:99"], "cannot be used here"),
-        (["--held-out", "other"], "splits its data itself"),
+        (["--val-data", "other"], "splits its data itself"),
         (["--model", "mobile_sma"], "There is no model 'mobile_sma'"),
         (["--out", "colors.py/run"], "is not a folder"),
     ],
@@ -195,7 +198,7 @@ def test_what_is_wrong_is_one_line(arguments: list[str], message: str) -> None:
 
 
 def test_no_data() -> None:
-    Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data: DataSplit(Colors(), None),\n", ""))
+    Path("colors.py").write_text(RECIPE.replace("    datasets=lambda data, progress: DataSplit(Colors(), None),\n", ""))
     result = run()
     assert result.exit_code == 2
     assert "--data FOLDER" in result.stderr
@@ -206,12 +209,12 @@ def test_no_data() -> None:
 
 def test_help_says_what_each_field_is() -> None:
     result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
-    assert "loop.warmup_steps = 250: over which the learning rate rises" in result.stdout
+    assert "loop.warmup_steps = 250: steps over which the learning rate rises" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
-    code = "from segany.cli.app import main; main()"
+    code = "from segany.cli import main; main()"
     arguments = ["train", "colors.py", "--out", "run", "--device", "cpu", "--set", "loop.steps=100000"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen(

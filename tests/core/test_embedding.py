@@ -22,7 +22,7 @@ def embedding(*features: np.ndarray) -> Embedding:
         preprocessing=Preprocessing(input_size=512),
         model="mobile_sam",
         encoder_id="abc",
-        image_id="def",
+        content_id="def",
     )
 
 
@@ -35,7 +35,7 @@ def test_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
         assert other.dtype == np.float32
         assert not other.flags.writeable
-    for name in ("size_hw", "preprocessing", "model", "encoder_id", "image_id"):
+    for name in ("size_hw", "preprocessing", "model", "encoder_id", "content_id"):
         assert getattr(copy, name) == getattr(original, name)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["e.safetensors"]
 
@@ -94,7 +94,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, r"format version 2.*Install a newer segany"),
+        ({"format_version": 3}, r"format version 3.*Install a newer segany"),
         ({"size_hw": [3]}, r"header of .* is damaged"),
         ({"preprocessing": {"input_size": 0, "mean_rgb": [], "std_rgb": []}}, r"header of .* is damaged"),
         ({"preprocessing": {"crop": 1}}, r"header of .* is damaged"),
@@ -104,7 +104,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
 def test_headers_are_checked(tmp_path: Path, change: dict, message: str | None) -> None:
     embedding().save(tmp_path / "e")
     header = {
-        "format_version": 1, "model": "m", "encoder_id": "e", "image_id": "i", "size_hw": [3, 4],
+        "format_version": 2, "model": "m", "encoder_id": "e", "content_id": "i", "size_hw": [3, 4],
         "preprocessing": {"input_size": 8, "resize": "square", "mean_rgb": [1, 2, 3], "std_rgb": [1, 2, 3]},
     }  # fmt: skip
     header.update(change)

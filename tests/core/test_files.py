@@ -2,13 +2,16 @@
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from segany.core.errors import ImageError, OutputError
-from segany.core.files import path_errors, write_file
+from segany.core.files import path_errors, remove_litter, replacing, replacing_folder, write_file
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -96,3 +99,65 @@ def test_path_errors(failure: Exception) -> None:
         path_errors(Path("a.png"), ImageError),
     ):
         raise failure
+
+
+def killed_while_writing(path: Path, code: str) -> None:
+    """Run a program that is killed in the middle of writing."""
+    program = (
+        f"import os, signal, segany.core.files as files; from pathlib import Path; path = Path({str(path)!r})\n{code}"
+    )
+    result = subprocess.run([sys.executable, "-c", program], check=False)
+    assert result.returncode == -signal.SIGKILL
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    killed_while_writing(path, "with files.replacing(path) as t:\n t.write_text('half')\n os.kill(os.getpid(), 9)")
+    assert len(list(tmp_path.iterdir())) == 1
+    killed_while_writing(tmp_path / "folder", "with files.replacing_folder(path) as t:\n os.kill(os.getpid(), 9)")
+    assert [entry.is_dir() for entry in tmp_path.iterdir()] == [True]
+    subprocess.run([sys.executable, "-c", WRITE_ONE, str(tmp_path)], check=True)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+WRITE_ONE = """
+import sys
+from pathlib import Path
+from segany.core.files import write_file
+write_file(Path(sys.argv[1]) / "file", b"whole")
+"""
+
+
+def test_what_others_are_writing_stays(tmp_path: Path) -> None:
+    with replacing(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        subprocess.run([sys.executable, "-c", WRITE_ONE, str(tmp_path)], check=True)
+        assert temporary.read_text() == "half"
+    ours = tmp_path / ".segany-notes.tmp"  # of a name like ours, but not ours
+    ours.write_text("mine")
+    remove_litter(tmp_path)
+    assert ours.exists()
+
+
+def test_litter_of_other_machines_stays_for_a_day(tmp_path: Path) -> None:
+    litter = tmp_path / ".segany-00000000-1-0123456789ab.tmp"
+    litter.write_text("half")
+    remove_litter(tmp_path)
+    assert litter.exists()
+    os.utime(litter, (0, 0))
+    remove_litter(tmp_path)
+    assert not litter.exists()
+
+
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "folder"
+    with replacing_folder(folder) as temporary:
+        (temporary / "one").write_text("1")
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    with pytest.raises(KeyboardInterrupt), replacing_folder(folder):
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.iterdir()] == ["one"]
+    assert [path.name for path in folder.parent.iterdir()] == ["folder"]
+    with replacing_folder(folder) as temporary:
+        (temporary / "three").write_text("3")
+    assert [path.name for path in folder.iterdir()] == ["three"]

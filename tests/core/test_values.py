@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from segany import ConfigError, EmbeddingError, MaskPrediction, Preprocessing, Prompt, PromptError
 from segany.core.embedding import Embedding
@@ -26,8 +28,12 @@ from segany.core.embedding import Embedding
         ({"labels": [1]}, "without points_xy"),
         ({"points_xy": [[10**400, 1]]}, "numbers"),
         ({"points_xy": [[1e39, 1]]}, "finite"),
-        ({"points_xy": [[1, 2], [3, 4]], "labels": [[1], [0, 1]]}, "one number a point"),
-        ({"mask_logits": np.zeros((256, 256), dtype=bool)}, "not true and false"),
+        ({"points_xy": [[1, 2], [3, 4]], "labels": [[1], [0, 1]]}, "labels must be an array of numbers"),
+        ({"mask_logits": np.zeros((256, 256), dtype=bool)}, "boolean mask at the size of the image as `mask`"),
+        ({"mask": np.zeros((20, 30), dtype=bool)}, "mask is empty"),
+        ({"mask": np.ones((20, 30), dtype=np.uint8)}, r"bool \[H, W\], got uint8 \[20, 30\]"),
+        ({"mask": np.ones((1, 20, 30), dtype=bool)}, r"bool \[H, W\], got bool \[1, 20, 30\]"),
+        ({"mask": np.ones((20, 30), dtype=bool), "mask_logits": np.ones((4, 4))}, "not both"),
         ({"box_xyxy": [1, 2, 3]}, "four numbers"),
         ({"box_xyxy": [5, 1, 5, 9]}, "no area"),
         ({"box_xyxy": [9, 1, 5, 9]}, "no area"),
@@ -70,6 +76,7 @@ def test_prompt_copies_and_freezes_its_arrays() -> None:
         (Prompt(points_xy=[[1, 1]], box_xyxy=[0, 0, 2, 2]), False),
         (Prompt(points_xy=[[1, 1]], mask_logits=np.zeros((4, 4))), False),
         (Prompt(mask_logits=np.zeros((4, 4))), False),
+        (Prompt(points_xy=[[1, 1]], mask=np.ones((4, 4), dtype=np.bool_)), False),
     ],
 )
 def test_prompt_ambiguity(prompt: Prompt, ambiguous: bool) -> None:
@@ -80,6 +87,13 @@ def test_prompt_ambiguity(prompt: Prompt, ambiguous: bool) -> None:
 def test_prompt_outside_the_image(point: tuple[float, float]) -> None:
     with pytest.raises(PromptError, match=r"outside the image, which is 30 wide and 20 high"):
         Prompt(points_xy=[point]).check_fits((20, 30))
+
+
+def test_mask_of_another_size_than_the_image() -> None:
+    prompt = Prompt(mask=np.ones((20, 30), dtype=np.bool_))
+    prompt.check_fits((20, 30))
+    with pytest.raises(PromptError, match=r"mask is 30 wide and 20 high, but the image is 20 wide and 30 high"):
+        prompt.check_fits((30, 20))
 
 
 def test_prompt_on_the_edge_of_the_image_fits() -> None:
@@ -178,3 +192,38 @@ def test_embedding_is_read_only_and_knows_its_model() -> None:
         embedding.check_model("a", "other", Preprocessing())
     with pytest.raises(EmbeddingError, match=r"input_size=1024.*but the model takes.*input_size=512"):
         embedding.check_model("a", "id", Preprocessing(input_size=512))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
+def test_tensors_of_any_dtype_are_arrays(dtype: torch.dtype) -> None:
+    points = torch.tensor([[5, 7], [1, 2]], dtype=dtype)
+    if dtype.is_floating_point:
+        points.requires_grad_()
+    prompt = Prompt(points_xy=points, labels=torch.tensor([1, 0]), box_xyxy=torch.tensor([1, 2, 30, 40], dtype=dtype))
+    assert prompt.points_xy is not None
+    assert prompt.points_xy.tolist() == [[5, 7], [1, 2]]
+    assert prompt.labels is not None
+    assert prompt.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"points_xy": [[1, 2], [3]]},
+        {"points_xy": np.array([[1 + 2j, 3]])},
+        {"points_xy": [["1", "2"]]},
+        {"points_xy": np.ma.masked_array([[1.0, 2.0]], mask=[[True, False]])},
+        {"points_xy": [[1, 2]], "labels": [[1], [0, 1]]},
+        {"points_xy": [[1, 2]], "labels": ["a"]},
+        {"box_xyxy": [object()] * 4},
+        {"mask_logits": np.full((256, 256), 1e38, dtype=np.float32)},
+        {"mask_logits": np.full((2000, 2000), np.nan, dtype=np.float32)},
+        {"mask": [[1, 0], [0]]},
+        {"points_xy": list(range(100_000))},
+        {"points_xy": [[1, 2]] * 3, "labels": [7] * 100_000},
+    ],
+)
+def test_values_that_are_no_prompt_are_refused_in_few_words(values: dict[str, Any]) -> None:
+    with pytest.raises(PromptError) as caught:
+        Prompt(**values)
+    assert len(str(caught.value)) < 600

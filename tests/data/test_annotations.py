@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco_mask
-from tests.data_for_tests import block, rle, sa1b_record
+from tests.data_for_tests import block, rle
 
 from segany.core.errors import DataError
 from segany.core.rle import decode_mask, run_lengths
-from segany.data.annotations import encode_segmentation, parse_json, read_annotations
+from segany.data.annotations import encode_segmentation, parse_json
 
 
 def test_polygon_along_pixel_edges_is_those_pixels() -> None:
@@ -82,25 +82,6 @@ def test_what_is_no_mask(nothing: Any) -> None:
 def test_damage_is_refused(segmentation: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode_segmentation(segmentation, (3, 2))
-
-
-def test_file_of_sa1b() -> None:
-    masks = [block((6, 8), 0, 0, 2, 3), block((6, 8), 1, 1, 5, 6)]
-    encodings = read_annotations(sa1b_record(masks, (6, 8)), "it")
-    np.testing.assert_array_equal([decode_mask(each) for each in encodings], masks)
-
-
-def test_messages_say_where_the_damage_is() -> None:
-    record = sa1b_record([block((6, 8), 0, 0, 2, 3)] * 2, (6, 8))
-    record["annotations"][1]["segmentation"]["counts"] = "0"
-    with pytest.raises(DataError, match=r"a\.json: mask 1 is damaged"):
-        read_annotations(record, "a.json")
-
-
-@pytest.mark.parametrize("record", [[], {}, {"image": {}}, {"image": {"height": 1, "width": 1}, "annotations": [{}]}])
-def test_files_of_another_form_are_refused(record: Any) -> None:
-    with pytest.raises(DataError, match="no annotation file of SA-1B"):
-        read_annotations(record, "a.json")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import pytest
 from tests.data_for_tests import block, picture, rle, save, save_json
 
 from segany.core.errors import DataError
+from segany.core.instance import Category
 from segany.core.rle import run_lengths
+from segany.data import ItemConfig, make_item
 from segany.data.coco import CocoDataset
 
 SIZE_HW = 6, 8
@@ -40,10 +42,10 @@ def test_all_forms_of_masks(tmp_path: Path) -> None:
     assert dataset.names == ("000000000001",)
     read = dataset.read(0)
     np.testing.assert_array_equal(read.image, picture(SIZE_HW))
-    np.testing.assert_array_equal([read.mask(index) for index in range(3)], [MASK] * 3)
+    np.testing.assert_array_equal([read.instances.mask(index) for index in range(3)], [MASK] * 3)
 
 
-def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> None:
+def test_crowds_are_no_objects_and_images_without_objects_are_left_out(tmp_path: Path) -> None:
     annotations = [
         annotation(2, [POLYGON]),
         annotation(2, PLAIN, iscrowd=1),
@@ -55,7 +57,31 @@ def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> N
     save(tmp_path / "val2017" / f"{2:012d}.png", picture(SIZE_HW))
     dataset = CocoDataset(path)
     assert dataset.names == ("000000000002",)
-    assert len(dataset.read(0)) == 1
+    read = dataset.read(0)
+    assert read.instances.iscrowd.tolist() == [False, True]
+    assert read.objects == read.instances[:1]
+    item = make_item(read, ItemConfig(side=16), seed=0)
+    assert item is not None
+    assert len(item.masks) == 1
+
+
+def test_what_is_annotated_is_kept(tmp_path: Path) -> None:
+    fields = {"category_id": 18, "id": 7, "area": 11.5, "bbox": [2.25, 1, 4, 3.125]}
+    record = {
+        "images": [image(139)],
+        "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog", "supercategory": "animal"}],
+        "annotations": [annotation(139, [POLYGON], **fields)],
+    }
+    path = save_json(tmp_path / "annotations" / "instances_val2017.json", record)
+    save(tmp_path / "val2017" / f"{139:012d}.png", picture(SIZE_HW))
+    dataset = CocoDataset(path)
+    read = dataset.read(0)
+    assert (read.image_id, read.file_name) == (139, "000000000139.png")
+    assert dataset.categories == read.instances.categories == (Category(1, "person"), Category(18, "dog", "animal"))
+    (one,) = read.instances
+    assert (one.category, one.annotation_id, one.annotated_area) == (Category(18, "dog", "animal"), 7, 11.5)
+    assert one.box_xyxy == (2.25, 1, 6.25, 4.125)
+    assert one.source == "import"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +90,7 @@ def test_crowds_boxes_and_images_without_masks_are_left_out(tmp_path: Path) -> N
 def test_usual_places_of_images(tmp_path: Path, place: str) -> None:
     path = dataset_file(tmp_path, [image(1)], [annotation(1, [POLYGON])])
     save(tmp_path / place / f"{1:012d}.png", picture(SIZE_HW))
-    assert len(CocoDataset(path).read(0)) == 1
+    assert len(CocoDataset(path).read(0).instances) == 1
 
 
 def test_lvis_says_where_images_are_by_address(tmp_path: Path) -> None:
@@ -88,7 +114,7 @@ def test_folder_of_images_given(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "deep" / "er" / "été.png", picture(SIZE_HW))
     dataset = CocoDataset(path, tmp_path / "elsewhere")
     assert dataset.names == ("deep/er/été",)
-    assert len(dataset.read(0)) == 1
+    assert len(dataset.read(0).instances) == 1
     with pytest.raises(DataError, match=r"No image of .* Looked in .*annotations"):
         CocoDataset(path)
 

@@ -21,7 +21,7 @@ def test_all_images_below_without_masks(tmp_path: Path) -> None:
     assert dataset.names == ("b", "in/a", "in/deep/c")
     assert len(dataset) == 3
     annotated = dataset.read(1)
-    assert (annotated.name, len(annotated)) == ("in/a", 0)
+    assert (annotated.name, len(annotated.instances)) == ("in/a", 0)
     assert np.array_equal(annotated.image, picture(seed=1))
 
 
@@ -62,7 +62,7 @@ def test_items_without_masks(tmp_path: Path) -> None:
     assert (item.masks.shape, item.boxes_xyxy.shape, item.image.shape) == ((0, 16, 16), (0, 4), (12, 16, 3))
     assert PackedItem.of(item).unpacked().masks.shape == (0, 16, 16)
     assert make_item(dataset.read(0), ItemConfig(side=16), seed=5) is None
-    with Loader(dataset, PLAIN, batch=3) as loader:
+    with Loader(dataset, PLAIN, batch_size=3) as loader:
         (items,) = list(loader)
     assert sorted(item.name for item in items) == ["0", "1", "2"]
     assert loader.report.without_masks == ()

@@ -14,7 +14,7 @@ from tests.data_for_tests import block, encoded, picture, rle, save
 
 from segany.core.errors import DataError
 from segany.core.rle import decode_mask
-from segany.data.label_maps import encode_labels, read_labels, read_mask, read_objects
+from segany.data.formats.label_map import encode_labels, read_labels, read_mask, read_objects
 
 LABELS = np.array([[0, 1, 1], [0, 2, 2], [7, 7, 2]], dtype=np.uint8)
 
@@ -86,9 +86,9 @@ def test_bad_pictures(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="There is no file"):
         read_labels(tmp_path / "a.png", "a.png")
     whole = encoded(LABELS, "PNG")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"a\.png is not an image"):
         read_labels(whole[: len(whole) // 2], "a.png")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"a\.png is not an image"):
         read_labels(b"no picture", "a.png")
     with pytest.raises(DataError, match="photograph"):
         read_labels(encoded(picture((100, 100)), "PNG"), "a.png")

@@ -30,7 +30,7 @@ TEN = Shapes(10)
 
 
 def loader(dataset: Any = TEN, **options: Any) -> Loader:
-    return Loader(dataset, CONFIG, **{"batch": 4, "seed": 5, **options})
+    return Loader(dataset, CONFIG, **{"batch_size": 4, "seed": 5, **options})
 
 
 def seen(item: TrainingItem) -> tuple[Any, ...]:
@@ -63,12 +63,12 @@ def test_epochs_differ_and_repeat() -> None:
 
 
 def test_batch_size_does_not_change_items() -> None:
-    by_name = {item[0]: item for batch in epochs(loader(batch=5)) for item in batch}
-    assert by_name == {item[0]: item for batch in epochs(loader(batch=10)) for item in batch}
+    by_name = {item[0]: item for batch in epochs(loader(batch_size=5)) for item in batch}
+    assert by_name == {item[0]: item for batch in epochs(loader(batch_size=10)) for item in batch}
 
 
 def test_small_datasets_fill_a_batch_several_times() -> None:
-    assert names(epochs(loader(Shapes(1), batch=3))) == ["folder/000"] * 3
+    assert names(epochs(loader(Shapes(1), batch_size=3))) == ["folder/000"] * 3
 
 
 @pytest.mark.parametrize("damaged", [frozenset(), frozenset({2, 7, 8})])
@@ -111,7 +111,7 @@ def test_state_of_another_run() -> None:
     state = loader().state()
     for other, what in [
         (loader(seed=6), "seed"),
-        (loader(batch=2), "batch_size"),
+        (loader(batch_size=2), "batch_size"),
         (loader(Shapes(11)), "images"),
     ]:
         with pytest.raises(DataError, match=f"its {what} is"):
@@ -137,7 +137,7 @@ def test_damaged_images_are_replaced_and_reported() -> None:
 
 
 def test_too_much_damage() -> None:
-    many = loader(Shapes(200, frozenset(index for index in range(200) if index % 4)), batch=20)
+    many = loader(Shapes(200, frozenset(index for index in range(200) if index % 4)), batch_size=20)
     with pytest.raises(DataError, match=r"of the 1\d\d images met so far are damaged.*The first: folder/\d+: image"):
         epochs(many)
     with pytest.raises(DataError, match=r"2 of the 3 images met so far are damaged"):
@@ -168,12 +168,12 @@ def test_a_missing_extra_is_no_damage() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"batch": 0},
+        {"batch_size": 0},
         {"seed": -1},
         {"workers": -1},
         {"process": (2, 2)},
         {"process": (-1, 2)},
-        {"batch": 5, "process": (0, 2)},
+        {"batch_size": 5, "process": (0, 2)},
         {"max_damaged": 2.0},
     ],
 )
@@ -259,7 +259,7 @@ from tests.data_for_tests import Shapes
 from segany.data import ItemConfig, Loader
 
 if __name__ == "__main__":
-    with Loader(Shapes(50), ItemConfig(side=8), batch=1, workers=2) as loader:
+    with Loader(Shapes(50), ItemConfig(side=8), batch_size=1, workers=2) as loader:
         while True:
             for batch in loader:
                 print(*(process.pid for process in loader._pool._executor._processes.values()), flush=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.data_for_tests import block, encoded, picture, sa1b_record, save, save_json, save_tar
 
 from segany.core.errors import ConfigError, DataError
-from segany.data import CocoDataset, MaskFolder, Sa1bFolder, TarShards, VideoFrames, open_dataset
+from segany.data import CocoDataset, MaskFolder, Sa1bFolder, TarShards, VideoFrames, YoloFolder, open_dataset
 
 SIZE_HW = 6, 8
 MASK = block(SIZE_HW, 0, 0, 2, 3)
@@ -36,6 +36,12 @@ def coco(root: Path) -> None:
 def coco_beside(root: Path) -> None:
     save(root / "a.png", picture(SIZE_HW))
     save_json(root / "_annotations.coco.json", INSTANCES)
+
+
+def yolo(root: Path) -> None:
+    save(root / "images" / "train" / "a.png", picture(SIZE_HW))
+    (root / "labels" / "train").mkdir(parents=True)
+    (root / "labels" / "train" / "a.txt").write_text("0 0 0 0.375 0 0.375 0.3333333 0 0.3333333\n")
 
 
 def masks(root: Path) -> None:
@@ -70,6 +76,7 @@ LAYOUTS: list[tuple[Callable[[Path], None], type]] = [
     (sa1b, Sa1bFolder),
     (coco, CocoDataset),
     (coco_beside, CocoDataset),
+    (yolo, YoloFolder),
     (masks, MaskFolder),
     (davis, VideoFrames),
     (sav, VideoFrames),
@@ -84,7 +91,7 @@ def test_layouts_are_recognized(tmp_path: Path, write: Callable[[Path], None], k
     dataset = open_dataset(tmp_path)
     assert isinstance(dataset, kind)
     assert len(dataset) == len(dataset.names) == 1
-    np.testing.assert_array_equal(dataset.read(0).mask(0), MASK)
+    np.testing.assert_array_equal(dataset.read(0).instances.mask(0), MASK)
 
 
 def test_files_and_patterns(tmp_path: Path) -> None:
@@ -100,8 +107,8 @@ def test_a_layout_can_be_forced(tmp_path: Path) -> None:
     save(tmp_path / "masks" / "a.png", LABELS)
     assert isinstance(open_dataset(tmp_path), CocoDataset)
     assert isinstance(open_dataset(tmp_path, "masks"), MaskFolder)
-    with pytest.raises(ConfigError, match="layout must be one of sa1b, coco, masks, videos, shards, got 'yolo'"):
-        open_dataset(tmp_path, "yolo")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="layout must be one of sa1b, coco, yolo, masks, videos, shards, got 'voc'"):
+        open_dataset(tmp_path, "voc")  # type: ignore[arg-type]
 
 
 def test_several_datasets(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_side_by_side(tmp_path: Path) -> None:
     read = dataset.read(1)
     assert read.name == "sub/sa_1"
     np.testing.assert_array_equal(read.image, picture(SIZE_HW))
-    np.testing.assert_array_equal([read.mask(index) for index in range(len(read))], MASKS)
-    assert read.boxes_xyxy().tolist() == [[0, 0, 3, 2], [1, 1, 6, 5]]
+    np.testing.assert_array_equal([read.instances.mask(index) for index in range(len(read.instances))], MASKS)
+    assert read.instances.boxes_xyxy.tolist() == [[0, 0, 3, 2], [1, 1, 6, 5]]
 
 
 def test_in_separate_folders(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_in_separate_folders(tmp_path: Path) -> None:
     add(tmp_path / "images", tmp_path / "annotations", "sa_2")
     dataset = Sa1bFolder(tmp_path)
     assert dataset.names == ("images/sa_1", "images/sa_2")
-    assert len(dataset.read(0)) == 2
+    assert len(dataset.read(0).instances) == 2
 
 
 def test_same_names_in_several_folders(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_unusual_names(tmp_path: Path) -> None:
     assert dataset.names[0] == composed
     for index, name in enumerate(dataset.names):
         assert name.encode().decode() == name
-        assert len(dataset.read(index)) == 2
+        assert len(dataset.read(index).instances) == 2
 
 
 def test_damage_names_the_file(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_damage_names_the_file(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DataError, match=message):
             dataset.read(index)
-    assert len(dataset.read(3)) == 0
+    assert len(dataset.read(3).instances) == 0
 
 
 def test_nothing_there(tmp_path: Path) -> None:

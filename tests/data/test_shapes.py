@@ -13,7 +13,7 @@ def test_a_picture_follows_from_the_seed_and_its_number() -> None:
     one, again, other = data.read(3), Shapes(9).read(3), Shapes(5, seed=1).read(3)
     assert one.name == data.names[3] == again.name != other.name
     np.testing.assert_array_equal(one.image, again.image)
-    assert one.encodings == again.encodings
+    assert one.instances == again.instances
     assert not np.array_equal(one.image, other.image)
 
 
@@ -22,12 +22,12 @@ def test_objects_do_not_overlap_and_can_be_seen() -> None:
     sizes = set()
     for index in range(len(data)):
         picture = data.read(index)
-        masks = np.stack([picture.mask(number) for number in range(len(picture))])
+        masks = np.stack([picture.instances.mask(number) for number in range(len(picture.instances))])
         assert picture.image.shape == (96, 96, 3)
         assert picture.image.dtype == np.uint8
         assert masks.sum(axis=0).max() == 1
         assert masks.any(axis=(1, 2)).all()
-        sizes.add(len(picture))
+        sizes.add(len(picture.instances))
     assert sizes >= {1, 2, 3, 4}
 
 

@@ -43,9 +43,21 @@ def test_forms_of_samples(tmp_path: Path, members: dict[str, bytes]) -> None:
     dataset = TarShards(save_tar(tmp_path / "s.tar", members))
     assert dataset.names == ("s/a",)
     read = dataset.read(0)
-    np.testing.assert_array_equal([read.mask(index) for index in range(len(read))], TWO)
+    np.testing.assert_array_equal([read.instances.mask(index) for index in range(len(read.instances))], TWO)
     if "a.png" in members and "a.jpg" not in members:
         np.testing.assert_array_equal(read.image, picture(SIZE_HW))
+
+
+def test_masks_of_several_kinds_together(tmp_path: Path) -> None:
+    read = TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.json": RECORD, "a.png": MAP})).read(0)
+    np.testing.assert_array_equal(read.instances.masks(), [*TWO, *TWO])
+
+
+def test_names_of_label_maps_beside_the_shards(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("background\ncat\n")
+    read = TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.png": MAP})).read(0)
+    assert read.file_name == "a.jpg"
+    assert [None if one.category is None else one.category.name for one in read.instances] == ["cat", None]
 
 
 def test_several_shards_at_any_place(tmp_path: Path) -> None:
@@ -85,7 +97,7 @@ def test_cut_off_shard(tmp_path: Path) -> None:
     dataset = TarShards(path)
     assert len(dataset.warnings) == 1
     assert dataset.names == ("s/a", "s/b")
-    assert len(dataset.read(0)) == 2
+    assert len(dataset.read(0).instances) == 2
     with pytest.raises(DataError, match=r"s/b\.png is cut off"):
         dataset.read(1)
 
@@ -94,7 +106,7 @@ def test_damaged_members(tmp_path: Path) -> None:
     members = {"a.png": b"no image", "a.json": RECORD, "b.png": IMAGE, "b.json": b"{", "c.jpg": JPEG}
     members["c.png"] = encoded(LABELS[:5], "PNG")
     dataset = TarShards(save_tar(tmp_path / "s.tar", members))
-    for index, message in enumerate(["s/a.png cannot be read", "s/b.json cannot be read", "s/c is 8 wide and 6 high"]):
+    for index, message in enumerate(["s/a.png is not an image", "s/b.json cannot be read", "s/c is 8 wide and 6 high"]):
         with pytest.raises(DataError, match=message):
             dataset.read(index)
 
@@ -139,4 +151,4 @@ def test_slips_of_the_pen() -> None:
 
 def test_one_mask_over_the_whole_image(tmp_path: Path) -> None:
     whole = encoded(block(SIZE_HW, 0, 0, 6, 8).astype(np.uint8), "PNG")
-    assert TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.png": whole})).read(0).mask(0).all()
+    assert TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.png": whole})).read(0).instances.mask(0).all()

@@ -15,6 +15,7 @@ from tests.data_for_tests import block, picture, rle
 
 from segany.core.boxes import mask_box
 from segany.core.errors import ConfigError, DataError
+from segany.core.instances import Instances
 from segany.core.rle import decode_crop
 from segany.data import LARGE_SCALE_JITTER, AnnotatedImage, ItemConfig, make_item
 from segany.data.transforms import resize_encoded
@@ -25,7 +26,7 @@ Resize = Literal["longest_side", "square"]
 
 
 def annotated(image: np.ndarray, *masks: np.ndarray) -> AnnotatedImage:
-    return AnnotatedImage("a", image, tuple(rle(mask) for mask in masks))
+    return AnnotatedImage("a", image, Instances.from_masks(np.reshape(masks, (-1, *image.shape[:2])).astype(np.bool_)))
 
 
 def color_is_mask(mask: np.ndarray) -> AnnotatedImage:
@@ -142,6 +143,31 @@ def test_scale_of_one_is_no_jitter() -> None:
     np.testing.assert_array_equal(with_jitter.masks, without.masks)
 
 
+def test_random_resized_crops_have_the_area_and_aspect_ratio_asked_for() -> None:
+    """The image is a gradient, so that its pixels tell which part of it an item shows."""
+    rows, columns = np.mgrid[:90, :120]
+    image = np.stack([rows, columns, rows], axis=-1).astype(np.uint8)
+    config = ItemConfig(side=32, crop_area=(0.2, 1.0), needs_masks=False)
+    areas, aspects = [], []
+    for seed in range(200):
+        item = make_item(annotated(image), config, seed)
+        assert item is not None
+        assert item.image.shape == (32, 32, 3)
+        shown = item.image.astype(float)
+        height = (shown[-1, 0, 0] - shown[0, 0, 0]) * 32 / 31
+        width = (shown[0, -1, 1] - shown[0, 0, 1]) * 32 / 31
+        areas.append(height * width / (90 * 120))
+        aspects.append(width / height)
+    assert 0.18 < min(areas) < 0.3
+    assert 0.85 < max(areas) <= 1.05
+    assert 0.7 < min(aspects) < 0.8
+    assert 1.25 < max(aspects) < 1.4
+    assert abs(np.log(aspects).mean()) < 0.06
+    narrow = make_item(annotated(image[:4]), config, 0)  # no such crop fits
+    assert narrow is not None
+    assert narrow.image.shape == (32, 32, 3)
+
+
 def test_large_and_empty_masks_are_dropped() -> None:
     fits, too_large = block((10, 10), 0, 0, 9, 10), block((10, 10), 0, 0, 9, 10)
     too_large[9, 0] = True
@@ -197,9 +223,9 @@ def test_only_masks_that_are_drawn_are_decoded(monkeypatch: pytest.MonkeyPatch) 
 
 def test_damaged_masks() -> None:
     image = picture((6, 8))
-    with pytest.raises(DataError, match=r"size \[8, 6\], its image \[6, 8\]"):
-        make_item(annotated(image, block((8, 6), 0, 0, 2, 2)), PLAIN, 0)
-    broken = AnnotatedImage("a", image, ({"size": [6, 8], "counts": "0"},))
+    with pytest.raises(DataError, match="a is 8 wide and 6 high, but its masks are 6 wide and 8 high"):
+        AnnotatedImage("a", image, Instances.from_masks(block((8, 6), 0, 0, 2, 2)))
+    broken = AnnotatedImage("a", image, Instances(["0"], (6, 8), boxes_xyxy=[[0, 0, 1, 1]]))
     with pytest.raises(DataError, match="A mask of a is damaged"):
         make_item(broken, PLAIN, 0)
 

@@ -78,8 +78,8 @@ def test_frames_as_images(davis: Path) -> None:
     dataset = VideoFrames(davis)
     assert dataset.names == ("bear/00000", "bear/00002", "dog/00000", "dog/00002")
     read = dataset.read(1)
-    assert len(read) == 1
-    np.testing.assert_array_equal(read.mask(0), TWO)
+    assert read.instances.object_ids.tolist() == list(dataset.videos[0].masks(2))
+    np.testing.assert_array_equal(read.instances.masks(), [TWO])
 
 
 def test_without_a_folder_for_the_resolution(davis: Path) -> None:
@@ -111,7 +111,7 @@ def test_masklets_beside_frames(tmp_path: Path) -> None:
     assert list(video.masks(4)) == [0, 7]
     np.testing.assert_array_equal(decode_mask(video.masks(4)[0]), ONE)
     assert VideoFrames(tmp_path).names == ("sav_000001/00000", "sav_000001/00004")
-    assert len(VideoFrames(tmp_path).read(1)) == 2
+    assert len(VideoFrames(tmp_path).read(1).instances) == 2
 
 
 def test_masklets_beside_a_video_file(tmp_path: Path) -> None:

@@ -8,13 +8,24 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.instances import Instances
 from segany.core.preprocessing import Preprocessing
-from segany.core.rle import encode_masks
 from segany.data.item import AnnotatedImage
+from segany.imaging.processor import ImageProcessor
 
 SIDE = 64
 CONFIDENCE = (0.5, 0.9, 0.7)
 """Predicted IoU of the candidates: the right mask, everything, and the pixel alone."""
+
+
+class CroppingProcessor(ImageProcessor):
+    """The input has the pixels of the image and of the padding below it."""
+
+    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
+        return low_res[..., : size_hw[0], : size_hw[1]]
+
+    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
+        return self.upscale(low_res, size_hw) > 0
 
 
 class PaintingModel:
@@ -25,15 +36,13 @@ class PaintingModel:
     """
 
     name, encoder_id, pads_boxes, pred_iou_thresh = "painting", "no weights", False, 0.0
-    preprocessing = Preprocessing(input_size=SIDE)
+    weights_id = "no weights"
     low_res_size = SIDE
 
     def __init__(self) -> None:
+        self.processor = CroppingProcessor(Preprocessing(input_size=SIDE))
         self.embedded = 0
         self.prompted: list[int] = []
-
-    def state_dict(self) -> dict[str, object]:
-        return {}
 
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
         self.embedded += len(images)
@@ -77,12 +86,6 @@ class PaintingModel:
         painted[y, x] = True
         return [colors == colors[y, x], np.ones_like(painted), painted]
 
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
-        return low_res[..., : size_hw[0], : size_hw[1]]
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
-        return self.upscale(low_res, size_hw) > 0
-
 
 def blocks(name: str = "blocks", size_h: int = 40, empty: bool = False) -> AnnotatedImage:
     """Color 100 is a block of 10 x 20 = 200 pixels, 200 one of 6 x 6 = 36, and the ground, 0, is all else."""
@@ -92,7 +95,7 @@ def blocks(name: str = "blocks", size_h: int = 40, empty: bool = False) -> Annot
     masks = [image[..., 0] == 100, image[..., 0] == 200]
     if empty:
         masks.append(np.zeros_like(masks[0]))
-    return AnnotatedImage(name, image, tuple(encode_masks(np.stack(masks))))
+    return AnnotatedImage(name, image, Instances.from_masks(np.stack(masks)))
 
 
 class Images:

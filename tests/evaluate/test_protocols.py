@@ -6,7 +6,8 @@ from tests.evaluate.painting import SIDE, PaintingModel, blocks
 from tests.models_for_tests import small_sam
 
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, ImagePredictor
-from segany.core.rle import Rle, encode_masks
+from segany.core.instances import Instances
+from segany.core.progress import ProgressEvent
 from segany.data.item import AnnotatedImage
 from segany.evaluate import interactive
 from segany.evaluate.clicks import Click
@@ -39,7 +40,7 @@ def test_clicks_lead_to_the_masks_that_were_computed_by_hand():
     assert clicked[1].clicks == (Click(42, 22, 1), Click(19, 19, 0), Click(9, 9, 0))
     assert clicked[1].ious == (36 / ALL, 36 / 236, 1)
     assert [one.oracle_iou for one in clicked] == [1, 1]
-    assert np.array_equal(clicked[1].mask, one.annotated.mask(1))
+    assert np.array_equal(clicked[1].mask, one.annotated.instances.mask(1))
 
 
 def test_mean_iou_after_clicks():
@@ -80,7 +81,7 @@ def test_boxes_go_around_the_masks():
     corner = np.zeros((40, SIDE), dtype=bool)
     corner[10:20, 10:20] = True
     corner[10:15, 10:15] = False
-    annotated = AnnotatedImage("corner", np.zeros((40, SIDE, 3), np.uint8), tuple(encode_masks(corner[None])))
+    annotated = AnnotatedImage("corner", np.zeros((40, SIDE, 3), np.uint8), Instances.from_masks(corner))
     protocol = BoxProtocol()
     assert protocol.summarize(protocol.measure(subject(annotated))) == {"objects": 1, "box_miou": 0.75}
 
@@ -96,7 +97,7 @@ def test_objects_without_pixels_are_left_out():
 
 def test_images_without_objects_need_no_embedding():
     model = PaintingModel()
-    bare = AnnotatedImage("bare", np.zeros((40, SIDE, 3), np.uint8), ())
+    bare = AnnotatedImage("bare", np.zeros((40, SIDE, 3), np.uint8), Instances.empty((40, SIDE)))
     for protocol in (ClickProtocol(), BoxProtocol(), ClickCountProtocol()):
         records = protocol.measure(subject(bare, model))
         assert records == []
@@ -132,21 +133,39 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
     config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
     found = AutomaticMaskGenerator(model, config).generate(image)
     assert len(found) > 2
-    encodings = tuple(Rle(size=list(record.size_hw), counts=record.rle_counts) for record in found)
     protocol = AutomaticProtocol(config)
-    shares: list[float] = []
-    seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, encodings))
-    records = protocol.measure(seen, shares.append)
+    told: list[ProgressEvent] = []
+    seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, found))
+    records = protocol.measure(seen, told.append)
     numbers = protocol.summarize(records)
     assert numbers["objects"] == numbers["masks_per_image"] == len(found)
     assert (numbers["mask_ar_1000"], numbers["box_ar_1000"]) == (1, 1)
     assert protocol.curve(records, 1000)[0] == (0.5, 1)
-    assert shares[-1] == 1
+    assert told[-1].done == told[-1].total
     # With another image's masks, nothing is sure any more.
-    turned = tuple(encode_masks(np.array([seen.annotated.mask(0)[::-1, ::-1] ^ True])))
+    turned = Instances.from_masks(seen.annotated.instances.mask(0)[::-1, ::-1] ^ True)
     other = protocol.summarize(protocol.measure(ImageSubject(seen.predictor, AnnotatedImage("other", image, turned))))
     assert other["mask_ar_1000"] is not None
     assert other["mask_ar_1000"] < 1
+
+
+def test_annotated_areas_and_boxes_count() -> None:
+    """As in COCO's and LVIS's evaluators: pixels of the mask and the box around them are something else."""
+    model = small_sam()
+    image = np.random.default_rng(3).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
+    found = AutomaticMaskGenerator(model, config).generate(image)
+    protocol = AutomaticProtocol(config)
+    numbers = []
+    for boxes, area in ((found.mask_boxes_xyxy, np.nan), (found.mask_boxes_xyxy + 1000, 200_000.0)):
+        objects = Instances.from_rles(
+            found.rles, found.size_hw, boxes_xyxy=boxes, columns={"annotated_area": np.full(len(found), area)}
+        )
+        seen = ImageSubject(ImagePredictor(model), AnnotatedImage("own", image, objects))
+        numbers.append(protocol.summarize(protocol.measure(seen)))
+    by_mask, annotated = numbers
+    assert (by_mask["mask_ar_1000"], by_mask["box_ar_1000"], by_mask["mask_ar_1000_large"]) == (1, 1, None)
+    assert (annotated["mask_ar_1000"], annotated["box_ar_1000"], annotated["mask_ar_1000_large"]) == (1, 0, 1)
 
 
 def test_the_papers_proposals_are_denser_and_overlap_more():

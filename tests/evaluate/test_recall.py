@@ -82,6 +82,11 @@ def shaken(rng: np.random.Generator, masks: list[Rle]) -> list[Rle]:
     return encode_masks(found)
 
 
+def xyxy(boxes_xywh: object) -> np.ndarray:
+    boxes = np.array(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
 @pytest.mark.parametrize("kind", ["segm", "bbox"])
 def test_recall_is_what_coco_says(kind):
     rng = np.random.default_rng(7)
@@ -92,13 +97,22 @@ def test_recall_is_what_coco_says(kind):
     counts = RecallCounts.none()
     annotations, detections = [], []
     for number, (objects, proposals) in enumerate(images, start=1):
-        overlaps = {"segm": mask_overlaps, "bbox": box_overlaps}[kind](proposals, objects)
-        areas = [int(w * h) for _, _, w, h in map(coco_bbox_xywh, objects)]
+        # As in COCO's files, areas and boxes are those of polygons, and not of the pixels that these become.
+        boxes = np.array([coco_bbox_xywh(mask) for mask in objects]) + rng.uniform(-4, 4, (len(objects), 4)).round(2)
+        boxes[:, 2:] = boxes[:, 2:].clip(1)
+        areas = [
+            int(w * h) * factor
+            for (_, _, w, h), factor in zip(map(coco_bbox_xywh, objects), [0.8, 1.3] * 7, strict=True)
+        ]
+        if kind == "segm":
+            overlaps = mask_overlaps(proposals, objects)
+        else:
+            overlaps = box_overlaps(xyxy([coco_bbox_xywh(mask) for mask in proposals]), xyxy(boxes))
         counts += count_found(overlaps, areas)
-        for mask, area in zip(objects, areas, strict=True):
+        for mask, area, box in zip(objects, areas, boxes.tolist(), strict=True):
             annotations.append({
                 "id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0, "area": area,
-                "segmentation": mask, "bbox": list(coco_bbox_xywh(mask)),
+                "segmentation": mask, "bbox": box,
             })  # fmt: skip
         for rank, mask in enumerate(proposals):
             detections.append({

@@ -10,31 +10,35 @@ from segany.evaluate.failures import CAPTION, TARGET_COLOR, TILE, Failure, draw_
 from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
 from segany.evaluate.recall import count_found, mask_overlaps
 from segany.evaluate.report import write_report
-from segany.evaluate.run import ModelFacts, Results, evaluate
+from segany.evaluate.results import ModelFacts, Results
 from segany.evaluate.tracking import VideoProtocol
 from segany.imaging.image import read_image
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate
 
 PROTOCOLS = (ClickProtocol((1, 2)), BoxProtocol(), ClickCountProtocol())
 
 
 def test_a_report_holds_numbers_a_plot_and_the_worst_objects(tmp_path):
     data = Images(blocks("a"), blocks("b"), blocks("c", empty=True))
-    predictor = ImagePredictor(PaintingModel())
-    subject_of = lambda one: ImageSubject(predictor, one)  # noqa: E731
-    results = evaluate(data, subject_of, PROTOCOLS, tmp_path, ModelFacts("painting", "", ""), name="little")
+    model = PaintingModel()
+    subject_of = lambda one: ImageSubject(ImagePredictor(model), one)  # noqa: E731
+    facts = ModelFacts("painting", "", "")
+    results = evaluate(EvaluationTask(data, LoadedModel(model), facts, tuple(PROTOCOLS), "little"), tmp_path)
     worst = worst_objects(results, PROTOCOLS[0], 4)
     assert [(one.name, one.index) for one in worst] == [("a", 1), ("b", 1), ("c", 1), ("a", 0)]
     assert worst[0].score == 36 / 236
     files = write_report(results, data, subject_of, tmp_path, failures=5)
     assert [path.name for path in files] == [
-        "results.json", "curves.png", "clicks_failures.png", "box_failures.png", "noc_failures.png"
+        "results.json", "clicks.jsonl", "box.jsonl", "noc.jsonl", "curves.png",
+        "clicks_failures.png", "box_failures.png", "noc_failures.png",
     ]  # fmt: skip
     assert json.loads(files[0].read_text())["protocols"]["box"]["numbers"]["box_miou"] == 1
-    pictures = [read_image(path) for path in files[1:]]
+    assert json.loads(files[2].read_text().splitlines()[0]) == {"name": "a", "records": results.records["box"]["a"]}
+    pictures = [read_image(path) for path in files[4:]]
     assert all(picture.std() > 5 for picture in pictures)
     assert len(pictures[1]) > 2 * (TILE + CAPTION)  # 5 pictures, 4 a row
     assert [path.name for path in write_report(results, data, subject_of, tmp_path, failures=0)] == [
-        "results.json", "curves.png"
+        "results.json", "clicks.jsonl", "box.jsonl", "noc.jsonl", "curves.png"
     ]  # fmt: skip
 
 
@@ -53,7 +57,7 @@ def test_without_anything_measured_there_is_no_plot(tmp_path):
         facts = ModelFacts("m", "", "")
         results = Results("little", facts, (protocol,), 1, 0, (), {protocol.name: records})
         files = write_report(results, Images(), lambda one: one, tmp_path)
-        assert [path.name for path in files] == ["results.json"]
+        assert [path.name for path in files] == ["results.json", f"{protocol.name}.jsonl"]
         assert json.loads(files[0].read_text())["protocols"][protocol.name]["numbers"]["objects"] == 0
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 from tests.evaluate.painting import SIDE, Images, PaintingModel, blocks
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 from segany import ConfigError, DataError, EmbeddingError, ImagePredictor
+from segany.data.item import SkippedItem
 from segany.evaluate.scores import evaluate_clicks
 
 ALL = 40 * SIDE
@@ -14,13 +15,19 @@ def test_scores_of_images_in_memory():
     scores = evaluate_clicks(PaintingModel(), [blocks("a"), blocks("b", empty=True)], clicks=3)
     assert scores.miou == pytest.approx([(200 + 36) / 2 / ALL, 0.5, 1], abs=1e-15)
     assert (scores.oracle_miou, scores.box_miou, scores.images, scores.objects) == (1, 1, 2, 4)
-    assert list(scores.numbers()) == ["miou_1", "miou_2", "miou_3", "oracle_miou_1", "box_miou"]
+    assert list(scores.numbers()) == [
+        *("miou_1", "miou_2", "miou_3", "oracle_miou_1", "box_miou"),
+        *("predicted_iou_error", "above_pred_iou_thresh"),
+    ]
 
 
 def test_what_is_not_asked_for_is_not_there():
     assert list(evaluate_clicks(PaintingModel(), [blocks()], clicks=0).numbers()) == ["box_miou"]
     model = PaintingModel()
-    assert list(evaluate_clicks(model, [blocks()], boxes=False).numbers()) == ["miou_1", "oracle_miou_1"]
+    assert list(evaluate_clicks(model, [blocks()], boxes=False).numbers()) == [
+        *("miou_1", "oracle_miou_1"),
+        *("predicted_iou_error", "above_pred_iou_thresh"),
+    ]
     assert model.prompted == [2]
 
 
@@ -32,7 +39,7 @@ def test_embeddings_that_are_known_are_not_computed():
 
 
 def test_embeddings_of_another_model_are_refused():
-    other = small_sam()
+    other = loaded(small_sam())
     embeddings = {"a": ImagePredictor(other).embed(blocks().image)}
     with pytest.raises(EmbeddingError):
         evaluate_clicks(PaintingModel(), [blocks("a")], embeddings=embeddings)
@@ -41,8 +48,8 @@ def test_embeddings_of_another_model_are_refused():
 def test_of_a_dataset_damaged_images_are_skipped_and_named():
     data = Images(blocks("a"), "torn", blocks("c"))
     scores = evaluate_clicks(PaintingModel(), data)
-    assert (scores.images, scores.skipped) == (2, (("torn", "torn is damaged."),))
-    assert evaluate_clicks(PaintingModel(), data, limit=1).images == 1
+    assert (scores.images, scores.skipped) == (2, (SkippedItem("torn", "torn is damaged."),))
+    assert evaluate_clicks(PaintingModel(), data, max_images=1).images == 1
 
 
 def test_nothing_to_evaluate_is_an_error():
@@ -50,7 +57,7 @@ def test_nothing_to_evaluate_is_an_error():
         evaluate_clicks(PaintingModel(), [])
     with pytest.raises(DataError, match="torn is damaged"):
         evaluate_clicks(PaintingModel(), Images("torn"))
-    for wrong in ({"clicks": -1}, {"clicks": 0, "boxes": False}, {"limit": 0}):
+    for wrong in ({"clicks": -1}, {"clicks": 0, "boxes": False}, {"max_images": 0}):
         with pytest.raises(ConfigError):
             evaluate_clicks(PaintingModel(), [blocks()], **wrong)
 
@@ -61,7 +68,7 @@ def test_a_model_in_training_is_back_in_it_afterwards():
     model.image_encoder.eval()  # frozen
     modes = []
     model.mask_decoder.register_forward_hook(lambda module, *_: modes.append(module.training))
-    evaluate_clicks(model, [blocks()])
+    evaluate_clicks(loaded(model), [blocks()])
     assert set(modes) == {False}
     assert model.training
     assert model.mask_decoder.training

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 
 from segany import DataError, FrameResult, VideoPredictor
 from segany.core.arrays import BoolArray
+from segany.core.progress import ProgressEvent
 from segany.core.rle import Rle, encode_masks
 from segany.evaluate.boundary_f import boundary_f
-from segany.evaluate.run import ModelFacts, evaluate
+from segany.evaluate.results import ModelFacts
 from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject, track_objects
 from segany.imaging.frames import FrameSource, open_frames
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate
 
 SIZE_HW = (48, 64)
 FRAMES = 6
@@ -33,6 +36,10 @@ class Video:
     object_ids: tuple[int, ...] = (1, 2, 3)
     annotated: tuple[int, ...] = tuple(range(FRAMES))
     damaged: bool = False
+    may_overlap: bool = True
+
+    def annotated_frames(self, object_id: int) -> tuple[int, ...]:
+        return self.annotated
 
     def open(self) -> FrameSource:
         return open_frames([np.full((*SIZE_HW, 3), 20 * frame, dtype=np.uint8) for frame in range(FRAMES)])
@@ -62,14 +69,14 @@ class FrozenSession:
     def prompt(self, frame: int, object_id: int, prompt: BoolArray) -> FrameResult:
         self.prompts.append((frame, object_id))
         self.masks[object_id] = prompt
-        return FrameResult(frame, (object_id,), prompt[None], np.ones(1, np.float32))
+        return FrameResult.from_masks(frame, (object_id,), prompt[None], [1.0])
 
-    def propagate(self, start: int, progress: Any = None):
+    def propagate(self, start: int, *, logits: bool = False, progress: Any = None):
         for frame in range(start, FRAMES):
             if progress is not None:
-                progress(frame + 1, FRAMES)
-            yield FrameResult(
-                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks), np.float32)
+                progress(ProgressEvent("tracking", frame + 1, FRAMES, "frames"))
+            yield FrameResult.from_masks(
+                frame, tuple(self.masks), np.stack(list(self.masks.values())), np.ones(len(self.masks))
             )
 
 
@@ -101,9 +108,12 @@ def test_the_numbers_of_a_dataset_are_means_over_objects(tmp_path):
     videos = Videos([Video("clip"), Video("torn", damaged=True)])
     predictor = FrozenPredictor()
     protocol = VideoProtocol()
-    results = evaluate(
-        videos, lambda video: VideoSubject(predictor, video), [protocol], tmp_path, ModelFacts("m", "", ""), name="v"
-    )
+
+    class FrozenTask(EvaluationTask):
+        def open(self, progress: object) -> Callable[[Video], VideoSubject]:
+            return lambda video: VideoSubject(predictor, video)
+
+    results = evaluate(FrozenTask(videos, LoadedModel(None), ModelFacts("m", "", ""), (protocol,), "v"), tmp_path)
     numbers = results.numbers(protocol)
     j = (np.mean([10 / 14, 8 / 16, 6 / 18, 4 / 20]) + 1) / 2
     f = (np.mean([boundary_f(square(4), square(4 + 2 * frame)) for frame in range(1, 5)]) + 1) / 2
@@ -114,7 +124,7 @@ def test_the_numbers_of_a_dataset_are_means_over_objects(tmp_path):
 
 
 def test_a_real_model_tracks_each_object_as_if_alone():
-    predictor = VideoPredictor(small_sam2())
+    predictor = VideoPredictor(loaded(small_sam2()))
     together = track_objects(predictor, Video())
     for object_id in (1, 2):
         alone = track_objects(predictor, Video(object_ids=(object_id,)))

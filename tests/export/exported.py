@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
-from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, small_sam, small_sam2
+from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, loaded, small_sam, small_sam2
 
 from segany.export import to_onnx
-from segany.models.promptable import PromptableModel
 from segany.models.sam.config import DecoderConfig, VitConfig
+from segany.runtime.torch_model import TorchModel
 
 SMALLEST = replace(
     SMALL_VIT,
@@ -28,10 +28,10 @@ FAMILIES = (
 
 
 @cache
-def small_model(family: str) -> PromptableModel:
+def small_model(family: str) -> TorchModel:
     if family == "sam2":
-        return small_sam2()
-    return small_sam(SMALL_TINY_VIT if family == "mobile_sam" else SMALLEST)
+        return loaded(small_sam2())
+    return loaded(small_sam(SMALL_TINY_VIT if family == "mobile_sam" else SMALLEST))
 
 
 @cache

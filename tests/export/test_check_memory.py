@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.export.exported import exported, small_model
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 
 from segany.core.errors import ExportError
 from segany.core.files import sha256_of
@@ -45,7 +45,7 @@ class InTorch:
 
 
 def errors(model: Sam2, exported_model: Sam2) -> dict[str, float]:
-    records = compare_memory(model, cast("ExportedModel", InTorch(exported_model)), scenes()[0])
+    records = compare_memory(loaded(model), cast("ExportedModel", InTorch(exported_model)), scenes()[0])
     return {record.file: record.error for record in records}
 
 

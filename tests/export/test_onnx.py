@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.export.exported import FAMILIES, SMALLEST, exported, small_model
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 import segany
 from segany.core.errors import ConfigError, ExportError, OutputError
@@ -21,7 +21,7 @@ from segany.export.graphs import Graph
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import ObjectMemory
 from segany.runtime import OnnxModel, OpenVinoModel
-from segany.runtime.manifest import FileRecord, Precision
+from segany.runtime.manifest import ExportPrecision, FileRecord
 from segany.runtime.session import open_onnx
 
 
@@ -100,7 +100,6 @@ def test_candidates_are_chosen_at_the_call() -> None:
 @pytest.mark.slow
 def test_an_unstable_single_mask_gives_way_to_the_best_of_three() -> None:
     model = small_model("sam2")
-    assert isinstance(model, Sam2)
     runtime, random = OnnxModel(exported("sam2")), np.random.default_rng(0)
     features = model.embed([scenes()[0]])[0]
     points = random.uniform(0, 256, (40, 2, 2)).astype(np.float32)
@@ -130,11 +129,12 @@ def test_a_prompt_does_not_change_the_one_beside_it() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (3, 5)])
 def test_the_memory_of_sam2_runs_outside_torch(memories: int, pointers: int) -> None:
-    model, folder = small_model("sam2"), exported("sam2")
+    torch_model, folder = small_model("sam2"), exported("sam2")
+    model = torch_model.module
     assert isinstance(model, Sam2)
     torch.manual_seed(0)
     with torch.inference_mode():
-        frame = model.encode_frame(model.preprocess([scenes()[0]]))
+        frame = model.encode_frame(torch_model.processor.tensor([scenes()[0]], model))
         masks, scores = torch.randn(memories, 64, 64) * 5, torch.linspace(-1, 1, memories)
         encoded = torch.cat(
             [model.encode_memory(frame, masks[i : i + 1], scores[i : i + 1], binarize=i == 1) for i in range(memories)]
@@ -178,7 +178,7 @@ def test_an_export_that_makes_other_masks_leaves_nothing(tmp_path: Path, monkeyp
     def wrong(graph: Graph, path: Path, opset: int) -> None:
         shutil.copy(exported("sam") / f"{graph.name}.onnx", path)
 
-    model = small_sam(replace(SMALLEST, encoder=replace(SMALLEST.encoder, width=64)))
+    model = loaded(small_sam(replace(SMALLEST, encoder=replace(SMALLEST.encoder, width=64))))
     monkeypatch.setattr(module, "_export", wrong)
     with pytest.raises(ExportError, match=r"refused: masks of grid prompts"):
         to_onnx(model, before)
@@ -259,7 +259,7 @@ def test_half_precision_is_smaller_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_weights_that_are_too_many_for_one_file(
-    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: ExportPrecision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ONE_FILE", 0)
     calibrate = scenes() if precision == "int8" else ()
@@ -287,7 +287,7 @@ def test_int8_is_measured_and_refused_below_the_limit(tmp_path: Path) -> None:
 
 def test_embeddings_of_other_arithmetic_have_another_id() -> None:
     encoders = [FileRecord(path="encoder.onnx", sha256=digest * 8, inputs=[], outputs=[]) for digest in ("ab", "cd")]
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "fp16", "int8")
     ids = [[module._encoder_id("weights", precision, one) for one in encoders] for precision in precisions]
     assert ids[0] == ["weights"] * 2
     assert ids[1][0] == ids[1][1] != "weights"
@@ -305,6 +305,6 @@ def test_the_first_images_are_for_checking(
     images = [np.full((64, 64, 3), 40 * index, dtype=np.uint8) for index in range(count)]
     model = small_model("sam")
     manifest = to_onnx(model, tmp_path / "int8", precision="int8", calibrate=images, min_iou=0.0)
-    assert met == [float(model.preprocess([images[index]]).max()) for index in calibrated]
+    assert met == [float(model.processor.preprocess([images[index]]).max()) for index in calibrated]
     points = next(record for record in manifest.checks if record.kind == "point")
     assert points.masks == 4 * (3 + min(count, 3))

@@ -7,13 +7,13 @@ import torch
 from tests.export.exported import small_model
 
 from segany.export.graphs import make_graphs
-from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_tensors
+from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_products
 
 
 @pytest.mark.parametrize("family", ["sam", "mobile_sam", "sam2"])
 @torch.no_grad()
 def test_proposals_are_those_of_the_decoder(family: str) -> None:
-    model = small_model(family)
+    model = small_model(family).module
     size = model.preprocessing.input_size
     generator = torch.Generator().manual_seed(0)
     features = model.encode_features(torch.randn(1, 3, size, size, generator=generator))
@@ -28,10 +28,10 @@ def test_proposals_are_those_of_the_decoder(family: str) -> None:
 
 @torch.no_grad()
 def test_each_image_has_tensors_of_its_own() -> None:
-    share = SharedImageGraph(small_model("sam"))
+    share = SharedImageGraph(small_model("sam").module)
     size = share.model.preprocessing.input_size
     one, other = (
-        image_tensors(share.share(share.model.encode_features(torch.full((1, 3, size, size), level))))
+        image_products(share.share(share.model.encode_features(torch.full((1, 3, size, size), level))))
         for level in (-1.0, 1.0)
     )
     assert one.keys() == other.keys()
@@ -39,6 +39,6 @@ def test_each_image_has_tensors_of_its_own() -> None:
 
 
 def test_graphs_name_what_they_pass_on() -> None:
-    graphs = {graph.name: graph for graph in make_graphs(small_model("sam"))}
+    graphs = {graph.name: graph for graph in make_graphs(small_model("sam").module)}
     passed_on = graphs["shared_image"].outputs
     assert tuple(graphs["proposals"].inputs) == ("points", "labels", *passed_on)

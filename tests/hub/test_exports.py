@@ -12,6 +12,7 @@ from tests.export.exported import exported, small_model
 import segany
 from segany import export
 from segany.core.errors import ExportError
+from segany.core.progress import ProgressCallback, ProgressEvent, report
 from segany.hub import torch_model
 from segany.runtime.manifest import FORMAT_VERSION
 
@@ -21,14 +22,15 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that were exported to, in an empty cache; what is exported is a small model."""
     folders: list[Path] = []
 
-    def to_onnx(model: object, folder: Path) -> None:
+    def to_onnx(model: object, folder: Path, *, progress: ProgressCallback | None) -> None:
+        report(progress, "exporting", 0, 1, "files")
         assert model is small_model("sam")
         folders.append(folder)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(exported("sam"), folder)
 
     monkeypatch.setenv("SEGANY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch_model, "load_torch", lambda *_: small_model("sam"))
+    monkeypatch.setattr(torch_model, "load_torch", lambda *_, **__: small_model("sam"))
     monkeypatch.setattr(export, "to_onnx", to_onnx)
     return folders
 
@@ -40,6 +42,13 @@ def test_a_name_is_exported_once(made: list[Path], tmp_path: Path) -> None:
     assert made == [tmp_path / "cache" / "exports" / f"mobile_sam-{segany.__version__}"]
     segany.load("sam_vit_b", runtime="onnx")
     assert len(made) == 2
+
+
+def test_an_export_reports_its_progress(made: list[Path]) -> None:
+    told: list[ProgressEvent] = []
+    for _ in range(2):
+        segany.load("mobile_sam", runtime="onnx", progress=told.append)
+    assert told == [ProgressEvent("exporting", 0, 1, "files")]  # once
 
 
 def test_an_export_that_can_no_longer_be_read_is_made_anew(made: list[Path]) -> None:

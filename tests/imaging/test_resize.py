@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,9 +7,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from segany.core.preprocessing import Preprocessing
-from segany.imaging import matmul as products
 from segany.imaging.interpolate import interpolate_logits, resize_mask
-from segany.imaging.resize import resize_frame, resize_pixels, upscale_logits, upscale_masks, upscaling_weights
+from segany.imaging.processor import ImageProcessor
+from segany.imaging.resize import resize_frame, resize_pixels, upscale_masks, upscaling_weights
+from segany.kernels.processor import TensorProcessor
 
 SIZES = [(1200, 1800), (427, 640), (300, 451), (512, 512), (1024, 1024), (1, 700), (700, 1), (3, 5)]
 
@@ -21,24 +20,18 @@ def smooth_logits(seed: int = 0) -> torch.Tensor:
     return 10 * F.interpolate(noise, (64, 64), mode="bicubic")
 
 
-@pytest.fixture(params=["torch", "numpy"])
-def _both_products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test as where PyTorch is, and as where it is not."""
-    if request.param == "numpy":
-        monkeypatch.setattr(products, "sys", SimpleNamespace(modules={}))
-
-
-@pytest.mark.usefixtures("_both_products")
+@pytest.mark.parametrize("kind", [ImageProcessor, TensorProcessor])
 @pytest.mark.parametrize("resize", ["longest_side", "square"])
 @pytest.mark.parametrize("size_hw", SIZES)
-def test_masks_are_the_thresholded_logits(size_hw: tuple[int, int], resize: str) -> None:
+def test_masks_are_the_thresholded_logits(size_hw: tuple[int, int], resize: str, kind: type[ImageProcessor]) -> None:
     preprocessing = Preprocessing(input_size=256, resize=resize)  # type: ignore[arg-type]
     low_res = smooth_logits()
     logits = interpolate_logits(low_res, preprocessing, size_hw).numpy()
-    masks = upscale_masks(low_res.numpy(), preprocessing, size_hw)
+    processor = kind(preprocessing)
+    masks = processor.upscale_masks(low_res.numpy(), size_hw)
     differing = masks != (logits > 0)
     assert np.abs(logits[differing]).sum() < 1e-3  # only where rounding decides
-    np.testing.assert_allclose(upscale_logits(low_res.numpy(), preprocessing, size_hw), logits, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(processor.upscale(low_res.numpy(), size_hw), logits, atol=1e-4, rtol=1e-4)
 
 
 def test_masks_of_nothing_of_everything_and_of_unused_places() -> None:

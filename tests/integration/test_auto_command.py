@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segany.data.formats.instances import RECORD_FORMATS
-from segany.data.formats.records import MaskRecords
+from segany import from_coco, from_sa1b
+from segany.data.formats.npz import from_npz
+from segany.data.formats.table import AUTOMATIC_FORMATS
 
 pytestmark = pytest.mark.weights
 
 COFFEE = Path(__file__).parents[2] / "examples" / "images" / "coffee.png"
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()", "auto"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()", "auto"]
 
 
 def auto(*arguments: str | Path) -> dict:
@@ -31,24 +32,23 @@ def auto(*arguments: str | Path) -> dict:
 
 def test_every_format_agrees(mobile_sam_path: Path, tmp_path: Path) -> None:
     arguments = (COFFEE, "--model", mobile_sam_path, "--out", tmp_path, "--embeddings", tmp_path / "embeddings")
-    report = auto(*arguments, "--format", ",".join(RECORD_FORMATS))
+    report = auto(*arguments, "--format", ",".join(AUTOMATIC_FORMATS))
     assert report["status"] == "done"
     assert report["size_hw"] == [400, 600]
-    assert set(report["files"]) == set(RECORD_FORMATS)
+    assert set(report["files"]) == set(AUTOMATIC_FORMATS)
 
-    records = MaskRecords.from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text()))
-    assert len(records) == report["masks"] >= 5
-    assert all(record.predicted_iou > 0.88 and record.stability_score >= 0.95 for record in records)
+    instances = from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text()))
+    assert len(instances) == report["masks"] >= 5
+    assert all(instance.predicted_iou > 0.88 and instance.stability_score >= 0.95 for instance in instances)
     coco = json.loads((tmp_path / "coffee_auto_coco.json").read_text())
-    assert MaskRecords.from_coco(coco) == records
-    masks = records.masks()
+    assert from_coco(coco).rle_counts == instances.rle_counts
+    masks = instances.masks()
     for annotation, mask in zip(coco["annotations"], masks, strict=True):
         assert annotation["area"] == mask.sum()
         assert annotation["bbox"] == coco_mask.toBbox(annotation["segmentation"]).tolist()
-    with np.load(tmp_path / "coffee_auto.npz") as arrays:
-        np.testing.assert_array_equal(arrays["masks"], masks)
+    assert from_npz(tmp_path / "coffee_auto.npz").rle_counts == instances.rle_counts
     rows = list(csv.DictReader((tmp_path / "coffee_auto_masks" / "metadata.csv").read_text().splitlines()))
-    assert [int(row["area"]) for row in rows] == [record.area for record in records]
+    assert [int(row["area"]) for row in rows] == [instance.area for instance in instances]
     with Image.open(tmp_path / "coffee_auto_masks" / "0.png") as picture:
         np.testing.assert_array_equal(np.array(picture) > 0, masks[0])
     with Image.open(tmp_path / "coffee_auto_labels.png") as picture:
@@ -57,6 +57,6 @@ def test_every_format_agrees(mobile_sam_path: Path, tmp_path: Path) -> None:
         assert picture.size == (600, 400)
 
     assert auto(*arguments, "--format", "sa1b")["status"] == "skipped"
-    assert auto(*arguments, "--format", "sa1b", "--again")["masks"] == len(records)  # from the saved embedding
+    assert auto(*arguments, "--format", "sa1b", "--overwrite")["masks"] == len(instances)  # from the saved embedding
     assert len(list((tmp_path / "embeddings").iterdir())) == 1
-    assert MaskRecords.from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text())) == records
+    assert from_sa1b(json.loads((tmp_path / "coffee_auto_sa1b.json").read_text())) == instances

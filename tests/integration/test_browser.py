@@ -293,9 +293,9 @@ def test_exports_that_cannot_be_used(folder: Path, page: Page) -> None:
 
 
 def test_files_that_are_no_embeddings(page: Page) -> None:
-    header = {"format_version": 1, "model": "m", "size_hw": [2, 2], "preprocessing": {}}
+    header = {"format_version": 2, "model": "m", "size_hw": [2, 2], "preprocessing": {}}
     whole = save({"features.0": np.zeros((2, 3), np.float16)}, {"segany_embedding": json.dumps(header)})
-    newer = save({}, {"segany_embedding": json.dumps(header | {"format_version": 2})})
+    newer = save({}, {"segany_embedding": json.dumps(header | {"format_version": 3})})
     for data, message in (
         (whole, "none"),
         (whole[:-1], "a feature has 11 bytes, not 12"),
@@ -303,7 +303,7 @@ def test_files_that_are_no_embeddings(page: Page) -> None:
         (b"", "is damaged, or none"),
         (save({"weight": np.zeros(3, np.float32)}), "is no embedding. Give one that Embedding.save wrote"),
         (save({"features.0": np.zeros(3)}, {"segany_embedding": json.dumps(header)}), "is damaged"),
-        (newer, "has format version 2; this page reads version 1"),
+        (newer, "has format version 3; this page reads version 2"),
     ):
         assert message in error(page, f"segany.readEmbedding(new Uint8Array({list(data)}).buffer)")
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_decoded(embedding: str, prompt: str, message: str, page:
         const {{ model, encoder_id: encoderId, preprocessing }} = strict.manifest;
         const shape = [256, 64, 64], short = {{ data: new Float32Array(7), shape }};
         const features = [{{ data: new Float32Array(256 * 64 * 64), shape }}];
-        const whole = {{ features, sizeHW: [60, 80], preprocessing, model, encoderId, imageId: "" }};
+        const whole = {{ features, sizeHW: [60, 80], preprocessing, model, encoderId, contentId: "" }};
         await strict.decode({{ ...whole, ...{embedding} }}, {prompt})
         """,
     )

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segany.data.formats.prediction import FORMATS
+from segany.data.formats.table import PROMPT_FORMATS
 
 pytestmark = pytest.mark.weights
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
-COMMAND = [sys.executable, "-c", "from segany.cli.app import main; main()", "segment"]
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()", "segment"]
 
 
 def segment(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -38,13 +38,13 @@ def iou(one: np.ndarray, other: np.ndarray) -> float:
 def test_every_format_agrees(mobile_sam_path: Path, tmp_path: Path) -> None:
     facts = report(
         IMAGES / "coffee.png", "--point", "168,124", "--point", "330,248,0", "--model", mobile_sam_path,
-        "--format", ",".join(FORMATS), "--out", tmp_path,
+        "--format", ",".join(PROMPT_FORMATS), "--out", tmp_path,
     )  # fmt: skip
     assert facts["size_hw"] == [400, 600]
     assert facts["model"] == "mobile_sam"
     (found,) = facts["objects"]
     assert found["score"] > 0.9
-    assert set(facts["files"]) == set(FORMATS)
+    assert set(facts["files"]) == set(PROMPT_FORMATS)
     with Image.open(tmp_path / "coffee_mask_1.png") as picture:
         mask = np.array(picture) > 0
     assert mask.sum() == found["area"]

@@ -18,7 +18,7 @@ from tests.parity.seeded import seeded_state
 
 import segany
 from segany import CheckpointError, ConfigError, UnknownModelError
-from segany.models.convert import encoder_id, read_checkpoint, rename_keys
+from segany.models.convert import encoder_id, read_checkpoint
 from segany.models.registry import MODELS, find_spec
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
@@ -73,7 +73,7 @@ def checkpoint(mobile_sam_state: dict[str, torch.Tensor], tmp_path: Path) -> Pat
 def test_a_path_loads_the_model_that_its_tensors_are(checkpoint: Path) -> None:
     model = segany.load(checkpoint)
     assert model.name == "mobile_sam"
-    assert not model.training
+    assert not model.module.training
     assert str(segany.load(str(checkpoint), device="cpu").device) == "cpu"
 
 
@@ -86,14 +86,14 @@ def test_a_safetensors_file_loads_the_same(
 
 def test_the_official_classification_head_is_left_out(mobile_sam_state: dict[str, torch.Tensor]) -> None:
     extra = {"image_encoder.head.weight": torch.zeros(1000, 320), "image_encoder.norm_head.bias": torch.zeros(320)}
-    assert rename_keys(mobile_sam_state | extra).keys() == mobile_sam_state.keys()
+    assert MODELS["mobile_sam"].config.rename_keys(mobile_sam_state | extra).keys() == mobile_sam_state.keys()
 
 
 def test_a_transformers_file_gives_our_names(tmp_path: Path) -> None:
     shapes = json.loads(TRANSFORMERS_SHAPES.read_text())
     theirs = seeded_state({key: tuple(shape) for key, shape in shapes.items()})
     save_file({key: torch.from_numpy(value) for key, value in theirs.items()}, tmp_path / "theirs.safetensors")
-    ours = read_checkpoint(tmp_path / "theirs.safetensors")
+    ours = SMALL_VIT.rename_keys(read_checkpoint(tmp_path / "theirs.safetensors"))
     expected = Sam(SMALL_VIT, name="small").state_dict()
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in expected.items()}
     np.testing.assert_array_equal(
@@ -106,7 +106,7 @@ def test_a_checkpoint_in_half_precision_loads_in_single(
 ) -> None:
     half = {key: value.half() if value.is_floating_point() else value for key, value in mobile_sam_state.items()}
     torch.save(half, tmp_path / "half.pt")
-    state = segany.load(tmp_path / "half.pt").state_dict()
+    state = segany.load(tmp_path / "half.pt").module.state_dict()
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
 
 
@@ -265,8 +265,8 @@ def test_encoder_id_tells_trainings_apart() -> None:
         lambda: replace(SMALL_HIERA, depths=(1, 0, 1, 1)),
         lambda: replace(SMALL_HIERA, window_sizes=(8, 3, 14, 7)),
         lambda: replace(SMALL_HIERA, global_blocks=(7,)),
-        lambda: MemoryConfig(slots=0),
-        lambda: MemoryConfig(max_conditioning=1),
+        lambda: MemoryConfig(num_maskmem=0),
+        lambda: MemoryConfig(max_cond_frames=1),
         lambda: Sam2Config(SMALL_HIERA, memory=MemoryConfig(channels=100)),
         lambda: type(MODELS["mobile_sam"].config.encoder)(input_size=0),
     ],

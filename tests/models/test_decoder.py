@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.models_for_tests import seed_weights, small_sam
 
-from segany.models.sam.mask_decoder import first_rows, upscale_and_project
+from segany.kernels import optimize
 from segany.models.sam.two_way_transformer import Attention, ImageTokens
 
 
@@ -12,7 +12,7 @@ from segany.models.sam.two_way_transformer import Attention, ImageTokens
 def attention() -> Attention:
     module = Attention(32, heads=4, inner_width=16)
     seed_weights(module)
-    return module
+    return optimize(module)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -43,7 +43,7 @@ def test_regrouping_is_for_few_tokens(attention: Attention) -> None:
 def test_an_image_prepared_for_many_prompts_decodes_the_same(count: int) -> None:
     torch.manual_seed(0)
     decoder = small_sam().mask_decoder
-    image = ImageTokens((torch.randn(1, 16, 256),), torch.randn(16, 256))
+    image = ImageTokens(torch.randn(1, 16, 256), torch.randn(16, 256))
     prompts = torch.randn(3, count, 256)
     expected = decoder(image, prompts, multimask=True)
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def test_upscaling_is_the_official_layers_in_order() -> None:
     expected = torch.einsum("pmc,pchw->pmhw", weights, upscaled)
     for inference in (False, True):
         with torch.inference_mode(inference):
-            masks = upscale_and_project(layers, first_rows(layers, tokens), weights)
+            masks = layers.masks(tokens, weights, None)
         torch.testing.assert_close(masks, expected, atol=1e-4, rtol=1e-4)
 
 

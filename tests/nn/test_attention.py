@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from segany.kernels import compute
-from segany.nn.attention import attend, relative_position_attention
+from segany.kernels.attention import attend, relative_position_attention
 
 
 def plain_attention(
@@ -45,7 +45,7 @@ def test_pieces_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, budge
     query, key, value = torch.randn(3, 1, 2, 36, 4)
     tables = [torch.randn(11, 4), torch.randn(11, 4)]
     plain = relative_position_attention(query, key, value, *tables, (6, 6))
-    monkeypatch.setattr("segany.nn.attention.CACHE_BUDGET", budget)
+    monkeypatch.setattr("segany.kernels.attention.CACHE_BUDGET", budget)
     with torch.inference_mode():
         fast = relative_position_attention(query, key, value, *tables, (6, 6))
     torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
@@ -94,7 +94,7 @@ def test_attending_in_pieces_is_plain_attention(
     tokens: int, keys: int, value_channels: int, budget: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if budget:
-        monkeypatch.setattr("segany.nn.attention.CACHE_BUDGET", budget)
+        monkeypatch.setattr("segany.kernels.attention.CACHE_BUDGET", budget)
     torch.manual_seed(0)
     query, key = torch.randn(2, 3, tokens, 8) * 9, torch.randn(2, 3, keys, 8)  # some scores are far above others
     value = torch.randn(2, 3, keys, value_channels)

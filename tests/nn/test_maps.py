@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segany.nn.layers import FeedForward, LayerNorm2d, by_rows
+from segany.kernels import optimize
+from segany.kernels.strips import by_rows, convolve_in_strips, rows_of
+from segany.nn.layers import FeedForward, LayerNorm2d
 from segany.nn.positions import RandomFourierPositions, axial_rotations, halves_first, relative_position_rows, sine_grid
-from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
 
 
@@ -37,7 +38,7 @@ def test_windows_are_square_neighborhoods() -> None:
 def test_strips_give_the_whole_convolution(
     monkeypatch: pytest.MonkeyPatch, budget: int, stride: int, height: int
 ) -> None:
-    monkeypatch.setattr("segany.nn.strips.CACHE_BUDGET", budget)
+    monkeypatch.setattr("segany.kernels.strips.CACHE_BUDGET", budget)
     x, weight = torch.randn(1, height, 6, 4), torch.randn(5, 4, 3, 3)
 
     def consume(rows: torch.Tensor, top: int, bottom: int) -> torch.Tensor:
@@ -47,7 +48,7 @@ def test_strips_give_the_whole_convolution(
 
     expected = F.conv2d(x.permute(0, 3, 1, 2).exp(), weight, None, stride, padding=1).permute(0, 2, 3, 1)
     with torch.inference_mode():
-        out = convolve_in_strips(lambda a, b: x[:, a:b].exp(), consume, (height, 6, 4), stride, like=x)
+        out = convolve_in_strips(lambda a, b: x[:, a:b].exp(), consume, (height, 6, 4), stride)
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -58,9 +59,9 @@ def test_rows_beyond_the_map_are_zero() -> None:
 
 
 def test_layers_by_rows_give_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segany.nn.layers.CACHE_BUDGET", 100)
-    monkeypatch.setattr("segany.nn.layers._MIN_ROWS", 3)
-    layer, x = FeedForward(8, 32), torch.randn(2, 5, 7, 8)
+    monkeypatch.setattr("segany.kernels.strips.CACHE_BUDGET", 100)
+    monkeypatch.setattr("segany.kernels.strips._MIN_ROWS", 3)
+    layer, x = optimize(FeedForward(8, 32)), torch.randn(2, 5, 7, 8)
     plain = layer(x)
     pieces = []
     with torch.inference_mode():

@@ -12,12 +12,12 @@ import torch
 from numpy.lib.npyio import NpzFile
 from PIL import Image
 from pycocotools import mask as coco_mask
-from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, seed_weights, small_sam
+from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, loaded, seed_weights, small_sam
 from tests.parity.cases import SMALL_PROMPTS, small_masks, small_pixels
 from tests.parity.seeded import seeded_state
 
 import segany
-from segany.models.convert import rename_keys
+from segany.kernels import optimize
 from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
 from segany.models.registry import MODELS
 from segany.models.sam.model import Sam
@@ -68,7 +68,7 @@ def test_small_decoder(index: int, with_mask: bool) -> None:
 
 @pytest.mark.usefixtures("grad_mode")
 def test_small_tiny_vit_encoder() -> None:
-    encoder = ImageEncoderTinyVit(SMALL_TINY_VIT.encoder)
+    encoder = optimize(ImageEncoderTinyVit(SMALL_TINY_VIT.encoder))
     seed_weights(encoder)
     embedding = encoder(small_pixels())[0].detach().numpy()
     np.testing.assert_allclose(embedding, golden("small_tiny_vit")["embedding"], atol=2e-4)
@@ -78,7 +78,7 @@ def test_transformers_checkpoint_gives_what_transformers_gives() -> None:
     shapes = json.loads((GOLDEN / "small_transformers.json").read_text())
     state = seeded_state({key: tuple(shape) for key, shape in shapes.items()})
     model = Sam(SMALL_VIT, name="small")
-    model.load_state_dict(rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
+    model.load_state_dict(model.config.rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
     expected = golden("small_transformers")
     with torch.inference_mode():
         embedding = model.eval().encode_image(small_pixels())[0]
@@ -94,7 +94,7 @@ def test_vit_at_full_size(size: str) -> None:
     model = MODELS[f"sam_vit_{size}"].build()
     seed_weights(model)
     expected = golden(f"vit_{size}")
-    predictor = segany.ImagePredictor(model)
+    predictor = segany.ImagePredictor(loaded(optimize(model)))
     embedding = predictor.embed(PHOTOGRAPHS / "coffee.png")
     np.testing.assert_allclose(embedding.features[0][::16], expected["embedding_every16"], atol=2e-2)
     prediction = predictor.predict(embedding, segany.Prompt(points_xy=[[300, 200]]), masks="multi")

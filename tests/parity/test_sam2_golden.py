@@ -12,8 +12,7 @@ from tests.parity.cases import SAM2_POINTS, SAM2_STEPS, small_frames, small_obje
 from tests.parity.seeded import seeded_state
 from tests.parity.test_golden import GOLDEN, golden, grad_mode
 
-from segany.models.convert import rename_keys
-from segany.models.sam2.memory_bank import plan_memory
+from segany.models.sam2.memory_bank import select_memory
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 
@@ -22,7 +21,7 @@ __all__ = ["grad_mode"]
 
 def prompt(model: Sam2, case: str, image: FrameFeatures) -> ObjectMasks:
     if case == "mask":
-        return model.use_masks(image, small_object_mask())
+        return model.use_masks_as_output(image, small_object_mask())
     points, labels = torch.tensor(SAM2_POINTS["points"]), torch.tensor(SAM2_POINTS["labels"])
     return model.decode_frame(image, points=points, labels=labels).best()
 
@@ -42,12 +41,12 @@ def test_every_step_of_tracking(version: str, case: str) -> None:
         if frame == 0:
             masks = prompt(model, case, image)
         else:
-            plan = plan_memory(frame, [0], range(1, frame), model.config.memory)
+            selection = select_memory(frame, [0], range(1, frame), model.config.memory)
             memory = ObjectMemory(
-                tuple(memories[index] for index, _ in plan.masks),
-                tuple(slot for _, slot in plan.masks),
-                tuple(pointers[index] for index, _ in plan.pointers),
-                tuple(time for _, time in plan.pointers),
+                tuple(memories[index] for index, _ in selection.memories),
+                tuple(tpos for _, tpos in selection.memories),
+                tuple(pointers[index] for index, _ in selection.pointers),
+                tuple(tpos for _, tpos in selection.pointers),
             )
             masks = model.decode_frame(image, model.attend_memory(image, [memory])).best()
         memories.append(model.encode_memory(image, masks.low_res[:, 0], masks.object_scores, binarize=frame == 0)[0])
@@ -68,11 +67,11 @@ def test_transformers_checkpoint_gives_what_transformers_gives() -> None:
     shapes = json.loads((GOLDEN / "small_sam2_transformers.json").read_text())
     state = seeded_state({key: tuple(shape) for key, shape in shapes.items()})
     model = Sam2(SMALL_SAM2_CONFIGS["sam2.1"], name="small")
-    model.load_state_dict(rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
+    model.load_state_dict(model.config.rename_keys({key: torch.from_numpy(value) for key, value in state.items()}))
     expected = golden("small_sam2_transformers")
     memory = torch.from_numpy(np.random.default_rng(3).standard_normal((1, 256 + 4, 64), dtype=np.float32))
     with torch.inference_mode():
         image = model.eval().encode_frame(small_pixels()).image
-        attended = model.memory_attention(model.memory_attention.look(image), memory, memory, 4)
+        attended = model.memory_attention(model.memory_attention.encode_frame(image), memory, memory, 4)
     np.testing.assert_allclose(image[0, ::8], expected["embedding_every8"], atol=2e-4)
     np.testing.assert_allclose(attended[0, :, ::8], expected["attended_every8"], atol=1e-3)

@@ -16,7 +16,8 @@ from PIL import Image
 from tests.parity.test_shared import SEEDED_LOGIT_TOLERANCE, SHARED, seeded_sam2
 from torch import Tensor
 
-from segany.models.sam2.memory_bank import plan_memory
+from segany.kernels.processor import TensorProcessor
+from segany.models.sam2.memory_bank import select_memory
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 
@@ -31,7 +32,8 @@ pytestmark = [
 
 def features(model: Sam2, frame: int) -> FrameFeatures:
     path = sorted((SHARED / "video/bedroom").glob("*.jpg"))[frame]
-    return model.encode_frame(model.preprocess_frame(np.array(Image.open(path).convert("RGB"))))
+    pixels = TensorProcessor(model.preprocessing).frame_tensor(np.array(Image.open(path).convert("RGB")), model)
+    return model.encode_frame(pixels)
 
 
 def to_input(points_xy: list[list[float]]) -> Tensor:
@@ -57,28 +59,30 @@ class Bank:
         masks = model.decode_frame(image, points=to_input(points_xy), labels=torch.tensor([labels]))
         self.remember(model, frame, image, masks.best())
 
-    def recall(self, model: Sam2, frame: int, *, reverse: bool) -> ObjectMemory:
+    def gather_memory(self, model: Sam2, frame: int, *, reverse: bool) -> ObjectMemory:
         tracked = self.memories.keys() - set(self.conditioning)
-        plan = plan_memory(
+        selection = select_memory(
             frame, self.conditioning, tracked, model.config.memory, reverse=reverse, frames_count=FRAMES_COUNT
         )
         return ObjectMemory(
-            tuple(self.memories[index][0] for index, _ in plan.masks),
-            tuple(slot for _, slot in plan.masks),
-            tuple(self.memories[index][1] for index, _ in plan.pointers),
-            tuple(time for _, time in plan.pointers),
+            tuple(self.memories[index][0] for index, _ in selection.memories),
+            tuple(tpos for _, tpos in selection.memories),
+            tuple(self.memories[index][1] for index, _ in selection.pointers),
+            tuple(tpos for _, tpos in selection.pointers),
         )
 
 
 def track(model: Sam2, banks: list[Bank], frame: int, *, reverse: bool) -> None:
     """Follow the objects to a frame; those that were prompted there keep that answer."""
-    followed = [bank for bank in banks if frame not in bank.conditioning]
-    if not followed:
+    tracked_banks = [bank for bank in banks if frame not in bank.conditioning]
+    if not tracked_banks:
         return
     image = features(model, frame)
-    conditioned = model.attend_memory(image, [bank.recall(model, frame, reverse=reverse) for bank in followed])
+    conditioned = model.attend_memory(
+        image, [bank.gather_memory(model, frame, reverse=reverse) for bank in tracked_banks]
+    )
     masks = model.decode_frame(image, conditioned).best()
-    for index, bank in enumerate(followed):
+    for index, bank in enumerate(tracked_banks):
         bank.remember(model, frame, image, ObjectMasks(*(part[index : index + 1] for part in masks)))
 
 

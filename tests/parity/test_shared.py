@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from tests.models_for_tests import loaded
 from tests.parity.test_golden import SCORE_TOLERANCE, mask_iou
 
 import segany
+from segany.kernels import optimize
 from segany.models.promptable import PromptableModel
 from segany.models.registry import MODELS
 from segany.models.sam2.config import Sam2Config
@@ -88,7 +90,7 @@ def test_seeded_vit(name: str, tmp_path: Path) -> None:
     torch.save(seeded_checkpoint(name), path)
     model = segany.load(path)
     assert model.name == name
-    check_truck(model)
+    check_truck(model.module)
 
 
 SAM2_NAMES = [name for name, spec in MODELS.items() if isinstance(spec.config, Sam2Config)]
@@ -125,7 +127,7 @@ def test_seeded_sam2(name: str) -> None:
 
 
 def check_truck(model: PromptableModel) -> None:
-    predictor = segany.ImagePredictor(model)
+    predictor = segany.ImagePredictor(loaded(optimize(model)))
     expected = np.load(SHARED / f"golden/seeded/{model.name}.npz")
     embedding = predictor.embed(SHARED / "images/truck.jpg")
     every8 = expected["embedding_every8"].reshape(32, 64, 64)

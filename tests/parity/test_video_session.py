@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.models_for_tests import loaded
 from tests.parity.test_shared import SEEDED_LOGIT_TOLERANCE, SHARED, seeded_sam2
 
 from segany import Prompt, VideoConfig, VideoPredictor
+from segany.kernels import optimize
 
 pytestmark = [
     pytest.mark.shared,
@@ -28,7 +30,7 @@ OFFICIAL = VideoConfig(binarize_prompted=False, remember_corrections=False)
 def test_prompts_and_tracking_forward_then_backward(name: str, frames: int) -> None:
     expected = np.load(SHARED / f"golden/video/{name}.npz")
     images = sorted((SHARED / "video/bedroom").glob("*.jpg"))[:8]
-    with VideoPredictor(seeded_sam2(name), OFFICIAL).open(images) as session:
+    with VideoPredictor(loaded(optimize(seeded_sam2(name))), OFFICIAL).open(images) as session:
         session.prompt(0, 1, Prompt(points_xy=[[210, 350], [250, 220]], labels=[1, 1]))
         session.prompt(0, 2, Prompt(box_xyxy=[300, 0, 500, 400]))
         session.prompt(3, 1, Prompt(points_xy=[[400, 300]], labels=[0]))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.models_for_tests import SMALL_TINY_VIT, small_sam
+from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.core.embedding import Embedding
+from segany.imaging.prompt_masks import mask_to_logits
 from segany.models.sam.config import SamConfig, VitConfig
 
 SIZE_HW = (90, 140)
@@ -17,7 +19,7 @@ SIZE_HW = (90, 140)
 
 @pytest.fixture(scope="module")
 def predictor() -> ImagePredictor:
-    return ImagePredictor(small_sam())
+    return ImagePredictor(loaded(small_sam()))
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,7 @@ MIXED = [
     Prompt(points_xy=[[20, 30]], mask_logits=some_mask()),
     Prompt(box_xyxy=[10, 10, 90, 70], mask_logits=some_mask()),
     Prompt(mask_logits=some_mask()),
+    Prompt(points_xy=[[30, 30]], mask=np.tri(*SIZE_HW, dtype=np.bool_)),
     Prompt(points_xy=[[70, 45]]),
 ]
 
@@ -136,7 +139,7 @@ def test_a_list_of_images_of_different_sizes(predictor: ImagePredictor, image: n
     embeddings = predictor.embed([image, Image.fromarray(image[:, :60]), tmp_path / "part.png"])
     assert [e.size_hw for e in embeddings] == [SIZE_HW, (90, 60), (50, 140)]
     np.testing.assert_allclose(embeddings[2].features[0], predictor.embed(image[:50]).features[0], atol=1e-5)
-    assert len({e.image_id for e in embeddings}) == 3
+    assert len({e.content_id for e in embeddings}) == 3
 
 
 def test_exif_orientation_is_applied(predictor: ImagePredictor, image: np.ndarray, tmp_path: Path) -> None:
@@ -157,17 +160,17 @@ def test_images_of_any_shape(predictor: ImagePredictor, size_hw: tuple[int, int]
 
 def test_saved_embedding_predicts_the_same(predictor: ImagePredictor, embedding: Embedding, tmp_path: Path) -> None:
     loaded = Embedding.load(embedding.save(tmp_path / "image.safetensors"))
-    assert (loaded.size_hw, loaded.model, loaded.image_id) == (SIZE_HW, "small", embedding.image_id)
+    assert (loaded.size_hw, loaded.model, loaded.content_id) == (SIZE_HW, "small", embedding.content_id)
     assert_same(predictor.predict(loaded, MIXED), predictor.predict(embedding, MIXED))
 
 
 def test_embedding_of_another_model_is_refused(embedding: Embedding) -> None:
     other = small_sam(SMALL_TINY_VIT)
     with pytest.raises(EmbeddingError, match="other image-encoder weights"):
-        ImagePredictor(other).predict(embedding, MIXED[0])
+        ImagePredictor(loaded(other)).predict(embedding, MIXED[0])
     other.name = "another"
     with pytest.raises(EmbeddingError, match="made by 'small' and cannot be used with 'another'"):
-        ImagePredictor(other).predict(embedding, MIXED[0])
+        ImagePredictor(loaded(other)).predict(embedding, MIXED[0])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,8 @@ def test_embedding_of_another_model_is_refused(embedding: Embedding) -> None:
         ([[1, 2]], "must be `segany.Prompt`s"),
         (Prompt(points_xy=[[141, 5]]), "outside the image"),
         (Prompt(box_xyxy=[0, 0, 10, 91]), "outside the image"),
-        (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but small takes \[64, 64\]"),
+        (Prompt(mask_logits=np.zeros(SIZE_HW)), r"\[90, 140\], but the model takes \[64, 64\]"),
+        (Prompt(mask=np.ones((64, 64), dtype=np.bool_)), "mask is 64 wide and 64 high, but the image is 140 wide"),
     ],
 )
 def test_prompts_that_do_not_fit(
@@ -187,6 +191,31 @@ def test_prompts_that_do_not_fit(
         predictor.predict(embedding, prompts)
 
 
+def test_boolean_mask_is_a_prompt(predictor: ImagePredictor, embedding: Embedding) -> None:
+    mask = np.tri(*SIZE_HW, dtype=np.bool_)
+    logits = mask_to_logits(mask, embedding.preprocessing, predictor.model.low_res_size)
+    given, converted = (
+        predictor.predict(embedding, prompt) for prompt in (Prompt(mask=mask), Prompt(mask_logits=logits))
+    )
+    assert_same(given, converted)
+    assert given.prompts[0].mask is not None
+    refined = given.refine([[5, 5]])
+    assert refined.mask is None
+    np.testing.assert_array_equal(refined.mask_logits, given.low_res_logits[0, 0])
+
+
+def test_bytes_and_files_are_embedded_as_paths_are(
+    predictor: ImagePredictor, image: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(image).save(path)
+    data = path.read_bytes()
+    expected = predictor.embed(path)
+    for embedding in [*predictor.embed([data, io.BytesIO(data), image]), predictor.embed(data)]:
+        assert embedding.content_id == expected.content_id
+        np.testing.assert_allclose(embedding.features[0], expected.features[0], atol=1e-5)
+
+
 def test_unknown_mask_mode(predictor: ImagePredictor, embedding: Embedding) -> None:
     with pytest.raises(PromptError, match="'auto', 'multi' or 'single'"):
         predictor.predict(embedding, MIXED[0], masks="both")  # type: ignore[arg-type]
@@ -194,11 +223,11 @@ def test_unknown_mask_mode(predictor: ImagePredictor, embedding: Embedding) -> N
 
 def test_images_beyond_the_pixel_limit_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ImageError, match="pixels"):
-        ImagePredictor(small_sam(), max_pixels=100).embed(image)
+        ImagePredictor(loaded(small_sam()), max_pixels=100).embed(image)
 
 
 def test_a_long_list_is_not_decoded_all_at_once(monkeypatch: pytest.MonkeyPatch, image: np.ndarray) -> None:
-    predictor, sizes = ImagePredictor(small_sam()), []
+    predictor, sizes = ImagePredictor(loaded(small_sam())), []
     embed = predictor.model.embed
     monkeypatch.setattr(predictor.model, "embed", lambda images: sizes.append(len(images)) or embed(images))
     assert len(predictor.embed([image[:20]] * 6)) == 6
@@ -213,7 +242,7 @@ def test_other_input_sizes(image: np.ndarray, input_size: int, family: str) -> N
         if family == "vit"
         else type(SMALL_TINY_VIT.encoder)(input_size=input_size)
     )
-    predictor = ImagePredictor(small_sam(SamConfig(encoder)))
+    predictor = ImagePredictor(loaded(small_sam(SamConfig(encoder))))
     embedding = predictor.embed(image)
     assert embedding.features[0].shape == (256, input_size // 16, input_size // 16)
     prediction = predictor.predict(embedding, MIXED[0])
@@ -223,5 +252,5 @@ def test_other_input_sizes(image: np.ndarray, input_size: int, family: str) -> N
 
 def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding: Embedding) -> None:
     prediction = predictor.predict(embedding, MIXED[0])
-    masks = predictor.model.upscale_masks(prediction.low_res_logits, SIZE_HW)
+    masks = predictor.model.processor.upscale_masks(prediction.low_res_logits, SIZE_HW)
     np.testing.assert_array_equal(masks, prediction.masks)

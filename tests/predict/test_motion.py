@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segany.models.sam2.config import MemoryConfig
-from segany.predict.motion import STABLE_FRAMES, BoxFilter, Motion
+from segany.predict.motion import STABLE_FRAMES, KalmanBoxFilter, Motion
 from segany.predict.object_track import FrameMemory, ObjectTrack
 
 
@@ -22,7 +22,7 @@ def logits_at(*boxes: np.ndarray) -> np.ndarray:
 
 
 def test_a_filter_learns_a_constant_velocity() -> None:
-    box_filter = BoxFilter(box_at(0))
+    box_filter = KalmanBoxFilter(box_at(0))
     for index in range(1, 30):
         expected = box_filter.predict()
         box_filter.update(box_at(index))
@@ -71,8 +71,8 @@ def remembered(frame: int, iou: float = 0.9, score: float = 3.0) -> FrameMemory:
 
 
 def frames_of(track: ObjectTrack, frame: int, *, reliable_only: bool, reverse: bool = False) -> list[tuple[int, int]]:
-    memory = track.recall(frame, MemoryConfig(), reverse=reverse, frames_count=100, reliable_only=reliable_only)
-    return [(int(mask[0, 0, 0]), slot) for mask, slot in zip(memory.masks, memory.slots, strict=True)]
+    memory = track.gather_memory(frame, MemoryConfig(), reverse=reverse, frames_count=100, reliable_only=reliable_only)
+    return [(int(mask[0, 0, 0]), tpos) for mask, tpos in zip(memory.memories, memory.maskmem_tpos, strict=True)]
 
 
 def test_only_frames_in_which_the_object_was_seen_well_are_remembered() -> None:
@@ -96,10 +96,10 @@ def test_what_is_seen_well_is_kept_however_long_ago() -> None:
     track = ObjectTrack(conditioning={0: remembered(0)})
     for frame in range(1, 80):
         track.tracked[frame] = remembered(frame, iou=0.9 if frame < 10 else 0.1)
-        track.forget([frame], MemoryConfig(), reverse=False, reliable_only=True)
+        track.prune([frame], MemoryConfig(), reverse=False, reliable_only=True)
     assert set(range(4, 10)) <= set(track.tracked)
     assert len(track.tracked) < 30
-    track.forget([79], MemoryConfig(), reverse=False, reliable_only=False)
+    track.prune([79], MemoryConfig(), reverse=False, reliable_only=False)
     assert min(track.tracked) >= 79 - 16
 
 
@@ -107,12 +107,14 @@ def test_far_frames_keep_only_their_pointers() -> None:
     track = ObjectTrack(conditioning={0: remembered(0)}, prompts={0: np.zeros((2, 2), dtype=bool)})
     for frame in range(1, 80):
         track.tracked[frame] = remembered(frame)
-        track.forget([0, frame], MemoryConfig(), reverse=False, reliable_only=False)
+        track.prune([0, frame], MemoryConfig(), reverse=False, reliable_only=False)
     whole = [frame for frame, one in track.tracked.items() if one.memory is not None]
     assert whole == [*range(1, 8), *range(72, 80)]
     assert sorted(track.tracked) == [*range(1, 17), *range(63, 80)]
-    memory = track.recall(80, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False)
-    assert len(memory.masks) == 7
+    memory = track.gather_memory(80, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False)
+    assert len(memory.memories) == 7
     assert len(memory.pointers) == 16
     # A gap of memories where tracking begins anew between them.
-    assert len(track.recall(70, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False).masks) == 1
+    assert (
+        len(track.gather_memory(70, MemoryConfig(), reverse=False, frames_count=100, reliable_only=False).memories) == 1
+    )

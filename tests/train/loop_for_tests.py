@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from torch import nn
 
-from segany.data.item import TrainingItem
+from segany.data.item import SkippedItem, TrainingItem
+from segany.data.loader import LoadReport
 from segany.train.task import ItemLoss
 
 
@@ -53,9 +53,9 @@ class MemoryBatches:
         self.epoch, self.taken = int(str(state["epoch"])), int(str(state["taken"]))
 
     @property
-    def report(self) -> SimpleNamespace:
-        damaged = [SimpleNamespace(name=f"item-{number}", reason="damaged") for number in self.bad]
-        return SimpleNamespace(damaged=damaged, without_masks=["item-4"])
+    def report(self) -> LoadReport:
+        damaged = tuple(SkippedItem(f"item-{number}", "damaged") for number in self.bad)
+        return LoadReport(items=self.taken, damaged=damaged, without_masks=("item-4",))
 
 
 class Mean(nn.Module):

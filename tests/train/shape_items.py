@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from segany.data.item import TrainingItem
 from segany.data.shapes import Shapes
 
 
 def shape_item(index: int, side: int, seed: int | None = None) -> TrainingItem:
     picture = Shapes(index + 1, side=side).read(index)
-    masks = np.stack([picture.mask(number) for number in range(len(picture))])
-    return TrainingItem(picture.name, picture.image, masks, picture.boxes_xyxy(), index if seed is None else seed)
+    instances = picture.instances
+    seed = index if seed is None else seed
+    return TrainingItem(picture.name, picture.image, instances.masks(), instances.boxes_xyxy, seed)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.models_for_tests import SMALL_TINY_VIT, seed_weights, small_sam, small_sam2
+from torch import nn
 
 import segany
 from segany.core.errors import ConfigError, TrainingError
 from segany.models.promptable import PromptableModel
 from segany.models.registry import find_spec
-from segany.nn.layers import Linear
 from segany.train.adapters import AdapterConfig, adapter_layers, add_adapters, merge_adapters, merged_copy
 
 BUILDERS = {"vit": small_sam, "tiny_vit": lambda: small_sam(SMALL_TINY_VIT), "hiera": small_sam2}
@@ -112,7 +112,7 @@ def test_targets(name: str, target: str, expected: set[str]) -> None:
     names = [name for name, _ in model.image_encoder.named_modules()]
     attending = {name.removesuffix(".attn.qkv") for name in names if name.endswith(".attn.qkv")}
     assert {layer.rsplit(".", 2)[0] for layer in layers} == attending  # every block that attends
-    assert all(isinstance(layer.get_base_layer(), Linear) for layer in layers.values())
+    assert all(isinstance(layer.get_base_layer(), nn.Linear) for layer in layers.values())
 
 
 def test_adapters_start_the_same_whatever_was_drawn_before() -> None:

@@ -11,7 +11,7 @@ from tests.train.loop_for_tests import MemoryBatches
 from tests.train.test_loop import changed, run
 
 from segany.core.errors import ConfigError
-from segany.train.distributed import init_process_group
+from segany.train.distributed import init_distributed
 
 PROGRAM = """
 import gc
@@ -20,20 +20,27 @@ from pathlib import Path
 from tests.train.loop_for_tests import MeanTask, MemoryBatches
 from tests.train.test_loop import changed
 from segany.core.errors import TrainingError
+from segany.core.progress import Cancellation
 from segany.train.loop import train
-from segany.train.distributed import init_process_group
+from segany.train.distributed import init_distributed
 from segany.train.run_folder import RunFolder
 
 folder = Path(sys.argv[1])
 RunFolder.draw = lambda folder: None  # takes longer than all the rest
-with init_process_group("cpu") as (processes, device):
-    process = (processes.rank, processes.world)
+with init_distributed("cpu") as (processes, device):
+    process = (processes.rank, processes.world_size)
     task = MeanTask()
     if processes.rank:  # weights are those of the main process
         task.module.head.weight.data.zero_()
-    stop = lambda: processes.rank == 1 and len(task.runs) == 5  # one asks, both stop
-    config = changed(micro_batch=2, validate_every=4)
-    first = train(task, MemoryBatches(bad=[3], process=process), config, folder, processes=processes, stop=stop)
+    cancellation = Cancellation()
+
+    def progress(event):
+        if processes.rank == 1 and len(task.runs) == 5:  # one cancels, both stop
+            cancellation.cancel()
+        cancellation.check()
+
+    config = changed(micro_batch_size=2, validate_every=4)
+    first = train(task, MemoryBatches(bad=[3], process=process), config, folder, processes=processes, progress=progress)
     assert first.end == "interrupted"
     assert first.step == 5, first.step
     batches = MemoryBatches(bad=[3], process=process)
@@ -85,16 +92,16 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert [line["loss"] for line in steps] == pytest.approx(one.losses, rel=1e-5)
     assert [line["items"] for line in steps] == [step.items for step in one.steps]
     assert [line["grad_norm"] for line in steps] == pytest.approx([step.grad_norm for step in one.steps], rel=1e-5)
-    assert [line["step"] for line in lines if "validation" in line] == [4, 8]
+    assert [line["step"] for line in lines if "validation" in line] == [3, 4, 6, 8]
     assert "item-5: nan" in outputs[0]
     assert outputs[0] == outputs[1]
 
 
 def test_alone_without_torchrun():
-    with init_process_group("cpu") as (processes, device):
-        assert (processes.rank, processes.world, device.type) == (0, 1, "cpu")
+    with init_distributed("cpu") as (processes, device):
+        assert (processes.rank, processes.world_size, device.type) == (0, 1, "cpu")
 
 
 def test_a_device_that_is_not_there():
-    with pytest.raises(ConfigError, match="'cuda:99' cannot be used"), init_process_group("cuda:99"):
+    with pytest.raises(ConfigError, match="'cuda:99' cannot be used"), init_distributed("cuda:99"):
         pass

@@ -9,10 +9,13 @@ import torch
 from tests.items_for_tests import make_item
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
 
+from segany.core.embedding_cache import CacheCounts
 from segany.core.errors import ConfigError, TrainingError
+from segany.core.progress import ProgressEvent
+from segany.kernels.processor import TensorProcessor
 from segany.models.promptable import PromptableModel
 from segany.models.sam.model import Sam
-from segany.train.embeddings import EmbeddingStore, StoreCounts
+from segany.train.embeddings import EmbeddingStore
 
 ITEMS = [make_item("a", seed=1), make_item("b", (100, 256), seed=2), make_item("c", (256, 256), seed=3)]
 
@@ -24,7 +27,8 @@ def model() -> Sam:
 
 def _direct(model: PromptableModel, image: np.ndarray) -> list[torch.Tensor]:
     with torch.inference_mode():
-        return [feature[0] for feature in model.encode_features(model._normalize([image]))]
+        pixels = TensorProcessor(model.preprocessing).normalize([image], model)
+        return [feature[0] for feature in model.encode_features(pixels)]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -36,20 +40,20 @@ def test_features_are_those_of_the_encoder(tmp_path: Path, build: object) -> Non
     model = build()  # type: ignore[operator]
     side = model.preprocessing.input_size
     item = make_item(size_hw=(side, side // 2), side=side)
-    exact = EmbeddingStore(tmp_path, model, "float32")
+    exact = EmbeddingStore(tmp_path, model, "fp32")
     for attempt in range(2):  # computed, then read
         features = exact.features(item)
         expected = _direct(model, item.image)
         assert len(features) == len(expected)
         for ours, theirs in zip(features, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
-        assert exact.counts == StoreCounts(found=attempt, computed=1)
+        assert exact.counts == CacheCounts(found=attempt, stored=1)
 
 
 def test_half_precision_rounds_before_the_first_use(tmp_path: Path, model: Sam) -> None:
     store = EmbeddingStore(tmp_path, model)
     first, second = store.features(ITEMS[0])[0], store.features(ITEMS[0])[0]
-    assert store.counts == StoreCounts(found=1, computed=1)
+    assert store.counts == CacheCounts(found=1, stored=1)
     assert first.dtype == torch.float32
     assert torch.equal(first, second)
     assert torch.equal(first, first.half().float())
@@ -67,7 +71,7 @@ def test_features_lie_in_memory_as_the_encoder_makes_them(tmp_path: Path, model:
 
 def test_precision_of_the_training_is_not_that_of_features(tmp_path: Path, model: Sam) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+        (feature,) = EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
     assert torch.equal(feature, _direct(model, ITEMS[0].image)[0])
 
 
@@ -76,7 +80,7 @@ def test_a_model_in_training_has_the_features_of_inference(tmp_path: Path) -> No
     (expected,) = _direct(model, ITEMS[0].image)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    (feature,) = EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    (feature,) = EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
     assert torch.equal(feature, expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -93,17 +97,17 @@ def test_filling_goes_on_where_it_stopped(tmp_path: Path, model: Sam, monkeypatc
     class StopError(Exception):
         pass
 
-    def stop_at_two(done: int) -> None:
-        if done == 2:
+    def stop_at_two(event: ProgressEvent) -> None:
+        if event.done == 2:
             raise StopError
 
     with pytest.raises(StopError):
         EmbeddingStore(tmp_path, model).fill(ITEMS, progress=stop_at_two)
-    done: list[int] = []
+    told: list[ProgressEvent] = []
     store = EmbeddingStore(tmp_path, model)
-    assert store.fill([ITEMS[0], None, *ITEMS[1:]], progress=done.append) == StoreCounts(found=2, computed=1)
-    assert done == [1, 2, 3]
-    assert store.fill(ITEMS) == StoreCounts(found=3)
+    assert store.fill([ITEMS[0], None, *ITEMS[1:]], progress=told.append) == CacheCounts(found=2, stored=1)
+    assert [(event.done, event.unit) for event in told] == [(1, "images"), (2, "images"), (3, "images")]
+    assert store.fill(ITEMS) == CacheCounts(found=3)
     monkeypatch.setattr(model, "encode_features", None)  # an epoch needs no encoder
     for item in ITEMS:
         store.features(item)
@@ -123,9 +127,9 @@ def test_damaged_files_are_computed_again(tmp_path: Path, model: Sam, damage: by
     file.write_bytes(data)
     store = EmbeddingStore(tmp_path, model)
     assert torch.equal(store.features(ITEMS[0])[0], expected)
-    assert store.counts == StoreCounts(computed=1, damaged=1)
+    assert store.counts == CacheCounts(stored=1, damaged=1)
     assert torch.equal(store.features(ITEMS[0])[0], expected)
-    assert store.counts == StoreCounts(found=1, computed=1, damaged=1)
+    assert store.counts == CacheCounts(found=1, stored=1, damaged=1)
 
 
 def test_whatever_changes_is_computed(tmp_path: Path, model: Sam) -> None:
@@ -133,11 +137,11 @@ def test_whatever_changes_is_computed(tmp_path: Path, model: Sam) -> None:
     EmbeddingStore(tmp_path, model).features(item)
     store = EmbeddingStore(tmp_path, model)
     flipped = np.ascontiguousarray(item.image[:, ::-1])
-    for other in (replace(item, name="other"), replace(item, image=flipped), replace(item, image=item.image[:-1])):
+    for other in (replace(item, image=flipped), replace(item, image=item.image[:-1])):
         store.features(other)
-    assert store.counts == StoreCounts(computed=3)
-    store.features(replace(item, seed=9, masks=item.masks[:0], image=np.asfortranarray(item.image)))
-    assert store.counts == StoreCounts(found=1, computed=3)  # neither prompts nor memory are what features come from
+    assert store.counts == CacheCounts(stored=2)
+    store.features(replace(item, name="other", seed=9, masks=item.masks[:0], image=np.asfortranarray(item.image)))
+    assert store.counts == CacheCounts(found=1, stored=2)  # neither names, prompts nor memory make features
 
 
 def test_stores_of_other_weights_do_not_mix(tmp_path: Path) -> None:
@@ -153,31 +157,34 @@ def test_stores_of_other_weights_do_not_mix(tmp_path: Path) -> None:
             parameter.mul_(1.01)
     trained = EmbeddingStore(tmp_path, model)  # though the id it was loaded with is still on it
     trained.features(ITEMS[0])
-    assert trained.counts.computed == 1
-    exact = EmbeddingStore(tmp_path, model, "float32")
+    assert trained.counts.stored == 1
+    exact = EmbeddingStore(tmp_path, model, "fp32")
     exact.features(ITEMS[0])
-    assert exact.counts.computed == 1
+    assert exact.counts.stored == 1
 
 
 @pytest.mark.parametrize("name", ["sam_mask_decoder.conv_s0.weight", "no_mem_embed"])
 def test_sam2_features_belong_to_all_weights_that_make_them(tmp_path: Path, name: str) -> None:
     model = small_sam2()
-    before = EmbeddingStore(tmp_path, model).folder
+    item = make_item(size_hw=(64, 64), side=model.preprocessing.input_size)
+    EmbeddingStore(tmp_path, model).features(item)
     with torch.no_grad():
         model.get_parameter(name).add_(0.1)
-    assert EmbeddingStore(tmp_path, model).folder != before
+    other = EmbeddingStore(tmp_path, model)
+    other.features(item)
+    assert other.counts == CacheCounts(stored=1)
 
 
 def test_features_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = small_sam()
     with torch.no_grad():
         model.image_encoder.neck[3].weight.mul_(1e6)  # type: ignore[index, union-attr, operator]
-    with pytest.raises(TrainingError, match=r"features of a .* float16"):
+    with pytest.raises(TrainingError, match=r"features of a .* fp16"):
         EmbeddingStore(tmp_path, model).features(ITEMS[0])
     assert not _files(tmp_path)
-    EmbeddingStore(tmp_path, model, "float32").features(ITEMS[0])
+    EmbeddingStore(tmp_path, model, "fp32").features(ITEMS[0])
 
 
 def test_unknown_precision_is_refused(tmp_path: Path, model: Sam) -> None:
-    with pytest.raises(ConfigError, match="float8"):
-        EmbeddingStore(tmp_path, model, "float8")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="fp8"):
+        EmbeddingStore(tmp_path, model, "fp8")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.models_for_tests import SMALL_SAM2_CONFIGS, SMALL_TINY_VIT, SMALL_VIT
 
@@ -32,6 +33,17 @@ def test_the_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
     initialize(model, 0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_of_the_encoder_are_xavier_uniform() -> None:
+    """As in the code of masked autoencoding; the patch embedding as a linear layer."""
+    model = Sam(SMALL_VIT, "a")
+    initialize(model, 0)
+    encoder = model.image_encoder
+    for weight in (encoder.blocks[0].attn.qkv.weight, encoder.patch_embed.proj.weight.flatten(1)):
+        bound = (6 / sum(weight.shape)) ** 0.5
+        assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
 
 
 def test_a_fresh_model_tells_positions_and_images_apart() -> None:

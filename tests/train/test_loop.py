@@ -12,13 +12,21 @@ from safetensors.torch import load_file
 from tests.train.loop_for_tests import Mean, MeanTask, MemoryBatches, make_item
 
 from segany.core.errors import CheckpointError, ConfigError, TrainingError
+from segany.core.progress import Cancellation, ProgressEvent
 from segany.train.loop import train
 from segany.train.loop_config import LoopConfig
 from segany.train.loop_report import Observer
 from segany.train.run_folder import RunFolder
 
 QUICK = LoopConfig(
-    steps=8, batch=4, lr=0.01, warmup_steps=3, decay_steps=(6,), validate_every=None, save_every=None, betas=(0.8, 0.9)
+    steps=8,
+    batch_size=4,
+    lr=0.01,
+    warmup_steps=0,
+    decay_steps=(6,),
+    validate_every=None,
+    save_every=None,
+    betas=(0.8, 0.9),
 )
 
 
@@ -65,18 +73,21 @@ def lines(folder) -> list[dict]:
 
 
 def test_a_step_by_hand(tmp_path):
-    """AdamW by its formula, on the gradient of the mean loss of the batch, with the groups' rates and decays."""
-    log, task, _ = run(tmp_path, changed(steps=1))
+    """AdamW by its formula, on the gradient of the mean loss of the batch, with the groups' rates and decays.
+
+    Of 20 steps, two at most are warm-up.
+    """
+    log, task, _ = run(tmp_path, changed(steps=20, warmup_steps=3), max_steps=1)
     by_hand = MeanTask()
     items = [make_item(number) for number in (int(name[5:]) for name in task.runs[0])]
     loss = torch.stack([loss.total for loss in by_hand.losses(items)]).mean()
     loss.backward()
     assert log.losses == pytest.approx([loss.item()])
-    assert log.steps[0].lr == pytest.approx(0.01 / 3)
+    assert log.steps[0].lr == pytest.approx(0.01 / 2)
     norm = math.sqrt(sum((p.grad**2).sum().item() for p in by_hand.module.parameters() if p.requires_grad))
     assert log.steps[0].grad_norm == pytest.approx(norm, rel=1e-5)
     for group in by_hand.parameter_groups():
-        rate = 0.01 / 3 * group["lr_scale"]
+        rate = 0.01 / 2 * group["lr_scale"]
         for parameter in group["params"]:
             with torch.no_grad():
                 # After one step both moments, put right for their start at zero, are the gradient and its square.
@@ -86,13 +97,15 @@ def test_a_step_by_hand(tmp_path):
         torch.testing.assert_close(got, expected, msg=name)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3, 100])
-def test_accumulation_equals_one_big_batch(tmp_path, micro_batch):
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 100])
+def test_accumulation_equals_one_big_batch(tmp_path, micro_batch_size):
     """10 items in batches of 4: the last of an epoch has 2, and 4 in pieces of 3 are uneven."""
     whole, _, _ = run(tmp_path / "whole")
-    pieces, task, _ = run(tmp_path / "pieces", changed(micro_batch=micro_batch))
+    pieces, task, _ = run(tmp_path / "pieces", changed(micro_batch_size=micro_batch_size))
     assert pieces.losses == pytest.approx(whole.losses, rel=1e-5)
-    assert max(map(len, task.runs[:-1])) == min(micro_batch, 4)
+    assert max(len(run) for run, trains in zip(task.runs, task.was_training, strict=True) if trains) == min(
+        micro_batch_size, 4
+    )
     assert [step.items for step in whole.steps] == [4, 4, 2, 4, 4, 2, 4, 4]
     assert [step.epoch for step in whole.steps] == [0, 0, 0, 1, 1, 1, 2, 2]
     assert whole.losses[-1] < whole.losses[0]
@@ -130,7 +143,7 @@ def test_activations_computed_anew_change_nothing(tmp_path):
     task.module.layers[0] = torch.nn.Sequential(task.module.layers[0])  # the block, within which the hook is
     again, task, _ = run(tmp_path / "again", changed(checkpoint_activations=True), task)
     assert again.losses == plain.losses
-    assert len(calls) == 2 * len(again.steps) + 1  # the last is validation
+    assert len(calls) == 2 * len(again.steps) + 3  # of which are validations, after two epochs and at the end
     assert "forward" not in vars(task.module.layers[0])
 
 
@@ -181,7 +194,7 @@ def test_compiled_blocks_learn_the_same(tmp_path):
 
 
 def test_when_what_happens(tmp_path):
-    config = changed(steps=7, validate_every=3, validate_first=True, save_every=2, keep=2)
+    config = changed(steps=7, validate_every=3, validate_first=True, save_every=2, keep_last_n=2)
     log, _, result = run(tmp_path, config, MeanTask(scores=[0.5, 0.4, 0.7, 0.6]))
     assert log.events == [
         ("started", 0, 7),
@@ -205,8 +218,15 @@ def test_when_what_happens(tmp_path):
     assert torch.equal(best["head.weight"], load_file(tmp_path / "step-000006.safetensors")["head.weight"])
 
 
-def test_early_stop(tmp_path):
-    config = changed(validate_every=1, early_stop=2)
+def test_each_epoch_is_validated(tmp_path):
+    """Three steps are an epoch. Validations asked for in between come on top."""
+    for every, expected in ((None, [3, 6, 8]), (100, [3, 6, 8]), (2, [2, 3, 4, 6, 8])):
+        log, _, _ = run(tmp_path / str(every), changed(validate_every=every))
+        assert [event[1] for event in log.events if event[0] == "validated"] == expected
+
+
+def test_patience(tmp_path):
+    config = changed(validate_every=1, patience=2)
     _, _, result = run(tmp_path, config, MeanTask(scores=[0.1, 0.3, 0.2, 0.3, 0.9]))
     assert (result.end, result.step, result.best_step) == ("early", 4, 2)
     again, _, result = run(tmp_path, config, MeanTask(scores=[]), resume=True)
@@ -224,9 +244,9 @@ def test_without_scores_the_last_model_is_the_best(tmp_path):
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 6])
 def test_resuming_gives_the_same_as_never_stopping(tmp_path, stop_at):
     """In the middle of an epoch and at its end, with accumulation, dropout, validations and a bad item."""
-    config = changed(steps=10, micro_batch=3, validate_every=2)
+    config = changed(steps=10, micro_batch_size=3, validate_every=2)
     whole, task, result = run(tmp_path / "whole", config, MeanTask(dropout=0.2), MemoryBatches(bad=[3]))
-    first, _, half = run(tmp_path / "parts", config, MeanTask(dropout=0.2), MemoryBatches(bad=[3]), limit_steps=stop_at)
+    first, _, half = run(tmp_path / "parts", config, MeanTask(dropout=0.2), MemoryBatches(bad=[3]), max_steps=stop_at)
     assert (half.end, half.step, len(first.steps)) == ("interrupted", stop_at, stop_at)
     torch.manual_seed(99)
     rest, resumed, end = run(tmp_path / "parts", config, MeanTask(dropout=0.2), MemoryBatches(bad=[3]), resume=True)
@@ -252,11 +272,11 @@ def test_what_was_logged_after_the_checkpoint_goes(tmp_path):
     config = changed(save_every=3)
     with pytest.raises(TrainingError):
         run(tmp_path, config, nan_at_step(6))
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 3, 4, 5]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')
     run(tmp_path, config, resume=True)
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 8]
 
 
 def nan_at_step(step: int) -> MeanTask:
@@ -264,7 +284,7 @@ def nan_at_step(step: int) -> MeanTask:
     plain = task.losses
 
     def losses(items):
-        if len(task.runs) == step - 1:
+        if task.module.training and task.was_training.count(True) == step - 1:
             task.nan_for = items[1].name
         return plain(items)
 
@@ -307,20 +327,27 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
     task.validate = validate
     with pytest.raises(TrainingError, match=r"weights are no numbers any more \(head\.bias"):
-        run(tmp_path, task=task)
+        run(tmp_path, changed(steps=1), task)
     assert not (tmp_path / "state.safetensors").exists()
     assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_stopping_saves(tmp_path):
-    answers = iter([False, False, True])
-    log, _, result = run(tmp_path, stop=lambda: next(answers))
+    cancellation = Cancellation()
+
+    def cancel_in_step_3(event: ProgressEvent) -> None:
+        assert (event.task, event.total, event.unit) == ("training", 8, "steps")
+        if event.done == 3:
+            cancellation.cancel()
+        cancellation.check()
+
+    log, _, result = run(tmp_path, progress=cancel_in_step_3)
     assert (result.end, result.step) == ("interrupted", 3)
     assert log.events[-1] == ("saved", 3)
 
 
 def test_a_stop_in_the_last_step_is_no_interruption(tmp_path):
-    _, _, result = run(tmp_path, limit_steps=8)
+    _, _, result = run(tmp_path, max_steps=8)
     assert result.end == "finished"
     assert result.scores
 

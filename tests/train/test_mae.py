@@ -167,14 +167,32 @@ def test_positions_are_sines_of_columns_and_rows() -> None:
 
 
 def test_positions_are_set_unless_they_are_to_stay_and_never_trained(task: MaeTask) -> None:
-    table = task.module.encoder.pos_embed
+    table = task.module.encoder.patch_positions
     torch.testing.assert_close(table[0].flatten(0, 1), sine_positions((8, 8), 32))
     assert not any(parameter is table for parameter in task.module.trained())
     model = tiny_model()
     seed_weights(model)
-    before = model.image_encoder.pos_embed.clone()  # type: ignore[operator, union-attr]
+    before = model.image_encoder.patch_positions.clone()
     kept = replace(SMALL_DECODER, positions="kept")
-    assert torch.equal(MaeTask(model, kept).module.encoder.pos_embed, before)
+    assert torch.equal(MaeTask(model, kept).module.encoder.patch_positions, before)
+
+
+def test_positions_of_a_smaller_training_size_are_stretched_over_all_of_the_table() -> None:
+    """Training on 64 px uses 4 x 4 positions; the table of 8 x 8 for 128 px lies between them, corner to corner."""
+    task = MaeTask(tiny_model(), SMALL_DECODER, side=64)
+    integers = sine_positions((4, 4), 32)
+    torch.testing.assert_close(task.module._positions((4, 4)), integers)
+    table = task.module.encoder.pos_embed[0]
+    # Four cells of the table share a cell of training: their mean is near to its position.
+    means = table.unflatten(0, (4, 2)).unflatten(2, (4, 2)).mean(dim=(1, 3)).flatten(0, 1)
+    torch.testing.assert_close(means, integers, atol=0.05, rtol=0)
+    kept = MaeTask(tiny_model(), replace(SMALL_DECODER, positions="kept"), side=64)
+    kept.module.encoder.pos_embed.data[..., 0] = torch.arange(8.0)[None, :, None]
+    torch.testing.assert_close(
+        kept.module._positions((4, 4))[::4, 0], torch.tensor([0.5, 2.5, 4.5, 6.5]), atol=0.1, rtol=0
+    )
+    with pytest.raises(ConfigError, match="9 patches a side"):
+        MaeTask(tiny_model(), SMALL_DECODER, side=144)
 
 
 def test_positions_of_smaller_images_are_those_of_the_top_left(task: MaeTask) -> None:
@@ -220,7 +238,7 @@ def test_images_smaller_than_a_patch_cost_nothing(task: MaeTask) -> None:
 
 def test_loss_falls() -> None:
     items = [small_item(seed) for seed in range(2)]
-    task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), held_out=items)
+    task = MaeTask(tiny_model(), replace(SMALL_DECODER, decoder_width=64), val_items=items)
     groups = [{"params": group["params"]} for group in task.parameter_groups()]
     optimizer = torch.optim.AdamW(groups, lr=3e-3)
     before = task.validate()
@@ -229,7 +247,8 @@ def test_loss_falls() -> None:
         torch.stack([loss.total for loss in task.losses(items)]).mean().backward()
         optimizer.step()
     after = task.validate()
-    assert list(after) == ["minus_reconstruction"]
+    assert list(after) == ["minus_reconstruction", "val_loss"]
+    assert after["val_loss"] == -after["minus_reconstruction"]
     assert after["minus_reconstruction"] > 0.5 * before["minus_reconstruction"]  # both are below zero
     assert MaeTask(tiny_model(), SMALL_DECODER).validate() == {}
 
@@ -281,7 +300,7 @@ def test_encoders_of_other_sizes_are_refused(task: MaeTask) -> None:
 
 def test_pictures_show_what_was_seen_told_and_there(task: MaeTask) -> None:
     item = small_item(size_hw=(128, 96))
-    task.held_out = (item, small_item(2))
+    task.val_items = (item, small_item(2))
     first, second = task.samples()
     assert first.dtype == np.uint8
     assert (first.shape, second.shape) == ((128, 3 * 96, 3), (128, 3 * 128, 3))

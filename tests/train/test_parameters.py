@@ -5,7 +5,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, SMALL_VIT, small_sam, small_s
 from torch import nn
 
 from segany.models.promptable import PromptableModel
-from segany.train.parameters import encoder_blocks, freeze_parts, parameter_groups
+from segany.train.parameters import freeze_parts, parameter_groups
 
 
 def numbers(model: PromptableModel, **settings: float) -> dict[str, tuple[float, float]]:
@@ -60,15 +60,23 @@ def test_stages_of_tiny_vit_are_as_deep_as_their_blocks() -> None:
 def test_blocks_of_hiera_are_counted_through_its_stages() -> None:
     model = small_sam2()
     found = numbers(model, weight_decay=0.0, layer_decay=0.5)
-    depth = len(encoder_blocks(model.image_encoder))
-    assert found["image_encoder.trunk.pos_embed_window"][0] == 0.5 ** (depth + 1)
+    depth = len(model.image_encoder.encoder_blocks())
+    assert found["image_encoder.trunk.patch_embed.proj.weight"][0] == 0.5 ** (depth + 1)
+    for name in ("pos_embed", "pos_embed_window"):  # which SAM 2's training leaves out
+        assert found[f"image_encoder.trunk.{name}"][0] == 1
     assert found[f"image_encoder.trunk.blocks.{depth - 1}.attn.qkv.weight"][0] == 0.5
     assert found["image_encoder.neck.convs.0.conv.weight"][0] == 1
 
 
-def test_the_heads_alone() -> None:
+def test_the_image_encoder_has_a_rate_of_its_own() -> None:
+    found = numbers(small_sam2(), weight_decay=0.0, layer_decay=1.0, encoder_lr_scale=0.6)
+    scales = {name.startswith("image_encoder."): scale for name, (scale, _) in found.items()}
+    assert scales == {True: 0.6, False: 1.0}
+
+
+def test_the_decoder_alone() -> None:
     model = small_sam()
-    freeze_parts(model, "heads")
+    freeze_parts(model, "decoder")
     assert not any(parameter.requires_grad for parameter in model.image_encoder.parameters())
     assert {name.split(".")[0] for name in numbers(model, weight_decay=0, layer_decay=1)} == {
         "prompt_encoder",
@@ -83,7 +91,7 @@ def test_what_images_do_not_reach_is_frozen() -> None:
     assert "no_mem_embed" in trained
     assert "sam_mask_decoder.conv_s0.weight" in trained
     assert not any(name.startswith(("memory_", "obj_ptr", "maskmem", "mask_downsample")) for name in trained)
-    freeze_parts(model, "heads")
+    freeze_parts(model, "decoder")
     assert not any(parameter.requires_grad for parameter in model.sam_mask_decoder.conv_s0.parameters())
 
 
@@ -92,8 +100,3 @@ def test_what_was_frozen_before_stays_so() -> None:
     model.image_encoder.requires_grad_(False)
     freeze_parts(model, "all")
     assert not any(parameter.requires_grad for parameter in model.image_encoder.parameters())
-
-
-def test_an_unknown_encoder_is_refused() -> None:
-    with pytest.raises(TypeError, match="Identity"):
-        encoder_blocks(nn.Identity())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segany.train.prompts import correct, jitter_boxes, plan_prompts, sample_pixels
+from segany.train.prompts import draw_prompts, jitter_boxes, sample_error_points, sample_pixels
 
 
 def test_equally_spaced_draws_meet_every_pixel_of_a_region_once() -> None:
@@ -30,7 +30,7 @@ def test_a_correction_is_positive_where_missed_and_negative_where_too_much() -> 
     predicted[0, 2, 3] = False  # missed
     predicted[1, 5, 0] = True  # too much
     predicted[2] = False  # all of it missed
-    points, labels = correct(predicted, truth, torch.tensor([0.4, 0.4, 0.999, 0.0], dtype=torch.float64))
+    points, labels = sample_error_points(predicted, truth, torch.tensor([0.4, 0.4, 0.999, 0.0], dtype=torch.float64))
     assert points.tolist() == [[3, 2], [0, 5], [3, 3], [1, 1]]
     assert labels.tolist() == [1, 0, 1, 1]  # the last has no error: a point of its mask
 
@@ -40,7 +40,7 @@ def test_corrections_are_spread_over_both_kinds_of_error_by_area() -> None:
     truth[0, :2] = True  # 16 pixels missed
     predicted[0, 2:3] = True  # 8 too many
     draws = torch.rand(3000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    _, labels = correct(predicted.expand(3000, -1, -1), truth.expand(3000, -1, -1), draws)
+    _, labels = sample_error_points(predicted.expand(3000, -1, -1), truth.expand(3000, -1, -1), draws)
     assert labels.double().mean().item() == pytest.approx(2 / 3, abs=0.03)
 
 
@@ -71,19 +71,29 @@ def test_shaken_boxes_are_within_the_input_and_have_an_area() -> None:
 
 def test_a_plan_follows_from_its_seed() -> None:
     def plan(seed: int) -> list[object]:
-        plan = plan_prompts(seed, 5, iterations=11, repeats=2, box_chance=0.5)
+        plan = draw_prompts(seed, 5, iterations=11, repeats=2, box_chance=0.5)
         return [plan.starts_with_box.tolist(), plan.box_noise.tolist(), plan.draws.tolist(), plan.repeats]
 
     assert plan(3) == plan(3)
     assert plan(3) != plan(4)
 
 
+def test_box_noise_is_normal_or_uniform() -> None:
+    normal, uniform = (
+        draw_prompts(0, 2000, iterations=1, repeats=0, box_chance=1, uniform_boxes=kind).box_noise
+        for kind in (False, True)
+    )
+    assert normal.std() == pytest.approx(1, abs=0.03)
+    assert np.abs(uniform).max() <= 1  # SAM 2: at most a tenth of the side, each way
+    assert uniform.std() == pytest.approx(1 / 3**0.5, abs=0.02)
+
+
 def test_two_iterations_add_no_point_the_last_and_any_other_but_the_first() -> None:
-    plans = [plan_prompts(seed, 1, iterations=6, repeats=2, box_chance=0.5) for seed in range(200)]
+    plans = [draw_prompts(seed, 1, iterations=6, repeats=2, box_chance=0.5) for seed in range(200)]
     assert {tuple(sorted(plan.repeats)) for plan in plans} == {(index, 5) for index in range(1, 5)}
     assert 70 < sum(bool(plan.starts_with_box[0]) for plan in plans) < 130
 
 
 @pytest.mark.parametrize(("repeats", "expected"), [(0, set()), (1, {2}), (2, {1, 2})])
 def test_the_number_of_repeats_is_a_choice(repeats: int, expected: set[int]) -> None:
-    assert plan_prompts(0, 1, iterations=3, repeats=repeats, box_chance=0).repeats == expected
+    assert draw_prompts(0, 1, iterations=3, repeats=repeats, box_chance=0).repeats == expected

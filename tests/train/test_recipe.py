@@ -42,14 +42,14 @@ class TaskNumbers:
 
 
 def numbers() -> RecipeNumbers:
-    return RecipeNumbers(LoopConfig(), TaskNumbers(), TaskNumbers())
+    return RecipeNumbers(LoopConfig(steps=90_000), TaskNumbers(), TaskNumbers())
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
         ("loop.lr=1e-4", 1e-4),
-        ("loop.steps=90_000", 90_000),
+        ("loop.steps=9_000", 9_000),
         ("loop.betas=0.8,0.9", (0.8, 0.9)),
         ("loop.betas = (0.8, 0.9)", (0.8, 0.9)),
         ("loop.decay_steps=", ()),
@@ -94,9 +94,9 @@ def test_values_that_only_fit_together_change_together():
         ("loop.steps=1.5", r"loop\.steps takes a whole number"),
         ("loop.epochs=x", r"loop\.epochs takes a whole number or none"),
         ("loop.compile=maybe", "takes true or false"),
-        ("loop.precision=fp16", "takes float32 or bf16"),
+        ("loop.precision=fp16", "takes fp32 or bf16"),
         ("loop.betas=0.9", "takes 2 values with commas between, each a number"),
-        ("loop.steps=none", "takes a whole number, got 'none'"),
+        ("loop.steps=none", "either steps or epochs"),
         ("loop.lr=-1", "lr must be positive"),
     ],
 )
@@ -120,7 +120,7 @@ def test_docs_of_fields():
 
 
 def test_every_field_of_the_loop_is_described():
-    assert [doc.name for doc in field_docs(LoopConfig()) if not doc.text] == []
+    assert [doc.name for doc in field_docs(LoopConfig(steps=1)) if not doc.text] == []
     assert set(MAY_CHANGE) < {field.name for field in dataclasses.fields(LoopConfig)}
 
 
@@ -169,6 +169,50 @@ def test_a_file_with_a_config_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("settings", "steps", "epochs"),
+    [
+        ([], None, 10),
+        (["loop.steps=4"], 4, None),
+        (["loop.epochs=2"], None, 2),
+        (["loop.steps=4", "loop.epochs=none"], 4, None),
+        (["loop.steps=none", "loop.epochs=3"], None, 3),
+    ],
+)
+def test_the_length_that_is_asked_for_wins(settings, steps, epochs):
+    loop = find_recipe("finetune_decoder").changed(settings).loop
+    assert (loop.steps, loop.epochs) == (steps, epochs)
+
+
+def test_steps_and_epochs_together_are_refused():
+    with pytest.raises(ConfigError, match="either steps or epochs"):
+        find_recipe("finetune_decoder").changed(["loop.steps=4", "loop.epochs=2"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "void"),
+    [
+        ("finetune_decoder", [], {"task.drop_path", "task.layer_decay", "loop.decay_steps"}),
+        ("finetune_decoder", ["loop.lr_schedule=step"], {"task.batch_statistics"}),
+        ("sam", ["task.box_chance=0"], {"task.box_noise", "task.box_multimask"}),
+        ("mae", [], {"items.max_masks", "loop.decay_factor"}),
+        ("distill", ["task.keep=false"], {"task.cache"}),
+    ],
+)
+def test_settings_without_effect_are_void_and_refused(recipe, settings, void):
+    changed = find_recipe(recipe).changed(settings)
+    docs = {doc.name: doc for doc in field_docs(changed.numbers)}
+    assert all(docs[name].void for name in void)
+    assert not docs["loop.lr"].void
+    for name in void:
+        with pytest.raises(ConfigError, match=rf"{name} would have no effect: {docs[name].void}"):
+            find_recipe(recipe).changed([*settings, f"{name}={_text(docs[name].value)}"])
+
+
+def _text(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("x = (", r"mine\.py, line 1 cannot be run: SyntaxError"),
@@ -176,7 +220,10 @@ def test_a_file_with_a_config_of_its_own(tmp_path):
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named"),
         ("", r"mine\.py has no RECIPE\. A recipe file sets RECIPE = TrainingRecipe"),
         ("RECIPE = 5", "has a RECIPE that is a int"),
-        ("from segany.train.loop_config import LoopConfig\nLoopConfig(lr=0)", r"mine\.py, line 2: lr must be positive"),
+        (
+            "from segany.train.loop_config import LoopConfig\nLoopConfig(steps=1, lr=0)",
+            r"mine\.py, line 2: lr must be positive",
+        ),
         ("from segany.train.loop_config import LoopConfig\nLoopConfig(lrr=0)", r"line 2 cannot be run.*'lrr'"),
     ],
 )
@@ -202,9 +249,9 @@ def test_a_recipe_that_is_not_there(tmp_path, monkeypatch):
 
 def test_a_recipe_is_checked():
     with pytest.raises(ConfigError, match="needs a title"):
-        TrainingRecipe(title=" ", build=print, task=TaskNumbers(), items=TaskNumbers())
+        TrainingRecipe(title=" ", build=print, task=TaskNumbers(), items=TaskNumbers(), loop=LoopConfig(steps=1))
     with pytest.raises(ConfigError, match="task of a recipe is a frozen dataclass with its numbers, not None"):
-        TrainingRecipe(title="Mine", build=print, task=None, items=TaskNumbers())
+        TrainingRecipe(title="Mine", build=print, task=None, items=TaskNumbers(), loop=LoopConfig(steps=1))
     with pytest.raises(ConfigError, match="items of a recipe is a frozen dataclass"):
-        TrainingRecipe(title="Mine", build=print, task=TaskNumbers(), items=TaskNumbers)
+        TrainingRecipe(title="Mine", build=print, task=TaskNumbers(), items=TaskNumbers, loop=LoopConfig(steps=1))
     assert RECIPE_FOLDER.name == "recipes"

@@ -18,7 +18,8 @@ from tests.train.test_loop import changed, run
 
 import segany
 from segany.core.errors import CheckpointError, MissingExtraError, OutputError
-from segany.models.model_file import config_from_json, config_to_json, save_model, saved_spec, write_tensors
+from segany.models.configs import config_from_json, config_to_json
+from segany.models.model_file import save_model, saved_spec, write_tensors
 from segany.models.registry import MODELS
 
 
@@ -36,7 +37,9 @@ def test_what_a_run_leaves(tmp_path):
         "environment.json",
         "last.safetensors",
         "metrics.jsonl",
+        "samples/step-000003.png",  # of every epoch
         "samples/step-000004.png",
+        "samples/step-000006.png",
         "samples/step-000008.png",
         "skipped.json",
         "state.safetensors",
@@ -66,7 +69,7 @@ def test_tensorboard_has_the_numbers(tmp_path):
 @pytest.mark.parametrize("what", ["state.safetensors", "last.safetensors", "best.safetensors"])
 def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, what):
     config = changed(save_every=2, validate_every=2)
-    run(tmp_path, config, limit_steps=2)
+    run(tmp_path, config, max_steps=2)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     monkeypatch.setattr(safetensors.torch, "save_file", full_disk(tmp_path, monkeypatch, what))
     with pytest.raises(OutputError, match=rf"{what} could not be written: there is no space left"):
@@ -147,8 +150,8 @@ def test_a_model_in_no_table_is_loaded_from_its_file(tmp_path):
     model = small_sam()
     path = save_model(model, tmp_path / "small.safetensors")
     loaded = segany.load(path, device="cpu")
-    assert (loaded.config, loaded.name, loaded.encoder_id) == (model.config, "small", model.encoder_id)
-    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+    assert (loaded.module.config, loaded.name, loaded.encoder_id) == (model.config, "small", model.encoder_id)
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.module.state_dict().items())
 
 
 @pytest.mark.parametrize("name", list(MODELS))

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from segany.core.errors import ConfigError, TrainingError
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
 from segany.models.promptable import PromptableModel
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
 from segany.models.sam2.model import Sam2
 from segany.train.click_simulation import ClickSimulation
 from segany.train.init import initialize
-from segany.train.prompts import plan_prompts
+from segany.train.prompts import draw_prompts
 from segany.train.sam_recipe import SamRecipe
 from segany.train.sam_task import SamTask
 from segany.train.task import Task
@@ -59,7 +60,7 @@ def learn(model: PromptableModel, recipe: SamRecipe, *indices: int) -> tuple[lis
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("train", ["all", "heads"])
+@pytest.mark.parametrize("train", ["all", "decoder"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_trained_parameter_gets_a_gradient(family: str, train: Any, autocast: bool) -> None:
     model = small_model(family)
@@ -177,13 +178,14 @@ def test_a_box_may_ask_for_one_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_computed_before_replace_the_encoder(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(family)
-    recipe = replace(SHORT, train="heads")
+    recipe = replace(SHORT, train="decoder")
     expected, of_heads = learn(model, recipe, 0, 1)
     model.zero_grad()
     with torch.no_grad():
         model.eval()
+        processor = TensorProcessor(model.preprocessing)
         kept = {
-            item.name: [feature[0] for feature in model.encode_features(model._normalize([item.image]))]
+            item.name: [feature[0] for feature in model.encode_features(processor.normalize([item.image], model))]
             for item in items(0, 1)
         }
     monkeypatch.setattr(model.image_encoder, "forward", None)
@@ -286,13 +288,14 @@ def test_parts_are_means_over_iterations_and_the_total_is_their_weighted_sum() -
     recipe = replace(SHORT, iterations=4, focal_weight=3, dice_weight=2, iou_weight=0.5)
     loss = SamTask(small_model(), recipe).losses(items(1))[0]
     parts = loss.parts
-    expected = 4 * (3 * parts["focal"] + 2 * parts["dice"] + 0.5 * parts["iou_error"])
+    expected = 4 * (3 * parts["focal"] + 2 * parts["dice"] + 0.5 * parts["iou_loss"])
     assert loss.total.item() == pytest.approx(expected, rel=1e-4)
     assert 0 <= parts["first_iou"] <= 1
 
 
 def test_the_defaults_are_the_papers() -> None:
     recipe = SamRecipe()
+    assert (recipe.supervise_all_iou, recipe.iou_use_l1_loss, recipe.box_noise_kind) == (False, False, "normal")
     assert (recipe.iterations, recipe.repeats, recipe.box_chance) == (11, 2, 0.5)
     assert (recipe.box_noise, recipe.box_noise_limit) == (0.1, 20)
     assert (recipe.focal_weight, recipe.dice_weight, recipe.iou_weight) == (20, 1, 1)
@@ -322,7 +325,7 @@ def test_a_recipe_out_of_range_is_refused(changes: dict[str, Any], message: str)
 def test_what_a_model_cannot_do_is_refused_before_training() -> None:
     with pytest.raises(ConfigError, match="drop_path"):
         SamTask(small_model("tiny_vit"), SamRecipe())
-    with pytest.raises(ConfigError, match="heads"):
+    with pytest.raises(ConfigError, match="decoder"):
         SamTask(small_model(), SamRecipe(), features=lambda item: [])
     with pytest.raises(ConfigError, match="loss_side 256"):
         SamTask(small_model(), SamRecipe(loss_side=256))
@@ -331,7 +334,7 @@ def test_what_a_model_cannot_do_is_refused_before_training() -> None:
 def test_objects_are_prompted_without_float64_on_the_device() -> None:
     """Which Apple's devices do not have."""
     item = shape_item(1, 128)
-    plan = plan_prompts(3, len(item.masks), iterations=3, repeats=1, box_chance=0.0)
+    plan = draw_prompts(3, len(item.masks), iterations=3, repeats=1, box_chance=0.0)
     prompted = ClickSimulation(0, item, plan, SHORT, torch.device("cpu"), boxes=False)
     tensors = [value for value in vars(prompted).values() if isinstance(value, Tensor)]
     assert len(tensors) == 5
@@ -346,7 +349,7 @@ def test_an_item_of_another_size_is_refused_by_name() -> None:
 
 def test_validation_runs_in_evaluation_mode() -> None:
     model = small_model()
-    task = SamTask(model, SHORT, validation=lambda model: {"score": float(not model.training)})
+    task = SamTask(model, SHORT, validation=lambda model: {"score": float(not model.module.training)})
     task.losses(items(0))
     assert task.validate() == {"score": 1.0}
     assert SamTask(model, SHORT).validate() == {}

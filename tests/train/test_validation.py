@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +16,10 @@ from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
 from segany.evaluate.failures import CAPTION, TILE
 from segany.evaluate.scores import evaluate_clicks
+from segany.predict.automatic import AutomaticConfig
 from segany.train.batches import ShowsSamples
 from segany.train.sam_task import SamTask
-from segany.train.validation import ClickScores, held_out_items
+from segany.train.validation import AutomaticScore, ClickScores, val_items
 
 
 class Painter(PaintingModel):
@@ -24,7 +27,7 @@ class Painter(PaintingModel):
 
     def __init__(self, *, learns: bool) -> None:
         super().__init__()
-        self.image_encoder = nn.Linear(1, 1).requires_grad_(learns)
+        self.module = SimpleNamespace(image_encoder=nn.Linear(1, 1).requires_grad_(learns), training=False)
 
 
 def painter(*, learns: bool) -> Any:
@@ -53,7 +56,7 @@ def test_a_limit_takes_images_from_all_over_the_dataset():
     assert scores.data is not None
     assert scores.data.names == (data.names[0], data.names[50], data.names[100])
     assert ClickScores(data, None).data is data
-    for wrong in ({"limit": 0}, {"shown": -1}):
+    for wrong in ({"max_images": 0}, {"shown": -1}):
         with pytest.raises(ConfigError):
             ClickScores(data, **wrong)
 
@@ -79,22 +82,65 @@ def test_a_dataset_that_cannot_be_read_is_an_error():
         ClickScores(Images("torn"))(painter(learns=False))
 
 
-def test_held_out_items_have_nothing_random():
+def test_val_items_have_nothing_random():
     config = ItemConfig(side=64, jitter=(0.5, 2.0), flip=1.0, needs_masks=False)
     data = Images(blocks("a"), "torn", blocks("c"))
-    items = held_out_items(data, config)
+    items = val_items(data, config)
     assert [(item.name, len(item.masks)) for item in items] == [("a", 0), ("c", 0)]
     assert np.array_equal(items[0].image, blocks("a").image)  # neither mirrored nor scaled
-    assert [item.name for item in held_out_items(data, config, 1)] == ["a"]
-    assert held_out_items(None, config) == ()
+    assert [item.name for item in val_items(data, config, 1)] == ["a"]
+    assert val_items(None, config) == ()
     with pytest.raises(ConfigError):
-        held_out_items(data, config, 0)
+        val_items(data, config, 0)
+
+
+class Constant(nn.Module):
+    """A loss of the IoU head that changes nothing else: all masks are rated alike."""
+
+    def __init__(self, iou: float) -> None:
+        super().__init__()
+        self.iou = iou
+
+    def forward(self, tokens: Any) -> Any:
+        return tokens.new_full((*tokens.shape[:-1], 4), self.iou)
+
+
+def test_a_broken_iou_head_is_seen() -> None:
+    """Clicks and boxes alone would not tell: automatic masks are filtered by the predicted IoU."""
+    model = small_sam()
+    images, few = Shapes(2, side=64), AutomaticConfig(points_per_side=2, stability_score_thresh=0.0)
+    for iou in (0.95, 0.5):
+        model.mask_decoder.iou_prediction_head = Constant(iou)
+        scores = ClickScores(images)(model)
+        assert scores["above_pred_iou_thresh"] == (iou > 0.88)
+        assert scores["predicted_iou_error"] > 0.3  # an untrained model's masks are wrong
+    model.mask_decoder.iou_prediction_head = Constant(0.95)
+    counted = AutomaticScore(model, images.read(0).image, few)
+    assert counted.before > 0
+    model.mask_decoder.iou_prediction_head = Constant(0.5)
+    model.train()
+    assert counted(model) == {"automatic_masks": 0, "automatic_masks_before": counted.before}
+    assert model.training
+    assert AutomaticScore.of(model, None) is None
+
+
+def test_the_validation_loss_is_that_of_training_without_dropping(tmp_path) -> None:
+    data = Shapes(3, side=64)
+    items = val_items(data, ItemConfig(side=128))
+    task = SamTask(small_model(), replace(SHORT, drop_path=0.5), val_items=items)
+    (first, second) = (task.validate()["val_loss"] for _ in range(2))
+    plain = SamTask(small_model(), replace(SHORT, drop_path=0.0), val_items=items)
+    expected = [loss.total.item() for loss in plain.losses(items)]
+    assert first == second == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
 def test_a_task_shows_the_pictures_of_its_validation():
     task = SamTask(small_model(), SHORT, validation=ClickScores(Shapes(3, side=64), shown=1))
     assert isinstance(task, ShowsSamples)
-    assert list(task.validate()) == ["miou_1", "oracle_miou_1", "box_miou"]
+    assert list(task.validate()) == [
+        *("miou_1", "oracle_miou_1", "box_miou"),
+        *("predicted_iou_error", "above_pred_iou_thresh"),
+    ]
     (picture,) = task.samples()
     assert picture.shape[1] == TILE + 12
     assert SamTask(small_sam(), SHORT).samples() == ()

@@ -19,10 +19,10 @@ export interface Embedding {
   /** Digest of the weights of the image encoder that made it. */
   readonly encoderId: string;
   /** sha256 of the image's size and pixels. */
-  readonly imageId: string;
+  readonly contentId: string;
 }
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 const HEADER_KEY = "segany_embedding";
 
 interface TensorHeader {
@@ -58,7 +58,7 @@ export function readEmbedding(file: ArrayBuffer): Embedding {
     preprocessing: header.preprocessing,
     model: header.model,
     encoderId: header.encoder_id,
-    imageId: header.image_id,
+    contentId: header.content_id,
   };
 }
 

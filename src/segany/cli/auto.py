@@ -1,29 +1,27 @@
-"""`segany auto`: everything in images, from the command line."""
+"""`segany auto`: automatic masks of images, from the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from segany.cli.auto_report import AutoReporter
-from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, find_images, load_model, parse_formats
-from segany.core.errors import CheckpointError, ConfigError
-from segany.core.files import path_errors, sha256_of
-from segany.data.formats.instances import DEFAULT_RECORD_FORMATS, RECORD_FORMATS
-from segany.data.formats.records import LabelOrder
+from segany.cli.auto_report import AutoReporter, list_failures, summarize
+from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
+from segany.cli.work_bar import ItemBar
+from segany.core.instances import LabelOrder
+from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
 from segany.data.formats.writing import file_names
+from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS
-from segany.jobs.done_notes import DoneNotes
-from segany.jobs.pipeline import AutoPlan, Pipeline
-from segany.models.registry import DEFAULT_MODEL, MODELS
-from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
-from segany.runtime.manifest import MANIFEST_NAME, is_export, read_manifest
+from segany.jobs import DoneRecords, run
+from segany.jobs.automatic import AutomaticTask, ImageItem
+from segany.jobs.records import RECORDS_FOLDER
+from segany.models.registry import DEFAULT_MODEL
+from segany.predict.automatic import AutomaticConfig
 
 Preset: TypeAlias = Literal["default", "sa1b"]
 
@@ -45,8 +43,9 @@ def auto(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(RECORD_FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_RECORD_FORMATS),
+        str,
+        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; with commas between."),
+    ] = ",".join(DEFAULT_AUTOMATIC_FORMATS),
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
@@ -88,80 +87,56 @@ def auto(
         Path | None, typer.Option(help="Folder to save embeddings in, and to take them from.", show_default=False)
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")] = DEFAULT_MAX_PIXELS,
-    again: Annotated[bool, typer.Option("--again", help="Do images anew that are done already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
     ] = False,
 ) -> None:
-    """Find the masks of everything in images.
+    """Find automatic masks: segment everything in images.
 
     Images that are done already, with the same settings, are skipped, so that after an interrupt the
-    same command goes on where it stopped. An image that cannot be done does not stop the others: it is
-    listed at the end, and the exit code is 1.
+    same command goes on where it stopped. An image that fails does not stop the others: it is listed at the
+    end, and the exit code is 1.
     """
-    config = _config(
-        preset,
-        points_per_side=points_per_side,
-        pred_iou_thresh=pred_iou_thresh,
-        stability_score_thresh=stability_score_thresh,
-        crop_n_layers=crop_n_layers,
-        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-        min_mask_region_area=min_mask_region_area,
-        min_mask_area=min_mask_area,
-        max_mask_fraction=max_mask_fraction,
-    )
-    _check_embeddings(embeddings, config)
     check_folder(out, "--out")
+    if embeddings is not None:
+        check_folder(embeddings, "--embeddings")
     images = find_images(paths, out)
-    settings = {
-        "model": _identity(model, runtime),
-        "config": asdict(config),
-        "label_order": label_order,
-        "label_fill": label_fill,
-    }
-    plan = AutoPlan(
-        images=tuple(zip(images, file_names(images), strict=True)),
+    task = AutomaticTask(
+        model=ModelRef(model, runtime, device),
         out=out,
-        formats=parse_formats(formats, RECORD_FORMATS),
-        notes=DoneNotes(out, settings),
-        again=again,
+        config=_config(
+            preset,
+            points_per_side=points_per_side,
+            pred_iou_thresh=pred_iou_thresh,
+            stability_score_thresh=stability_score_thresh,
+            crop_n_layers=crop_n_layers,
+            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+            min_mask_region_area=min_mask_region_area,
+            min_mask_area=min_mask_area,
+            max_mask_fraction=max_mask_fraction,
+        ),
+        formats=parse_formats(formats, AUTOMATIC_FORMATS),
         label_order=label_order,
         label_fill=label_fill,
         max_pixels=max_pixels,
         embeddings=embeddings,
+        protected=frozenset(image.resolve() for image in images),
     )
-    run(plan, lambda: open_generator(model, runtime, device, config, max_pixels), as_json=as_json)
-
-
-def open_generator(
-    model: str, runtime: RuntimeName | None, device: str | None, config: AutomaticConfig, max_pixels: int
-) -> AutomaticMaskGenerator:
-    """Load the model."""
-    import segany
-
-    return segany.AutomaticMaskGenerator(load_model(model, runtime, device), config, max_pixels=max_pixels)
-
-
-def run(plan: AutoPlan, opener: Callable[[], AutomaticMaskGenerator], *, as_json: bool) -> None:
-    """Run a plan, telling of it.
-
-    Raises:
-        typer.Exit: some images could not be done; all others are.
-    """
+    items = [ImageItem(image, name) for image, name in zip(images, file_names(images), strict=True)]
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
-        with AutoReporter(len(plan.images), as_json=as_json) as reporter:
-            Pipeline(plan, opener, reporter).run()
+        with ItemBar("reading", len(items)) as bar:
+            reporter = AutoReporter(bar, as_json=as_json)
+            records = DoneRecords(out / RECORDS_FOLDER)
+            results = run(task, items, records, overwrite=overwrite, progress=bar, on_result=reporter)
     except KeyboardInterrupt:
         errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
         raise
     if not as_json:
-        Console(soft_wrap=True, highlight=False).print(_summary(reporter, plan.out))
-    if reporter.failures:
-        errors.print(Text.assemble(("error: ", "bold red"), f"{len(reporter.failures)} of {len(plan.images)} failed:"))
-        for source, error in reporter.failures:
-            message = str(error)
-            errors.print(Text(f"  {message}" if str(source) in message else f"  {source}: {message}"))
+        Console(soft_wrap=True, highlight=False).print(summarize(results, out))
+    if any(result.status == "failed" for result in results):
+        list_failures(results, errors)
         raise typer.Exit(SOME_FAILED)
 
 
@@ -169,35 +144,3 @@ def _config(preset: Preset, **chosen: Any) -> AutomaticConfig:
     """The preset, with the options that were given."""
     base = AutomaticConfig.sa1b() if preset == "sa1b" else AutomaticConfig()
     return replace(base, **{name: value for name, value in chosen.items() if value is not None})
-
-
-def _check_embeddings(folder: Path | None, config: AutomaticConfig) -> None:
-    if folder is None:
-        return
-    check_folder(folder, "--embeddings")
-    if config.crop_n_layers:
-        raise ConfigError(
-            "--embeddings works without crops only: each crop would have an embedding of its own. "
-            "Leave it out, or give --crop-n-layers 0."
-        )
-
-
-def _identity(model: str, runtime: RuntimeName | None) -> str:
-    """What tells a model from others: its name where its weights are published, else the content of the file.
-
-    Runtimes round otherwise, so that theirs are other masks.
-    """
-    if runtime not in (None, "torch"):
-        return f"{_identity(model, None)} in {runtime}"
-    with path_errors(Path(model), CheckpointError):
-        if model not in MODELS and Path(model).is_file():
-            return f"sha256:{sha256_of(Path(model))}"
-        if model not in MODELS and is_export(model):
-            read_manifest(Path(model))  # or the folder is no export, which this says
-            return f"sha256:{sha256_of(Path(model) / MANIFEST_NAME)}"
-    return model
-
-
-def _summary(reporter: AutoReporter, out: Path) -> Text:
-    parts = [f"{reporter.done} done", f"{reporter.skipped_count} done before", f"{len(reporter.failures)} failed"]
-    return Text(f"{', '.join(part for part in parts if not part.startswith('0 ')) or 'nothing to do'}: {out}")

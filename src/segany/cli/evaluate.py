@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -15,28 +15,28 @@ from rich.text import Text
 
 from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
 from segany.cli.track import DEFAULT_VIDEO_MODEL
-from segany.cli.work_bar import work_bar
-from segany.core.errors import ConfigError
+from segany.cli.work_bar import ItemBar
+from segany.core.errors import ConfigError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors
 from segany.data.formats.writing import file_names
 from segany.data.opening import Layout, open_dataset
-from segany.data.video_folder import read_video_dataset
+from segany.data.video_folder import default_split, read_video_dataset
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
     AutomaticProtocol,
     BoxProtocol,
     ClickCountProtocol,
     ClickProtocol,
-    ImageSubject,
     proposals_config,
 )
 from segany.evaluate.report import write_report
-from segany.evaluate.run import ModelFacts, Readable, Results, evaluate
-from segany.evaluate.tracking import VideoProtocol, Videos, VideoSubject
+from segany.evaluate.results import ModelFacts, Readable, Results
+from segany.evaluate.tracking import VideoProtocol, Videos
+from segany.hub.model_ref import ModelRef
+from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate, subject_maker
 from segany.models.registry import DEFAULT_MODEL
 from segany.predict.automatic import AutomaticConfig
-from segany.predict.image import ImagePredictor
 
 ProposalPreset: TypeAlias = Literal["default", "paper"]
 
@@ -45,9 +45,6 @@ DEFAULT_PROTOCOLS = "clicks,box"
 
 EXTRAS = {"scipy": "Evaluation needs SciPy", "matplotlib": "Plots need Matplotlib"}
 """What is looked for before anything is measured, and not hours later, when it is first used."""
-
-SPEED_SECONDS = 600.0
-"""The time left is reckoned from the speed of that long: images differ."""
 
 
 def evaluate_command(
@@ -65,11 +62,15 @@ def evaluate_command(
         str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
     ] = DEFAULT_PROTOCOLS,
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("evaluation"),
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many images or videos, the first.", show_default="all")
+    max_images: Annotated[
+        int | None, typer.Option(min=1, help="Measure only the first so many images or videos.", show_default="all")
     ] = None,
     layout: Annotated[
         Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a dataset of videos.", show_default="val, where there are lists of splits"),
     ] = None,
     proposals: Annotated[
         ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
@@ -79,7 +80,7 @@ def evaluate_command(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure everything anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each dataset, and nothing else.")
     ] = False,
@@ -88,30 +89,28 @@ def evaluate_command(
 
     clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three masks after one. box: mean IoU
     of the boxes around objects. noc: number of clicks to an IoU of 80, 85 and 90%. automatic: average recall
-    of the masks of everything. video: J, F and J&F of objects tracked from their first masks.
+    of automatic masks. video: J, F and J&F of objects tracked from their first masks.
 
     After an interrupt, the same command goes on where it stopped.
     """
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
-    datasets = [_open(path, layout, chosen) for path in data]
+    datasets = [_open(path, layout, split, chosen) for path in data]
     for module, what in EXTRAS.items():
         import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
-    loaded = load_model(model or default, runtime, device)
-    subject_of = _subjects(loaded, chosen)
-    facts = ModelFacts.of(loaded)
+    loaded = load_model(ModelRef(model or default, runtime, device))
+    subject_of, facts = subject_maker(loaded, chosen), ModelFacts.of(loaded)
     with path_errors(out, ConfigError):
         names = file_names([path.resolve() for path in data])
     results = []
     for path, name, dataset in zip(data, names, datasets, strict=True):
-        source = f"{path.resolve()}, {type(dataset).__name__}"
+        source = f"{path.resolve()}, {type(dataset).__name__}" + (f", {part}" if (part := _split_of(dataset)) else "")
         try:
-            with _Bar(name, quiet=as_json) as bar:
-                found = evaluate(
-                    dataset, subject_of, chosen, out / name, facts,
-                    name=name, source=source, limit=limit, overwrite=overwrite, progress=bar.show,
-                )  # fmt: skip
+            with ItemBar(name, is_quiet=as_json) as bar:
+                task = EvaluationTask(dataset, LoadedModel(loaded), facts, tuple(chosen), name, source)
+                found = evaluate(task, out / name, max_images=max_images, overwrite=overwrite, progress=bar)
+                bar.describe("report")
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
             errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -121,7 +120,7 @@ def evaluate_command(
         if as_json:
             print(json.dumps(found.as_json(), default=str))
     if not as_json:
-        _tell(results, [len(getattr(dataset, "left_out", ())) for dataset in datasets], out)
+        _tell(results, datasets, out)
 
 
 def _protocols(text: str, proposals: ProposalPreset) -> list[Protocol]:
@@ -143,44 +142,19 @@ def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
     return any(isinstance(one, VideoProtocol) for one in protocols)
 
 
-def _open(path: Path, layout: Layout | None, protocols: Sequence[Protocol]) -> Readable:
-    return Videos(read_video_dataset(path)) if _is_for_videos(protocols) else open_dataset(path, layout)
+def _open(path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol]) -> Readable:
+    if not _is_for_videos(protocols):
+        check(split is None, "--split is for --protocol video.")
+        return open_dataset(path, layout)
+    chosen = default_split(path) if split is None else split
+    return Videos(read_video_dataset(path, chosen), chosen)
 
 
-def _subjects(model: Any, protocols: Sequence[Protocol]) -> Any:
-    """Makes what the protocols measure of what the dataset reads."""
-    if _is_for_videos(protocols):
-        from segany.predict.video import VideoPredictor
-
-        tracker = VideoPredictor(model)
-        return lambda video: VideoSubject(tracker, video)
-    predictor = ImagePredictor(model)
-    return lambda annotated: ImageSubject(predictor, annotated)
+def _split_of(dataset: Readable) -> str | None:
+    return dataset.split if isinstance(dataset, Videos) else None
 
 
-class _Bar:
-    """The bar of one dataset. Use it in a `with` block."""
-
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self.progress = work_bar(SPEED_SECONDS)
-        self.progress.disable = self.progress.disable or quiet
-        self.task = self.progress.add_task(name, total=None, count="")
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, name: str, done: float, total: int) -> None:
-        description = name if len(name) <= 40 else f"...{name[-37:]}"
-        self.progress.update(
-            self.task, completed=done, total=total, description=description or "report", count=f"{int(done)}/{total}"
-        )
-
-
-def _tell(results: Sequence[Results], without_masks: Sequence[int], out: Path) -> None:
+def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -> None:
     """The numbers as tables, a row a number and a column a dataset; and what of the datasets was not measured."""
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table(title=results[0].model.name, title_justify="left")
@@ -193,12 +167,14 @@ def _tell(results: Sequence[Results], without_masks: Sequence[int], out: Path) -
         for key in numbers[0]:
             table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
     console.print(table)
-    for one, without in zip(results, without_masks, strict=True):
+    for one, dataset in zip(results, datasets, strict=True):
+        without, split = len(getattr(dataset, "left_out", ())), _split_of(dataset)
         skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
         left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
         if without:
             left_out += f", {without} images without masks left out"
-        console.print(Text(f"{one.dataset}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
+        name = one.dataset if split is None else f"{one.dataset}, split {split}"
+        console.print(Text(f"{name}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
         for item in one.skipped:
             console.print(Text(f"  {item.name}: {item.reason}"))
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from segany.cli.inputs import find_images
+from segany.cli.work_bar import EventBars
 from segany.core.errors import ConfigError
+from segany.core.progress import ProgressCallback
 from segany.models.registry import MODELS
-from segany.runtime import open_export
-from segany.runtime.manifest import Manifest, read_manifest
+from segany.runtime import RuntimeName, open_export
+from segany.runtime.manifest import ExportPrecision, Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
-
-PrecisionOption: TypeAlias = Literal["fp32", "fp16", "int8"]
-RuntimeOption: TypeAlias = Literal["onnx", "openvino"]
+    from segany.runtime.torch_model import TorchModel
 
 
 def export(
@@ -31,7 +30,7 @@ def export(
         Path | None, typer.Option(help="Folder of the export; replaced where it is one already.", show_default=False)
     ] = None,
     precision: Annotated[
-        PrecisionOption, typer.Option(help="Of the arithmetic. fp16 and int8 change masks slightly.")
+        ExportPrecision, typer.Option(help="Of the arithmetic. fp16 and int8 change masks slightly.")
     ] = "fp32",
     calibrate: Annotated[
         Path | None, typer.Option(help="For int8: a folder of images like those to come, about twenty.")
@@ -43,7 +42,7 @@ def export(
     check: Annotated[
         Path | None, typer.Option(help="Do not export: check this folder again, against PyTorch.", show_default=False)
     ] = None,
-    runtime: Annotated[RuntimeOption, typer.Option(help="For --check: what runs the export.")] = "onnx",
+    runtime: Annotated[RuntimeName, typer.Option(help="For --check: what runs the export.")] = "onnx",
 ) -> None:
     """Export a model to ONNX files that run without PyTorch: encoder, decoder, and a manifest.
 
@@ -58,19 +57,23 @@ def export(
     from segany.export import to_onnx
 
     images = find_images([calibrate], out) if calibrate is not None else []
-    manifest = to_onnx(_load(model), out, precision=precision, calibrate=images, min_iou=min_iou, opset=opset)
+    with EventBars() as progress:
+        manifest = to_onnx(
+            _load(model, progress), out,
+            precision=precision, calibrate=images, min_iou=min_iou, opset=opset, progress=progress,
+        )  # fmt: skip
     _print_checks(manifest)
     for record in manifest.files.values():
         typer.echo(out / record.path)
 
 
-def _load(model: str) -> PromptableModel:
+def _load(model: str, progress: ProgressCallback) -> TorchModel:
     import segany
 
-    return segany.load(model, runtime="torch", device="cpu")
+    return segany.load(model, runtime="torch", device="cpu", progress=progress)
 
 
-def _check(folder: Path, model: str | None, runtime: RuntimeOption, min_iou: float) -> Manifest:
+def _check(folder: Path, model: str | None, runtime: RuntimeName, min_iou: float) -> Manifest:
     manifest = read_manifest(folder)
     if model is None and manifest.model not in MODELS:
         raise ConfigError(
@@ -79,7 +82,9 @@ def _check(folder: Path, model: str | None, runtime: RuntimeOption, min_iou: flo
     exported = open_export(folder, runtime)
     from segany.export import check_export
 
-    return check_export(_load(model or manifest.model), folder, exported=exported, min_iou=min_iou)
+    with EventBars() as progress:
+        loaded = _load(model or manifest.model, progress)
+        return check_export(loaded, folder, exported=exported, min_iou=min_iou, progress=progress)
 
 
 def _print_checks(manifest: Manifest) -> None:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import glob
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segany.cli.work_bar import EventBars
 from segany.core.errors import ImageError, OutputError
 from segany.core.files import path_errors
+from segany.hub.load import Runtime
+from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
     from segany.runtime import ExportedModel
-
-RuntimeName: TypeAlias = Literal["torch", "onnx", "openvino", "openvino-bf16"]
+    from segany.runtime.torch_model import TorchModel
 
 RuntimeOption = Annotated[
-    RuntimeName | None,
+    Runtime | None,
     typer.Option(
         help="What runs the model. All but torch export a model by name on first use.",
         show_default="torch; onnx for an exported folder",
@@ -28,13 +29,10 @@ RuntimeOption = Annotated[
 ]
 
 
-def load_model(model: str, runtime: RuntimeName | None, device: str | None) -> PromptableModel | ExportedModel:
-    """`segany.load` with the options of the command line."""
-    import segany
-
-    if runtime is None or runtime == "torch":
-        return segany.load(model, runtime=runtime, device=device)
-    return segany.load(model, runtime=runtime, device=device)
+def load_model(ref: ModelRef) -> TorchModel | ExportedModel:
+    """Load a model, with bars for what that takes."""
+    with EventBars() as progress:
+        return ref.load(progress)
 
 
 def parse_formats(text: str, known: Collection[str], option: str = "--format", what: str = "format") -> tuple[str, ...]:

@@ -6,12 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segany.hub import weights_status
-from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.registry import DEFAULT_MODEL
-from segany.models.sam.config import VitConfig
-from segany.models.sam2.config import HieraConfig
-
-_ENCODERS: dict[type, str] = {VitConfig: "ViT", TinyVitConfig: "TinyViT", HieraConfig: "Hiera"}
 
 
 def models() -> None:
@@ -25,7 +20,7 @@ def models() -> None:
         table.add_row(
             spec.name,
             spec.title,
-            _ENCODERS[type(spec.config.encoder)],
+            spec.config.encoder.title,
             f"{side} x {side}",
             f"{spec.megabytes} MB",
             spec.license,

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from segany.cli.inputs import RuntimeName, RuntimeOption, check_folder, load_model, parse_formats
-from segany.core.arrays import PixelArray
+from segany.cli.inputs import RuntimeOption, check_folder, parse_formats
+from segany.cli.prompt_options import plan_prompts
+from segany.cli.work_bar import LOADING_UNITS, EventBars
 from segany.core.errors import ImageError, PromptError
 from segany.core.files import path_errors
-from segany.core.prediction import MaskPrediction
+from segany.core.progress import ProgressEvent
 from segany.core.prompt import MaskMode
-from segany.data.formats.prediction import DEFAULT_FORMATS, FORMATS, SegmentedImage, write_result
+from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
 from segany.data.formats.writing import file_names
-from segany.data.prompts_file import PROMPTS_EXAMPLE, MaskInput, ObjectPrompt, PromptPlan, plan_prompts
-from segany.imaging.image import DEFAULT_MAX_PIXELS, image_id, missing_image, read_image
+from segany.data.prompts_file import PROMPTS_EXAMPLE, PromptPlan
+from segany.hub.model_ref import ModelRef
+from segany.imaging.image import DEFAULT_MAX_PIXELS, missing_image
+from segany.jobs import ItemResult, run
+from segany.jobs.segmentation import PromptedItem, SegmentationTask
 from segany.models.registry import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from segany.predict.image import ImagePredictor
 
 EPILOG = f"""
 A prompts file describes several objects at once: `{PROMPTS_EXAMPLE}`. A mask goes in as
@@ -61,8 +60,8 @@ def segment(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(FORMATS)}; with commas between.")
-    ] = ",".join(DEFAULT_FORMATS),
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(PROMPT_FORMATS)}; with commas between.")
+    ] = ",".join(DEFAULT_PROMPT_FORMATS),
     masks: Annotated[
         MaskMode,
         typer.Option(help="Candidates a prompt: three (multi), one (single), or what suits the prompt (auto)."),
@@ -83,72 +82,36 @@ def segment(
     images before it are complete.
     """
     plan = plan_prompts(point or (), box or (), mask, prompts)
-    chosen_formats = parse_formats(formats, FORMATS)
+    chosen_formats = parse_formats(formats, PROMPT_FORMATS)
     _check_paths(images, plan, out)
-    predictor: ImagePredictor | None = None
-    protected = {path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))}
-    for image, name in zip(images, file_names(images), strict=True):
-        request = ImageRequest.read(image, plan.objects_in(image), max_pixels)
-        predictor = predictor or open_predictor(model, runtime, device, max_pixels)  # slow: not before an image is good
-        started = perf_counter()
-        result = SegmentedImage(image, request.pixels, request.predict(predictor, masks), all_candidates)
-        seconds = perf_counter() - started
-        files = write_result(result, chosen_formats, out, name, protected)
-        report = _facts(result, files, predictor.model.name, seconds)
+    task = SegmentationTask(
+        model=ModelRef(model, runtime, device),
+        out=out,
+        formats=chosen_formats,
+        masks=masks,
+        all_candidates=all_candidates,
+        max_pixels=max_pixels,
+        protected=frozenset(path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))),
+    )
+    items = [
+        PromptedItem(image, name, plan.objects_in(image))
+        for image, name in zip(images, file_names(images), strict=True)
+    ]
+
+    def tell(result: ItemResult[PromptedItem]) -> None:
+        report = {**result.facts, "seconds": round(result.seconds, 4)}
         if as_json:
             typer.echo(json.dumps(report))
         else:
             _print_summary(report)
 
+    with EventBars() as bars:
 
-def open_predictor(model: str, runtime: RuntimeName | None, device: str | None, max_pixels: int) -> ImagePredictor:
-    """Load the model."""
-    import segany
+        def show(event: ProgressEvent) -> None:
+            if event.unit in LOADING_UNITS:  # segmenting takes no time that a bar could show
+                bars(event)
 
-    return segany.ImagePredictor(load_model(model, runtime, device), max_pixels=max_pixels)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRequest:
-    """An image that was read and the objects to find in it, all checked as far as that needs no model.
-
-    Attributes:
-        pixels: uint8 [H, W, 3].
-        objects: what to find.
-        masks: of each object the mask to start from, if there is one.
-    """
-
-    pixels: PixelArray
-    objects: tuple[ObjectPrompt, ...]
-    masks: tuple[MaskInput | None, ...]
-
-    @classmethod
-    def read(cls, image: Path, objects: tuple[ObjectPrompt, ...], max_pixels: int) -> ImageRequest:
-        """Read an image and the masks for it.
-
-        Raises:
-            ImageError: the image or the picture of a mask cannot be read.
-            PromptError: a prompt does not fit the image.
-        """
-        pixels = read_image(image, max_pixels)
-        size_hw = (pixels.shape[0], pixels.shape[1])
-        try:
-            for item in objects:
-                prompt = item.without_mask()
-                if prompt is not None:
-                    prompt.check_fits(size_hw)
-            return cls(pixels, objects, tuple(item.read_mask(size_hw, max_pixels) for item in objects))
-        except PromptError as error:
-            raise PromptError(f"{image}: {error}") from error
-
-    def predict(self, predictor: ImagePredictor, masks: MaskMode) -> MaskPrediction:
-        """Ask the model."""
-        preprocessing, low_res_size = predictor.model.preprocessing, predictor.model.low_res_size
-        prompts = [
-            item.to_prompt(mask, preprocessing, low_res_size)
-            for item, mask in zip(self.objects, self.masks, strict=True)
-        ]
-        return predictor.predict(predictor.embed(self.pixels), prompts, masks=masks)
+        run(task, items, stop_at_failure=True, progress=show, on_result=tell)
 
 
 def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
@@ -163,19 +126,6 @@ def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
         with path_errors(mask, PromptError):
             mask.resolve()
     check_folder(out, "--out")
-
-
-def _facts(result: SegmentedImage, files: dict[str, list[Path]], model: str, seconds: float) -> dict[str, Any]:
-    height, width = result.image.shape[:2]
-    return {
-        "image": str(result.source),
-        "image_id": image_id(result.image),
-        "size_hw": [height, width],
-        "model": model,
-        "seconds": round(seconds, 4),
-        "objects": [{**item.facts, "bbox_xywh": item.bbox_xywh} for item in result.masks],
-        "files": {name: [str(path) for path in paths] for name, paths in files.items()},
-    }
 
 
 def _print_summary(report: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
+from segany.core.progress import Cancellation
+
 
 class StopSignal:
     """Turns the first Ctrl-C into a flag, and the next one into the usual `KeyboardInterrupt`.
@@ -15,6 +17,7 @@ class StopSignal:
     Use it in a `with` block in the main thread; in other threads, which get no signals, it does nothing.
 
     Attributes:
+        cancellation: canceled by the signal.
         is_set: whether there was a signal.
         number: of the first one; None before.
     """
@@ -22,6 +25,7 @@ class StopSignal:
     def __init__(self, signals: Sequence[int] = (signal.SIGINT,)) -> None:
         """Listen from the `with` block on, to Ctrl-C or other signals too."""
         self.number: int | None = None
+        self.cancellation = Cancellation()
         self._signals = signals
         self._before: dict[int, Any] = {}
 
@@ -44,3 +48,4 @@ class StopSignal:
         if self.is_set and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = self.number or number
+        self.cancellation.cancel()

@@ -1,35 +1,36 @@
-"""`segany track`: objects followed through a video, from the command line."""
+"""`segany track`: track objects through a video, from the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from segany.cli.inputs import check_folder, parse_formats
 from segany.cli.stop_signal import StopSignal
-from segany.cli.track_prompts import TRACK_PROMPTS_EXAMPLE, FramePrompt, TrackPlan, plan_tracking
+from segany.cli.track_prompts import parse_track_prompts
 from segany.cli.track_report import TrackReporter
-from segany.core.errors import OutputError, PromptError, VideoError
+from segany.core.errors import OutputError, VideoError
+from segany.core.extras import import_av
 from segany.core.files import path_errors
-from segany.core.frame_result import FrameResult
 from segany.data.formats.track_formats import check_labels
 from segany.data.formats.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
+from segany.data.frame_prompts import FRAME_PROMPTS_EXAMPLE, FramePrompts
 from segany.imaging.frames import FrameSource, open_frames
-from segany.imaging.frames.pyav import import_av
 from segany.imaging.image import DEFAULT_MAX_PIXELS
+from segany.predict.frame_schedule import Direction
+from segany.predict.track_prompts import track_prompts
 
-Direction: TypeAlias = Literal["forward", "backward", "both"]
+if TYPE_CHECKING:
+    from segany.predict.file_video_session import FileVideoSession
 
 DEFAULT_VIDEO_MODEL = "sam2.1_hiera_tiny"
 
 EPILOG = f"""
-A prompts file describes several objects at once: `{TRACK_PROMPTS_EXAMPLE}`. A mask goes in as
-`{{"frame": 0, "mask": "rough.png"}}`, its path beginning at the folder of the prompts file.
+A prompts file describes several objects at once: `{FRAME_PROMPTS_EXAMPLE}`. A mask is given as
+`{{"frame": 0, "mask": "rough.png"}}`; its path begins at the folder of the prompts file.
 """
 
 
@@ -46,16 +47,14 @@ def track(
     ] = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option(metavar="FRAME:FILE[@ID]", help="A picture of the video's size with an object. Repeatable."),
+        typer.Option(metavar="FRAME:FILE[@ID]", help="An image of the size of the video with an object. Repeatable."),
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A JSON file with prompts on frames instead; see below.")] = None,
-    direction: Annotated[
-        Direction, typer.Option(help="Where to go from the frame that tracking starts at.")
-    ] = "forward",
+    direction: Annotated[Direction, typer.Option(help="Where to track from the first frame.")] = "forward",
     start: Annotated[
-        int | None, typer.Option(min=0, help="Frame to start at.", show_default="the first one with a prompt")
+        int | None, typer.Option(min=0, help="The first frame to track.", show_default="the first one with a prompt")
     ] = None,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
     ] = DEFAULT_VIDEO_MODEL,
@@ -63,9 +62,11 @@ def track(
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
     ] = None,
     motion_aware: Annotated[
-        bool, typer.Option("--motion-aware", help="Choose memories by how the object moves, as SAMURAI does.")
+        bool, typer.Option("--motion-aware", help="Select masks and memories by a motion model (SAMURAI).")
     ] = False,
-    clean_area: Annotated[int, typer.Option(min=0, help="Fill holes and remove specks of up to so many pixels.")] = 0,
+    min_mask_region_area: Annotated[
+        int, typer.Option(min=0, help="Remove islands and holes of fewer pixels from masks.")
+    ] = 0,
     out: Annotated[
         Path, typer.Option(help="Folder of the results, made when it is missing; or an .mp4 file for the overlay.")
     ] = Path("out"),
@@ -78,38 +79,40 @@ def track(
             show_default=",".join(DEFAULT_TRACK_FORMATS),
         ),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse frames of more pixels.")] = DEFAULT_MAX_PIXELS,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse frames with more pixels.")] = DEFAULT_MAX_PIXELS,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON at the end, and nothing else.")
     ] = False,
 ) -> None:
-    """Track objects through a video: from points, boxes and masks on any of its frames.
+    """Track objects through a video, from points, boxes and masks on any of its frames.
 
-    Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID are
-    one object, 1 where there is none. After Ctrl-C the files hold what was tracked until then.
+    Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID belong to
+    one object; the default id is 1. After Ctrl-C the files hold the results until then.
     """
-    plan = plan_tracking(point or (), box or (), mask or (), prompts)
+    wanted = parse_track_prompts(point or (), box or (), mask or (), prompts)
     target = _Target.chosen(video, out, formats)
     if "overlay" in target.formats:
         import_av()
     if "masks-png" in target.formats:
-        check_labels(plan.object_ids)
-    keep = _inputs(video, plan, prompts)
+        check_labels(wanted.object_ids)
+    keep = _inputs(video, wanted, prompts)
     with open_frames(_source(video), max_pixels=max_pixels) as source:
-        wanted = plan.read(source, max_pixels)
+        given = wanted.read(source, max_pixels)
         if start is not None and source.count is not None and start >= source.count:
             raise VideoError(f"--start {start}: there is no such frame. {source.name} has {source.count}, from 0.")
-        session = open_session(source, model, device, motion_aware=motion_aware, clean_area=clean_area)
-        first = plan.first_frame if start is None else start
+        session = open_session(
+            source, model, device, motion_aware=motion_aware, min_mask_region_area=min_mask_region_area
+        )
+        first = wanted.first_frame if start is None else start
         reporter = TrackReporter(video, source, _expected(source, first, direction, max_frames), as_json=as_json)
-        # The writer inside: it may need the frames once more after the last result.
+        # The writer is inside: it may read the frames again after the last result.
         with session as running, reporter, StopSignal() as stop:
             writer = TrackWriter(
                 source, target.folder, target.name, target.formats,
-                overlay=target.overlay, keep=keep, prompted=plan.prompted, progress=reporter.drawing,
+                overlay=target.overlay, keep=keep, prompted=wanted.prompted, progress=reporter.drawing,
             )  # fmt: skip
             with writer:
-                for result in _results(running, source, wanted, start, direction, max_frames):
+                for result in track_prompts(running, given, start=start, direction=direction, max_frames=max_frames):
                     writer.add(result)
                     reporter.tracked(result)
                     if stop.is_set:
@@ -119,17 +122,19 @@ def track(
             raise KeyboardInterrupt
 
 
-def open_session(source: FrameSource, model: str, device: str | None, *, motion_aware: bool, clean_area: int) -> Any:
-    """Load the model and open the video with it: a session, to be used in a `with` block."""
+def open_session(
+    source: FrameSource, model: str, device: str | None, *, motion_aware: bool, min_mask_region_area: int
+) -> FileVideoSession:
+    """Load the model and open the video with it."""
     import segany
 
-    config = segany.VideoConfig(motion_aware=motion_aware, clean_area=clean_area)
+    config = segany.VideoConfig(motion_aware=motion_aware, min_mask_region_area=min_mask_region_area)
     return segany.VideoPredictor(segany.load(model, device=device), config).open(source)
 
 
 @dataclass(frozen=True)
 class _Target:
-    """Where results go, and in which formats."""
+    """Where results are written, and in which formats."""
 
     folder: Path
     name: str
@@ -138,7 +143,7 @@ class _Target:
 
     @classmethod
     def chosen(cls, video: str, out: Path, formats: list[str] | None) -> _Target:
-        """Make sense of --out and --format."""
+        """Interpret --out and --format."""
         is_file = out.suffix.lower() == ".mp4" and not out.is_dir()
         default = ("overlay",) if is_file else DEFAULT_TRACK_FORMATS
         chosen = default if formats is None else parse_formats(",".join(formats), TRACK_FORMATS)
@@ -151,12 +156,12 @@ class _Target:
 
 
 def _source(video: str) -> str | int:
-    """The path, or the number of a camera: digits that are no file."""
+    """The path, or the number of a camera: digits that do not name a file."""
     return int(video) if video.isascii() and video.isdigit() and not Path(video).exists() else video
 
 
 def _name_of(video: str) -> str:
-    """What files are named after."""
+    """The name of the video, which names of files begin with."""
     source = _source(video)
     if isinstance(source, int):
         return f"camera{source}"
@@ -165,9 +170,9 @@ def _name_of(video: str) -> str:
         return path.name if path.is_dir() else path.stem
 
 
-def _inputs(video: str, plan: TrackPlan, prompts: Path | None) -> set[Path]:
-    """What must not be overwritten."""
-    paths = [Path(video), *plan.mask_files, *([prompts] if prompts else [])]
+def _inputs(video: str, wanted: FramePrompts, prompts: Path | None) -> set[Path]:
+    """The resolved paths of what must not be overwritten."""
+    paths = [Path(video), *wanted.mask_files, *([prompts] if prompts else [])]
     with path_errors(Path(video), VideoError):
         return {path.resolve() for path in paths}
 
@@ -179,52 +184,3 @@ def _expected(source: FrameSource, first: int, direction: Direction, max_frames:
         return max_frames
     frames = {"forward": count - first, "backward": first + 1, "both": count}[direction]
     return frames if max_frames is None else min(frames, max_frames)
-
-
-def _results(
-    session: Any,
-    source: FrameSource,
-    prompts: Sequence[FramePrompt],
-    start: int | None,
-    direction: Direction,
-    max_frames: int | None,
-) -> Iterator[FrameResult]:
-    """Prompt and track. Ends after `max_frames` different frames. The prompts are ordered by frame.
-
-    Where the source cannot go back, prompts on frames after the first tracked one are given when those are reached.
-    """
-    begin = max(prompts[0].frame, start or 0)
-    early = [item for item in prompts if source.can_seek or item.frame <= begin]
-    later = prompts[len(early) :]
-    for item in early:
-        _prompt(session, item)
-    seen = set()
-    for result in session.propagate(start=start, direction=direction):
-        yield _merged(result, [_prompt(session, item) for item in later if item.frame == result.frame])
-        seen.add(result.frame)
-        if len(seen) == max_frames:
-            return
-    for item in later:
-        if item.frame not in seen:
-            raise PromptError(
-                f"Frame {item.frame}, object {item.object_id}: there is no such frame: {source.name} ended after "
-                f"{source.count} frames, from 0."
-            )
-
-
-def _prompt(session: Any, item: FramePrompt) -> FrameResult:
-    answer: FrameResult = session.prompt(frame=item.frame, object_id=item.object_id, prompt=item.prompt)
-    return answer
-
-
-def _merged(result: FrameResult, answers: Sequence[FrameResult]) -> FrameResult:
-    """The result of a frame with the answers to prompts on it, of known objects or of new ones."""
-    if not answers:
-        return result
-    found = {
-        object_id: (mask, score)
-        for part in (result, *answers)
-        for object_id, mask, score in zip(part.object_ids, part.masks, part.scores, strict=True)
-    }
-    masks, scores = zip(*found.values(), strict=True)
-    return FrameResult(result.frame, tuple(found), np.stack(masks), np.array(scores, np.float32))

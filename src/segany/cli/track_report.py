@@ -1,4 +1,4 @@
-"""What `segany track` tells of its work: a bar with frames a second on stderr, and a summary on stdout."""
+"""The progress bar of `segany track` on stderr, and its summary on stdout."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from rich.text import Text
 from segany.cli.work_bar import work_bar
 from segany.core.errors import OutputError
 from segany.core.frame_result import FrameResult
+from segany.core.progress import ProgressEvent
 from segany.imaging.frames import FrameSource
 
 
 class TrackReporter:
-    """Watches tracking. Use it in a `with` block; the bar is there only where stderr is a terminal."""
+    """Reports on tracking. Use it in a `with` block; there is a bar only if stderr is a terminal."""
 
     def __init__(self, video: str, source: FrameSource, expected: int | None, *, as_json: bool) -> None:
-        """Prepare to tell of a video, in JSON for programs or in words for people.
+        """Prepare to report on a video.
 
         Args:
-            video: as the user calls it.
+            video: the video as the user gave it.
             source: its frames.
             expected: how many frames will have results; None if that is unknown.
-            as_json: for programs.
+            as_json: print the summary as one line of JSON.
         """
         self._video, self._source, self._expected, self._as_json = video, source, expected, as_json
         self._frames: set[int] = set()
@@ -52,7 +53,7 @@ class TrackReporter:
             self._tell_errors(f"The files hold the {len(self._frames)} frames that were tracked before.")
 
     def tracked(self, result: FrameResult) -> None:
-        """A frame is done."""
+        """A frame is tracked."""
         if result.frame not in self._frames:
             self._frames.add(result.frame)
             for object_id, score in zip(result.object_ids, result.scores.tolist(), strict=True):
@@ -62,12 +63,13 @@ class TrackReporter:
         of = "" if self._expected is None else f"/{self._expected}"
         self._progress.update(self._task, completed=done, count=f"{done}{of}  {self._rate:.1f} frames/s")
 
-    def drawing(self, done: int, total: int) -> None:
-        """So many frames of so many of the overlay are drawn, after tracking."""
-        self._progress.update(self._task, description="drawing", completed=done, total=total, count=f"{done}/{total}")
+    def drawing(self, event: ProgressEvent) -> None:
+        """A frame of the overlay is drawn, after tracking."""
+        count = f"{event.done}/{event.total}"
+        self._progress.update(self._task, description="drawing", completed=event.done, total=event.total, count=count)
 
     def summarize(self, files: Mapping[str, Sequence[Path]], *, is_stopped: bool) -> None:
-        """All files are written."""
+        """Print the summary, after all files are written."""
         height, width = self._source.size_hw
         if self._as_json:
             facts = {

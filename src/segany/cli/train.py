@@ -20,10 +20,13 @@ from segany.train.field_docs import FieldDoc, field_docs
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import TrainingRecipe, find_recipe, recipe_names
 
+SAM_LOOP = LoopConfig(steps=90_000)
+"""The loop that SAM's ViT-H was trained with (SAM, section A)."""
+
 
 def _epilog() -> str:
     """What `--help` says of the loop's fields; those of a recipe need the recipe."""
-    lines = [f"- `loop.{doc.name}` = {_shown(doc)}: {doc.text}" for doc in field_docs(LoopConfig())]
+    lines = [f"- `loop.{doc.name}` = {_shown(doc)}: {doc.text}" for doc in field_docs(SAM_LOOP)]
     return (
         "Every number of a recipe is a field that `--set` changes: those of its task (`task.`), of how images "
         "become items (`items.`), and of the loop. `--explain` shows all fields of a recipe and what they "
@@ -51,13 +54,13 @@ def train(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(help="What to learn from, where the recipe brings no data.", show_default=False)
+        Path | None, typer.Option(help="Dataset to train on, where the recipe brings none.", show_default=False)
     ] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="What to measure by, of the same layouts.", show_default="a share of --data")
+    val_data: Annotated[
+        Path | None, typer.Option(help="Dataset to validate on.", show_default="a share of --data")
     ] = None,
-    held_out_share: Annotated[
-        float, typer.Option(help="Share of the images in --data to measure by, or how many; 0 learns from all.")
+    val_fraction: Annotated[
+        float, typer.Option(help="Share of the images in --data to validate on; from 1 on, their number; 0 for none.")
     ] = 0.1,
     model: Annotated[
         str | None,
@@ -71,8 +74,11 @@ def train(
             "--set", metavar="NAME=VALUE", help="Change a field: loop.lr=1e-4. Repeatable.", show_default=False
         ),
     ] = None,
-    limit_steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop after so many steps, saved.", show_default="no limit")
+    max_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Stop after so many steps of this start, saved, to be resumed.", show_default="no limit"
+        ),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
@@ -94,13 +100,14 @@ def train(
     check_folder(out, "--out")
     from segany.train.run_recipe import RunOptions, run_recipe
 
-    options = RunOptions(out, data, held_out, held_out_share, model, device, resume, limit_steps)
+    options = RunOptions(out, data, val_data, val_fraction, model, device, resume, max_steps)
     is_main = os.environ.get("RANK", "0") == "0"
     with StopSignal((signal.SIGINT, signal.SIGTERM)) as stop, TrainReporter(chosen, is_main=is_main) as reporter:
-        result = run_recipe(chosen, options, observer=reporter, stop=lambda: stop.is_set)
+        progress = stop.cancellation.watch(reporter.loading)
+        result = run_recipe(chosen, options, observer=reporter, progress=progress)
     if is_main:
         # Under torchrun the signal may have come to another process.
-        reporter.summarize(result, is_stopped=stop.is_set or limit_steps is None)
+        reporter.summarize(result, is_stopped=stop.is_set or max_steps is None)
     if stop.number is not None and result.end == "interrupted":
         raise typer.Exit(128 + stop.number)
 
@@ -111,5 +118,6 @@ def _explain(recipe: TrainingRecipe) -> None:
     table = Table("field", "value", "meaning")
     table.columns[0].no_wrap = True
     for doc in field_docs(recipe.numbers):
-        table.add_row(doc.name, escape(_shown(doc)), escape(doc.text))
+        value, text = (f"({_shown(doc)})", f"No effect: {doc.void}.") if doc.void else (_shown(doc), doc.text)
+        table.add_row(doc.name, escape(value), escape(text), style="dim" if doc.void else None)
     console.print(table)

@@ -8,7 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.text import Text
 
-from segany.cli.work_bar import work_bar
+from segany.cli.work_bar import LOADING_UNITS, EventBars, work_bar
+from segany.core.progress import ProgressEvent
 from segany.train.loop_report import Observer, StepLog, TrainingResult
 from segany.train.recipe import TrainingRecipe
 
@@ -25,6 +26,7 @@ class TrainReporter(Observer):
         self._console = Console(soft_wrap=True, highlight=False, quiet=not is_main)
         self._progress = work_bar()
         self._task = self._progress.add_task("preparing", total=None, count="")
+        self._loading = EventBars(self._progress)
         self._total = 0
         self._loss: float | None = None
         self._rate: float | None = None
@@ -40,8 +42,14 @@ class TrainReporter(Observer):
     ) -> None:
         self._progress.stop()
 
+    def loading(self, event: ProgressEvent) -> None:
+        """Data or a model are fetched."""
+        if event.unit in LOADING_UNITS and not self._console.quiet:
+            self._loading(event)
+
     def started(self, step: int, total: int) -> None:
         self._total = total
+        self._loading.clear()
         if step:
             self._console.print(f"going on after step {step} of {total}")
         self._progress.update(self._task, description="training", completed=step, total=total)
@@ -58,14 +66,16 @@ class TrainReporter(Observer):
 
     def validated(self, step: int, scores: Mapping[str, float], *, is_best: bool) -> None:
         if scores:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            shown = "  ".join(
+                f"{name} {value}" if isinstance(value, int) else f"{name} {value:.4f}" for name, value in scores.items()
+            )
             self._console.print(Text(f"step {step}: {shown}" + ("  (best)" if is_best else "")))
 
     def summarize(self, result: TrainingResult, *, is_stopped: bool) -> None:
         """Training is over: say how it ended, where the models are and how to use or go on with them."""
         tell = self._console.print
         if result.end == "interrupted":
-            why = "Interrupted" if is_stopped else "Stopped, as --limit-steps asks,"
+            why = "Interrupted" if is_stopped else "Stopped, as --max-steps asks,"
             tell(f"{why} after step {result.step} of {result.total}, which is saved.")
             tell("Go on with the same command and --resume.")
         elif result.end == "early":

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from segany.cli.work_bar import EventBars
 from segany.core.errors import WeightsError
-from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, terminal_progress, weights_status
+from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, weights_status
 from segany.models.registry import find_spec
 
 app = typer.Typer(help="Fetch, find and remove the weights of the models.", no_args_is_help=True)
@@ -35,7 +36,7 @@ def pull(names: Annotated[list[str], typer.Argument(help="Models, as `segany wei
     """Fetch the weights of these models, unless the cache has them."""
     specs = [find_spec(name) for name in names]  # all of them, before the first gigabyte
     for spec in specs:
-        with terminal_progress() as progress:
+        with EventBars() as progress:
             path = fetch_weights(spec, progress=progress)
         typer.echo(f"{spec.name}: {path}")  # once the bar is gone
 

@@ -22,6 +22,9 @@ IMAGES_AT_ONCE = 4
 On a CPU they are encoded one by one: one image already keeps all cores busy.
 """
 
+PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
+"""Prompts decoded together. On a CPU eight share the image and still fit the cache."""
+
 MASK_THRESHOLD = 0.0
 """Mask logits above this are foreground."""
 

@@ -1,13 +1,16 @@
 """An image as a model sees it, and the file that holds one: safetensors, with what it belongs to in the header.
 
-The features are stored as `features.0`, `features.1`, ..., in float32 or float16; everything else is JSON
-under one key of the header, so that a reader can tell what a file is without loading its arrays.
+The features are stored as `features.0`, `features.1`, ..., in float32 or float16, [C, h, w] or, where the header says
+`channels_last`, [h, w, C]. Everything else is JSON under one key of the header, so that a reader can tell what a file
+is without loading its arrays; a CRC-32 of the features tells bits that changed on the disk.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -21,10 +24,19 @@ from segany.core.errors import ConfigError, EmbeddingError, check
 from segany.core.files import path_errors, write_file
 from segany.core.preprocessing import Preprocessing
 
+Feature: TypeAlias = Any
+"""An array; or a tensor, which stays on the device where the image encoder left it."""
+
 EmbeddingPrecision: TypeAlias = Literal["fp32", "fp16"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Goes up when an older segany could not read the file any more."""
+
+MAX_SIDE = 1_000_000
+"""Pixels; images of a larger side are none."""
+
+MAX_FEATURES = 64
+"""More arrays than any model has."""
 
 _HEADER_KEY = "segany_embedding"
 
@@ -34,24 +46,34 @@ class Embedding:
     """An image as a model sees it: computed once, prompted as often as wanted.
 
     Attributes:
-        features: what the model's image encoder returned, float32 arrays without a batch axis; the
-            first is the image embedding [C, h, w].
+        features: what the model's image encoder returned, without a batch axis; the first is the image
+            embedding [C, h, w]. Float32 arrays where the model runs on a CPU, tensors on the device where it
+            runs on an accelerator; `arrays` gives arrays everywhere.
         size_hw: size of the original image in pixels, EXIF orientation applied.
         preprocessing: how the image was resized and normalized.
         model: name of the model that made it.
         encoder_id: digest of the weights of the image encoder that made it.
-        image_id: sha256 of the image's size and RGB pixels.
+        content_id: sha256 of the image's size and RGB pixels.
     """
 
-    features: tuple[FloatArray, ...]
+    features: tuple[Feature, ...]
     size_hw: SizeHW
     preprocessing: Preprocessing
     model: str
     encoder_id: str
-    image_id: str
+    content_id: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "features", tuple(frozen_view(feature) for feature in self.features))
+        frozen = (frozen_view(one) if isinstance(one, np.ndarray) else one for one in self.features)
+        object.__setattr__(self, "features", tuple(frozen))
+
+    def arrays(self) -> tuple[FloatArray, ...]:
+        """The features as float32 arrays in main memory."""
+        return tuple(feature_array(feature) for feature in self.features)
+
+    def to_cpu(self) -> Embedding:
+        """The same with its features as arrays in main memory: to keep many without filling an accelerator."""
+        return replace(self, features=self.arrays())
 
     def save(self, path: str | Path, *, precision: EmbeddingPrecision = "fp32") -> Path:
         """Write the embedding to a safetensors file, whole or not at all. Returns the path.
@@ -96,8 +118,19 @@ class Embedding:
             )
 
 
-def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32") -> Path:
+def feature_array(feature: Feature) -> FloatArray:
+    """A feature, whatever runtime it is of, as a float32 array in main memory."""
+    if isinstance(feature, np.ndarray):
+        return np.asarray(feature, dtype=np.float32)
+    return np.asarray(feature.detach().float().cpu().numpy())
+
+
+def write_embedding(
+    embedding: Embedding, path: Path, precision: EmbeddingPrecision = "fp32", *, channels_last: bool = False
+) -> Path:
     """Write an embedding, whole or not at all. Returns the path.
+
+    With `channels_last`, features [C, h, w] are stored as [h, w, C], and lie so in memory when they are read.
 
     Raises:
         ConfigError: there is no such precision.
@@ -105,18 +138,32 @@ def write_embedding(embedding: Embedding, path: Path, precision: EmbeddingPrecis
         OutputError: there is no space, no permission, or no such place.
     """
     check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
+    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.arrays()]
+    if channels_last:
+        features = [np.moveaxis(feature, 0, -1) for feature in features]
+    # safetensors copies memory from the first element on, whatever the strides are, and swaps bytes.
+    arrays = {
+        f"features.{i}": np.ascontiguousarray(feature, dtype=feature.dtype.newbyteorder("<"))
+        for i, feature in enumerate(features)
+    }
     header = {
         "format_version": FORMAT_VERSION,
         "model": embedding.model,
         "encoder_id": embedding.encoder_id,
-        "image_id": embedding.image_id,
+        "content_id": embedding.content_id,
         "size_hw": list(embedding.size_hw),
         "preprocessing": asdict(embedding.preprocessing),
+        "channels_last": channels_last,
+        "crc32": _crc32(arrays.values()),
     }
-    features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.features]
-    # safetensors copies memory from the first element on, whatever the strides are.
-    arrays = {f"features.{i}": np.ascontiguousarray(feature) for i, feature in enumerate(features)}
     return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+
+
+def _crc32(arrays: Iterable[npt.NDArray[Any]]) -> int:
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.data, value)
+    return value
 
 
 def _halved(feature: FloatArray) -> npt.NDArray[np.float16]:
@@ -142,8 +189,7 @@ def read_embedding(path: Path) -> Embedding:
     try:
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)
-            stored = (file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
-            features = tuple(feature.astype(np.float32, copy=False) for feature in stored)
+            stored = _checked_features(file, path)
     except FileNotFoundError:
         raise EmbeddingError(f"There is no file {path}. Check the path.") from None
     except SafetensorError as error:
@@ -152,7 +198,30 @@ def read_embedding(path: Path) -> Embedding:
         ) from error
     except OSError as error:
         raise EmbeddingError(f"{path} cannot be read: {error.strerror or error}.") from error
-    return _embedding(header, features, path)
+    expected = header.get("crc32")
+    if expected is not None and expected != _crc32(stored):
+        raise EmbeddingError(f"{path} is damaged: its content changed. Embed the image again and save it anew.")
+    if header.get("channels_last", False):
+        stored = [np.moveaxis(feature, -1, 0) for feature in stored]
+    return _embedding(header, tuple(feature.astype(np.float32, copy=False) for feature in stored), path)
+
+
+def _checked_features(file: Any, path: Path) -> list[npt.NDArray[Any]]:
+    """What is stored, once its types and shapes are those of features: no memory is taken for anything else."""
+    names = [f"features.{index}" for index in range(len(file.keys()))]
+    if not names or len(names) > MAX_FEATURES or set(names) != set(file.keys()):
+        raise EmbeddingError(f"{path} is damaged: it lacks features, or holds others. Embed the image again.")
+    for name in names:
+        stored = file.get_slice(name)
+        if stored.get_dtype() not in ("F32", "F16") or not stored.get_shape() or 0 in stored.get_shape():
+            raise EmbeddingError(
+                f"{path} is damaged: {name} is {stored.get_dtype()} {stored.get_shape()}, not an array of float32 or "
+                "float16. Embed the image again."
+            )
+    features = [file.get_tensor(name) for name in names]
+    if not all(np.isfinite(feature).all() for feature in features):
+        raise EmbeddingError(f"{path} holds values that are not finite. Embed the image again.")
+    return features
 
 
 def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
@@ -174,16 +243,19 @@ def _checked_header(metadata: dict[str, str], path: Path) -> dict[str, Any]:
 def _embedding(header: dict[str, Any], features: tuple[Any, ...], path: Path) -> Embedding:
     try:
         height, width = header["size_hw"]
+        check(all(type(side) is int and 0 < side <= MAX_SIDE for side in (height, width)), "size_hw is no size")
+        names = ("model", "encoder_id", "content_id")
+        check(all(isinstance(header[name], str) for name in names), "a name is no text")
         values = dict(header["preprocessing"])
         for name in ("mean_rgb", "std_rgb"):  # JSON has no tuples
             values[name] = tuple(values[name])
         return Embedding(
             features=features,
-            size_hw=(int(height), int(width)),
+            size_hw=(height, width),
             preprocessing=Preprocessing(**values),
             model=header["model"],
             encoder_id=header["encoder_id"],
-            image_id=header["image_id"],
+            content_id=header["content_id"],
         )
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise EmbeddingError(

@@ -26,6 +26,21 @@ def import_extra(module: str, what: str, extra: str) -> Any:
         raise MissingExtraError(f'{what} ({error}). Install it with: pip install "segany[{extra}]"') from error
 
 
+def import_av() -> Any:
+    """The module `av`, PyAV, which reads and writes video files.
+
+    Raises:
+        MissingExtraError: it is not installed, or its libraries cannot be loaded.
+    """
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise MissingExtraError(
+            f'Video files and cameras need PyAV ({error}). Install it with: pip install "segany[video]". '
+            "Folders of images and arrays work without it."
+        ) from error
+
+
 def require_torch() -> None:
     """Raise `MissingExtraError` where PyTorch is not installed; it is not imported."""
     try:

@@ -1,4 +1,8 @@
-"""Writing files so that they are whole or not there, and telling whether they still are."""
+"""Writing files and folders so that they are whole or not there, and telling whether they still are.
+
+What is being written has a temporary name beside its place. A process that is killed leaves it behind; the next one
+that writes into the same folder removes it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,10 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
+import re
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +21,13 @@ from pathlib import Path
 from segany.core.errors import OutputError, SeganyError
 
 _READ_BYTES = 1 << 20
+
+LITTER_SECONDS = 24 * 3600
+"""After so long, what another machine left behind in a shared folder is removed too."""
+
+_TEMPORARY = re.compile(r"\.segany-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{12}\.tmp")
+
+_swept: set[str] = set()  # folders that this process has swept: once is enough
 
 _WHAT_TO_DO = {
     errno.ENOSPC: "there is no space left on the device. Free some, or choose another folder.",
@@ -67,11 +82,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
     """
-    temporary = path.parent / f".{uuid.uuid4().hex}.tmp"  # short, so that long names still fit
     try:
         if path.exists() and not path.is_file() and not path.is_dir():
             raise OSError(errno.ENODEV, "it is a device")  # noqa: TRY301
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(path.parent)
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -84,6 +99,84 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder, made here, that takes the place of `folder` at the end of the `with` block.
+
+    Where the block raises, an interrupt included, `folder` stays as it was, and the temporary one is removed. What a
+    folder held that is there already is removed whole: check first that it is yours to remove.
+
+    Raises:
+        OutputError: as for `write_file`; also for what the block itself raises as `OSError`.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary, before = temporary_path(folder.parent), temporary_path(folder.parent)
+        try:
+            temporary.mkdir()
+            yield temporary
+            if folder.exists():
+                folder.rename(before)
+            temporary.rename(folder)
+        finally:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
+            for leftover in (temporary, before):
+                shutil.rmtree(leftover, ignore_errors=True)
+    except SeganyError:
+        raise
+    except OSError as error:
+        raise write_error(folder, error) from error
+
+
+def temporary_path(folder: Path) -> Path:
+    """A new name in a folder for what is not whole yet; removes what killed processes left there under such names."""
+    key = os.path.abspath(folder)  # noqa: PTH100 - links need not be followed
+    if key not in _swept:
+        _swept.add(key)
+        remove_litter(folder)
+    # Short, so that it fits where long names do.
+    return folder / f".segany-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove temporary files and folders of processes that are gone. What cannot be removed stays."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match is None or not _is_litter(entry, match[1], int(match[2])):
+                continue
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path)
+                else:
+                    Path(entry.path).unlink()
+
+
+def _is_litter(entry: os.DirEntry[str], machine: str, process: int) -> bool:
+    if machine == _machine() and os.name == "posix":  # elsewhere there is no harmless signal to ask with
+        return process != os.getpid() and not _is_alive(process)
+    try:
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > LITTER_SECONDS
+    except OSError:
+        return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's, or the system cannot tell
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Tells processes of this machine from those of others that share its disks."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_error(path: Path, error: Exception) -> OutputError:

@@ -1,56 +1,107 @@
-"""What tracking yields: the masks of all objects in one frame of a video."""
+"""What tracking yields: the objects in one frame of a video."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, SizeHW, frozen_view
-from segany.core.errors import ConfigError, PromptError, check
+from segany.core.errors import PromptError, check
+from segany.core.instance import NO_ID
+from segany.core.instances import Instances
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """The masks of O objects in one frame. O may be 0. The arrays are read-only.
+    """The objects in one frame. There may be none.
 
     Attributes:
-        frame: number of the frame, from 0 in the order the frames are shown.
-        object_ids: the objects, each once, in the order of the arrays below.
-        masks: bool [O, H, W] at the size of the video; empty where an object is not visible.
-        scores: float32 [O], object scores: the logit of the object being visible in this frame (SAM 2,
-            section 4, "occlusion head"). Above 0 it is visible.
+        frame: number of the frame, from 0 in presentation order.
+        instances: O objects with masks at the size of the video, of the source "track". Each has an
+            `object_id` of its own. `scores` are object scores: the logit of the object being visible in this
+            frame (SAM 2, section 4, "occlusion head"); it is visible above 0. The mask of an object that is not
+            visible is empty. The optional column `reverse`, bool [O], says which were tracked backward.
         mask_logits: float32 [O, H, W], masks before thresholding at `MASK_THRESHOLD`; None unless asked for.
 
     Raises:
-        ConfigError: the frame is negative, an id comes twice, or shapes or dtypes are not as above.
+        ConfigError: the frame is negative, an object has no id or one that comes twice, or `mask_logits` is not
+            as above.
     """
 
     frame: int
-    object_ids: tuple[int, ...]
-    masks: BoolArray
-    scores: FloatArray
+    instances: Instances
     mask_logits: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        ids = self.object_ids
         check(self.frame >= 0, f"frame must not be negative, got {self.frame}.")
+        ids = self.object_ids
         check(len(set(ids)) == len(ids), f"object_ids must be different from each other, got {list(ids)}.")
-        _check_array("masks", self.masks, np.bool_, (len(ids), *self.masks.shape[-2:]))
-        _check_array("scores", self.scores, np.float32, (len(ids),))
+        check(NO_ID not in ids, "Every instance of a frame needs an object id of its own.")
         if self.mask_logits is not None:
-            _check_array("mask_logits", self.mask_logits, np.float32, self.masks.shape)
-        for name in ("masks", "scores", "mask_logits"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, frozen_view(value))
+            logits, shape = self.mask_logits, (len(ids), *self.size_hw)
+            check(
+                logits.dtype == np.float32 and logits.shape == shape,
+                f"mask_logits must be float32 [O, H, W], {list(shape)}, got {logits.dtype} {list(logits.shape)}.",
+            )
+            object.__setattr__(self, "mask_logits", frozen_view(logits))
+
+    @classmethod
+    def from_masks(
+        cls,
+        frame: int,
+        object_ids: npt.ArrayLike,
+        masks: BoolArray,
+        scores: npt.ArrayLike,
+        *,
+        mask_logits: FloatArray | None = None,
+        **columns: Any,
+    ) -> FrameResult:
+        """The result of masks that are arrays. They are kept beside their encodings, so that `masks` costs nothing.
+
+        Args:
+            frame: number of the frame.
+            object_ids: int [O].
+            masks: bool [O, H, W]; must not be changed afterwards.
+            scores: float [O], object scores.
+            mask_logits: float32 [O, H, W].
+            columns: as for `Instances`.
+
+        Raises:
+            InstancesError: the columns do not fit each other.
+            ConfigError: as for `FrameResult`.
+        """
+        given = {"sources": "track", **columns}
+        instances = Instances.from_masks(
+            masks, object_ids=np.asarray(object_ids, dtype=np.int64), scores=scores, **given
+        )
+        result = cls(frame, instances, mask_logits)
+        result.__dict__["masks"] = frozen_view(masks)  # in place of what `masks` would decode
+        return result
+
+    @cached_property
+    def masks(self) -> BoolArray:
+        """bool [O, H, W], read-only; decoded once where the result was not made of arrays."""
+        masks: BoolArray = frozen_view(self.instances.masks())
+        return masks
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects, in the order of the instances."""
+        return tuple(self.instances.object_ids.tolist())
+
+    @property
+    def scores(self) -> FloatArray:
+        """float32 [O], object scores: logits, visible above 0."""
+        return self.instances.scores
 
     @property
     def size_hw(self) -> SizeHW:
         """Size of the frame in pixels."""
-        return self.masks.shape[1], self.masks.shape[2]
+        return self.instances.size_hw
 
     def mask_of(self, object_id: int) -> BoolArray:
         """bool [H, W], the mask of one object.
@@ -62,19 +113,37 @@ class FrameResult:
         return mask
 
     def score_of(self, object_id: int) -> float:
-        """The logit of one object being visible. Raises `PromptError` where there is no such object."""
+        """The object score of one object. Raises `PromptError` where there is no such object."""
         return float(self.scores[self._index(object_id)])
+
+    def updated(self, other: FrameResult) -> FrameResult:
+        """This result with the objects of another one of the same frame, which replace those of the same ids.
+
+        The objects are in ascending order of their ids. There are no `mask_logits`.
+
+        Raises:
+            InstancesError: the masks are of different sizes.
+        """
+        kept = np.flatnonzero(~np.isin(self.instances.object_ids, other.instances.object_ids))
+        instances = Instances.concatenate([self.instances[kept], other.instances])
+        result = FrameResult(self.frame, instances)
+        if "masks" in self.__dict__ and "masks" in other.__dict__:
+            result.__dict__["masks"] = frozen_view(np.concatenate([self.masks[kept], other.masks]))
+        return result.sorted_by_id()
+
+    def sorted_by_id(self) -> FrameResult:
+        """The same with the objects in ascending order of their ids."""
+        order = np.argsort(self.instances.object_ids)
+        if (order[:-1] <= order[1:]).all():
+            return self
+        logits = None if self.mask_logits is None else self.mask_logits[order]
+        result = FrameResult(self.frame, self.instances[order], logits)
+        if "masks" in self.__dict__:
+            result.__dict__["masks"] = frozen_view(self.masks[order])
+        return result
 
     def _index(self, object_id: int) -> int:
         if object_id not in self.object_ids:
             known = ", ".join(map(str, self.object_ids)) or "none"
             raise PromptError(f"Frame {self.frame} has no object {object_id}. Its objects: {known}.")
         return self.object_ids.index(object_id)
-
-
-def _check_array(name: str, array: npt.NDArray[Any], dtype: type[np.generic], shape: tuple[int, ...]) -> None:
-    if array.dtype != dtype or array.shape != shape:
-        raise ConfigError(
-            f"{name} must be {np.dtype(dtype).name} {'[O]' if name == 'scores' else '[O, H, W]'} for the O object "
-            f"ids, got {array.dtype} {list(array.shape)}."
-        )

@@ -6,97 +6,27 @@ x1 and y1 lie one past the last column and row of the mask.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW
 from segany.core.boxes import nms
-from segany.core.errors import ConfigError, InstancesError, MissingExtraError
-from segany.core.label_map import LabelArray, fill_nearest
-from segany.core.polygons import Polygon, mask_to_polygons
-from segany.core.rle import Rle, box_xyxy, decode_crop, decode_mask, encode_masks, mask_area, mask_iou, run_lengths
-
-Source: TypeAlias = Literal["prompt", "automatic", "text", "track", "human", "import"]
-"""How a mask came about."""
+from segany.core.columns import box_column, check_categories, column, id_column, score_column, source_column
+from segany.core.errors import ConfigError, InstancesError
+from segany.core.instance import Category, Instance, Source
+from segany.core.label_map import LabelArray, fill_nearest, paint_labels
+from segany.core.polygons import Polygon
+from segany.core.rle import Rle, box_xyxy, decode_mask, encode_masks, mask_area, mask_nms, run_lengths
 
 LabelOrder: TypeAlias = Literal["area", "score"]
 """Which mask a pixel of a label map belongs to that several cover: the smallest, or the one of the highest score."""
 
-NO_ID = -1
-"""In `category_ids` and `object_ids`, of an instance that has none."""
-
 Index: TypeAlias = "slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]"
-
-
-@dataclass(frozen=True)
-class Category:
-    """A class of objects.
-
-    Attributes:
-        id: the number that annotations refer to.
-        name: for people; unique within a dataset.
-        supercategory: a wider class, as COCO has it; may be empty.
-    """
-
-    id: int
-    name: str
-    supercategory: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Instance:
-    """One object: a row of `Instances`. Optional columns are attributes too, such as `instance.predicted_iou`.
-
-    Attributes:
-        rle: the mask as COCO has it in JSON.
-        box_xyxy: left, top, right, bottom in pixels of the image, half-open; zeros for an empty mask.
-        score: the number that ranks; NaN where there is none.
-        category: None where the object has no class.
-        object_id: the object's identity across frames or files; `NO_ID` where it has none.
-        source: how the mask came about.
-        columns: values of the optional columns.
-    """
-
-    rle: Rle
-    box_xyxy: tuple[float, float, float, float]
-    score: float
-    category: Category | None
-    object_id: int
-    source: Source
-    columns: Mapping[str, Any]
-
-    @property
-    def size_hw(self) -> SizeHW:
-        """Size of the image in pixels."""
-        height, width = self.rle["size"]
-        return height, width
-
-    @property
-    def mask(self) -> BoolArray:
-        """bool [H, W], decoded each time."""
-        return decode_mask(self.rle)
-
-    @property
-    def area(self) -> int:
-        """Pixels of the mask."""
-        return mask_area(self.rle)
-
-    @property
-    def polygons(self) -> tuple[Polygon, ...]:
-        """The parts of the mask with their holes; filling them gives exactly the mask."""
-        return mask_to_polygons(*decode_crop(self.rle))
-
-    def __getattr__(self, name: str) -> Any:
-        columns = self.__dict__.get("columns", {})  # not there yet while it is unpickled
-        if name in columns:
-            return columns[name]
-        raise AttributeError(f"An instance has no {name!r}; its optional columns: {', '.join(columns) or 'none'}.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,8 +46,8 @@ class Instances(Sequence[Instance]):
         categories: the classes that there are, used or not.
         object_ids: int64 [N], identities across frames or files; `NO_ID` for none.
         sources: str [N], a `Source` each.
-        columns: optional columns that a source adds, arrays [N, ...]: `predicted_iou`, `stability_score`,
-            `point_xy` and `crop_box_xyxy` of automatic masks, `iscrowd` and `annotation_id` of COCO.
+        columns: optional columns that a source adds, arrays [N, ...]: `predicted_iou`, `stability_score`, `point_xy`
+            and `crop_box_xyxy` of automatic masks, `iscrowd`, `annotation_id` and `annotated_area` of COCO.
 
     Raises:
         InstancesError: columns differ in length, a category is unknown, a mask is damaged, or a box is not finite.
@@ -148,23 +78,31 @@ class Instances(Sequence[Instance]):
     ) -> None:
         counts = tuple(rle_counts)
         count = len(counts)
+        size_hw = (int(size_hw[0]), int(size_hw[1]))
         if boxes_xyxy is None:
             boxes_xyxy = [_checked_box(Rle(size=list(size_hw), counts=item)) for item in counts]
         values: dict[str, Any] = {
             "rle_counts": counts,
-            "size_hw": (int(size_hw[0]), int(size_hw[1])),
-            "boxes_xyxy": _column("boxes_xyxy", np.reshape(boxes_xyxy, (-1, 4)), np.float32, count),
-            "scores": _column("scores", np.full(count, np.nan) if scores is None else scores, np.float32, count),
-            "category_ids": _ids("category_ids", category_ids, count),
+            "size_hw": size_hw,
+            "boxes_xyxy": box_column(boxes_xyxy, count),
+            "scores": score_column(scores, count),
+            "category_ids": id_column("category_ids", category_ids, count),
             "categories": tuple(categories),
-            "object_ids": _ids("object_ids", object_ids, count),
-            "sources": _sources(sources, count),
-            "columns": {name: _column(name, array, None, count) for name, array in (columns or {}).items()},
+            "object_ids": id_column("object_ids", object_ids, count),
+            "sources": source_column(sources, count),
+            "columns": {name: column(name, array, count) for name, array in (columns or {}).items()},
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
-        _check_boxes(self.boxes_xyxy)
-        _check_categories(self.category_ids, self.categories)
+        check_categories(self.category_ids, self.categories)
+        for name in self.columns:
+            if (
+                name in values
+                or name in Instance.__annotations__
+                or hasattr(Instances, name)
+                or hasattr(Instance, name)
+            ):
+                raise InstancesError(f"An optional column cannot be called {name}: instances have that already.")
 
     @classmethod
     def from_masks(cls, masks: npt.ArrayLike, **columns: Any) -> Instances:
@@ -181,7 +119,9 @@ class Instances(Sequence[Instance]):
         if stack.dtype != np.bool_ or stack.ndim not in (2, 3):
             raise InstancesError(f"masks must be bool [N, H, W] or [H, W], got {stack.dtype} {list(stack.shape)}.")
         size_hw = (stack.shape[-2], stack.shape[-1])
-        return cls([rle["counts"] for rle in encode_masks(stack)], size_hw, **columns)
+        rles = encode_masks(stack)
+        columns.setdefault("boxes_xyxy", [box_xyxy(rle) for rle in rles])
+        return cls([rle["counts"] for rle in rles], size_hw, **columns)
 
     @classmethod
     def from_rles(cls, rles: Iterable[Rle], size_hw: SizeHW, **columns: Any) -> Instances:
@@ -190,12 +130,13 @@ class Instances(Sequence[Instance]):
         Raises:
             InstancesError: a mask is of another size, or as for `Instances`.
         """
-        counts = []
+        counts, boxes = [], []
         for rle in rles:
             if tuple(rle["size"]) != tuple(size_hw):
                 raise InstancesError(f"A mask has the size {list(rle['size'])}, but the image {list(size_hw)}.")
-            _checked_box(rle)
+            boxes.append(_checked_box(rle))
             counts.append(rle["counts"])
+        columns.setdefault("boxes_xyxy", boxes)
         return cls(counts, size_hw, **columns)
 
     @classmethod
@@ -204,33 +145,32 @@ class Instances(Sequence[Instance]):
         return cls((), size_hw, categories=categories)
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Instances]) -> Instances:
-        """All instances of some, in order, with the categories of all. A column must be in all parts or none.
+    def concatenate(cls, parts: Sequence[Instances], *, drop_unshared: bool = False) -> Instances:
+        """All instances of some, in order, with the categories of all.
+
+        Args:
+            parts: at least one.
+            drop_unshared: leave out optional columns that some of the parts lack. Otherwise there must be none.
 
         Raises:
             InstancesError: there are no parts, they are of images of different sizes, two give a category's id
                 different names, or a column is missing in one of them.
         """
         if not parts:
-            raise InstancesError(
-                "There is nothing to concatenate. Instances.empty(size_hw) makes instances of nothing."
-            )
+            raise InstancesError("There is nothing to concatenate. Instances.empty(size_hw) has no instances.")
         sizes = {part.size_hw for part in parts}
         if len(sizes) > 1:
             raise InstancesError(f"Instances are of images of different sizes, height and width: {sorted(sizes)}.")
-        categories = {category.id: category for part in parts for category in part.categories}
-        for part in parts:
-            for category in part.categories:
-                if categories[category.id].name != category.name:
-                    raise InstancesError(
-                        f"Category {category.id} is both {category.name!r} and {categories[category.id].name!r}."
-                    )
+        categories: dict[int, Category] = {}
+        for category in (category for part in parts for category in part.categories):
+            known = categories.setdefault(category.id, category)
+            if known.name != category.name:
+                raise InstancesError(f"Category {category.id} is both {known.name!r} and {category.name!r}.")
         filled = [part for part in parts if len(part)] or list(parts[:1])  # instances of nothing may lack columns
-        names = set(filled[0].columns)
-        for part in filled:
-            if set(part.columns) != names:
-                odd = ", ".join(sorted(names ^ set(part.columns)))
-                raise InstancesError(f"Some of the instances have columns that others lack: {odd}.")
+        names = [name for name in filled[0].columns if all(name in part.columns for part in filled)]
+        unshared = {name for part in filled for name in part.columns} - set(names)
+        if unshared and not drop_unshared:
+            raise InstancesError(f"Some instances have columns that others lack: {', '.join(sorted(unshared))}.")
         return cls(
             [counts for part in parts for counts in part.rle_counts],
             parts[0].size_hw,
@@ -249,6 +189,17 @@ class Instances(Sequence[Instance]):
         height, width = self.size_hw
         return f"<{len(self)} instances in an image {width} wide and {height} high>"
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all columns hold the same values; NaN equals NaN, and dtypes of optional columns may differ."""
+        if not isinstance(other, Instances):
+            return NotImplemented
+        ours, theirs = (
+            {**one._values(), **one.columns, "columns": tuple(sorted(one.columns))} for one in (self, other)
+        )
+        return ours.keys() == theirs.keys() and all(_equal(value, theirs[name]) for name, value in ours.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return len(self.rle_counts)
 
@@ -264,7 +215,10 @@ class Instances(Sequence[Instance]):
     def __getitem__(self, index: int | Index) -> Instance | Instances:
         if isinstance(index, (int, np.integer)):
             return self._row(int(index))
-        chosen = np.arange(len(self))[np.asarray(index) if not isinstance(index, slice) else index]
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.size else index.astype(np.int64)  # NumPy takes [] for floats
+        chosen = np.arange(len(self))[index]
         return Instances(
             [self.rle_counts[i] for i in chosen],
             self.size_hw,
@@ -314,6 +268,11 @@ class Instances(Sequence[Instance]):
         """int64 [N], pixels of each mask."""
         return np.array([mask_area(rle) for rle in self.rles], dtype=np.int64)
 
+    @property
+    def mask_boxes_xyxy(self) -> FloatArray:
+        """float32 [N, 4], boxes of the masks, whatever `boxes_xyxy` holds; zeros for an empty mask."""
+        return np.array([box_xyxy(rle) for rle in self.rles], dtype=np.float32).reshape(-1, 4)
+
     def mask(self, index: int) -> BoolArray:
         """bool [H, W], one mask, decoded each time."""
         return decode_mask(self.rle(index))
@@ -338,11 +297,7 @@ class Instances(Sequence[Instance]):
         return {category.id: category for category in self.categories}
 
     def index_of(self, object_id: int) -> int:
-        """Where the object of that id stands.
-
-        Raises:
-            InstancesError: it is not there.
-        """
+        """Where the object of that id stands; `InstancesError` where there is none."""
         found = np.flatnonzero(self.object_ids == object_id)
         if not len(found):
             known = ", ".join(map(str, self.object_ids.tolist())) or "none"
@@ -354,18 +309,14 @@ class Instances(Sequence[Instance]):
         return self._changed(columns={**self.columns, **columns})
 
     def with_categories(self, category_ids: npt.ArrayLike, categories: Iterable[Category]) -> Instances:
-        """The same instances with other classes.
-
-        Args:
-            category_ids: int [N]; `NO_ID` for no class.
-            categories: the classes that there are.
-        """
+        """The same instances with other classes, as for `Instances`."""
         return self._changed(category_ids=category_ids, categories=tuple(categories))
 
     def _changed(self, **changes: Any) -> Instances:
-        fields = ("boxes_xyxy", "scores", "category_ids", "categories", "object_ids", "sources", "columns")
-        kept = {name: getattr(self, name) for name in fields}
-        return Instances(self.rle_counts, self.size_hw, **{**kept, **changes})
+        return Instances(**{**self._values(), **changes})
+
+    def _values(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     # Choosing among them.
 
@@ -389,17 +340,16 @@ class Instances(Sequence[Instance]):
         if by not in ("box", "mask"):
             raise ConfigError(f"by must be 'box' or 'mask', got {by!r}.")
         scores = np.nan_to_num(self.scores, nan=-np.inf)
-        groups = np.unique(self.category_ids) if per_category else np.array([NO_ID])
-        kept: list[int] = []
-        for group in groups:
-            members = np.flatnonzero(self.category_ids == group) if per_category else np.arange(len(self))
+        groups = self.category_ids if per_category else np.zeros(len(self), dtype=np.int64)
+        kept = np.zeros(0, dtype=np.int64)
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
             if by == "box":
                 chosen = nms(self.boxes_xyxy[members], scores[members], iou_thresh)
             else:
-                chosen = _mask_nms([self.rle(int(i)) for i in members], scores[members], iou_thresh)
-            kept.extend(members[chosen].tolist())
-        order = np.array(kept, dtype=np.int64)
-        return self[order[np.argsort(-scores[order], kind="stable")]]
+                chosen = mask_nms([self.rle(index) for index in members.tolist()], scores[members], iou_thresh)
+            kept = np.append(kept, members[chosen])
+        return self[kept].sorted_by_score()
 
     # Other forms.
 
@@ -413,16 +363,8 @@ class Instances(Sequence[Instance]):
 
         Returns:
             int32 [H, W]: 0 where there is no mask, i + 1 for the mask of `self[i]`.
-
-        Raises:
-            ConfigError: there is no such order.
         """
-        height, width = self.size_hw
-        transposed = np.zeros((width, height), dtype=np.int32)  # run lengths go column by column
-        for index in self.bottom_first(order):
-            part, (x, y) = decode_crop(self.rle(index))
-            np.copyto(transposed[x : x + part.shape[1], y : y + part.shape[0]], np.int32(index + 1), where=part.T)
-        labels = np.ascontiguousarray(transposed.T)
+        labels = paint_labels(((i + 1, self.rle(i)) for i in self.bottom_first(order)), self.size_hw)
         return fill_nearest(labels) if fill else labels
 
     def bottom_first(self, order: LabelOrder = "area") -> list[int]:
@@ -434,63 +376,11 @@ class Instances(Sequence[Instance]):
         areas = self.areas
         return sorted(range(len(self)), key=lambda index: (-areas[index], -index))
 
-    def to_supervision(self) -> Any:
-        """The same as `supervision.Detections`: boxes, masks, confidence, class ids, tracker ids and columns.
 
-        Class names are in `data["class_name"]`, as in that library. Confidences, class ids and tracker ids are
-        None where no instance has any.
-
-        Raises:
-            MissingExtraError: the library is not installed.
-        """
-        names = {category.id: category.name for category in self.categories}
-        data: dict[str, npt.NDArray[Any]] = {name: np.array(array) for name, array in self.columns.items()}
-        if len(self) and (self.category_ids != NO_ID).any():
-            data["class_name"] = np.array([names.get(int(index), "") for index in self.category_ids])
-        return _supervision("to_supervision").Detections(
-            xyxy=np.array(self.boxes_xyxy),
-            mask=self.masks(),
-            confidence=None if np.isnan(self.scores).all() else np.array(self.scores),
-            class_id=None if (self.category_ids == NO_ID).all() else np.array(self.category_ids),
-            tracker_id=None if (self.object_ids == NO_ID).all() else np.array(self.object_ids),
-            data=data,
-        )
-
-    @classmethod
-    def from_supervision(cls, detections: Any, size_hw: SizeHW | None = None, source: Source = "import") -> Instances:
-        """Instances of `supervision.Detections` that have masks.
-
-        Args:
-            detections: the detections. Names in `data["class_name"]` become those of the categories.
-            size_hw: of the image, needed where there are no detections.
-            source: of all of them.
-
-        Raises:
-            InstancesError: the detections have no masks, or there are none and `size_hw` is not given.
-        """
-        if detections.mask is None or not len(detections):
-            if len(detections):
-                raise InstancesError("The detections have no masks, only boxes. Prompt a model with the boxes first.")
-            if size_hw is None:
-                raise InstancesError("There are no detections: give the size of the image, size_hw.")
-            return cls.empty(size_hw)
-        data = dict(detections.data)
-        names = data.pop("class_name", None)
-        categories: dict[int, Category] = {}
-        if detections.class_id is not None:
-            for row, category_id in enumerate(np.asarray(detections.class_id).tolist()):
-                name = str(category_id) if names is None else str(names[row])
-                categories.setdefault(category_id, Category(category_id, name))
-        return cls.from_masks(
-            np.asarray(detections.mask, dtype=np.bool_),
-            boxes_xyxy=detections.xyxy,
-            scores=detections.confidence,
-            category_ids=detections.class_id,
-            categories=sorted((c for c in categories.values() if c.id != NO_ID), key=lambda category: category.id),
-            object_ids=detections.tracker_id,
-            sources=source,
-            columns={name: np.asarray(values) for name, values in data.items()},
-        )
+def _plain(value: Any) -> Any:
+    """A number as Python has it, an array [K] as a tuple of those."""
+    plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
+    return tuple(plain) if isinstance(plain, list) else plain
 
 
 def _checked_box(rle: Rle) -> tuple[float, float, float, float]:
@@ -501,68 +391,7 @@ def _checked_box(rle: Rle) -> tuple[float, float, float, float]:
     return box_xyxy(rle)
 
 
-def _column(name: str, values: npt.ArrayLike, dtype: type[np.generic] | None, count: int) -> npt.NDArray[Any]:
-    try:
-        array = np.array(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise InstancesError(f"{name} must be numbers, one an instance: {error}.") from error
-    if array.ndim == 0 or len(array) != count:
-        raise InstancesError(f"{name} has shape {list(array.shape)}, but there are {count} instances.")
-    return frozen_view(array)
-
-
-def _ids(name: str, values: npt.ArrayLike | None, count: int) -> IntArray:
-    if values is None:
-        return frozen_view(np.full(count, NO_ID, dtype=np.int64))
-    given = np.asarray(values)
-    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < NO_ID):
-        raise InstancesError(f"{name} must be whole numbers from 0, or {NO_ID} for none, one an instance.")
-    return _column(name, given, np.int64, count)
-
-
-def _sources(sources: Source | Sequence[str] | npt.NDArray[np.str_], count: int) -> npt.NDArray[np.str_]:
-    array = np.full(count, sources, dtype="<U9") if isinstance(sources, str) else np.array(sources, dtype="<U9")
-    unknown = set(array.tolist()) - set(get_args(Source))
-    if unknown:
-        raise InstancesError(f"There is no source {unknown.pop()!r}. Sources: {', '.join(get_args(Source))}.")
-    return _column("sources", array, np.str_, count)
-
-
-def _check_boxes(boxes_xyxy: FloatArray) -> None:
-    bad = ~np.isfinite(boxes_xyxy).all(axis=1) | (boxes_xyxy[:, 2:] < boxes_xyxy[:, :2]).any(axis=1)
-    if bad.any():
-        shown = ", ".join(f"{value:g}" for value in boxes_xyxy[bad][0])
-        raise InstancesError(f"The box ({shown}) is not left, top, right, bottom.")
-
-
-def _check_categories(category_ids: IntArray, categories: Sequence[Category]) -> None:
-    known = [category.id for category in categories]
-    if len(set(known)) != len(known):
-        raise InstancesError(f"Two categories have the same id: {sorted(known)}.")
-    unknown = set(category_ids.tolist()) - set(known) - {NO_ID}
-    if unknown:
-        raise InstancesError(f"There is no category {min(unknown)}. Known ids: {sorted(known)}.")
-
-
-def _mask_nms(rles: Sequence[Rle], scores: FloatArray, iou_thresh: float) -> IntArray:
-    overlaps = mask_iou(rles, rles)
-    waiting = np.argsort(-scores, kind="stable")
-    kept = []
-    while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
-        waiting = waiting[overlaps[best, waiting] <= iou_thresh]
-    return np.array(kept, dtype=np.int64)
-
-
-def _plain(value: Any) -> Any:
-    """A number as Python has it, an array [K] as a tuple of those."""
-    plain = value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
-    return tuple(plain) if isinstance(plain, list) else plain
-
-
-def _supervision(what: str) -> Any:
-    try:
-        return importlib.import_module("supervision")
-    except ImportError as error:
-        raise MissingExtraError(f"{what} needs the library. Install it: pip install supervision") from error
+def _equal(one: Any, other: Any) -> bool:
+    if not isinstance(one, np.ndarray):
+        return bool(one == other)
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f" == other.dtype.kind)

@@ -1,13 +1,15 @@
-"""Giving every pixel the label of the nearest labeled one, exactly, in linear-logarithmic time."""
+"""Label maps: painting them from masks, and giving every pixel the label of the nearest labeled one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import IntArray
+from segany.core.arrays import IntArray, SizeHW
+from segany.core.rle import Rle, decode_crop
 
 LabelArray: TypeAlias = npt.NDArray[np.int32]
 
@@ -16,6 +18,24 @@ BLOCK_PIXELS = 200_000
 
 STRIP_COLUMNS = 256
 """Columns that are swept together, which bounds the memory beside two maps of the image's size."""
+
+
+def paint_labels(masks: Iterable[tuple[int, Rle]], size_hw: SizeHW) -> LabelArray:
+    """Paint masks over each other, the last one on top.
+
+    Args:
+        masks: label and mask of each.
+        size_hw: of the image.
+
+    Returns:
+        int32 [H, W], 0 where there is no mask.
+    """
+    height, width = size_hw
+    transposed = np.zeros((width, height), dtype=np.int32)  # run lengths go column by column
+    for label, rle in masks:
+        part, (x, y) = decode_crop(rle)
+        np.copyto(transposed[x : x + part.shape[1], y : y + part.shape[0]], np.int32(label), where=part.T)
+    return np.ascontiguousarray(transposed.T)
 
 
 def fill_nearest(labels: LabelArray) -> LabelArray:

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, frozen_view
 from segany.core.errors import PromptError
+from segany.core.instances import Instances
 from segany.core.prompt import Prompt, checked_points
+from segany.core.rle import encode_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +72,27 @@ class MaskPrediction:
     def best(self) -> BoolArray:
         """bool [P, H, W], the mask with the highest score for each prompt."""
         return self.masks[np.arange(len(self)), self.best_index]
+
+    def to_instances(self, *, all_candidates: bool = False) -> Instances:
+        """The masks as `Instances` of source "prompt", with the scores; `object_ids` count the prompts from 1.
+
+        Args:
+            all_candidates: take every candidate of a prompt instead of the one with the highest score. A column
+                `candidate` then tells them apart, int64 [N] from 1.
+        """
+        prompts, candidates = np.arange(len(self)), self.best_index
+        if all_candidates:
+            prompts = np.repeat(prompts, self.candidates)
+            candidates = np.concatenate([np.arange(count) for count in self.candidates.tolist()])
+        rles = [encode_masks(self.masks[place])[0] for place in zip(prompts, candidates, strict=True)]
+        return Instances.from_rles(
+            rles,
+            (self.masks.shape[2], self.masks.shape[3]),
+            scores=self.scores[prompts, candidates],
+            object_ids=prompts + 1,
+            sources="prompt",
+            columns={"candidate": candidates + 1} if all_candidates else None,
+        )
 
     def refine(
         self,

@@ -10,6 +10,12 @@ import numpy as np
 from segany.core.arrays import FloatArray, SizeHW
 from segany.core.errors import ConfigError
 
+MAX_INPUT_SIZE = 16384
+"""Pixels; no model has a larger input."""
+
+MAX_MEAN = 1e6
+"""Far beyond the means and deviations of pixels."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -28,10 +34,16 @@ class Preprocessing:
     std_rgb: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     def __post_init__(self) -> None:
-        if self.input_size < 1:
-            raise ConfigError(f"input_size must be positive, got {self.input_size}.")
+        if not isinstance(self.input_size, int) or not 1 <= self.input_size <= MAX_INPUT_SIZE:
+            raise ConfigError(f"input_size must be a number of pixels up to {MAX_INPUT_SIZE}, got {self.input_size!r}.")
         if self.resize not in ("longest_side", "square"):
             raise ConfigError(f"resize must be 'longest_side' or 'square', got {self.resize!r}.")
+        for name in ("mean_rgb", "std_rgb"):
+            values = getattr(self, name)
+            is_rgb = isinstance(values, tuple) and len(values) == 3
+            lowest = 0 if name == "std_rgb" else -MAX_MEAN
+            if not is_rgb or not all(isinstance(one, (int, float)) and lowest < one < MAX_MEAN for one in values):
+                raise ConfigError(f"{name} must be three numbers above {lowest:g}, in units of 0..255, got {values!r}.")
 
     def resized_hw(self, size_hw: SizeHW) -> SizeHW:
         """Size of the image inside the input, before padding."""

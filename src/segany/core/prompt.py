@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import FloatArray, IntArray, SizeHW, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW, frozen_view
 from segany.core.errors import PromptError
 
 MaskMode: TypeAlias = Literal["auto", "multi", "single"]
@@ -23,20 +23,49 @@ PADDING_LABEL, BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL = -1, 2, 3
 """Labels that only the prompt encoder sees: no point at all, and the two corners of a box."""
 
 
-def _float_array(value: Any, what: str) -> FloatArray:
+MAX_SHOWN, MAX_MESSAGE = 20, 200
+"""Values that messages show have at most so many elements and characters."""
+
+MAX_LOGIT = 1e4
+"""Larger mask logits overflow in the model, whose own reach a few tens."""
+
+
+def _array(value: Any, what: str) -> npt.NDArray[Any]:
+    """Anything like an array as one; tensors of any dtype and device too."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype.is_floating_point else value  # NumPy has no bfloat16
     try:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-            array = np.array(value, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
-    except (TypeError, ValueError, OverflowError) as error:
-        raise PromptError(f"{what} must be numbers, got {value!r}.") from error
-    if not np.isfinite(array).all():
-        raise PromptError(f"{what} must be finite numbers, got {value!r}.")
+        array = np.asarray(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # ragged, or tensors in a list
+        raise PromptError(f"{what} must be an array of numbers, got {_short(value)}.") from error
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise PromptError(f"{what} is a masked array with masked values. Fill them first, with its filled().")
     return array
+
+
+def _float_array(value: Any, what: str) -> FloatArray:
+    array = _array(value, what)
+    if array.dtype.kind not in "fiub":
+        raise PromptError(f"{what} must be numbers, got {_short(value)}.")
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+        floats = np.array(array, dtype=np.float32)  # a copy: the caller keeps the right to change theirs
+    if not np.isfinite(floats).all():
+        raise PromptError(f"{what} must be finite numbers, got {_short(value)}.")
+    return floats
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) <= MAX_SHOWN:
+        text = repr(value)
+        if len(text) <= MAX_MESSAGE:
+            return text
+    return f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """What to segment: points, a box, a rough mask, or any of these together, for one object.
+    """What to segment: points, a box, a mask, or any of these together, for one object.
 
     Attributes:
         points_xy: float32 [N, 2], pixels of the original image.
@@ -44,16 +73,18 @@ class Prompt:
         box_xyxy: float32 [4], left, top, right, bottom in pixels of the original image.
         mask_logits: float32 [h, w], low-res logits of an earlier prediction, in the square frame of the
             model's input (256 x 256 for an input size of 1024).
+        mask: bool [H, W] at the size of the original image, instead of `mask_logits`.
 
     Raises:
         PromptError: nothing is given, a label is not 0 or 1, labels and points differ in number, the
-            box has no area, or a value is not finite.
+            box has no area, the mask is empty or not boolean, or a value is not finite.
     """
 
     points_xy: FloatArray | None = None
     labels: IntArray | None = None
     box_xyxy: FloatArray | None = None
     mask_logits: FloatArray | None = None
+    mask: BoolArray | None = None
 
     def __init__(
         self,
@@ -61,16 +92,20 @@ class Prompt:
         labels: npt.ArrayLike | None = None,
         box_xyxy: npt.ArrayLike | None = None,
         mask_logits: npt.ArrayLike | None = None,
+        mask: npt.ArrayLike | None = None,
     ) -> None:
+        if mask is not None and mask_logits is not None:
+            raise PromptError("Give either mask, bool at the size of the image, or mask_logits, not both.")
         points, point_labels = checked_points(points_xy, labels)
         values = {
             "points_xy": points,
             "labels": point_labels,
             "box_xyxy": None if box_xyxy is None else _checked_box(box_xyxy),
-            "mask_logits": None if mask_logits is None else _checked_mask(mask_logits),
+            "mask_logits": None if mask_logits is None else _checked_mask_logits(mask_logits),
+            "mask": None if mask is None else _checked_mask(mask),
         }
         if all(value is None for value in values.values()):
-            raise PromptError("The prompt is empty. Give at least one of points_xy, box_xyxy and mask_logits.")
+            raise PromptError("The prompt is empty. Give at least one of points_xy, box_xyxy, mask and mask_logits.")
         for name, value in values.items():
             object.__setattr__(self, name, None if value is None else frozen_view(value))
 
@@ -78,11 +113,23 @@ class Prompt:
     def is_ambiguous(self) -> bool:
         """Whether several objects fit the prompt: at most one point, no box and no mask (SAM, section 3)."""
         count = 0 if self.points_xy is None else len(self.points_xy)
-        return count <= 1 and self.box_xyxy is None and self.mask_logits is None
+        return count <= 1 and self.box_xyxy is None and not self.has_mask
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask is given, in either form."""
+        return self.mask is not None or self.mask_logits is not None
 
     def check_fits(self, size_hw: SizeHW) -> None:
-        """Raise `PromptError` when a point or a corner of the box lies outside an image of that size."""
+        """Raise `PromptError` when a point or a corner of the box lies outside an image of that size, or the mask
+        is of another size.
+        """
         height, width = size_hw
+        if self.mask is not None and self.mask.shape != (height, width):
+            raise PromptError(
+                f"The mask is {self.mask.shape[1]} wide and {self.mask.shape[0]} high, but the image is {width} wide "
+                f"and {height} high. A mask prompt must be of the image's size."
+            )
         limit = np.array([width, height], dtype=np.float32)
         for what, coordinates in (("Point", self.points_xy), ("Box corner", self.box_xyxy)):
             if coordinates is None:
@@ -112,16 +159,13 @@ def checked_points(
         raise PromptError(f"points_xy must have shape [N, 2], got {list(points.shape)}.")
     if labels is None:
         return points, np.full(len(points), FOREGROUND, dtype=np.int64)
-    try:
-        given = np.asarray(labels)
-    except ValueError as error:
-        raise PromptError(f"labels must be one number a point, got {labels!r}.") from error
+    given = _array(labels, "labels")
     if given.ndim != 1 or len(given) != len(points):
         raise PromptError(
             f"There are {len(points)} points but labels of shape {list(given.shape)}. Give one label a point."
         )
     if not np.isin(given, (BACKGROUND, FOREGROUND)).all():
-        raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {given.tolist()}.")
+        raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {_short(given.tolist())}.")
     return points, given.astype(np.int64)
 
 
@@ -138,12 +182,26 @@ def _checked_box(box_xyxy: npt.ArrayLike) -> FloatArray:
     return box
 
 
-def _checked_mask(mask_logits: npt.ArrayLike) -> FloatArray:
-    if np.asarray(mask_logits).dtype == np.bool_:
+def _checked_mask(mask: npt.ArrayLike) -> BoolArray:
+    given = np.array(_array(mask, "mask"))  # a copy, as of the other values
+    if given.dtype != np.bool_ or given.ndim != 2:
+        raise PromptError(f"mask must be bool [H, W], got {given.dtype} {list(given.shape)}.")
+    if not given.any():
+        raise PromptError("The mask is empty. Set the pixels of the object to True.")
+    return given
+
+
+def _checked_mask_logits(mask_logits: npt.ArrayLike) -> FloatArray:
+    if _array(mask_logits, "mask_logits").dtype == np.bool_:
         raise PromptError(
-            "mask_logits must be logits, not true and false: the low_res_logits of an earlier prediction."
+            "mask_logits must be the low_res_logits of an earlier prediction. Give a boolean mask at the size of the "
+            "image as `mask`."
         )
     mask = _float_array(mask_logits, "mask_logits")
     if mask.ndim != 2:
         raise PromptError(f"mask_logits must have shape [h, w], got {list(mask.shape)}.")
+    if np.abs(mask).max(initial=0) > MAX_LOGIT:
+        raise PromptError(
+            f"mask_logits reach {np.abs(mask).max():g}, which is no logit: those of the models reach a few tens."
+        )
     return mask

@@ -144,3 +144,25 @@ def mask_iou(ones: Sequence[Rle], others: Sequence[Rle]) -> npt.NDArray[np.float
     if not len(ones) or not len(others):
         return np.zeros((len(ones), len(others)))
     return np.asarray(coco_mask.iou(list(ones), list(others), [0] * len(others)), dtype=np.float64)
+
+
+def mask_nms(masks: Sequence[Rle], scores: npt.NDArray[np.floating], iou_thresh: float) -> IntArray:
+    """Greedy non-maximum suppression by the IoU of masks.
+
+    Args:
+        masks: N masks of one size.
+        scores: [N]; of two masks that overlap more than `iou_thresh`, the one with the higher score stays,
+            and of equal ones the first.
+        iou_thresh: in 0..1.
+
+    Returns:
+        Indices of what stays, highest score first.
+    """
+    overlaps = mask_iou(masks, masks)
+    waiting = np.argsort(-scores, kind="stable")
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        waiting = waiting[overlaps[best, waiting] <= iou_thresh]
+    return np.array(kept, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Masks as annotation files have them, COCO's polygons and run lengths, brought to one form."""
+"""Segmentations as COCO's JSON has them, polygons and run lengths, and reading JSON files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
 from segany.core.arrays import SizeHW
-from segany.core.errors import DataError
+from segany.core.errors import DataError, InstancesError
 from segany.core.files import path_errors
 from segany.core.rle import Rle, run_lengths
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 MIN_POLYGON_NUMBERS = 6
 """Three corners. What has fewer has no area, and pycocotools takes four numbers for a box."""
@@ -44,42 +45,31 @@ def parse_json(data: bytes, what: str) -> Any:
         raise DataError(f"{what} cannot be read as JSON: {reason}.") from error
 
 
-def read_annotations(record: Any, what: str) -> list[Rle]:
-    """The masks of an image's own annotation file, as SA-1B has one for every image.
-
-    Args:
-        record: what the file holds: `annotations` with a `segmentation` each, and `image` with its size.
-        what: begins messages.
+def image_size(image: Any) -> SizeHW:
+    """Height and width as a dictionary of COCO's or SA-1B's has them of an image.
 
     Raises:
-        DataError: it is of another form, or a mask is damaged or not of the size of the image.
+        TypeError, KeyError, OverflowError: it is of another form.
+        ValueError: there is no such size, or it is above `DEFAULT_MAX_PIXELS`.
     """
-    try:
-        image = record["image"]
-        size_hw = (int(image["height"]), int(image["width"]))
-        segmentations = [annotation["segmentation"] for annotation in record["annotations"]]
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise DataError(
-            f'{what} is no annotation file of SA-1B: that has "image" with "height" and "width", and '
-            f'"annotations" with a "segmentation" each ({type(error).__name__}: {error}).'
-        ) from error
-    return encode_segmentations(segmentations, size_hw, what)
+    height, width = int(image["height"]), int(image["width"])
+    if height < 1 or width < 1 or height * width > DEFAULT_MAX_PIXELS:
+        raise ValueError(f"an image is not {width} wide and {height} high")
+    return height, width
 
 
-def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW, what: str) -> list[Rle]:
-    """All that are masks, in their order; see `encode_segmentation`.
+def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[Rle | None]:
+    """The masks of annotations, in their order; see `encode_segmentation`.
 
     Raises:
-        DataError: as there, with `what` and the number of the mask, from 0, before the reason.
+        InstancesError: one is damaged; the message has its number, from 0.
     """
     encodings = []
     for number, segmentation in enumerate(segmentations):
         try:
-            encoding = encode_segmentation(segmentation, size_hw)
+            encodings.append(encode_segmentation(segmentation, size_hw))
         except ValueError as error:
-            raise DataError(f"{what}: mask {number} is damaged. {error}") from error
-        if encoding is not None:
-            encodings.append(encoding)
+            raise InstancesError(f"mask {number} is damaged. {error}") from error
     return encodings
 
 

@@ -3,44 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from segany.core.arrays import SizeHW
-from segany.core.errors import DataError
-from segany.data.annotations import encode_segmentations, read_json
+from segany.core.errors import DataError, InstancesError
+from segany.core.instance import Category
+from segany.data.annotations import read_json
 from segany.data.folders import check_folder, check_not_empty, check_size, printable, read_item_image
+from segany.data.formats.coco import FORM_ERRORS, NOT_COCO, CocoAnnotations, read_categories
 from segany.data.item import AnnotatedImage
 
 IMAGES_TRIED = 100
 """If none of the first so many images is in any folder, the folder is not known; later ones are damage."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Described:
     """What the file says of an image.
 
     Attributes:
         path: of the image, from a folder of images.
         size_hw: None where the file does not say.
-        segmentations: of its objects, as they are in the file, or polygons as arrays, which are smaller.
+        image_id: None where it is no whole number.
+        rows: its annotations among those of the file.
     """
 
     path: PurePosixPath
     size_hw: SizeHW | None
-    segmentations: list[Any] = field(default_factory=list)
+    image_id: int | None
+    rows: slice
 
 
 class CocoDataset:
     """A `Dataset` of the images with masks that a JSON file describes.
 
-    Regions marked as crowds are no objects and are left out; so are images without any mask. LVIS has no
-    `file_name`: there the end of `coco_url` says where the image is, such as train2017/000000391895.jpg.
-    The whole file is read at once; that of COCO's training images takes a few gigabytes for a moment.
+    Instances have their categories, boxes as annotated, and the columns `annotation_id`, `iscrowd` and
+    `annotated_area`. Crowd regions are among the `instances` of an image, but not among its `objects`. Images
+    without objects are left out. LVIS has no `file_name`: there the end of `coco_url` says where the image is, such
+    as train2017/000000391895.jpg. The whole file is read at once; that of COCO's training images takes a few
+    gigabytes for a moment.
+
+    Attributes:
+        categories: of the file, in its order.
     """
 
     def __init__(self, annotations: str | os.PathLike[str], images: str | os.PathLike[str] | None = None) -> None:
@@ -58,7 +65,7 @@ class CocoDataset:
         """
         self.path = Path(annotations)
         record = read_json(self.path)
-        described = [image for image in _described(record, self.path) if image.segmentations]
+        described, self._annotations, self.categories = _parse(record, self.path)
         check_not_empty(len(described), self.path, "masks (boxes, crowds and captions do not count)")
         self._images = sorted(described, key=lambda image: image.path.as_posix())
         self.names = _names(self._images)
@@ -80,10 +87,11 @@ class CocoDataset:
         size_hw = (image.shape[0], image.shape[1])
         if described.size_hw is not None:
             check_size(image, described.size_hw, str(path))
-        what = f"{self.path}, image {described.path}"
-        return AnnotatedImage(
-            self.names[index], image, tuple(encode_segmentations(described.segmentations, size_hw, what))
-        )
+        try:
+            instances = self._annotations[described.rows].to_instances(size_hw, self.categories)
+        except InstancesError as error:
+            raise DataError(f"{self.path}, image {described.path}: {error}") from error
+        return AnnotatedImage(self.names[index], image, instances, described.path.name, described.image_id)
 
     def _find(self, path: PurePosixPath) -> Path | None:
         """Where an image is: at its whole path, or at its name alone."""
@@ -99,20 +107,26 @@ class CocoDataset:
             )
 
 
-def _described(record: Any, path: Path) -> Iterable[_Described]:
+def _parse(record: Any, path: Path) -> tuple[list[_Described], CocoAnnotations, tuple[Category, ...]]:
+    """The images with objects, all annotations, image by image, and all categories."""
+    described = []
     try:
-        images = {image["id"]: _Described(_image_path(image), _size_hw(image)) for image in record["images"]}
+        by_image: dict[Any, list[Any]] = {image["id"]: [] for image in record["images"]}
         for annotation in record["annotations"]:
-            if not annotation.get("iscrowd") and annotation.get("segmentation"):
-                segmentation = annotation["segmentation"]
-                images[annotation["image_id"]].segmentations.append(_compact(segmentation))
-    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f'{path} is no instances file of COCO or LVIS: that has "images" with an "id" and a "file_name" or '
-            f'"coco_url" each, and "annotations" with an "image_id" and a "segmentation" each '
-            f"({type(error).__name__}: {error})."
-        ) from error
-    return images.values()
+            if annotation.get("segmentation"):
+                by_image[annotation["image_id"]].append(annotation)
+        annotations = CocoAnnotations.parse([item for items in by_image.values() for item in items])
+        stop = 0
+        for image in {image["id"]: image for image in record["images"]}.values():
+            rows = slice(stop, stop + len(by_image[image["id"]]))
+            stop = rows.stop
+            image_id = image["id"] if isinstance(image["id"], int) else None
+            one = _Described(_image_path(image), _size_hw(image), image_id, rows)
+            if annotations[rows].has_objects:
+                described.append(one)
+        return described, annotations, read_categories(record)
+    except FORM_ERRORS as error:
+        raise DataError(f"{path}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
 
 
 def _image_path(image: Mapping[str, Any]) -> PurePosixPath:
@@ -126,16 +140,6 @@ def _size_hw(image: Mapping[str, Any]) -> SizeHW | None:
     if image.get("height") is None or image.get("width") is None:
         return None
     return int(image["height"]), int(image["width"])
-
-
-def _compact(segmentation: Any) -> Any:
-    """Lists of numbers as arrays, where they are that: a quarter of the memory. What is damaged stays as it is."""
-    if not isinstance(segmentation, list):
-        return segmentation
-    try:
-        return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-    except (TypeError, ValueError):
-        return segmentation
 
 
 def _names(images: list[_Described]) -> tuple[str, ...]:

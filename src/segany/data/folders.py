@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
@@ -55,10 +57,55 @@ def walk_files(folder: Path) -> Iterator[Path]:
                 for entry in found:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         waiting.append(Path(entry.path))
                     else:
                         yield Path(entry.path)
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """The files that match a pattern, ascending, in the way of `glob` with `**` for any folders, without hidden ones.
+
+    Unlike `glob`, it enters a folder that links lead to several times only once, so that links that lead back to where
+    they are do not keep it busy forever.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    before, star, after = pattern.partition("**")
+    if not star:
+        return sorted(Path(path) for path in glob.iglob(pattern) if os.path.isfile(path))  # noqa: PTH113, PTH207
+    root, _, prefix = before.rpartition("/")
+    roots = [Path(root or ("/" if before.startswith("/") else "."))]
+    if glob.has_magic(root):
+        roots = [Path(path) for path in glob.iglob(root) if os.path.isdir(path)]  # noqa: PTH112, PTH207
+    matches = re.compile(_regex(prefix + star + after)).fullmatch
+    found = {
+        file
+        for folder in roots
+        if folder.is_dir()
+        for file in walk_files(folder)
+        if matches(file.relative_to(folder).as_posix())
+    }
+    return sorted(found)
+
+
+def _regex(pattern: str) -> str:
+    """The regular expression of a pattern's relative paths."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]*\])", pattern)
+    known = {"**/": "(?:.+/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    translated = (
+        known.get(part) or (re.sub(r"^\[!", "[^", part) if part.startswith("[") else re.escape(part)) for part in parts
+    )
+    return "".join(translated)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a link to itself is none, and no reason to read nothing else."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def subfolders(folder: Path) -> list[Path]:

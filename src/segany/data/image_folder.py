@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from segany.core.errors import DataError
+from segany.core.instances import Instances
 from segany.data.folders import check_folder, check_not_empty, images_below, name_of, read_item_image
 from segany.data.item import AnnotatedImage
 
@@ -38,4 +39,5 @@ class ImageFolder:
     def read(self, index: int) -> AnnotatedImage:
         """See `Dataset`."""
         name = self.names[index]
-        return AnnotatedImage(name, read_item_image(self._files[name]), ())
+        image = read_item_image(self._files[name])
+        return AnnotatedImage(name, image, Instances.empty((image.shape[0], image.shape[1])), self._files[name].name)

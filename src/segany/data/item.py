@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from segany.core.arrays import BoolArray, FloatArray, PixelArray
-from segany.core.rle import Rle, coco_bbox_xywh, decode_mask
+from segany.core.errors import DataError
+from segany.core.instances import Instances
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """An image and the masks of N objects in it. Masks stay run-length encoded until one is asked for.
+    """An image and its instances: what datasets hold, and what is written.
 
     Attributes:
         name: of the image in its dataset, unlike all others: a path from the dataset's root, without suffix.
         image: uint8 [H, W, 3].
-        encodings: N masks of the image's size.
+        instances: of the image's size. Crowd regions of COCO are among them; see `objects`.
+        file_name: of the image file, where formats have a place for it.
+        image_id: number of the image in its dataset; None where that has none.
+
+    Raises:
+        DataError: the instances are of another size than the image.
     """
 
     name: str
     image: PixelArray
-    encodings: tuple[Rle, ...]
+    instances: Instances
+    file_name: str = ""
+    image_id: int | None = None
 
-    def __len__(self) -> int:
-        return len(self.encodings)
+    def __post_init__(self) -> None:
+        (height, width), (mask_height, mask_width) = self.image.shape[:2], self.instances.size_hw
+        if (height, width) != (mask_height, mask_width):
+            raise DataError(
+                f"{self.name} is {width} wide and {height} high, but its masks are {mask_width} wide and "
+                f"{mask_height} high."
+            )
 
-    def mask(self, index: int) -> BoolArray:
-        """bool [H, W], decoded each time."""
-        return decode_mask(self.encodings[index])
+    @cached_property
+    def objects(self) -> Instances:
+        """The instances that are objects: what training and evaluation use.
 
-    def boxes_xyxy(self) -> FloatArray:
-        """float32 [N, 4]: the first column and row of each mask, and one past its last."""
-        boxes = np.array([coco_bbox_xywh(encoding) for encoding in self.encodings], dtype=np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        return boxes
+        A crowd region (`iscrowd`) covers many objects under one mask, so that it is none itself.
+        """
+        iscrowd = self.instances.columns.get("iscrowd", np.zeros(0)).astype(np.bool_)
+        return self.instances[~iscrowd] if iscrowd.any() else self.instances
 
 
 class Dataset(Protocol):
@@ -56,6 +69,19 @@ class Dataset(Protocol):
             DataError: it is damaged, or its masks do not fit its image; the message says which and how.
         """
         ...
+
+
+@dataclass(frozen=True)
+class SkippedItem:
+    """An image or video of a dataset that could not be read, and why.
+
+    Attributes:
+        name: in its dataset.
+        reason: the message of the error.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)

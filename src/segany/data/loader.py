@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from segany.core.errors import DataError, check
-from segany.data.item import Dataset, TrainingItem
+from segany.data.item import Dataset, SkippedItem, TrainingItem
 from segany.data.loading import Loaded, Slot, load_slot
 from segany.data.transforms import ItemConfig
 from segany.data.workers import WorkerPool
@@ -30,14 +30,6 @@ AHEAD_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
-class SkippedImage:
-    """An image that could not be read, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class LoadReport:
     """What a loader of this process has met so far.
 
@@ -49,7 +41,7 @@ class LoadReport:
     """
 
     items: int
-    damaged: tuple[SkippedImage, ...]
+    damaged: tuple[SkippedItem, ...]
     without_masks: tuple[str, ...]
 
 
@@ -77,7 +69,7 @@ class Loader:
         dataset: Dataset,
         config: ItemConfig,
         *,
-        batch: int,
+        batch_size: int,
         seed: int = 0,
         workers: int = 0,
         process: tuple[int, int] = (0, 1),
@@ -88,7 +80,7 @@ class Loader:
         Args:
             dataset: where images come from. With workers, it must go through pickle.
             config: what items are.
-            batch: items in a batch, over all processes together.
+            batch_size: items in a batch, over all processes together.
             seed: of everything random, from 0.
             workers: processes that load items ahead; with 0, items are loaded when they are asked for.
             process: number of this process of the training, and how many there are.
@@ -99,22 +91,22 @@ class Loader:
             DataError: the dataset is empty.
         """
         rank, world = process
-        check(batch >= 1, f"batch must be at least 1, got {batch}.")
+        check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}.")
         check(seed >= 0, f"seed must not be negative, got {seed}.")
         check(workers >= 0, f"workers must not be negative, got {workers}.")
         check(0 <= rank < world, f"process must be a number from 0 and how many there are, got {process}.")
-        check(batch % world == 0, f"A batch of {batch} cannot be shared out evenly among {world} processes.")
+        check(batch_size % world == 0, f"A batch of {batch_size} cannot be shared out evenly among {world} processes.")
         check(0 <= max_damaged <= 1, f"max_damaged must be from 0 to 1, got {max_damaged}.")
         if not len(dataset):
             raise DataError("The dataset is empty.")
         self.dataset = dataset
         self.config = config
-        self.batch_size = batch
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
         self.batch = 0
         self._workers = workers
-        self._rank, self._share = rank, batch // world
+        self._rank, self._share = rank, batch_size // world
         self._pool: WorkerPool | None = None
         self._max_damaged = max_damaged
         self._items = 0
@@ -151,7 +143,7 @@ class Loader:
         names = self.dataset.names
         return LoadReport(
             self._items,
-            tuple(SkippedImage(names[index], reason) for index, reason in self._damaged.items()),
+            tuple(SkippedItem(names[index], reason) for index, reason in self._damaged.items()),
             tuple(names[index] for index in self._without_masks),
         )
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segany.core.errors import DataError, check
-from segany.core.rle import Rle
+from segany.core.errors import DataError, InstancesError, check
+from segany.core.instances import Instances
 from segany.data.folders import (
     by_key,
     check_folder,
@@ -19,8 +20,8 @@ from segany.data.folders import (
     read_item_image,
     subfolders,
 )
+from segany.data.formats.label_map import LabelNames, Objects, has_void, read_objects
 from segany.data.item import AnnotatedImage
-from segany.data.label_maps import Objects, read_objects
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "gt")
@@ -47,8 +48,12 @@ class MaskFolder:
     says otherwise; a picture in a folder of that name is one mask. Images without masks are left out. Masks
     without an image are an item that cannot be read, so that it is counted and reported like other damage.
 
+    Values of label maps are classes where a file names them: `labels.json` or `classes.txt` in the folder of masks or
+    in the one that holds both, or a JSON file beside a label map for that one alone. See `LabelNames.read`.
+
     Attributes:
         left_out: names of the images without masks.
+        label_names: of the values of all label maps that have no file of names of their own.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class MaskFolder:
         self.masks = Path(masks) if masks is not None else named_folder(root, MASK_FOLDERS)
         check_folder(self.masks)
         self.objects: Objects = objects
+        self.label_names = LabelNames.beside((self.masks, root))
         images = (image for image in images_below(self.images) if self.masks not in image.parents)
         items = _paired(_by_name(images, self.images), _by_name(images_below(self.masks), self.masks))
         self._items = [item for item in items if item.label_map is not None or item.parts]
@@ -96,16 +102,32 @@ class MaskFolder:
         item = self._items[index]
         if item.image is None:
             raise DataError(f"{item.label_map} has no image of the same name in {self.images}.")
-        encodings: list[Rle] = []
+        found = [(part, read_objects(part, str(part), "foreground")) for part in item.parts]
         if item.label_map is not None:
-            encodings.extend(read_objects(item.label_map, str(item.label_map), self.objects).values())
-        for part in item.parts:
-            encodings.extend(read_objects(part, str(part), "foreground").values())
-        sizes = {(encoding["size"][0], encoding["size"][1]) for encoding in encodings}
+            masks = read_objects(item.label_map, str(item.label_map), self.objects, void=self._has_void)
+            found.insert(0, (item.label_map, masks))
+        sizes = {(mask["size"][0], mask["size"][1]) for _, masks in found for mask in masks.values()}
         if len(sizes) > 1:
             raise DataError(f"The masks of {item.image} are of different sizes: {sorted(sizes)}, height and width.")
         image = read_item_image(item.image, next(iter(sizes), None))
-        return AnnotatedImage(item.name, image, tuple(encodings))
+        size_hw = (image.shape[0], image.shape[1])
+        try:
+            parts = [self._names_of(file, item).to_instances(masks, size_hw) for file, masks in found]
+            instances = Instances.concatenate(parts)
+        except InstancesError as error:
+            raise DataError(f"{item.image}: {error}") from error
+        return AnnotatedImage(item.name, image, instances, item.image.name)
+
+    @functools.cached_property
+    def _has_void(self) -> bool:
+        """Of all label maps alike: one that holds nothing but void has no objects."""
+        return has_void(item.label_map for item in self._items if item.label_map is not None)
+
+    def _names_of(self, file: Path, item: _Item) -> LabelNames:
+        if self.objects != "values" or file != item.label_map:
+            return LabelNames.none()
+        own = file.with_suffix(".json")
+        return LabelNames.read(own) if own.is_file() else self.label_names
 
 
 def named_folder(root: Path, names: Iterable[str]) -> Path:

@@ -17,14 +17,16 @@ from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
 from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
 from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_files
+from segany.data.yolo import YoloFolder, has_yolo_labels
 from segany.imaging.image import readable_suffixes
 
-Layout: TypeAlias = Literal["sa1b", "coco", "masks", "videos", "shards"]
+Layout: TypeAlias = Literal["sa1b", "coco", "yolo", "masks", "videos", "shards"]
 
 LOOKED_FOR = """\
   shards  a .tar file, a folder of them, or a pattern such as sa_{000000..000009}.tar
   coco    a .json file of COCO or LVIS, or a folder with one, in annotations/ or itself
   videos  JPEGImages/ and Annotations/ (DAVIS), JPEGImages_24fps/ and Annotations_6fps/ (SA-V), or *_manual.json
+  yolo    images/ and labels/ with .txt files of the same names, or a data.yaml
   masks   images/ and masks/
   sa1b    images and .json files of the same names, at any depth"""
 
@@ -35,10 +37,10 @@ def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> 
     """Open a dataset. Files are found, but images and masks are only read when they are asked for.
 
     Args:
-        path: a folder, a COCO or LVIS file, a tar file, or a pattern of tar files.
+        path: a folder, a COCO or LVIS file, a data.yaml of YOLO, a tar file, or a pattern of tar files.
         layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "coco"
-            (`CocoDataset`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards" (`TarShards`). These
-            classes have options of their own.
+            (`CocoDataset`), "yolo" (`YoloFolder`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards"
+            (`TarShards`). These classes have options of their own.
 
     Raises:
         DataError: there is no such path, it is of no known layout, which says what was looked for and what is
@@ -74,6 +76,8 @@ def _recognize(path: Path) -> Layout:
             return _recognize_folder(path)
         if path.suffix.lower() == ".json":
             return "coco"
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return "yolo"
         if path.name.lower().endswith((".tar", ".tar.gz", ".tgz")) or any(mark in str(path) for mark in "{*?"):
             return "shards"
         if not path.exists():
@@ -94,20 +98,24 @@ def _recognize_folder(folder: Path) -> Layout:
 
 
 def _layout_of_folder(folder: Path) -> Layout | None:
-    found = entries(folder)
-    names = {entry.name.lower() for entry in found if entry.is_dir()}
-    if any(entry.suffix.lower() == ".tar" for entry in found):
-        return "shards"
-    if has_frame_folders(folder):
-        return "videos"
-    if names & set(IMAGE_FOLDERS) and names & set(MASK_FOLDERS) and not _json_files(folder / "annotations"):
-        return "masks"
-    # Before COCO: a folder of images with a JSON file each may be called annotations as well.
-    if _has_image_with_json(folder):
-        return "sa1b"
-    if masklet_files(folder):
-        return "videos"
-    return "coco" if _coco_files(folder) else None
+    """The first layout that a folder has; some have the marks of several."""
+    tests: list[tuple[Layout, Callable[[Path], object]]] = [
+        ("shards", lambda root: any(entry.suffix.lower() == ".tar" for entry in entries(root))),
+        ("videos", has_frame_folders),
+        ("yolo", has_yolo_labels),
+        ("masks", _has_masks),
+        # Before COCO: a folder of images with a JSON file each may be called annotations as well.
+        ("sa1b", _has_image_with_json),
+        ("videos", masklet_files),
+        ("coco", _coco_files),
+    ]
+    return next((layout for layout, is_layout in tests if is_layout(folder)), None)
+
+
+def _has_masks(folder: Path) -> bool:
+    names = {entry.name.lower() for entry in entries(folder) if entry.is_dir()}
+    has_both = bool(names & set(IMAGE_FOLDERS) and names & set(MASK_FOLDERS))
+    return has_both and not _json_files(folder / "annotations")
 
 
 def _has_image_with_json(folder: Path) -> bool:
@@ -153,6 +161,7 @@ def _open_coco(path: Path) -> CocoDataset:
 _OPENERS: dict[Layout, Callable[[Path], Dataset]] = {
     "sa1b": Sa1bFolder,
     "coco": _open_coco,
+    "yolo": YoloFolder,
     "masks": MaskFolder,
     "videos": VideoFrames,
     "shards": TarShards,

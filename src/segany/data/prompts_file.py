@@ -1,4 +1,4 @@
-"""What people write on the command line and in prompts files, as prompts."""
+"""Prompts files: JSON that describes the objects to segment in images. Its schema, and reading it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from segany.core.arrays import BoolArray, FloatArray, SizeHW
 from segany.core.errors import PromptError
-from segany.core.preprocessing import Preprocessing
-from segany.core.prompt import FOREGROUND, Prompt
+from segany.core.prompt import Prompt
 from segany.imaging.image import read_image
-from segany.imaging.prompt_masks import mask_to_logits
 
 PROMPTS_EXAMPLE = '[{"points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, {"box_xyxy": [10, 20, 200, 300]}]'
 """A prompts file with two objects; for several images, `{"a.jpg": [...], "b.jpg": [...]}`."""
@@ -55,12 +53,10 @@ class ObjectPrompt(BaseModel):
         """Read the mask for an image of that size; None where there is none."""
         return None if self.mask is None else read_mask(self.mask, size_hw, max_pixels)
 
-    def to_prompt(self, mask: MaskInput | None, preprocessing: Preprocessing, low_res_size: int) -> Prompt:
-        """The prompt, with the mask that `read_mask` gave, for a model of that preprocessing."""
-        logits: MaskInput | None = mask
-        if mask is not None and mask.dtype == np.bool_:
-            logits = mask_to_logits(np.asarray(mask, dtype=np.bool_), preprocessing, low_res_size)
-        return Prompt(self.points_xy, self.labels, self.box_xyxy, logits)
+    def to_prompt(self, mask: MaskInput | None) -> Prompt:
+        """The prompt, with the mask that `read_mask` gave."""
+        form = "mask" if mask is not None and mask.dtype == np.bool_ else "mask_logits"
+        return Prompt(self.points_xy, self.labels, self.box_xyxy, **{form: mask})
 
 
 AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)
@@ -101,46 +97,6 @@ class PromptPlan:
         )
 
 
-def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None, file: Path | None) -> PromptPlan:
-    """Make sense of the options of the command line.
-
-    All points belong to one object, which may have one box and one mask besides. Several boxes without
-    points are several objects.
-
-    Args:
-        points: "x,y" or "x,y,label" each.
-        boxes: "x0,y0,x1,y1" each.
-        mask: file of a mask.
-        file: a prompts file, instead of all the others.
-
-    Raises:
-        PromptError: nothing is asked for, the options contradict each other, or one is malformed.
-    """
-    if file is not None:
-        if points or boxes or mask is not None:
-            raise PromptError("--prompts cannot be combined with --point, --box or --mask. Put them into the file.")
-        return read_prompts_file(file)
-    if not points and not boxes and mask is None:
-        raise PromptError("There is nothing to segment. Give --point x,y, --box x0,y0,x1,y1, --mask or --prompts.")
-    if len(boxes) > 1 and (points or mask is not None):
-        raise PromptError(
-            f"It is unclear which of the {len(boxes)} boxes the {'points' if points else 'mask'} belong to. "
-            "Give one --box, or describe the objects in a file: --prompts prompts.json."
-        )
-    boxes_xyxy = [parse_numbers(f"--box {text}", text, "x0,y0,x1,y1", (4,)) for text in boxes]
-    if len(boxes_xyxy) > 1:
-        return PromptPlan(tuple(_checked(ObjectPrompt(box_xyxy=box)) for box in boxes_xyxy))
-    triples = [parse_numbers(f"--point {text}", text, "x,y or x,y,label", (2, 3)) for text in points]
-    for triple, text in zip(triples, points, strict=True):
-        if len(triple) == 3 and triple[2] not in (0, 1):
-            raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
-    labels: list[Any] = [triple[2] if len(triple) == 3 else FOREGROUND for triple in triples]
-    points_xy = [triple[:2] for triple in triples]
-    box = boxes_xyxy[0] if boxes_xyxy else None
-    single = ObjectPrompt(points_xy=points_xy or None, labels=labels or None, box_xyxy=box, mask=mask)
-    return PromptPlan((_checked(single),))
-
-
 def read_prompts_file(path: Path) -> PromptPlan:
     """Read a prompts file: a list of objects, or a dictionary from image names to such lists.
 
@@ -178,7 +134,7 @@ def read_mask(path: Path, size_hw: SizeHW, max_pixels: int) -> MaskInput:
 
     Args:
         path: a picture of the image's size, where everything that is not black is the object; or low-res
-            logits as .npy, or as .npz that holds one array or the prediction `--format npz` wrote.
+            logits as .npy, or as .npz that holds one array or a prediction in the npz format.
         size_hw: size of the image.
         max_pixels: refuse pictures of more pixels.
 
@@ -231,29 +187,9 @@ def _load_arrays(path: Path) -> dict[str, Any]:
         return dict(loaded)
 
 
-def parse_numbers(option: str, text: str, form: str, counts: tuple[int, ...]) -> Any:
-    """Numbers with commas between.
-
-    Args:
-        option: the option and all it was given, for the error.
-        text: the numbers.
-        form: what it should look like, for the error.
-        counts: how many there may be.
-
-    Raises:
-        PromptError: they are no numbers, or not one of these counts.
-    """
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) not in counts:
-        raise PromptError(f"{option}: it must be {form}, numbers with commas and no spaces between.")
-    return numbers
-
-
-def _checked(prompt: ObjectPrompt) -> ObjectPrompt:
-    prompt.without_mask()  # raises what is wrong with it, before any image is read
+def check_prompt(prompt: ObjectPrompt) -> ObjectPrompt:
+    """Raise `PromptError` where a prompt contradicts itself or is empty. Returns the prompt."""
+    prompt.without_mask()
     return prompt
 
 
@@ -287,7 +223,7 @@ def parse_objects(
         raise PromptError(f"{where}: the list is empty. Describe at least one object.")
     for number, prompt in enumerate(prompts, start=1):
         try:
-            _checked(prompt)
+            check_prompt(prompt)
         except PromptError as error:
             raise PromptError(f"{where}, object {number}: {error}") from error
     # Paths are relative to the file, so that it may be moved together with its masks.

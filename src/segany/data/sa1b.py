@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from segany.core.errors import DataError
-from segany.data.annotations import read_annotations, read_json
+from segany.core.errors import DataError, InstancesError
+from segany.data.annotations import read_json
 from segany.data.folders import (
     by_stem,
     check_folder,
@@ -18,6 +18,7 @@ from segany.data.folders import (
     read_item_image,
     stem_key,
 )
+from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
 
 
@@ -55,9 +56,16 @@ class Sa1bFolder:
         pair = self._pairs[index]
         if pair.image is None:
             raise DataError(f"{pair.record} has no image of the same name.")
-        encodings = read_annotations(read_json(pair.record), str(pair.record))
-        size_hw = (encodings[0]["size"][0], encodings[0]["size"][1]) if encodings else None
-        return AnnotatedImage(self.names[index], read_item_image(pair.image, size_hw), tuple(encodings))
+        record = read_json(pair.record)
+        try:
+            instances = from_sa1b(record)
+        except InstancesError as error:
+            raise DataError(f"{pair.record}: {error}") from error
+        image = read_item_image(pair.image, instances.size_hw)
+        image_id = record["image"].get("image_id")
+        return AnnotatedImage(
+            self.names[index], image, instances, pair.image.name, image_id if isinstance(image_id, int) else None
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from segany.core.arrays import BoolArray
 from segany.core.errors import check
-from segany.core.rle import encode_masks
+from segany.core.instances import Instances
 from segany.data.item import AnnotatedImage
 
 _FloatMap = npt.NDArray[np.float64]
@@ -68,7 +68,7 @@ class Shapes:
             areas.append(int(drawn.sum()))
         visible = [mask for mask, area in zip(masks, areas, strict=True) if mask.sum() > _MIN_VISIBLE * area]
         image = np.clip(picture, 0, 255).astype(np.uint8)
-        return AnnotatedImage(self.names[index], image, tuple(encode_masks(np.stack(visible))))
+        return AnnotatedImage(self.names[index], image, Instances.from_masks(np.stack(visible)))
 
 
 def _color(rng: np.random.Generator, others: list[_FloatMap]) -> _FloatMap:

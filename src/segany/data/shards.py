@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import itertools
 import os
 import re
@@ -13,17 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
-from PIL import Image
-
 from segany.core.arrays import PixelArray
-from segany.core.errors import DataError, ImageError
+from segany.core.errors import DataError, ImageError, InstancesError
 from segany.core.files import path_errors
-from segany.core.rle import Rle
-from segany.data.annotations import parse_json, read_annotations
+from segany.core.instances import Instances
+from segany.data.annotations import parse_json
 from segany.data.folders import check_not_empty, check_size, printable
+from segany.data.formats.label_map import LabelNames, Objects, read_objects
+from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
-from segany.data.label_maps import Objects, read_objects
-from segany.imaging.image import read_image, readable_formats, readable_suffixes
+from segany.imaging.image import read_image, readable_suffixes
 
 MAX_SHARDS = 1_000_000
 """A pattern that stands for more is a slip of the pen."""
@@ -55,6 +53,8 @@ class TarShards:
     without masks are left out, and so is what is no sample of images. Names are those of the shards, a slash,
     and the path of the sample in its shard.
 
+    Values of label maps are classes where a `labels.json` or `classes.txt` beside the first shard names them.
+
     Opening looks through all shards once, at a few hundred bytes a file in them. Where the end of a shard is
     missing, what is before it can be read, and `warnings` tells.
 
@@ -78,6 +78,7 @@ class TarShards:
         """
         self.shards = find_shards(pattern)
         self.objects: Objects = objects
+        self.label_names = LabelNames.beside([shard.parent for shard in self.shards[:1]])
         self.warnings: list[str] = []
         samples: dict[str, _Sample] = {}
         for shard, title in zip(self.shards, _titles(self.shards), strict=True):
@@ -98,18 +99,24 @@ class TarShards:
         image_ending = _image_ending(sample)
         assert image_ending is not None
         image = _read_image(_read(sample, image_ending, name), f"{name}.{image_ending}")
-        encodings: list[Rle] = []
-        if "json" in sample.members:
-            what = f"{name}.json"
-            encodings.extend(read_annotations(parse_json(_read(sample, "json", name), what), what))
-        pictures = _mask_endings(sample)
-        for ending in pictures:
-            objects = self.objects if len(pictures) == 1 else "foreground"
-            found = read_objects(_read(sample, ending, name), f"{name}.{ending}", objects)
-            encodings.extend(found.values())
-        for encoding in encodings:
-            check_size(image, (encoding["size"][0], encoding["size"][1]), name)
-        return AnnotatedImage(name, image, tuple(encodings))
+        size_hw = (image.shape[0], image.shape[1])
+        parts: list[Instances] = []
+        try:
+            if "json" in sample.members:
+                parts.append(from_sa1b(parse_json(_read(sample, "json", name), f"{name}.json")))
+                check_size(image, parts[0].size_hw, name)
+            pictures = _mask_endings(sample)
+            for ending in pictures:
+                objects = self.objects if len(pictures) == 1 else "foreground"
+                masks = read_objects(_read(sample, ending, name), f"{name}.{ending}", objects)
+                for mask in masks.values():
+                    check_size(image, (mask["size"][0], mask["size"][1]), name)
+                names = self.label_names if objects == "values" else LabelNames.none()
+                parts.append(names.to_instances(masks, size_hw))
+            instances = Instances.concatenate(parts, drop_unshared=True)
+        except InstancesError as error:
+            raise DataError(f"{name}: {error}") from error
+        return AnnotatedImage(name, image, instances, f"{PurePosixPath(name).name}.{image_ending}")
 
     def _index(self, shard: Path) -> dict[str, _Sample]:
         """The samples of a shard by their path in it."""
@@ -224,11 +231,6 @@ def _read(sample: _Sample, ending: str, name: str) -> bytes:
 
 def _read_image(data: bytes, what: str) -> PixelArray:
     try:
-        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
-            return read_image(image)
+        return read_image(data, name=what)
     except ImageError as error:
-        raise DataError(f"{what}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's openers raise a dozen unrelated types for broken files
-        raise DataError(f"{what} cannot be read as an image: {error}.") from error
+        raise DataError(str(error)) from error

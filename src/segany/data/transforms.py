@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
@@ -13,7 +15,7 @@ from segany.core.arrays import BoolArray, FloatArray, PixelArray, SizeHW
 from segany.core.boxes import mask_box
 from segany.core.errors import DataError, check
 from segany.core.preprocessing import Preprocessing
-from segany.core.rle import Rle, decode_crop, run_lengths
+from segany.core.rle import Rle, decode_crop, mask_area
 from segany.data.item import AnnotatedImage, TrainingItem
 from segany.imaging.resize import extent, resize_pixels
 
@@ -22,6 +24,12 @@ LARGE_SCALE_JITTER = (0.1, 2.0)
 
 On all of SA-1B, it was trained without augmentation (SAM, appendix A), and that is the default.
 """
+
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Lowest and highest ratio of the width to the height of a random resized crop."""
+
+_CROP_TRIES = 10
+"""Crops that are drawn before the largest one in the middle is taken instead."""
 
 HALF_COVERED = 128
 """Of 255: a pixel belongs to a resized mask when the mask covers half of it or more."""
@@ -44,7 +52,9 @@ class ItemConfig:
         max_mask_fraction: masks that cover more of the image, or of what is left of it, are dropped.
         jitter: lowest and highest factor of the image's size (large-scale jitter): above 1 it is cropped at
             random, below 1 padded. None for none; see `LARGE_SCALE_JITTER`.
-        flip: chance of mirroring left and right.
+        crop_area: lowest and highest share of the image's area that a random crop shows, with an aspect ratio in
+            `CROP_ASPECT`, stretched to `side` x `side` (random resized crop, as in MAE). None for none.
+        flip: probability of mirroring left and right.
         needs_masks: whether an image without masks is of no use. Where it is false, items have no masks, and those
             of their images are not read.
 
@@ -57,6 +67,7 @@ class ItemConfig:
     max_masks: int = 64
     max_mask_fraction: float = 0.9
     jitter: tuple[float, float] | None = None
+    crop_area: tuple[float, float] | None = None
     flip: float = 0.0
     needs_masks: bool = True
 
@@ -68,12 +79,22 @@ class ItemConfig:
         )
         check(self.max_masks >= 1, f"max_masks must be at least 1, got {self.max_masks}.")
         check(0 < self.max_mask_fraction <= 1, f"max_mask_fraction must be in (0, 1], got {self.max_mask_fraction}.")
-        check(0 <= self.flip <= 1, f"flip is a chance, from 0 to 1, got {self.flip}.")
+        check(0 <= self.flip <= 1, f"flip is a probability, from 0 to 1, got {self.flip}.")
+        check(self.jitter is None or self.crop_area is None, "Give either jitter or crop_area, not both.")
+        if self.crop_area is not None:
+            check(
+                len(self.crop_area) == 2 and 0 < self.crop_area[0] <= self.crop_area[1] <= 1,
+                f"crop_area must be the lowest and the highest share, above 0 and up to 1, got {self.crop_area}.",
+            )
         if self.jitter is not None:
             check(
                 len(self.jitter) == 2 and 0 < self.jitter[0] <= self.jitter[1] <= 16,
                 f"jitter must be the lowest and the highest scale, above 0 and up to 16, got {self.jitter}.",
             )
+
+    def void_fields(self) -> Mapping[str, str]:
+        """Fields that have no effect beside the values of others, each with the reason."""
+        return {} if self.needs_masks else dict.fromkeys(("max_masks", "max_mask_fraction"), "items have no masks")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -116,11 +137,11 @@ def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> Train
         None where no mask is left, if masks are needed.
 
     Raises:
-        DataError: a mask is damaged, or not of the size of its image.
+        DataError: a mask is damaged.
     """
     size_hw = (annotated.image.shape[0], annotated.image.shape[1])
     view = _choose_view(size_hw, config, seed)
-    masks = _draw_masks(annotated, size_hw, view, config, seed) if config.needs_masks else []
+    masks = _draw_masks(annotated, view, config, seed) if config.needs_masks else []
     if config.needs_masks and not masks:
         return None
     height, width = view.size_hw
@@ -137,6 +158,9 @@ def _choose_view(size_hw: SizeHW, config: ItemConfig, seed: int) -> _View:
     is_flipped = bool(_stream(seed, _FLIP).random() < config.flip)
     whole = (0.0, 0.0, float(width), float(height))
     full_hw = config.preprocessing.resized_hw(size_hw)
+    if config.crop_area is not None:
+        box = _random_crop(size_hw, config.crop_area, _stream(seed, _JITTER))
+        return _View(box, (config.side, config.side), is_whole=False, is_flipped=is_flipped)
     if config.jitter is None:
         return _View(whole, full_hw, is_whole=True, is_flipped=is_flipped)
     random = _stream(seed, _JITTER)
@@ -153,14 +177,29 @@ def _choose_view(size_hw: SizeHW, config: ItemConfig, seed: int) -> _View:
     return _View((left, top, right, bottom), (shown_height, shown_width), is_whole=False, is_flipped=is_flipped)
 
 
-def _draw_masks(
-    annotated: AnnotatedImage, size_hw: SizeHW, view: _View, config: ItemConfig, seed: int
-) -> list[BoolArray]:
+def _random_crop(size_hw: SizeHW, area: tuple[float, float], random: np.random.Generator) -> BoxXyxy:
+    """A part of an image of a random area, the logarithm of its aspect ratio uniform."""
+    height, width = size_hw
+    low, high = (math.log(aspect) for aspect in CROP_ASPECT)
+    for _ in range(_CROP_TRIES):
+        pixels, aspect = random.uniform(*area) * height * width, math.exp(random.uniform(low, high))
+        crop_w, crop_h = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+        if 0 < crop_w <= width and 0 < crop_h <= height:
+            left, top = int(random.integers(width - crop_w + 1)), int(random.integers(height - crop_h + 1))
+            return float(left), float(top), float(left + crop_w), float(top + crop_h)
+    side_w = min(width, max(1, round(height * CROP_ASPECT[1])))
+    side_h = min(height, max(1, round(width / CROP_ASPECT[0])))
+    left, top = (width - side_w) // 2, (height - side_h) // 2
+    return float(left), float(top), float(left + side_w), float(top + side_h)
+
+
+def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed: int) -> list[BoolArray]:
     """At most `max_masks` resized masks, in the order of the dataset."""
     kept: dict[int, BoolArray] = {}
-    for index in _stream(seed, _DRAW).permutation(len(annotated)).tolist():
-        encoding = annotated.encodings[index]
-        if not _is_of_use(encoding, annotated.name, size_hw, config.max_mask_fraction):
+    objects = annotated.objects
+    for index in _stream(seed, _DRAW).permutation(len(objects)).tolist():
+        encoding = objects.rle(index)
+        if not _is_of_use(encoding, annotated.name, config.max_mask_fraction):
             continue
         mask = resize_encoded(encoding, view.size_hw, view.box_xyxy)
         if mask.any() and mask.mean() <= config.max_mask_fraction:
@@ -170,15 +209,14 @@ def _draw_masks(
     return [kept[index] for index in sorted(kept)]
 
 
-def _is_of_use(encoding: Rle, name: str, size_hw: SizeHW, max_fraction: float) -> bool:
+def _is_of_use(encoding: Rle, name: str, max_fraction: float) -> bool:
     """Whether a mask is not empty and not too large; without decoding it."""
-    if tuple(encoding["size"]) != size_hw:
-        raise DataError(f"A mask of {name} is of size {encoding['size']}, its image {list(size_hw)}, height and width.")
     try:
-        area = int(run_lengths(encoding)[1::2].sum())
+        area = mask_area(encoding)
     except ValueError as error:
         raise DataError(f"A mask of {name} is damaged. {error}") from error
-    return 0 < area <= max_fraction * size_hw[0] * size_hw[1]
+    height, width = encoding["size"]
+    return 0 < area <= max_fraction * height * width
 
 
 def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = None) -> BoolArray:

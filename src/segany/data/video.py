@@ -6,14 +6,14 @@ import abc
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError, VideoError
 from segany.core.rle import Rle, coco_bbox_xywh
 from segany.data.annotations import encode_segmentation, read_json
 from segany.data.folders import read_item_image
-from segany.data.label_maps import read_objects
+from segany.data.formats.label_map import has_void, read_objects
 from segany.imaging.frames import FrameSource, open_frames
 
 
@@ -23,7 +23,10 @@ class AnnotatedVideo(abc.ABC):
     Attributes:
         name: of the video in its dataset, unlike all others.
         annotated: numbers of the frames that are annotated, ascending.
+        may_overlap: whether masks of different objects may share pixels. They cannot in label maps; in SA-V they do.
     """
+
+    may_overlap: ClassVar[bool] = True
 
     def __init__(self, name: str, frames: Sequence[Path] | Path, annotated: tuple[int, ...]) -> None:
         """Take the files of the frames in their order, or a video file."""
@@ -67,6 +70,10 @@ class AnnotatedVideo(abc.ABC):
         """
         return tuple(sorted({object_id for frame in self.annotated for object_id in self.masks(frame)}))
 
+    def annotated_frames(self, object_id: int) -> tuple[int, ...]:  # noqa: ARG002
+        """The frames in which one object is annotated, visible or not, ascending: all annotated ones by default."""
+        return self.annotated
+
     @abc.abstractmethod
     def masks(self, frame: int) -> dict[int, Rle]:
         """The masks of an annotated frame by object, ascending. An object without a mask is not visible there.
@@ -79,6 +86,8 @@ class AnnotatedVideo(abc.ABC):
 class LabelMapVideo(AnnotatedVideo):
     """A video with a picture for each annotated frame, in which pixels are the ids of objects: as in DAVIS."""
 
+    may_overlap = False
+
     def __init__(self, name: str, frames: Sequence[Path], pictures: Mapping[int, Path]) -> None:
         """Take the pictures by the number of their frame."""
         super().__init__(name, frames, tuple(sorted(pictures)))
@@ -86,7 +95,12 @@ class LabelMapVideo(AnnotatedVideo):
 
     def masks(self, frame: int) -> dict[int, Rle]:
         path = self._pictures[frame]
-        return read_objects(path, str(path))
+        return read_objects(path, str(path), void=self._has_void)
+
+    @functools.cached_property
+    def _has_void(self) -> bool:
+        """Of all frames alike: one that holds nothing but void has no objects."""
+        return has_void(self._pictures[frame] for frame in self.annotated)
 
 
 class PicturesVideo(AnnotatedVideo):
@@ -96,6 +110,9 @@ class PicturesVideo(AnnotatedVideo):
         """Take the pictures by the number of their frame and the id of their object."""
         super().__init__(name, frames, tuple(sorted(pictures)))
         self._pictures = pictures
+
+    def annotated_frames(self, object_id: int) -> tuple[int, ...]:
+        return tuple(frame for frame in self.annotated if object_id in self._pictures[frame])
 
     def masks(self, frame: int) -> dict[int, Rle]:
         masks = {}

@@ -6,7 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from segany.core.errors import DataError, VideoError
+from segany.core.instances import Instances
+from segany.data.annotations import read_json
 from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
 from segany.data.item import AnnotatedImage
 from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
@@ -19,23 +23,33 @@ MASK_FOLDERS = ("Annotations_6fps", "Annotations")
 RESOLUTIONS = ("480p", "Full-Resolution")
 """DAVIS has videos in several; the first that is there counts, the one its benchmark uses."""
 
+SPLIT_FOLDERS = ("train", "valid", "test")
+"""Folders of YouTube-VOS, each with frames, masks and meta.json."""
+
 MASKLET_ENDINGS = ("_manual", "_auto")
 """SA-V has two files of masklets for a video; where both are there, the first counts."""
 
 
-def read_video_dataset(folder: str | os.PathLike[str]) -> list[AnnotatedVideo]:
+def read_video_dataset(folder: str | os.PathLike[str], split: str | None = None) -> list[AnnotatedVideo]:
     """Find the annotated videos of a dataset, by name. Frames and masks are read when they are asked for.
 
     Args:
         folder: that of DAVIS or YouTube-VOS (JPEGImages and Annotations, with or without a folder for the
             resolution); of SA-V validation or test (JPEGImages_24fps and Annotations_6fps); or of SA-V training
             (videos and `*_manual.json` or `*_auto.json`, at any depth).
+        split: one of `video_splits`, such as "val"; None for all videos.
 
     Raises:
-        DataError: it is none of these, a masklet file is damaged, masks belong to no frame, or it is empty.
+        DataError: it is none of these, a masklet file is damaged, masks belong to no frame, it is empty, or there is
+            no such split.
     """
     root = Path(folder)
     check_folder(root)
+    if split is not None:
+        return _read_split(root, split)
+    parts = [name for name in SPLIT_FOLDERS if has_frame_folders(root / name)]
+    if parts and not has_frame_folders(root):
+        raise DataError(f"{root} holds the splits {', '.join(parts)}. Say which one.")
     if not has_frame_folders(root) and not masklet_files(root):
         raise DataError(
             f"{root} is no dataset of videos. Looked for JPEGImages and Annotations (DAVIS), JPEGImages_24fps and "
@@ -47,15 +61,66 @@ def read_video_dataset(folder: str | os.PathLike[str]) -> list[AnnotatedVideo]:
     return videos
 
 
+def video_splits(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...] | None]:
+    """The splits of a dataset of videos, by name.
+
+    DAVIS lists videos in ImageSets/2017/val.txt and train.txt, SA-V in sav_val.txt and sav_test.txt. YouTube-VOS has
+    a folder for each: train, valid and test, with the videos that count in meta.json.
+
+    Returns:
+        The names of the videos in each split; None where it is a folder of its own.
+
+    Raises:
+        DataError: a list cannot be read.
+    """
+    root = Path(folder)
+    lists = {path.stem.removeprefix("sav_"): path for path in sorted(root.glob("sav_*.txt"))}
+    for year in ("2017", "2016"):
+        if not lists:
+            lists = {path.stem: path for path in sorted((root / "ImageSets" / year).glob("*.txt"))}
+    splits: dict[str, tuple[str, ...] | None] = {name: _read_list(path) for name, path in lists.items()}
+    return splits | {name: None for name in SPLIT_FOLDERS if has_frame_folders(root / name)}
+
+
+def default_split(folder: str | os.PathLike[str]) -> str | None:
+    """The split to evaluate on where none is named: the validation set, or the only one; None without any."""
+    splits = list(video_splits(folder))
+    return next((name for name in ("val", "valid", *splits[:1]) if name in splits), None)
+
+
+def _read_split(root: Path, split: str) -> list[AnnotatedVideo]:
+    splits = video_splits(root)
+    if split not in splits:
+        known = f"It has {', '.join(splits)}." if splits else "It has none."
+        raise DataError(f"{root} has no split {split!r}. {known}")
+    names = splits[split]
+    if names is None:
+        return read_video_dataset(root / split)
+    by_name = {video.name: video for video in read_video_dataset(root)}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise DataError(f"{len(missing)} videos of the split {split!r} are not in {root}, such as {missing[0]}.")
+    return [by_name[name] for name in sorted(set(names))]
+
+
+def _read_list(path: Path) -> tuple[str, ...]:
+    """The names of videos, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
 class VideoFrames:
     """A `Dataset` of the annotated frames of all videos in a folder, each an image by itself.
 
     Frames of one video are alike: keep them on one side of a split (`split_by_name(by_folder=True)`).
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], split: str | None = None) -> None:
         """See `read_video_dataset`."""
-        self.videos = read_video_dataset(folder)
+        self.videos = read_video_dataset(folder, split)
         self._items = [(video, frame) for video in self.videos for frame in video.annotated]
         self.names = tuple(f"{video.name}/{video.frame_name(frame)}" for video, frame in self._items)
 
@@ -65,12 +130,14 @@ class VideoFrames:
     def read(self, index: int) -> AnnotatedImage:
         """See `Dataset`."""
         video, frame = self._items[index]
-        encodings = tuple(video.masks(frame).values())
+        masks = video.masks(frame)
         image = video.read_frame(frame)
-        if encodings:
-            height, width = encodings[0]["size"]
-            check_size(image, (height, width), self.names[index])
-        return AnnotatedImage(self.names[index], image, encodings)
+        for mask in masks.values():
+            check_size(image, (mask["size"][0], mask["size"][1]), self.names[index])
+        instances = Instances.from_rles(
+            masks.values(), (image.shape[0], image.shape[1]), object_ids=np.array(list(masks), dtype=np.int64)
+        )
+        return AnnotatedImage(self.names[index], image, instances)
 
 
 def has_frame_folders(root: Path) -> bool:
@@ -104,7 +171,10 @@ def _folder_videos(root: Path) -> list[AnnotatedVideo]:
     assert mask_root is not None
     frame_root, mask_root = _at_resolution(frame_root), _at_resolution(mask_root)
     videos: list[AnnotatedVideo] = []
+    listed = _listed_in_meta(root)
     for masks in subfolders(mask_root):
+        if listed is not None and masks.name not in listed:
+            continue
         try:
             frames = images_in(frame_root / masks.name)
         except VideoError as error:
@@ -120,6 +190,18 @@ def _folder_videos(root: Path) -> list[AnnotatedVideo]:
         else:
             videos.append(LabelMapVideo(masks.name, frames, dict(_pictures(masks, number_of))))
     return [video for video in videos if video.annotated]
+
+
+def _listed_in_meta(root: Path) -> set[str] | None:
+    """The videos that meta.json of YouTube-VOS lists; None where there is no such file."""
+    path = root / "meta.json"
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    videos = record.get("videos") if isinstance(record, dict) else None
+    if not isinstance(videos, dict):
+        raise DataError(f'{path} is no meta.json of YouTube-VOS: that has "videos" by name.')
+    return set(videos)
 
 
 def _pictures(folder: Path, number_of: dict[str, int]) -> Iterator[tuple[int, Path]]:

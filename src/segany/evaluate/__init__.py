@@ -1,1 +1,1 @@
-"""Evaluation by the papers' protocols: simulated clicks and boxes, masks of everything, video."""
+"""Evaluation by the papers' protocols: simulated clicks and boxes, automatic masks, video."""

@@ -93,33 +93,40 @@ class TrackScores:
         return mean([*self.j, *self.f])  # as many of both
 
 
-def score_track(predicted: Iterable[BoolArray], targets: Iterable[BoolArray]) -> TrackScores:
-    """J and F of an object in the annotated frames of its video, as DAVIS and SA-V have it.
+def score_track(
+    predicted: Iterable[BoolArray], targets: Iterable[BoolArray], *, from_the_start: bool = False
+) -> TrackScores:
+    """J and F of an object in its annotated frames, as the evaluators of DAVIS and SA-V have it.
 
-    The first frame, which the model was given, and the last one do not count. Nor do frames before the
-    object is seen for the first time, in the annotation or the prediction: so SA-V's evaluation has it, and in
-    DAVIS, where all objects are there from the beginning, there are none. Frames in which the object is
-    rightly missing later on count as 1.
+    The first frame, which the model was given, and the last one do not count. Frames before the object is seen for
+    the first time, in the annotation or the prediction, do not count either in SA-V's evaluation. Frames in which the
+    object is rightly missing later on count as 1.
 
     Args:
-        predicted: a mask [H, W] for each annotated frame, in their order. Two are held at a time.
+        predicted: a mask [H, W] for each frame in which the object is annotated, in their order. Two are held at a
+            time.
         targets: the annotation, as many.
+        from_the_start: count every frame between the first and the last where the object is annotated in the first:
+            DAVIS's evaluation.
 
     Returns:
         No frames at all where the object is annotated in none of those that count; such objects are left out
         of means.
     """
     scores: list[tuple[float, float]] = []
-    is_there = False
+    is_there = counts = False
     waiting: tuple[BoolArray, BoolArray] | None = None  # it is not the last if another one comes
     for number, pair in enumerate(zip(predicted, targets, strict=True)):
+        if number == 0:
+            counts = is_there = from_the_start and bool(pair[1].any())
         if waiting is not None:
             mask, target = waiting
             is_there = is_there or bool(target.any())
-            if scores or target.any() or mask.any():
+            counts = counts or bool(target.any() or mask.any())
+            if counts:
                 scores.append((mask_iou(mask, target), boundary_f(mask, target)))
         waiting = pair if number else None
-    if not is_there:
+    if not is_there or not scores:
         return TrackScores((), ())
     j, f = zip(*scores, strict=True)
     return TrackScores(j, f)

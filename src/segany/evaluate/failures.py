@@ -17,7 +17,7 @@ from segany.evaluate.clicks import Click
 from segany.evaluate.interactive import box_objects, click_objects
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
-from segany.evaluate.run import Results
+from segany.evaluate.results import Results
 from segany.imaging.visualize.draw import draw_outlines, draw_overlay
 from segany.imaging.visualize.marks import draw_box, draw_point
 from segany.imaging.visualize.style import BLACK, PALETTE, WHITE, Sizes
@@ -70,7 +70,7 @@ def draw_failure(subject: ImageSubject, protocol: Protocol, failure: Failure) ->
     clicks: Sequence[Click] = ()
     box_xyxy: FloatArray | None = None
     if isinstance(protocol, BoxProtocol):
-        box_xyxy = annotated.boxes_xyxy()[index]
+        box_xyxy = annotated.objects.mask_boxes_xyxy[index]
         mask = next(box_objects(subject.predictor, subject.embedding, annotated, [index])).mask
         prompt = "box"
     else:
@@ -132,7 +132,7 @@ def _draw(
     annotated: AnnotatedImage, index: int, mask: BoolArray, clicks: Sequence[Click], box_xyxy: FloatArray | None
 ) -> Image.Image:
     """The object and its surroundings, at most TILE wide and high."""
-    target = annotated.mask(index)
+    target = annotated.objects.mask(index)
     left, top, right, bottom = _surroundings(target, clicks)
     part = np.s_[top:bottom, left:right]
     scale = TILE / max(right - left, bottom - top)

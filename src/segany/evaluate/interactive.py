@@ -25,8 +25,8 @@ RULES: dict[ClickRule, NextClick] = {"sam": sam_click, "ritm": ritm_click}
 PIXELS_AT_ONCE = 64_000_000
 """Pixels of masks that are predicted together, which bounds the memory: a byte each, and as much for the objects."""
 
-PROMPTS_AT_ONCE = 32
-"""Prompts that are predicted together at most."""
+OBJECTS_AT_ONCE = 32
+"""Objects that are prompted together at most."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class ClickedObject:
         index: of the object in its image.
         clicks: in order.
         ious: after each click; as many. They end before `max_clicks` where that was enough.
+        predicted_ious: what the model predicted for the same masks.
         oracle_iou: after the first click, of the best of all candidates by the true IoU.
         mask: bool [H, W], the last prediction.
     """
@@ -64,6 +65,7 @@ class ClickedObject:
     index: int
     clicks: tuple[Click, ...]
     ious: tuple[float, ...]
+    predicted_ious: tuple[float, ...]
     oracle_iou: float
     mask: BoolArray
 
@@ -83,8 +85,7 @@ class BoxedObject:
 
 def visible_objects(annotated: AnnotatedImage) -> list[int]:
     """The objects of an image with at least one pixel: no others can be prompted."""
-    areas = annotated.boxes_xyxy()
-    return [index for index, (x0, y0, x1, y1) in enumerate(areas.tolist()) if x1 > x0 and y1 > y0]
+    return [index for index, (x0, _, x1, _) in enumerate(annotated.objects.mask_boxes_xyxy.tolist()) if x1 > x0]
 
 
 def click_objects(
@@ -114,7 +115,7 @@ def click_objects(
         MissingExtraError: SciPy is not installed.
     """
     for indices in _batches(annotated, only):
-        runs = [_Run(index, annotated.mask(index)) for index in indices]
+        runs = [_Run(index, annotated.objects.mask(index)) for index in indices]
         waiting = runs
         for _ in range(plan.max_clicks):
             waiting = [run for run in waiting if not run.is_done(plan) and run.click(RULES[plan.rule])]
@@ -134,6 +135,7 @@ class _Run:
         self.mask = np.zeros_like(target)
         self.clicks: list[Click] = []
         self.ious: list[float] = []
+        self.predicted_ious: list[float] = []
         self.oracle_iou = 0.0
         self.before: MaskPrediction | None = None
 
@@ -162,10 +164,13 @@ class _Run:
         if not self.ious:
             self.oracle_iou = max(ious)
         self.ious.append(ious[best if len(ious) > 1 else 0])
+        self.predicted_ious.append(float(prediction.scores[0, best]))
         self.before = _without_masks(prediction)
 
     def result(self) -> ClickedObject:
-        return ClickedObject(self.index, tuple(self.clicks), tuple(self.ious), self.oracle_iou, self.mask)
+        return ClickedObject(
+            self.index, tuple(self.clicks), tuple(self.ious), tuple(self.predicted_ious), self.oracle_iou, self.mask
+        )
 
 
 def _without_masks(prediction: MaskPrediction) -> MaskPrediction:
@@ -190,17 +195,17 @@ def box_objects(
     Yields:
         Each object, in order.
     """
-    boxes = annotated.boxes_xyxy()
+    boxes = annotated.objects.mask_boxes_xyxy
     for indices in _batches(annotated, only):
         masks = predictor.predict(embedding, [Prompt(box_xyxy=boxes[index]) for index in indices]).best()
         for index, mask in zip(indices, masks, strict=True):
-            yield BoxedObject(index, mask_iou(mask, annotated.mask(index)), mask.copy())
+            yield BoxedObject(index, mask_iou(mask, annotated.objects.mask(index)), mask.copy())
 
 
 def _batches(annotated: AnnotatedImage, only: Sequence[int] | None) -> Iterator[list[int]]:
     """The objects of an image, as many together as memory allows."""
     indices = visible_objects(annotated) if only is None else list(only)
     height, width = annotated.image.shape[:2]
-    together = max(1, min(PROMPTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))
+    together = max(1, min(OBJECTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))
     for first in range(0, len(indices), together):
         yield indices[first : first + together]

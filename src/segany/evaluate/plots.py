@@ -10,7 +10,7 @@ from segany.core.extras import import_extra
 from segany.core.files import write_file
 from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol
 from segany.evaluate.recall import LIMITS
-from segany.evaluate.run import Results
+from segany.evaluate.results import Results
 from segany.evaluate.tracking import VideoProtocol
 from segany.imaging.visualize.style import PALETTE
 

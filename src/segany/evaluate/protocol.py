@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeAlias
+
+from segany.core.progress import ProgressCallback
 
 Record: TypeAlias = dict[str, Any]
 """What was measured of one object, or of one image as a whole: JSON values."""
@@ -13,26 +15,25 @@ Record: TypeAlias = dict[str, Any]
 Numbers: TypeAlias = dict[str, float | int | None]
 """What was measured of a dataset; None where there was nothing to measure."""
 
-Share: TypeAlias = Callable[[float], None]
-"""Told which share of an image or a video is done."""
-
 
 class Protocol(abc.ABC):
     """One way to measure.
 
     Attributes:
         name: what files and the command line call it.
+        version: goes up when the same settings give other numbers, so that earlier results are not taken over.
     """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that its numbers depend on besides model and data; JSON values."""
-        return asdict(self)  # type: ignore[call-overload,no-any-return]
+        return {"version": self.version, **asdict(self)}  # type: ignore[call-overload]
 
     @abc.abstractmethod
-    def measure(self, subject: Any, progress: Share | None = None) -> list[Record]:
+    def measure(self, subject: Any, progress: ProgressCallback | None = None) -> list[Record]:
         """Measure one image or video."""
 
     @abc.abstractmethod

@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from segany.core.embedding import Embedding
 from segany.core.errors import check
-from segany.core.rle import Rle
+from segany.core.instances import Instances
+from segany.core.progress import ProgressCallback
 from segany.data.item import AnnotatedImage
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
-from segany.evaluate.protocol import Numbers, Protocol, Record, Share
+from segany.evaluate.protocol import Numbers, Protocol, Record
 from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
@@ -47,7 +49,7 @@ class ImageSubject:
     @property
     def left_out(self) -> int:
         """How many objects have no pixel, and so cannot be prompted or found."""
-        return len(self.annotated) - len(self.objects)
+        return len(self.annotated.objects) - len(self.objects)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class ClickProtocol(Protocol):
     def plan(self) -> ClickPlan:
         return ClickPlan(self.rule, self.counts[-1])
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         counts = range(1, self.counts[-1] + 1)
         return [
             {**record, "ious": [clicked.iou_after(count) for count in counts], "oracle_iou": clicked.oracle_iou}
@@ -111,7 +113,7 @@ class BoxProtocol(Protocol):
 
     name: ClassVar[str] = "box"
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         if not subject.objects:
             return []  # and no embedding
         boxed = box_objects(subject.predictor, subject.embedding, subject.annotated)
@@ -148,7 +150,7 @@ class ClickCountProtocol(Protocol):
     def plan(self) -> ClickPlan:
         return ClickPlan(self.rule, self.max_clicks, max(self.qualities) / 100)
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:  # noqa: ARG002
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         return [{**record, "ious": list(clicked.ious)} for clicked, record in _clicked(subject, self.plan)]
 
     def summarize(self, records: Sequence[Record]) -> Numbers:
@@ -179,10 +181,11 @@ def proposals_config() -> AutomaticConfig:
 
 @dataclass(frozen=True)
 class AutomaticProtocol(Protocol):
-    """Average recall of the masks of everything, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
+    """Average recall of automatic masks, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
 
     Proposals are ranked by the mean of predicted IoU and stability, as in the paper, and all objects count
-    as one category.
+    as one category. Areas and boxes of objects are those that are annotated, where they are, as COCO's and LVIS's
+    evaluators have it.
 
     Attributes:
         config: of the generator; the paper's is `proposals_config()`.
@@ -190,8 +193,9 @@ class AutomaticProtocol(Protocol):
 
     config: AutomaticConfig = field(default_factory=AutomaticConfig)
     name: ClassVar[str] = "automatic"
+    version: ClassVar[int] = 2
 
-    def measure(self, subject: ImageSubject, progress: Share | None = None) -> list[Record]:
+    def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:
         annotated = subject.annotated
         generator = AutomaticMaskGenerator(
             subject.predictor.model,  # type: ignore[arg-type]
@@ -199,16 +203,18 @@ class AutomaticProtocol(Protocol):
             max_pixels=subject.predictor.max_pixels,
         )
         source = subject.embedding if self.config.crop_n_layers == 0 else annotated.image
-        tell = None if progress is None else lambda done, total: progress(done / max(1, total))
-        records = sorted(
-            generator.generate(source, progress=tell), key=lambda one: -(one.predicted_iou + one.stability_score)
-        )
-        proposals = [Rle(size=list(record.size_hw), counts=record.rle_counts) for record in records]
-        objects = [annotated.encodings[index] for index in subject.objects]
-        areas = np.array([np.count_nonzero(annotated.mask(index)) for index in subject.objects], dtype=np.int64)
+        found = generator.generate(source, progress=progress)
+        quality = found.predicted_iou.astype(np.float64) + found.stability_score
+        proposals = found[np.argsort(-quality, kind="stable")]
+        objects = annotated.objects[subject.objects]
+        areas = _annotated_areas(objects)
         record: Record = {"masks": len(proposals)}
-        for kind, overlaps in (("mask", mask_overlaps), ("box", box_overlaps)):
-            counts = count_found(overlaps(proposals, objects), areas)
+        overlaps = {
+            "mask": mask_overlaps(proposals.rles, objects.rles),
+            "box": box_overlaps(proposals.mask_boxes_xyxy, objects.boxes_xyxy),
+        }
+        for kind, ious in overlaps.items():
+            counts = count_found(ious, areas)
             record[kind] = {"objects": counts.objects.tolist(), "found": counts.found.tolist()}
         return [record]
 
@@ -232,6 +238,12 @@ class AutomaticProtocol(Protocol):
             return []
         shares = counts.found[0, LIMITS.index(limit)] / counts.objects[0]
         return [(float(iou), float(share)) for iou, share in zip(IOU_THRESHOLDS, shares, strict=True)]
+
+
+def _annotated_areas(objects: Instances) -> npt.NDArray[np.float64]:
+    """float64 [N], as annotated; pixels of the mask where that is missing."""
+    annotated = objects.columns.get("annotated_area", np.full(len(objects), np.nan)).astype(np.float64)
+    return np.where(np.isnan(annotated), objects.areas, annotated)
 
 
 def _pooled(records: Sequence[Record], kind: str) -> RecallCounts:

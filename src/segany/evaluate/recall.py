@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segany.core.arrays import FloatArray, IntArray
 from segany.core.errors import check
-from segany.core.rle import Rle, coco_bbox_xywh
+from segany.core.rle import Rle
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """An object is found at a threshold where a mask overlaps it by at least that IoU (COCO)."""
@@ -67,13 +68,13 @@ def mask_overlaps(proposals: Sequence[Rle], objects: Sequence[Rle]) -> npt.NDArr
     return _overlaps(list(proposals), list(objects))
 
 
-def box_overlaps(proposals: Sequence[Rle], objects: Sequence[Rle]) -> npt.NDArray[np.float64]:
-    """IoU of the boxes around masks with each other: [D, G]."""
-    boxes = [np.array([coco_bbox_xywh(mask) for mask in masks]).reshape(-1, 4) for masks in (proposals, objects)]
-    return _overlaps(*boxes)
+def box_overlaps(proposals_xyxy: FloatArray, objects_xyxy: FloatArray) -> npt.NDArray[np.float64]:
+    """IoU of half-open boxes [D, 4] and [G, 4] with each other: [D, G]."""
+    boxes = [np.asarray(xyxy, dtype=np.float64).reshape(-1, 4) for xyxy in (proposals_xyxy, objects_xyxy)]
+    return _overlaps(*(np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1) for xyxy in boxes))
 
 
-def _overlaps(proposals: list[Rle] | FloatArray, objects: list[Rle] | FloatArray) -> npt.NDArray[np.float64]:
+def _overlaps(proposals: Any, objects: Any) -> npt.NDArray[np.float64]:
     if not len(proposals) or not len(objects):
         return np.zeros((len(proposals), len(objects)))
     return np.asarray(coco_mask.iou(proposals, objects, [0] * len(objects)), dtype=np.float64)
@@ -87,7 +88,7 @@ def count_found(overlaps: npt.NDArray[np.float64], areas: npt.ArrayLike) -> Reca
 
     Args:
         overlaps: [D, G], IoU of the proposals, best first, with the objects.
-        areas: [G], of the objects in pixels.
+        areas: [G], of the objects in pixels, as annotated.
     """
     object_areas = np.asarray(areas)
     counts = RecallCounts.none()

@@ -14,7 +14,7 @@ from segany.core.files import write_file
 from segany.evaluate.failures import FAILURES, draw_failure, mosaic, worst_objects
 from segany.evaluate.plots import write_plot
 from segany.evaluate.protocols import ImageSubject
-from segany.evaluate.run import Readable, Results
+from segany.evaluate.results import Readable, Results
 
 RESULTS_NAME, PLOT_NAME = "results.json", "curves.png"
 
@@ -27,7 +27,9 @@ def write_report(
     *,
     failures: int = FAILURES,
 ) -> list[Path]:
-    """Write `results.json`, `curves.png`, and for protocols of single objects `PROTOCOL_failures.png`.
+    """Write `results.json`, `curves.png`, and for each protocol `PROTOCOL.jsonl`, with a line an image or video.
+
+    Protocols of single objects get `PROTOCOL_failures.png` too.
 
     Args:
         results: what was measured.
@@ -45,6 +47,9 @@ def write_report(
     """
     text = json.dumps(results.as_json(), indent=2, default=str) + "\n"
     files = [write_file(folder / RESULTS_NAME, text.encode())]
+    for protocol, records in results.records.items():
+        lines = [json.dumps({"name": name, "records": some}, default=str) for name, some in records.items()]
+        files.append(write_file(folder / f"{protocol}.jsonl", "".join(f"{line}\n" for line in lines).encode()))
     plot = write_plot(results, folder / PLOT_NAME)
     if plot is not None:
         files.append(plot)

@@ -9,11 +9,14 @@ from typing import Any
 
 from segany.core.embedding import Embedding
 from segany.core.errors import DataError, ImageError, check
-from segany.data.item import AnnotatedImage, Dataset
+from segany.data.item import AnnotatedImage, Dataset, SkippedItem
 from segany.evaluate.interactive import ClickPlan, box_objects, click_objects
 from segany.evaluate.metrics import mean
 from segany.evaluate.protocols import ImageSubject
 from segany.predict.image import ImageModel, ImagePredictor
+
+DEFAULT_PRED_IOU_THRESH = 0.88
+"""SAM's threshold of the predicted IoU of automatic masks, for models that name none."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Scores:
         miou: mean IoU after each click, as many as there were.
         oracle_miou: of the best of the candidates after the first click; None without clicks.
         box_miou: of boxes; None without them.
+        predicted_iou_error: mean absolute difference of the predicted IoU and the true one after the first click.
+        above_pred_iou_thresh: share of the objects whose predicted IoU after the first click is above the threshold
+            of automatic masks: what automatic mask generation would keep.
         images, objects: how many were measured.
         skipped: images that could not be read: name and reason.
     """
@@ -33,12 +39,17 @@ class Scores:
     box_miou: float | None
     images: int
     objects: int
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[SkippedItem, ...] = ()
+    predicted_iou_error: float | None = None
+    above_pred_iou_thresh: float | None = None
 
     def numbers(self) -> dict[str, float]:
-        """What there is of `miou_1`, `miou_2`, ..., `oracle_miou_1` and `box_miou`, in this order."""
+        """What there is of `miou_1`, `miou_2`, ..., `oracle_miou_1`, `box_miou`, `predicted_iou_error` and
+        `above_pred_iou_thresh`, in this order.
+        """
         found = {f"miou_{count}": value for count, value in enumerate(self.miou, start=1)}
         found |= {"oracle_miou_1": self.oracle_miou, "box_miou": self.box_miou}
+        found |= {"predicted_iou_error": self.predicted_iou_error, "above_pred_iou_thresh": self.above_pred_iou_thresh}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -48,7 +59,7 @@ def evaluate_clicks(
     *,
     clicks: int = 1,
     boxes: bool = True,
-    limit: int | None = None,
+    max_images: int | None = None,
     embeddings: Mapping[str, Embedding] | None = None,
 ) -> Scores:
     """Mean IoU after clicks and of boxes, by the protocols `ClickProtocol` and `BoxProtocol`; no files are written.
@@ -58,26 +69,27 @@ def evaluate_clicks(
         data: a dataset, or annotated images.
         clicks: how many on each object; 0 for none.
         boxes: whether to prompt with boxes as well.
-        limit: only so many images, the first ones.
+        max_images: only so many images, the first ones.
         embeddings: of the images, by name, made by this model; images that are not among them are embedded.
 
     Raises:
         DataError: there are no images, or none can be read.
-        ConfigError: `clicks` or `limit` is out of range, or nothing is to be measured.
+        ConfigError: `clicks` or `max_images` is out of range, or nothing is to be measured.
         EmbeddingError: an embedding was made by another model or other weights.
         MissingExtraError: SciPy is not installed.
     """
     check(clicks >= 0, f"clicks must not be negative, got {clicks}.")
     check(clicks > 0 or boxes, "There is nothing to measure: ask for clicks, boxes or both.")
-    check(limit is None or limit >= 1, f"limit must be at least 1, got {limit}.")
+    check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
     predictor = ImagePredictor(model)
     ious: list[list[float]] = [[] for _ in range(clicks)]
     oracle_ious: list[float] = []
     box_ious: list[float] = []
-    skipped: list[tuple[str, str]] = []
+    predicted: list[float] = []
+    skipped: list[SkippedItem] = []
     images = objects = 0
     with _in_inference(model):
-        for annotated in _images(data, limit, skipped):
+        for annotated in _images(data, max_images, skipped):
             subject = ImageSubject(predictor, annotated, None if embeddings is None else embeddings.get(annotated.name))
             images += 1
             objects += len(subject.objects)
@@ -86,38 +98,52 @@ def evaluate_clicks(
             if clicks:
                 for one in click_objects(predictor, subject.embedding, annotated, ClickPlan(max_clicks=clicks)):
                     oracle_ious.append(one.oracle_iou)
+                    predicted.append(one.predicted_ious[0])
                     for count, values in enumerate(ious, start=1):
                         values.append(one.iou_after(count))
             if boxes:
                 box_ious += [one.iou for one in box_objects(predictor, subject.embedding, annotated)]
     if not images:
-        raise DataError(f"There are no images to evaluate{f': {skipped[0][1]}' if skipped else '.'}")
+        raise DataError(f"There are no images to evaluate{f': {skipped[0].reason}' if skipped else '.'}")
     means = tuple(mean(values) for values in ious)
-    return Scores(means, mean(oracle_ious), mean(box_ious), images, objects, tuple(skipped))
+    threshold = getattr(model, "pred_iou_thresh", DEFAULT_PRED_IOU_THRESH)
+    return Scores(
+        miou=means,
+        oracle_miou=mean(oracle_ious),
+        box_miou=mean(box_ious),
+        images=images,
+        objects=objects,
+        skipped=tuple(skipped),
+        predicted_iou_error=mean(
+            [abs(iou - true) for iou, true in zip(predicted, ious[0] if clicks else (), strict=True)]
+        ),
+        above_pred_iou_thresh=mean([float(iou > threshold) for iou in predicted]),
+    )
 
 
 def _images(
-    data: Dataset | Sequence[AnnotatedImage], limit: int | None, skipped: list[tuple[str, str]]
+    data: Dataset | Sequence[AnnotatedImage], max_images: int | None, skipped: list[SkippedItem]
 ) -> Iterator[AnnotatedImage]:
     if isinstance(data, Sequence):
-        yield from data[:limit]
+        yield from data[:max_images]
         return
-    for index, name in enumerate(data.names[:limit]):
+    for index, name in enumerate(data.names[:max_images]):
         try:
             yield data.read(index)
         except (DataError, ImageError) as error:
-            skipped.append((name, str(error)))
+            skipped.append(SkippedItem(name, str(error)))
 
 
 @contextlib.contextmanager
 def _in_inference(model: Any) -> Iterator[None]:
     """Switch off what a module does in training only, such as dropping paths."""
-    modules = list(model.modules()) if getattr(model, "training", False) else []
-    modes = [module.training for module in modules]  # parts that are not trained may be in inference already
-    if modules:
-        model.eval()
+    module = getattr(model, "module", None)  # of a model in PyTorch
+    modules = list(module.modules()) if module is not None and module.training else []
+    modes = [part.training for part in modules]  # parts that are not trained may be in inference already
+    if module is not None and modules:
+        module.eval()
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        for part, mode in zip(modules, modes, strict=True):
+            part.training = mode

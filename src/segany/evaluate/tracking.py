@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
-from typing import Protocol as Interface
 
 import numpy as np
 
-from segany.core.arrays import BoolArray, SizeHW
+from segany.core.arrays import BoolArray, FloatArray, SizeHW
 from segany.core.errors import DataError
+from segany.core.progress import ProgressCallback
 from segany.core.rle import Rle, coco_bbox_xywh, decode_mask, encode_masks
+from segany.data.video import AnnotatedVideo
 from segany.evaluate.boundary_f import TrackScores, score_track
 from segany.evaluate.metrics import mean
-from segany.evaluate.protocol import Numbers, Protocol, Record, Share
-from segany.imaging.frames import FrameSource
+from segany.evaluate.protocol import Numbers, Protocol, Record
 
 if TYPE_CHECKING:
+    from segany.predict.file_video_session import FileVideoSession
     from segany.predict.video import VideoPredictor
-    from segany.predict.video_session import VideoSession
 
-Progress = Callable[[int, int | None], None]
-"""Told how many of how many frames are done; None where it is not known how many there are."""
-
-
-class AnnotatedVideo(Interface):
-    """A video and the masks of its objects in some of its frames, or in all: `segany.data.video` has them.
-
-    Attributes:
-        name: of the video in its dataset, unlike all others.
-        annotated: numbers of the frames that are annotated, ascending.
-        object_ids: all objects that are to be seen in any of them.
-    """
-
-    name: str
-    annotated: tuple[int, ...]
-
-    @property
-    def object_ids(self) -> tuple[int, ...]: ...
-
-    def open(self) -> FrameSource:
-        """The frames, to be used in a `with` block."""
-        ...
-
-    def masks(self, frame: int) -> Mapping[int, Rle]:
-        """The masks of an annotated frame by object; one that is hidden there has none, or an empty one.
-
-        Raises:
-            DataError: they are damaged.
-        """
-        ...
+GIVEN_LOGIT = 10.0
+"""Logit of a pixel inside a mask that was given, as SAM 2 outputs it; outside it is the negative."""
 
 
 class Videos:
-    """Videos as a dataset, with `names` and `read`."""
+    """Videos as a dataset, with `names` and `read`.
 
-    def __init__(self, videos: Sequence[AnnotatedVideo]) -> None:
+    Attributes:
+        split: which split of their dataset they are, where that has any.
+    """
+
+    def __init__(self, videos: Sequence[AnnotatedVideo], split: str | None = None) -> None:
         self._videos = videos
+        self.split = split
         self.names = tuple(video.name for video in videos)
 
     def __len__(self) -> int:
@@ -68,17 +45,19 @@ class Videos:
 
 
 def track_objects(
-    predictor: VideoPredictor, video: AnnotatedVideo, progress: Progress | None = None
+    predictor: VideoPredictor, video: AnnotatedVideo, progress: ProgressCallback | None = None
 ) -> dict[int, TrackScores]:
     """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
 
     Each object is prompted once, with its mask in the first frame in which it is annotated and to be seen.
-    Before that frame, its prediction is empty.
+    Before that frame, its prediction is empty. Where the masks of a video cannot overlap, a pixel belongs to the
+    object with the highest logit, as in the official inference for DAVIS and YouTube-VOS. The first and the last
+    annotated frame of each object do not count.
 
     Args:
         predictor: the model.
         video: what to track.
-        progress: told of the frames.
+        progress: called after each frame, with the unit "frames".
 
     Returns:
         The scores of each object; without any frames where it is only seen in the first or the last.
@@ -98,7 +77,7 @@ def track_objects(
         found: dict[tuple[int, int], Rle] = {}
         if appearing:
             with predictor.open(frames) as session:
-                for frame, object_id, mask in _track(session, targets, appearing, progress):
+                for frame, object_id, mask in _track(session, targets, appearing, progress, video.may_overlap):
                     if frame in targets:
                         found[frame, object_id] = encode_masks(mask)[0]
         nothing = np.zeros(frames.size_hw, dtype=np.bool_)
@@ -106,13 +85,15 @@ def track_objects(
     def masks_of(encodings: Iterable[Rle | None]) -> Iterator[BoolArray]:
         return (nothing if encoding is None else decode_mask(encoding) for encoding in encodings)
 
-    return {
-        object_id: score_track(
-            masks_of(found.get((frame, object_id)) for frame in video.annotated),
-            masks_of(targets[frame].get(object_id) for frame in video.annotated),
+    scores = {}
+    for object_id in video.object_ids:
+        annotated = video.annotated_frames(object_id)
+        scores[object_id] = score_track(
+            masks_of(found.get((frame, object_id)) for frame in annotated),
+            masks_of(targets[frame].get(object_id) for frame in annotated),
+            from_the_start=not video.may_overlap,
         )
-        for object_id in video.object_ids
-    }
+    return scores
 
 
 def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rle]:
@@ -128,21 +109,43 @@ def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rl
 
 
 def _track(
-    session: VideoSession,
+    session: FileVideoSession,
     targets: Mapping[int, Mapping[int, Rle]],
     appearing: Mapping[int, Sequence[int]],
-    progress: Progress | None,
+    progress: ProgressCallback | None,
+    may_overlap: bool,
 ) -> Iterator[tuple[int, int, BoolArray]]:
     """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
     first = min(appearing)
     for object_id in appearing[first]:
         session.prompt(first, object_id, decode_mask(targets[first][object_id]))
-    for result in session.propagate(start=first, progress=progress):
-        for object_id in result.object_ids:
-            yield result.frame, object_id, result.mask_of(object_id)
+    for result in session.propagate(start=first, logits=not may_overlap, progress=progress):
+        ids, masks = list(result.object_ids), list(result.masks)
+        logits = [] if result.mask_logits is None else list(result.mask_logits)
         for object_id in appearing.get(result.frame, []) if result.frame != first else []:
-            answer = session.prompt(result.frame, object_id, decode_mask(targets[result.frame][object_id]))
-            yield result.frame, object_id, answer.mask_of(object_id)
+            given = decode_mask(targets[result.frame][object_id])
+            masks.append(session.prompt(result.frame, object_id, given).mask_of(object_id))
+            ids.append(object_id)
+            logits.append(np.where(given, GIVEN_LOGIT, -GIVEN_LOGIT).astype(np.float32))
+        if not may_overlap and masks:
+            masks = list(without_overlaps(np.stack(masks), np.stack(logits)))
+        for object_id, mask in zip(ids, masks, strict=True):
+            yield result.frame, object_id, mask
+
+
+def without_overlaps(masks: BoolArray, mask_logits: FloatArray) -> BoolArray:
+    """Each pixel of several masks goes to the object with the highest logit there, of equal ones to the first.
+
+    Args:
+        masks: bool [O, H, W].
+        mask_logits: float32 [O, H, W].
+
+    Returns:
+        bool [O, H, W].
+    """
+    owner = mask_logits.argmax(axis=0)
+    owned: BoolArray = masks & (owner == np.arange(len(masks))[:, None, None])
+    return owned
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +170,10 @@ class VideoProtocol(Protocol):
     """
 
     name: ClassVar[str] = "video"
+    version: ClassVar[int] = 2
 
-    def measure(self, subject: VideoSubject, progress: Share | None = None) -> list[Record]:
-        def tell(done: int, total: int | None) -> None:
-            if progress is not None and total:
-                progress(done / total)
-
-        scores = track_objects(subject.predictor, subject.video, tell)
+    def measure(self, subject: VideoSubject, progress: ProgressCallback | None = None) -> list[Record]:
+        scores = track_objects(subject.predictor, subject.video, progress)
         return [{"object": key, "frames": len(one.j), "j": one.mean_j, "f": one.mean_f} for key, one in scores.items()]
 
     def summarize(self, records: Sequence[Record]) -> Numbers:

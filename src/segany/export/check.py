@@ -11,16 +11,16 @@ import numpy as np
 from segany.core.arrays import BoolArray, PixelArray, SizeHW
 from segany.core.embedding import Embedding
 from segany.core.errors import ExportError
+from segany.core.progress import ProgressCallback, report
 from segany.core.prompt import Prompt
 from segany.export.check_memory import compare_memory, judge_memory
 from segany.imaging.amg import build_point_grid
-from segany.models.promptable import PromptableModel
-from segany.models.sam2.model import Sam2
 from segany.predict.image import ImagePredictor, labeled_points
-from segany.runtime.manifest import CheckRecord, Manifest, Precision
+from segany.runtime.manifest import CheckRecord, ExportPrecision, Manifest
 from segany.runtime.model import ExportedModel, OnnxModel
+from segany.runtime.torch_model import TorchModel
 
-CHECKED_PRECISIONS: tuple[str, ...] = get_args(Precision)
+CHECKED_PRECISIONS: tuple[str, ...] = get_args(ExportPrecision)
 
 MIN_IOU_FP32 = 0.999
 """What every mask must reach."""
@@ -72,14 +72,20 @@ def prompts_of_kinds(size_hw: SizeHW, mask_logits: Prompt) -> dict[str, Prompt]:
     }
 
 
-def compare_masks(model: PromptableModel, exported: ExportedModel, images: Sequence[PixelArray]) -> list[CheckRecord]:
+def compare_masks(
+    model: TorchModel,
+    exported: ExportedModel,
+    images: Sequence[PixelArray],
+    progress: ProgressCallback | None = None,
+) -> list[CheckRecord]:
     """Masks of both for each kind of prompt on each image: the single mask and the three.
 
     The exported file makes them at the size of the image itself, from its own embedding.
     """
     overlaps: dict[str, list[float]] = {}
     predictor = ImagePredictor(model)
-    for image in images:
+    for number, image in enumerate(images):
+        report(progress, "checking masks", number, len(images), "images")
         embedding = predictor.embed(image)
         features = exported.embed([image])[0]
         earlier = predictor.predict(embedding, Prompt(points_xy=[_CENTERS[1] * np.array(embedding.size_hw[::-1])]))
@@ -98,7 +104,7 @@ def compare_masks(model: PromptableModel, exported: ExportedModel, images: Seque
 
 
 def _proposed_overlaps(
-    model: PromptableModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
+    model: TorchModel, exported: ExportedModel, embedding: Embedding, features: Sequence[np.ndarray]
 ) -> Iterator[float]:
     """IoU of what both propose for a grid of points, in low resolution."""
     points_xy = build_point_grid(_GRID_SIDE) * np.array(embedding.size_hw[::-1], dtype=np.float32)
@@ -138,15 +144,19 @@ def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
 
 
 def run_checks(
-    model: PromptableModel, exported: ExportedModel, images: Sequence[PixelArray], min_iou: float
+    model: TorchModel,
+    exported: ExportedModel,
+    images: Sequence[PixelArray],
+    min_iou: float,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """The manifest with the results of all checks, on these images and the drawn ones.
 
     Raises:
         ExportError: they are not good enough for the precision.
     """
-    checks = compare_masks(model, exported, [*scenes(), *images])
-    memory = compare_memory(model, exported, scenes()[0]) if isinstance(model, Sam2) else None
+    checks = compare_masks(model, exported, [*scenes(), *images], progress)
+    memory = compare_memory(model, exported, scenes()[0]) if model.has_memory else None
     mean = sum(record.mean_iou for record in checks) / len(checks)
     manifest = exported.manifest.model_copy(update={"checks": checks, "mean_iou": mean, "memory": memory})
     _judge(manifest, min_iou)
@@ -171,12 +181,13 @@ def _judge(manifest: Manifest, min_iou: float) -> None:
 
 
 def check_export(
-    model: PromptableModel,
+    model: TorchModel,
     folder: str | Path,
     *,
     exported: ExportedModel | None = None,
     images: Sequence[PixelArray] = (),
     min_iou: float = 0.0,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Repeat the checks of an export.
 
@@ -186,6 +197,7 @@ def check_export(
         exported: the same in another runtime; ONNX Runtime by default.
         images: uint8 [H, W, 3], beside the drawn ones.
         min_iou: for int8, as of `to_onnx`.
+        progress: told of the images that are checked.
 
     Returns:
         The manifest with the new results; the folder is left as it is.
@@ -199,4 +211,4 @@ def check_export(
         raise ExportError(
             f"{folder} was exported from other weights of {manifest.model}. Give the checkpoint that it was made of."
         )
-    return run_checks(model, exported, images, min_iou)
+    return run_checks(model, exported, images, min_iou, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMemory
 from segany.runtime.manifest import Manifest, MemoryRecord
 from segany.runtime.model import ExportedModel
+from segany.runtime.torch_model import TorchModel
 
 MAX_ERROR = {"fp32": 1e-4, "fp16": 1e-2, "int8": 1e-1}
 """What `MemoryRecord.error` may be. Seeded small models reach 5e-7 in fp32 and 5e-3 in int8."""
@@ -27,11 +28,12 @@ _CASES = ((1, 0), (3, 2))
 """Memories and pointers that a frame attends to."""
 
 
-def compare_memory(model: Sam2, exported: ExportedModel, image: PixelArray) -> list[MemoryRecord]:
+def compare_memory(torch_model: TorchModel, exported: ExportedModel, image: PixelArray) -> list[MemoryRecord]:
     """Run the files of the memory on what PyTorch makes of an image, uint8 [H, W, 3], and compare what they make."""
+    model = cast(Sam2, torch_model.module)
     with torch.inference_mode():
-        frame = model.encode_frame(model.preprocess([image]))
-        embedding = model.encode_features(model.preprocess([image]))[0]
+        pixels = torch_model.processor.tensor([image], model)
+        frame, embedding = model.encode_frame(pixels), model.encode_features(pixels)[0]
         masks, scores, pointers = _objects(model, frame)
         memories = torch.cat(
             [

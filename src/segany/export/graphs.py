@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from segany.core.arrays import MASK_THRESHOLD
 from segany.core.preprocessing import Preprocessing
-from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_tensors
+from segany.export.shared_image import ProposalsGraph, SharedImageGraph, image_products
 from segany.models.promptable import PromptableModel
-from segany.models.sam.mask_decoder import arrange_detail
+from segany.models.sam.mask_decoder import arrange_high_res
 from segany.models.sam.two_way_transformer import ImageTokens
-from segany.models.sam2.model import LOGIT_LIMIT, Sam2
+from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures
-
-SAM_FEATURES = ("image_embedding",)
-SAM2_FEATURES = ("image_embedding", "fine", "half")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +41,21 @@ class Graph:
     output_axes: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
-def feature_names(model: PromptableModel) -> tuple[str, ...]:
-    """Names of what the encoder returns and the decoder takes."""
-    return SAM2_FEATURES if isinstance(model, Sam2) else SAM_FEATURES
-
-
 def make_graphs(model: PromptableModel) -> list[Graph]:
     """All graphs of a model: its encoder, its decoder, what proposes masks of everything, and the memory of SAM 2."""
     size = model.preprocessing.input_size
     pixels = torch.zeros(1, 3, size, size)
     with torch.inference_mode():
         features = tuple(feature.clone() for feature in model.encode_features(pixels))
-    names = feature_names(model)
+    names = model.feature_names
     graphs = [
         Graph("encoder", EncoderGraph(model), {"pixels": pixels}, names),
         _decoder(model, names, features),
         *_proposals(model, names, features),
     ]
-    if isinstance(model, Sam2):
-        graphs += [_memory_encoder(model, features[0]), _memory_attention(model, features[0])]
+    if model.has_memory:
+        tracking = cast(Sam2, model)
+        graphs += [_memory_encoder(tracking, features[0]), _memory_attention(tracking, features[0])]
     return graphs
 
 
@@ -85,7 +78,7 @@ def _decoder(model: PromptableModel, names: Sequence[str], features: Sequence[Te
     }
     candidates = {0: "prompts", 1: "candidates"}
     axes = {"low_res": candidates, "iou": candidates, "mask_logits_at_size": candidates | {2: "height", 3: "width"}}
-    if isinstance(model, Sam2):
+    if model.has_memory:
         axes |= {"object_scores": {0: "prompts"}, "object_pointers": candidates}
     return Graph("decoder", DecoderGraph(model), inputs, tuple(axes), dynamic, axes)
 
@@ -94,7 +87,7 @@ def _proposals(model: PromptableModel, names: Sequence[str], features: Sequence[
     module = SharedImageGraph(model)
     with torch.no_grad():
         shared = module.share(features)
-    tensors = {name: tensor.clone() for name, tensor in image_tensors(shared).items()}
+    tensors = {name: tensor.clone() for name, tensor in image_products(shared).items()}
     prompts = {
         "points": torch.rand(3, 2, 2) * model.preprocessing.input_size,
         "labels": torch.tensor([[1, -1], [1, -1], [0, -1]]),
@@ -168,19 +161,17 @@ class DecoderGraph(nn.Module):
         """
         *features, points, labels, mask_logits, has_mask, candidates, size_hw = inputs
         prompt_encoder, mask_decoder = self.model.heads()
-        if isinstance(self.model, Sam2):
-            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        given = prompt_encoder.encode_masks(mask_logits)
+        given = self.model.encode_masks(mask_logits)
         dense = torch.where(has_mask[:, None, None, None], given, prompt_encoder.encode_no_mask())
-        detail = arrange_detail(features[1][0], features[2][0]) if len(features) > 1 else None
+        high_res_features = arrange_high_res(features[1][0], features[2][0]) if len(features) > 1 else None
         tokens = (features[0] + dense).flatten(2).transpose(1, 2)
-        image = ImageTokens((tokens,), self.get_buffer("positions"), detail=detail)
+        image = ImageTokens(tokens, self.get_buffer("positions"), high_res_features)
         found = mask_decoder.all_candidates(image, prompt_encoder.encode_points(points, labels))
         low_res, iou = (x.index_select(1, candidates) for x in (found.low_res, found.iou))
         outputs = (low_res, iou, self.upscaler(low_res, size_hw))
-        if not isinstance(self.model, Sam2):
+        if not self.model.has_memory:
             return outputs
-        scores, pointers = self.model.identify(found.tokens)
+        scores, pointers = cast(Sam2, self.model).identify(found.tokens)
         return *outputs, scores, pointers.index_select(1, candidates)
 
 
@@ -245,7 +236,7 @@ class MemoryEncoderGraph(nn.Module):
         masks = torch.where(prompted[:, None, None, None], hard, logits.sigmoid())
         # Once for each object: OpenVINO loses the objects where one frame is added to several masks.
         frame = frame_of(self.model, image_embedding.expand(low_res.shape[0], -1, -1, -1))
-        return self.model.remember(frame, masks, object_scores)
+        return self.model.encode_mask_memory(frame, masks, object_scores)
 
 
 class MemoryAttentionGraph(nn.Module):
@@ -270,13 +261,13 @@ class MemoryAttentionGraph(nn.Module):
         frame = frame_of(self.model, image_embedding)
         keys, values = self.model.memory_tokens(memories, slots, pointers, times)
         num_k_exclude_rope = pointers.shape[0] * (pointers.shape[1] // self.model.config.memory.channels)
-        look = self.model.memory_attention.look(frame.image)
-        conditioned: Tensor = self.model.memory_attention(look, keys[None], values[None], num_k_exclude_rope)
+        tokens = self.model.memory_attention.encode_frame(frame.image)
+        conditioned: Tensor = self.model.memory_attention(tokens, keys[None], values[None], num_k_exclude_rope)
         by_channel: Tensor = conditioned.transpose(1, 2).unflatten(2, frame.image.shape[2:])
         return by_channel
 
 
 def frame_of(model: Sam2, image_embedding: Tensor) -> FrameFeatures:
-    """The frame of an image embedding, whose share of having no memory is taken off; without detail."""
+    """The frame of an image embedding without the embedding of having no memory, and without other features."""
     none = image_embedding[:0]
     return FrameFeatures(image_embedding - model.no_mem_embed.transpose(1, 2)[..., None], none, none)

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from segany.core.arrays import PixelArray
+from segany.core.arrays import FloatArray, PixelArray
 from segany.core.errors import ConfigError, ExportError, OutputError, SeganyError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors, sha256_of, write_error, write_file
+from segany.core.progress import ProgressCallback, report
 from segany.core.version import __version__
 from segany.export.check import CHECKED_PRECISIONS, run_checks
 from segany.export.graphs import Graph, make_graphs
@@ -24,20 +25,18 @@ from segany.export.precision import fold_constants, halve, store_in_half
 from segany.export.quantize import quantize_products, quantize_weights
 from segany.export.quiet import quiet
 from segany.imaging.image import ImageSource, read_image
-from segany.models.promptable import PromptableModel
-from segany.models.sam.model import Sam
-from segany.models.sam2.model import Sam2
 from segany.runtime.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    ExportPrecision,
     FileRecord,
     Manifest,
-    Precision,
     PreprocessingRecord,
     TensorRecord,
     foreign_files,
 )
 from segany.runtime.model import OnnxModel
+from segany.runtime.torch_model import TorchModel
 
 DEFAULT_OPSET = 20
 """The first in which GELU is one operator. ONNX Runtime 1.17 (2024) and later run it."""
@@ -57,13 +56,14 @@ _DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
 
 
 def to_onnx(
-    model: PromptableModel,
+    model: TorchModel,
     folder: str | Path,
     *,
-    precision: Precision = "fp32",
+    precision: ExportPrecision = "fp32",
     calibrate: Sequence[ImageSource] = (),
     min_iou: float = DEFAULT_MIN_IOU,
     opset: int = DEFAULT_OPSET,
+    progress: ProgressCallback | None = None,
 ) -> Manifest:
     """Export a model, check that it makes the same masks, and only then put it in its place.
 
@@ -76,6 +76,7 @@ def to_onnx(
             kept for the check, unless there are no others.
         min_iou: mean IoU with PyTorch's masks, under which an int8 export is refused.
         opset: of ONNX.
+        progress: told of the files, the images for int8 and the checks. What it raises leaves no folder.
 
     Returns:
         The manifest, with the results of the checks.
@@ -91,14 +92,14 @@ def to_onnx(
         import_extra(module, f"Exporting needs {module}", "export")
     images = [read_image(source) for source in calibrate]
     with _replacing_folder(Path(folder)) as temporary:
-        _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset)
-        manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou)
+        _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset, progress)
+        manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou, progress)
         _write_manifest(manifest, temporary)
     return manifest
 
 
 def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource], opset: int) -> None:
-    if not isinstance(model, (Sam, Sam2)):
+    if not isinstance(model, TorchModel):
         raise ConfigError(
             f"A {type(model).__name__} cannot be exported. Give what segany.load returns for a name of segany models."
         )
@@ -110,16 +111,23 @@ def _check_request(model: Any, precision: str, calibrate: Sequence[ImageSource],
 
 
 def _write(
-    model: PromptableModel, folder: Path, precision: Precision, images: Sequence[PixelArray], opset: int
+    model: TorchModel,
+    folder: Path,
+    precision: ExportPrecision,
+    images: Sequence[PixelArray],
+    opset: int,
+    progress: ProgressCallback | None,
 ) -> None:
     files: dict[str, FileRecord] = {}
-    for graph in make_graphs(model):
+    graphs = list(make_graphs(model.module))
+    for number, graph in enumerate(graphs):
+        report(progress, f"exporting {model.name}", number, len(graphs), "files")
         path = folder / f"{graph.name}.onnx"
         _export(graph, path, opset)
         if precision == "fp16":
             halve(path)
         elif precision == "int8" and graph.name == "encoder":
-            quantize_products(path, "pixels", (model.preprocess([image]).contiguous().numpy() for image in images))
+            quantize_products(path, "pixels", _encoder_inputs(model, images, progress))
         elif precision == "int8":
             quantize_weights(path)
         if precision == "int8":
@@ -136,7 +144,7 @@ def _write(
         weights_id=weights_id,
         precision=precision,
         opset=opset,
-        preprocessing=PreprocessingRecord(**asdict(model.preprocessing)),
+        preprocessing=PreprocessingRecord(**asdict(model.processor.preprocessing)),
         low_res_size=model.low_res_size,
         pads_boxes=model.pads_boxes,
         pred_iou_thresh=model.pred_iou_thresh,
@@ -145,7 +153,15 @@ def _write(
     _write_manifest(manifest, folder)
 
 
-def _encoder_id(weights_id: str, precision: Precision, encoder: FileRecord) -> str:
+def _encoder_inputs(
+    model: TorchModel, images: Sequence[PixelArray], progress: ProgressCallback | None
+) -> Iterator[FloatArray]:
+    for number, image in enumerate(images):
+        report(progress, "calibrating", number, len(images), "images")
+        yield model.processor.preprocess([image])
+
+
+def _encoder_id(weights_id: str, precision: ExportPrecision, encoder: FileRecord) -> str:
     """Embeddings are only exchanged where the arithmetic is the same; that of int8 depends on the images as well."""
     if precision == "fp32":
         return weights_id

@@ -6,15 +6,12 @@
 simple index that wheels are taken from.
 """
 
-from segany.hub.progress import ProgressCallback, terminal_progress
 from segany.hub.weights import WeightsStatus, cached_path, fetch_weights, remove_weights, weights_status
 
 __all__ = [
-    "ProgressCallback",
     "WeightsStatus",
     "cached_path",
     "fetch_weights",
     "remove_weights",
-    "terminal_progress",
     "weights_status",
 ]

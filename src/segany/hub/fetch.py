@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
 
 from segany.core.errors import WeightsError
 from segany.core.files import sha256_of
+from segany.core.progress import ProgressCallback, report
 from segany.hub.cache import CACHE_VARIABLE
-from segany.hub.progress import ProgressCallback
 
 ATTEMPTS = 3
 """How often a transfer is tried in a row without getting any further."""
@@ -19,7 +20,8 @@ ATTEMPTS = 3
 BACKOFF_SECONDS = 0.5
 """Pause before the second attempt; it doubles for each one after."""
 
-_TIMEOUT = httpx.Timeout(30, connect=10)  # seconds; the first is for each read, not for the whole file
+_TIMEOUT = httpx.Timeout(30, connect=5)  # seconds; the first is for each read, not for the whole file
+_UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -31,7 +33,13 @@ class _Interrupted(Exception):  # noqa: N818 - handled by trying again
     """A transfer broke in a way that may not happen again."""
 
 
-def download(url: str, part: Path, sha256: str | None, progress: ProgressCallback) -> str:
+def download(
+    url: str,
+    part: Path,
+    sha256: str | None,
+    progress: ProgressCallback | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> str:
     """Bring the content of `url` into `part`, which may hold the beginning of it already.
 
     Args:
@@ -40,6 +48,7 @@ def download(url: str, part: Path, sha256: str | None, progress: ProgressCallbac
         sha256: what the content must have. Without it nothing is resumed: only a digest proves that
             the halves of a file belong together (and so there is no need of ETag or If-Range).
         progress: told the bytes so far and in total.
+        headers: sent with the request, but not to another host that it is redirected to.
 
     Returns:
         The sha256 of the content.
@@ -48,7 +57,8 @@ def download(url: str, part: Path, sha256: str | None, progress: ProgressCallbac
         SourceUnavailable: the server cannot be reached, does not have it, or sends something else.
         WeightsError: the disk is too small.
     """
-    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as client:
+    asked = {**(headers or {}), "Accept-Encoding": "identity"}
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=asked) as client:
         if sha256 is None:
             part.unlink(missing_ok=True)
         resumed = _size(part) > 0
@@ -75,16 +85,22 @@ def require_space(directory: Path, needed: int) -> None:
         )
 
 
-def _fill(client: httpx.Client, url: str, part: Path, progress: ProgressCallback, *, may_resume: bool) -> None:
-    """Transfer until the server says that is all. Attempts that get further than any before are free."""
-    failures, furthest = 0, _size(part)
+def _fill(client: httpx.Client, url: str, part: Path, progress: ProgressCallback | None, *, may_resume: bool) -> None:
+    """Transfer until the server says that is all. Attempts that get further than any before are free.
+
+    A server that cannot be connected to is not tried again before it has sent anything, so that without a network
+    the next source is reached at once.
+    """
+    failures, began = 0, _size(part)
+    furthest = began
     while True:
         try:
             return _transfer(client, url, part, progress)
         except (httpx.TransportError, _Interrupted) as error:
             failures = 0 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
-            if failures >= ATTEMPTS:
+            is_unreachable = isinstance(error, _UNREACHABLE) and furthest == began
+            if failures >= ATTEMPTS or is_unreachable:
                 raise SourceUnavailable(str(error) or type(error).__name__) from error
             if not may_resume:
                 part.unlink(missing_ok=True)
@@ -93,7 +109,7 @@ def _fill(client: httpx.Client, url: str, part: Path, progress: ProgressCallback
             raise SourceUnavailable(str(error) or type(error).__name__) from error
 
 
-def _transfer(client: httpx.Client, url: str, part: Path, progress: ProgressCallback) -> None:
+def _transfer(client: httpx.Client, url: str, part: Path, progress: ProgressCallback | None) -> None:
     done = _size(part)
     headers = {"Range": f"bytes={done}-"} if done else {}
     with client.stream("GET", url, headers=headers) as response:
@@ -117,7 +133,7 @@ def _transfer(client: httpx.Client, url: str, part: Path, progress: ProgressCall
             for chunk in response.iter_raw():  # as it comes: no byte is lost when it breaks
                 file.write(chunk)
                 done += len(chunk)
-                progress(part.stem, done, total)
+                report(progress, part.stem, done, total, "bytes")
 
 
 def _size(path: Path) -> int:

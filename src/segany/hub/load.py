@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args, overload
 
 from segany.core.errors import ConfigError
 from segany.core.extras import require_torch
+from segany.core.progress import ProgressCallback
 from segany.models.registry import DEFAULT_MODEL, MODELS, find_spec
 from segany.runtime import ExportedModel, RuntimeName, is_export, open_export
 
 if TYPE_CHECKING:
     import torch
 
-    from segany.models.promptable import PromptableModel
+    from segany.runtime.torch_model import TorchModel
 
-Runtime: TypeAlias = Literal["torch"] | RuntimeName
+Runtime: TypeAlias = Literal["torch", RuntimeName]
 
 CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
@@ -29,11 +30,18 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> PromptableModel: ...
+    progress: ProgressCallback | None = None,
+) -> TorchModel: ...
 
 
 @overload
-def load(model: str | Path = ..., *, runtime: RuntimeName, device: str | None = None) -> ExportedModel: ...
+def load(
+    model: str | Path = ...,
+    *,
+    runtime: RuntimeName,
+    device: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> ExportedModel: ...
 
 
 def load(
@@ -43,7 +51,8 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> PromptableModel | ExportedModel:
+    progress: ProgressCallback | None = None,
+) -> TorchModel | ExportedModel:
     """Load a model with its weights.
 
     Args:
@@ -58,6 +67,7 @@ def load(
         device: "cpu", "cuda", "cuda:1", "mps"; by default CUDA where there is any, else the CPU. Of ONNX
             Runtime "cpu" or "cuda", of OpenVINO "cpu" or "gpu", by default the CPU.
         dtype: of weights and arithmetic in PyTorch, float32 by default. Below that, masks differ slightly.
+        progress: told of the download of weights and of the export; what it raises ends them.
 
     Raises:
         UnknownModelError: there is no model of that name.
@@ -74,7 +84,7 @@ def load(
     if runtime is None and _is_folder(model):
         runtime = "onnx"
     if runtime is not None and runtime != "torch":
-        return _load_export(model, runtime, checkpoint, device, dtype)
+        return _load_export(model, runtime, checkpoint, device, dtype, progress)
     require_torch()
     import torch
 
@@ -85,7 +95,7 @@ def load(
         return load_torch(str(model), Path(checkpoint), device, dtype)
     if _is_path(model):
         return load_torch(None, Path(model), device, dtype)
-    return load_torch(str(model), None, device, dtype)
+    return load_torch(str(model), None, device, dtype, progress)
 
 
 def _load_export(
@@ -94,6 +104,7 @@ def _load_export(
     checkpoint: str | Path | None,
     device: str | torch.device | None,
     dtype: torch.dtype | None,
+    progress: ProgressCallback | None,
 ) -> ExportedModel:
     if checkpoint is not None or dtype is not None:
         raise ConfigError(
@@ -110,7 +121,7 @@ def _load_export(
         )
     from segany.hub.exports import exported_folder
 
-    return open_export(exported_folder(find_spec(str(model))), runtime, target)
+    return open_export(exported_folder(find_spec(str(model)), progress), runtime, target)
 
 
 def _is_folder(model: str | Path) -> bool:

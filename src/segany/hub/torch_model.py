@@ -7,17 +7,24 @@ from pathlib import Path
 import torch
 
 from segany.core.errors import CheckpointError, ConfigError
-from segany.hub.progress import terminal_progress
+from segany.core.files import sha256_of
+from segany.core.progress import ProgressCallback
 from segany.hub.weights import fetch_weights
-from segany.models.convert import StateDict, check_state, encoder_id, matching_spec, nearest_spec, read_checkpoint
+from segany.kernels import optimize
+from segany.models.convert import StateDict, encoder_id, fitting_state, matching_specs, nearest_spec, read_checkpoint
 from segany.models.model_file import saved_spec
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec, find_spec
+from segany.runtime.torch_model import TorchModel
 
 
 def load_torch(
-    name: str | None, path: Path | None, device: str | torch.device | None, dtype: torch.dtype
-) -> PromptableModel:
+    name: str | None,
+    path: Path | None,
+    device: str | torch.device | None,
+    dtype: torch.dtype,
+    progress: ProgressCallback | None = None,
+) -> TorchModel:
     """A model by name, from a checkpoint, or both: then the checkpoint must be of that model. See `segany.load`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(f"dtype is a floating-point torch.dtype such as torch.float16, not {dtype!r}.")
@@ -25,32 +32,37 @@ def load_torch(
     spec = None if name is None else find_spec(name)
     if path is None:
         assert spec is not None
-        with terminal_progress() as progress:
-            path = fetch_weights(spec, progress=progress)
-    state = read_checkpoint(path)
-    return _assemble(spec or saved_spec(path) or _recognize(state, path), state, path).to(device=target, dtype=dtype)
+        path = fetch_weights(spec, progress=progress)
+        source = spec.name
+    else:
+        source = str(path.absolute())
+    raw = read_checkpoint(path)
+    module = _assemble(spec or saved_spec(path) or _recognize(raw, path), raw, path).to(device=target, dtype=dtype)
+    return TorchModel(optimize(module) if target.type == "cpu" else module, source=source)
 
 
-def _assemble(spec: ModelSpec, state: StateDict, path: Path) -> PromptableModel:
-    check_state(state, spec, path)
+def _assemble(spec: ModelSpec, raw: StateDict, path: Path) -> PromptableModel:
+    state = fitting_state(raw, spec, path)
     model = spec.build_empty()
     model.load_state_dict(state, assign=True)
     model.encoder_id = encoder_id(model.image_encoder)
     return model.float().eval()
 
 
-def _recognize(state: StateDict, path: Path) -> ModelSpec:
-    spec = matching_spec(state)
-    if spec is None:
-        nearest = nearest_spec(state)
-        try:
-            check_state(state, nearest, path)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{path} fits none of the models. The nearest is {nearest.name!r}:\n{error}"
-            ) from None
-        raise CheckpointError(f"{path} fits none of the models.")
-    return spec
+def _recognize(raw: StateDict, path: Path) -> ModelSpec:
+    """The model of the table that a checkpoint holds."""
+    specs = matching_specs(raw)
+    if len(specs) > 1:  # they differ in their values, so in the file
+        digest = sha256_of(path)
+        specs.sort(key=lambda spec: digest not in (source.sha256 for source in spec.sources))
+    if specs:
+        return specs[0]
+    nearest = nearest_spec(raw)
+    try:
+        fitting_state(raw, nearest, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} fits none of the models. The nearest is {nearest.name!r}:\n{error}") from None
+    raise CheckpointError(f"{path} fits none of the models.")
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from segany.core.errors import WeightsError
+from segany.core.progress import ProgressCallback
 from segany.hub import cache
-from segany.hub.progress import ProgressCallback, silent
 from segany.models.registry import MODELS, ModelSpec
+
+_logger = logging.getLogger(__name__)
 
 OFFLINE_VARIABLE = "SEGANY_OFFLINE"
 _OFF = frozenset({"", "0", "false", "no", "off"})
@@ -43,13 +46,12 @@ def fetch_weights(spec: ModelSpec, *, progress: ProgressCallback | None = None) 
 
     Args:
         spec: the model, a row of `segany.models.registry.MODELS`.
-        progress: told of each download; see `terminal_progress`.
+        progress: told of the bytes of each download, and that another process is fetching the same.
 
     Raises:
         WeightsError: no source could deliver, the network is forbidden by SEGANY_OFFLINE, or the
             cache cannot be written. The message says how to place the file by hand.
     """
-    report = progress or silent
     with _disk_errors(spec):
         entry = cache.find(spec)  # without the lock, so that a read-only cache will do
         if entry.path is not None:
@@ -60,9 +62,9 @@ def fetch_weights(spec: ModelSpec, *, progress: ProgressCallback | None = None) 
                 + _listed(entry.damage)
                 + f"\nUnset {OFFLINE_VARIABLE} to fetch them. {_by_hand(spec)}"
             )
-        with cache.locked(spec, report):
+        with _locked(spec, progress):
             entry = cache.find(spec)  # another process may have fetched them while we waited
-            return entry.path or _fetch(spec, entry.damage, report)
+            return entry.path or _fetch(spec, entry.damage, progress)
 
 
 def cached_path(spec: ModelSpec) -> Path | None:
@@ -87,7 +89,7 @@ def remove_weights(spec: ModelSpec) -> int:
     with _disk_errors(spec):
         if not cache.weights_directory(spec).is_dir():
             return 0
-        with cache.locked(spec, silent):
+        with _locked(spec, None):
             return cache.clear(spec)
 
 
@@ -106,7 +108,12 @@ def weights_status() -> list[WeightsStatus]:
     return statuses
 
 
-def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback) -> Path:
+def _locked(spec: ModelSpec, progress: ProgressCallback | None) -> AbstractContextManager[None]:
+    cache.weights_directory(spec).mkdir(parents=True, exist_ok=True)
+    return cache.locked(cache.weights_directory(spec), f"fetching {spec.name}", progress)
+
+
+def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback | None) -> Path:
     # Importing an HTTP client takes 0.1 s, which whoever has the weights already need not spend.
     from segany.hub.fetch import SourceUnavailable
     from segany.hub.sources import fetch_from
@@ -116,6 +123,7 @@ def _fetch(spec: ModelSpec, damage: Sequence[str], progress: ProgressCallback) -
         try:
             path = fetch_from(source, spec, progress)
         except SourceUnavailable as reason:
+            _logger.info("%s is not to be had from %s: %s", spec.name, source, reason)
             reasons.append(f"{source}: {reason}")
         else:
             cache.discard_parts(spec)

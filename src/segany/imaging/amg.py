@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from segany.core.arrays import FloatArray, IntArray, SizeHW
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from segany.imaging.measure import Logits
 
 
 @dataclass(frozen=True)
@@ -71,5 +69,5 @@ class Proposals(NamedTuple):
 
     prompts: IntArray
     scores: FloatArray
-    low_res: FloatArray | Tensor
+    low_res: Logits
     done: int

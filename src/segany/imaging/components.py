@@ -42,14 +42,14 @@ def find_components(mask: BoolArray) -> Components:
     return Components(start, stop, component, areas)
 
 
-def clean_masks(masks: BoolArray, area: int) -> BoolArray:
-    """Masks [O, H, W] without holes and islands of up to so many pixels; the same array where that is 0."""
-    if area == 0:
+def clean_masks(masks: BoolArray, min_area: int) -> BoolArray:
+    """Masks [O, H, W] without holes and islands of fewer than `min_area` pixels; the same array where that is 0."""
+    if min_area == 0:
         return masks
     cleaned = np.empty_like(masks)
     for index, mask in enumerate(masks):
-        filled, _ = remove_small_regions(mask, area + 1, "holes")
-        cleaned[index], _ = remove_small_regions(filled, area + 1, "islands")
+        filled, _ = remove_small_regions(mask, min_area, "holes")
+        cleaned[index], _ = remove_small_regions(filled, min_area, "islands")
     return cleaned
 
 

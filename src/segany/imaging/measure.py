@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from segany.core.arrays import MASK_THRESHOLD, BoolArray, FloatArray, IntArray, SizeHW
 from segany.core.preprocessing import Preprocessing
-from segany.imaging.matmul import multiply, multiply_transposed
-from segany.imaging.resize import ROWS_AT_ONCE, extent, reach, upscaling_weights
+from segany.imaging.resize import NUMPY, ROWS_AT_ONCE, Matmul, extent, reach, upscaling_weights
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Logits: TypeAlias = "FloatArray | Tensor"
+Logits: TypeAlias = Any
 """Arrays; or tensors, which stay on the accelerator where they are. Both have what is asked of them here."""
-
-_LOGITS_AT_ONCE = 2**26
-"""Logits at the size of the image that the plain form holds: 256 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +33,9 @@ class MaskMeasures:
     boxes_xyxy: FloatArray
 
 
-def measure_masks(low_res: Logits, preprocessing: Preprocessing, size_hw: SizeHW, offset: float) -> MaskMeasures:
+def measure_masks(
+    low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, offset: float, matmul: Matmul = NUMPY
+) -> MaskMeasures:
     """Measure masks without keeping any at the size of the image.
 
     Args:
@@ -48,13 +43,16 @@ def measure_masks(low_res: Logits, preprocessing: Preprocessing, size_hw: SizeHW
         preprocessing: of the model that made them.
         size_hw: of the image.
         offset: how far the threshold is moved for the stability.
+        matmul: multiplies matrices.
     """
-    array = _on_cpu(low_res)
-    if array is None:
-        rows = _measure_tensors(low_res, preprocessing, size_hw, offset)
-    else:
-        weights = upscaling_weights((array.shape[1], array.shape[2]), preprocessing, size_hw)
-        rows = [_measure_in_strips(logits, *weights, offset) for logits in array]
+    weights = upscaling_weights((low_res.shape[1], low_res.shape[2]), preprocessing, size_hw)
+    return measures_of([_measure_in_strips(logits, *weights, offset, matmul) for logits in low_res])
+
+
+def measures_of(rows: Sequence[tuple[int, ...]]) -> MaskMeasures:
+    """Measures of masks from seven numbers each: their area, the pixels above the raised and the lowered threshold,
+    and first and last column and row as x, y, x, y.
+    """
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 7)
     core, union = numbers[:, 1], numbers[:, 2]
     return MaskMeasures(
@@ -91,12 +89,12 @@ class CutOut(NamedTuple):
 
 def restore(parts: Sequence[CutOut]) -> Logits:
     """Several at once, [K, h, w]."""
-    wholes = [part.restored() for part in parts]
-    if isinstance(wholes[0], np.ndarray):
-        return np.stack(wholes)
-    import torch
-
-    return torch.stack(wholes)
+    first = parts[0].restored()
+    shape = (len(parts), *first.shape)
+    wholes = np.empty(shape, np.float32) if isinstance(first, np.ndarray) else first.new_empty(shape)
+    for row, part in zip(wholes, parts, strict=True):
+        row[:] = part.restored()
+    return wholes
 
 
 def cut_out(low_res: Logits, offset: float) -> list[CutOut]:
@@ -198,48 +196,23 @@ def _extents(marks: Any) -> tuple[BoolArray, IntArray, IntArray]:
     return found, marked.argmax(axis=1), marked.shape[1] - 1 - marked[:, ::-1].argmax(axis=1)
 
 
-def _on_cpu(low_res: Logits) -> FloatArray | None:
-    """Logits as an array, but for tensors that are on an accelerator or that gradients may be asked of."""
-    if isinstance(low_res, np.ndarray):
-        return low_res.astype(np.float32, copy=False)
-    from segany.kernels.compute import fast_cpu
-
-    return low_res.float().numpy() if fast_cpu(low_res) else None
-
-
-def _measure_tensors(
-    low_res: Any, preprocessing: Preprocessing, size_hw: SizeHW, offset: float
-) -> list[tuple[int, ...]]:
-    """Area, pixels above the raised and the lowered threshold, and box, of logits [K, h, w]: the plain form."""
-    from segany.imaging.interpolate import interpolate_logits
-
-    together = max(1, _LOGITS_AT_ONCE // (size_hw[0] * size_hw[1]))
-    rows = []
-    for piece in low_res.split(together) if len(low_res) else ():
-        for logits in interpolate_logits(piece[None], preprocessing, size_hw)[0]:
-            mask = logits > MASK_THRESHOLD
-            parts = (mask, logits > MASK_THRESHOLD + offset, logits > MASK_THRESHOLD - offset)
-            counts = tuple(int(part.count_nonzero()) for part in parts)
-            (top, bottom), (left, right) = (extent(mask.any(dim=axis).cpu().numpy()) for axis in (1, 0))
-            rows.append((*counts, left, top, right - 1, bottom - 1) if counts[0] else (*counts, 0, 0, 0, 0))
-    return rows
-
-
-def _measure_in_strips(logits: FloatArray, rows: FloatArray, columns: FloatArray, offset: float) -> tuple[int, ...]:
-    """The same of rows @ logits @ columns', where anything can be above the lowered threshold, in strips."""
+def _measure_in_strips(
+    logits: FloatArray, rows: FloatArray, columns: FloatArray, offset: float, matmul: Matmul
+) -> tuple[int, ...]:
+    """The numbers for `measures_of` of rows @ logits @ columns', in strips, where they can exceed the threshold."""
     above = logits > MASK_THRESHOLD - offset
-    top, bottom = reach(rows, above.any(axis=1))
-    left, right = reach(columns, above.any(axis=0))
+    top, bottom = reach(rows, above.any(axis=1), matmul)
+    left, right = reach(columns, above.any(axis=0), matmul)
     if top == bottom or left == right:  # nothing, or only in the padding around the image
         return (0,) * 7
-    wide = multiply_transposed(logits, columns[left:right])  # [h, right - left]
+    wide = matmul.multiply_transposed(logits, columns[left:right])  # [h, right - left]
     counts = np.zeros(3, dtype=np.int64)
     row_flags = np.zeros(bottom - top, dtype=np.bool_)
     column_flags = np.zeros(right - left, dtype=np.bool_)
     for first in range(top, bottom, ROWS_AT_ONCE):
         strip = rows[first : min(first + ROWS_AT_ONCE, bottom)]
         start, stop = extent(strip.any(axis=0))
-        values = multiply(strip[:, start:stop], wide[start:stop])
+        values = matmul.multiply(strip[:, start:stop], wide[start:stop])
         mask = values > MASK_THRESHOLD
         counts += (
             np.count_nonzero(mask),

@@ -1,4 +1,4 @@
-"""A mask at image size as the low-res logits that a prompt carries."""
+"""Mask prompts: a mask at the size of the image becomes the low-res logits that a model takes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,55 @@ import numpy as np
 from PIL import Image
 
 from segany.core.arrays import BoolArray, FloatArray
+from segany.core.errors import PromptError
 from segany.core.preprocessing import Preprocessing
+from segany.core.prompt import Prompt
 
 PROMPT_LOGIT = 20.0
-"""Logit of a pixel that is surely inside, and its negative of one outside.
+"""Logit of a pixel inside the mask; that of a pixel outside is its negative.
 
-As far as the models' own low-res logits reach. The models learned from masks together with points;
-a mask alone persuades them the more the stronger it is (MobileSAM gives back 20 masks on photographs
-with a median IoU of 0.58 at 8, 0.88 at 10, 0.92 at 20), and with a point it makes no difference.
+The models' own low-res logits reach that far. The models were trained on masks together with points. With a mask
+alone, stronger logits make the model follow it more closely (MobileSAM reproduces 20 masks on photographs with a
+median IoU of 0.58 at 8, 0.88 at 10, 0.92 at 20); with a point the value makes no difference.
 """
 
 
-def mask_to_logits(mask: BoolArray, preprocessing: Preprocessing, low_res_size: int) -> FloatArray:
-    """Bring a mask into the model's padded frame.
+def prompt_mask_logits(prompt: Prompt, preprocessing: Preprocessing, low_res_size: int) -> FloatArray | None:
+    """The mask of a prompt, in whichever form it was given, as the model takes it.
 
     Args:
-        mask: bool [H, W] at the size of the original image.
-        preprocessing: how the model resizes its images; the mask goes the same way.
+        prompt: with a mask, low-res logits, or neither.
+        preprocessing: how the model resizes images.
         low_res_size: side of the model's low-res logits.
 
     Returns:
-        float32 [low_res_size, low_res_size], -`PROMPT_LOGIT` to `PROMPT_LOGIT`: the more of a
-        low-res pixel the mask covers, the higher. The padding is outside.
+        float32 [low_res_size, low_res_size]; None where the prompt has no mask.
+
+    Raises:
+        PromptError: `mask_logits` are of another size.
+    """
+    if prompt.mask is not None:
+        return mask_to_logits(prompt.mask, preprocessing, low_res_size)
+    logits = prompt.mask_logits
+    if logits is not None and logits.shape != (low_res_size, low_res_size):
+        raise PromptError(
+            f"mask_logits has shape {list(logits.shape)}, but the model takes [{low_res_size}, {low_res_size}]: the "
+            "low_res_logits of an earlier prediction. Give a boolean mask at the size of the image as `mask`."
+        )
+    return logits
+
+
+def mask_to_logits(mask: BoolArray, preprocessing: Preprocessing, low_res_size: int) -> FloatArray:
+    """Resize a mask as the model resizes its images.
+
+    Args:
+        mask: bool [H, W] at the size of the original image.
+        preprocessing: how the model resizes images.
+        low_res_size: side of the model's low-res logits.
+
+    Returns:
+        float32 [low_res_size, low_res_size], from -`PROMPT_LOGIT` to `PROMPT_LOGIT`, linear in the fraction of
+        the low-res pixel that the mask covers. The padding is outside.
     """
     height, width = mask.shape
     side = max(height, width)

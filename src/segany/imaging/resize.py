@@ -10,10 +10,29 @@ from PIL import Image
 
 from segany.core.arrays import MASK_THRESHOLD, BoolArray, FloatArray, PixelArray, SizeHW
 from segany.core.preprocessing import Preprocessing
-from segany.imaging.matmul import multiply, multiply_transposed
 
 ROWS_AT_ONCE = 128
 """Output rows computed together: enough to amortize a call, few enough to stay in the cache."""
+
+
+class Matmul:
+    """Products of float32 matrices by NumPy.
+
+    Another library may compute them, which is to be the one that computes otherwise: the threads of two libraries
+    slow each other down.
+    """
+
+    def multiply(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """left @ right, [m, k] by [k, n]."""
+        with np.errstate(invalid="ignore"):  # unused candidates are minus infinity
+            return np.asarray(left @ right, dtype=np.float32)
+
+    def multiply_transposed(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """left @ right', [m, k] by [n, k]."""
+        return self.multiply(left, right.T)
+
+
+NUMPY = Matmul()
 
 
 def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray | FloatArray:
@@ -38,7 +57,9 @@ def resize_frame(frame: PixelArray, side: int) -> PixelArray:
     return np.array(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def upscale_logits(low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW) -> FloatArray:
+def upscale_logits(
+    low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, matmul: Matmul = NUMPY
+) -> FloatArray:
     """Low-res logits float32 [P, M, h, w] at the size of the image, [P, M, H, W].
 
     Bilinear to the model's input, cut to where the image lies in it, bilinear to the image; where the image
@@ -48,11 +69,13 @@ def upscale_logits(low_res: FloatArray, preprocessing: Preprocessing, size_hw: S
     rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
     logits = np.empty((*low_res.shape[:2], *size_hw), dtype=np.float32)
     for source, target in zip(_matrices(low_res), logits.reshape(-1, *size_hw), strict=True):
-        target[:] = multiply(rows, multiply_transposed(source, columns))
+        target[:] = matmul.multiply(rows, matmul.multiply_transposed(source, columns))
     return logits
 
 
-def upscale_masks(low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW) -> BoolArray:
+def upscale_masks(
+    low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, matmul: Matmul = NUMPY
+) -> BoolArray:
     """`upscale_logits` thresholded, bool [P, M, H, W], without ever holding the logits.
 
     Interpolation only averages, so nothing is above the threshold outside the box of what is above it in low
@@ -61,7 +84,7 @@ def upscale_masks(low_res: FloatArray, preprocessing: Preprocessing, size_hw: Si
     rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
     masks = np.zeros((*low_res.shape[:2], *size_hw), dtype=np.bool_)
     for logits, mask in zip(_matrices(low_res), masks.reshape(-1, *size_hw), strict=True):
-        _threshold_into(mask, logits, rows, columns)
+        _threshold_into(mask, logits, rows, columns, matmul)
     return masks
 
 
@@ -84,25 +107,25 @@ def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: Siz
     return rows, columns
 
 
-def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, columns: FloatArray) -> None:
+def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, columns: FloatArray, matmul: Matmul) -> None:
     """Set `mask` [H, W], all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
     above = logits > MASK_THRESHOLD
-    top, bottom = reach(rows, above.any(axis=1))
-    left, right = reach(columns, above.any(axis=0))
+    top, bottom = reach(rows, above.any(axis=1), matmul)
+    left, right = reach(columns, above.any(axis=0), matmul)
     if top == bottom or left == right:  # nothing, or only in the padding around the image
         return
-    wide = multiply_transposed(logits, columns[left:right])  # [h, right - left]
+    wide = matmul.multiply_transposed(logits, columns[left:right])  # [h, right - left]
     for first in range(top, bottom, ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, bottom)
         start, stop = extent(rows[first:last].any(axis=0))
-        values = multiply(rows[first:last, start:stop], wide[start:stop])
+        values = matmul.multiply(rows[first:last, start:stop], wide[start:stop])
         np.greater(values, MASK_THRESHOLD, out=mask[first:last, left:right])
 
 
-def reach(weights: FloatArray, marks: npt.ArrayLike) -> tuple[int, int]:
+def reach(weights: FloatArray, marks: npt.ArrayLike, matmul: Matmul) -> tuple[int, int]:
     """Which of the samples that [out, side] makes take anything from those that are marked [side]; see `extent`."""
     # Weights are not negative.
-    return extent(multiply(weights, np.asarray(marks, dtype=np.float32)[:, None]))
+    return extent(matmul.multiply(weights, np.asarray(marks, dtype=np.float32)[:, None]))
 
 
 def extent(marks: npt.ArrayLike) -> tuple[int, int]:

@@ -1,212 +1,281 @@
-"""Automatic masks of many images: one is read and another written while the model works on a third."""
+"""Running a task over many items: one is read and another written while a third is in the model."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import abc
+import errno
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Protocol
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from segany.core.arrays import PixelArray
-from segany.core.embedding import Embedding
-from segany.core.errors import EmbeddingError, ImageError, OutputError, SeganyError
-from segany.core.files import sha256_of
-from segany.data.formats.instances import RECORD_FORMATS, RecordedImage
-from segany.data.formats.records import LabelOrder, MaskRecords
-from segany.data.formats.writing import write_files
-from segany.imaging.image import image_id, read_image
-from segany.jobs.done_notes import DoneNotes
-from segany.predict.automatic import AutomaticMaskGenerator
+from segany.core.errors import CanceledError, SeganyError
+from segany.core.progress import ProgressCallback, ProgressEvent, report
+from segany.jobs.records import DoneRecords
 
 READ_AHEAD = 2
-"""Images that are read before the model gets to them, and results that wait to be written: what bounds the memory."""
+"""Items that are read before the model gets to them, and results that wait to be written: what bounds the memory."""
+
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+ItemT = TypeVar("ItemT")
+InputT = TypeVar("InputT")
+ModelT = TypeVar("ModelT")
+OutputT = TypeVar("OutputT")
+
+Status: TypeAlias = Literal["done", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
-class AutoPlan:
-    """What to do with many images.
+class Written:
+    """What was made of an item.
 
     Attributes:
-        images: the files, and for each what the names of its results begin with.
-        out: folder of the results.
-        formats: keys of `RECORD_FORMATS`.
-        notes: on what was done already.
-        again: do that anew.
-        label_order, label_fill: as `MaskRecords.to_label_map` takes them.
-        max_pixels: larger images are refused.
-        embeddings: folder where embeddings are kept and looked for.
+        values: of each part, a JSON value: what is recorded, such as the names of files, or numbers.
+        facts: JSON values for whoever watches, which are not recorded.
     """
 
-    images: Sequence[tuple[Path, str]]
-    out: Path
-    formats: tuple[str, ...]
-    notes: DoneNotes
-    again: bool
-    label_order: LabelOrder
-    label_fill: bool
-    max_pixels: int
-    embeddings: Path | None
+    values: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class ImageReport:
-    """An image that is done: how large it is, how many masks it has, how long they took, and the files."""
+@dataclass(frozen=True)
+class ItemResult(Generic[ItemT]):
+    """How an item ended.
 
-    source: Path
-    records: MaskRecords
-    seconds: float
-    files: dict[str, list[Path]]
+    Attributes:
+        item: the item.
+        status: "done" now, "skipped" because it was done before, or "failed".
+        values: of each part, as of `Written`; those of earlier runs too. Empty where it failed.
+        facts: as of `Written`; empty unless it is done now.
+        seconds: it took to process, without reading and writing.
+        error: why it failed.
+    """
 
-
-class Watcher(Protocol):
-    """Is told how the work goes on, in the main thread."""
-
-    def started(self, source: Path) -> None: ...
-
-    def progressed(self, done: int, total: int) -> None: ...
-
-    def skipped(self, source: Path) -> None: ...
-
-    def failed(self, source: Path, error: SeganyError) -> None: ...
-
-    def finished(self, report: ImageReport) -> None: ...
+    item: ItemT
+    status: Status
+    values: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: SeganyError | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    source: Path
-    name: str
-    sha256: str
-    pixels: PixelArray
+class Task(abc.ABC, Generic[ItemT, InputT, ModelT, OutputT]):
+    """What is done with each of many items.
+
+    A subclass is a frozen dataclass of small values that can be pickled, as are its items: `open` loads what is large.
+
+    Attributes:
+        item_errors: raised by `read`, `process` or `write`, these fail the item alone; others end the run.
+    """
+
+    item_errors: ClassVar[tuple[type[SeganyError], ...]] = (SeganyError,)
+
+    @abc.abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """The parts that are made of every item, and what each depends on besides the item's content; JSON values."""
+
+    @abc.abstractmethod
+    def name(self, item: ItemT) -> str:
+        """The name of an item, different from those of all others: for records and for people."""
+
+    def content_id(self, item: ItemT) -> str:  # noqa: ARG002
+        """A digest of what the item holds, where results are to be made anew when that changes."""
+        return ""
+
+    def is_there(self, part: str, value: Any) -> bool:  # noqa: ARG002
+        """Whether what an earlier run recorded of a part is still there."""
+        return True
+
+    @abc.abstractmethod
+    def open(self, progress: ProgressCallback | None) -> ModelT:
+        """Load what `process` needs. Called once, when the first item needs it."""
+
+    @abc.abstractmethod
+    def read(self, item: ItemT) -> InputT:
+        """Read an item, in a thread beside the model's."""
+
+    @abc.abstractmethod
+    def process(self, model: ModelT, value: InputT, parts: Sequence[str], progress: ProgressCallback | None) -> OutputT:
+        """Compute these parts of what `read` returned."""
+
+    @abc.abstractmethod
+    def write(self, item: ItemT, output: OutputT) -> Written:
+        """Write what `process` returned, in a thread beside the model's."""
 
 
-class Pipeline:
-    """Runs a plan. Reading and writing have a thread each; the model runs in the one that calls `run`."""
+def run(
+    task: Task[ItemT, InputT, ModelT, OutputT],
+    items: Sequence[ItemT],
+    records: DoneRecords | None = None,
+    *,
+    overwrite: bool = False,
+    stop_at_failure: bool = False,
+    progress: ProgressCallback | None = None,
+    on_result: Callable[[ItemResult[ItemT]], None] | None = None,
+) -> list[ItemResult[ItemT]]:
+    """Do a task with all items.
 
-    def __init__(self, plan: AutoPlan, open_generator: Callable[[], AutomaticMaskGenerator], watcher: Watcher) -> None:
-        """Prepare to run a plan.
+    What is wrong with one item fails that item alone. When the run is canceled, by Ctrl-C or by what `progress`
+    raises, finished items are recorded, and the next run with the same records goes on from there.
 
-        Args:
-            plan: what to do.
-            open_generator: loads the model; called when the first image needs it, and then never again.
-            watcher: is told of every image.
-        """
-        self.plan, self.open_generator, self.watcher = plan, open_generator, watcher
-        self._reader, self._writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
-        self._writing: deque[Future[ImageReport | None]] = deque()
-        self._stopped = threading.Event()
-        self._sources = {source.resolve() for source, _ in plan.images}
+    Args:
+        task: what to do.
+        items: with different names.
+        records: of what is done already, to be skipped, and of what is done now. None skips and records nothing.
+        overwrite: do anew what is done already.
+        stop_at_failure: raise the error of the first item that fails, after the results of those before it.
+        progress: told which item is in hand ("items"), what loading the model takes, and how far the item is.
+        on_result: told how each item ended, in the thread that calls `run`.
 
-    def run(self) -> None:
-        """Do all images. What is wrong with one of them goes to the watcher, and the others are done.
+    Returns:
+        How the items ended, in the order in which they did.
 
-        Raises:
-            OutputError: results cannot be written; there is no point in going on.
-            SeganyError: the model cannot be loaded.
-        """
-        generator: AutomaticMaskGenerator | None = None
+    Raises:
+        OutputError: the disk is full, or nothing can be written at all.
+        SeganyError: the model cannot be loaded, or another error that is not one of `task.item_errors`.
+    """
+    return _Run(task, records, overwrite, stop_at_failure, progress, on_result).over(items)
+
+
+@dataclass(frozen=True)
+class _Pending(Generic[ItemT, InputT]):
+    """An item that is read: its input is None where all parts are done already."""
+
+    item: ItemT
+    content_id: str
+    done: Mapping[str, Any]
+    missing: tuple[str, ...]
+    value: InputT | None
+
+
+class _FatalWrite(Exception):  # noqa: N818 - carries an error out of the processing of another item
+    """An error of writing that ends the run."""
+
+    def __init__(self, error: SeganyError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
+    """One call of `run`."""
+
+    def __init__(
+        self,
+        task: Task[ItemT, InputT, ModelT, OutputT],
+        records: DoneRecords | None,
+        overwrite: bool,
+        stop_at_failure: bool,
+        progress: ProgressCallback | None,
+        on_result: Callable[[ItemResult[ItemT]], None] | None,
+    ) -> None:
+        self.task, self.records = task, records
+        self.overwrite, self.stop_at_failure = overwrite, stop_at_failure
+        self.progress, self.on_result = progress, on_result
+        self.settings = dict(task.settings())
+        self.results: list[ItemResult[ItemT]] = []
+        self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+        self.writing: deque[tuple[ItemT, Future[ItemResult[ItemT]]]] = deque()
+
+    def over(self, items: Sequence[ItemT]) -> list[ItemResult[ItemT]]:
+        model: ModelT | None = None
         try:
-            for source, reading in self._read_ahead():
+            for number, (item, reading) in enumerate(self._read_ahead(items)):
+                report(self.progress, self.task.name(item), number, len(items), "items")
                 try:
-                    picture = reading.result()
-                except ImageError as error:
-                    self.watcher.failed(source, error)
+                    pending = reading.result()
+                except self.task.item_errors as error:
+                    self._fail(item, error)
                     continue
-                if picture is None:
-                    self.watcher.skipped(source)
+                if pending.value is None:
+                    self._end(ItemResult(item, "skipped", pending.done))
                     continue
-                self.watcher.started(source)
-                generator = generator or self.open_generator()
-                self._find_masks(generator, picture)
-                self._report_written(at_most_waiting=READ_AHEAD - 1)
-            self._report_written(at_most_waiting=0)
+                if model is None:
+                    model = self.task.open(self.progress)
+                self._process(model, pending, pending.value)
+                self._collect(at_most_waiting=READ_AHEAD - 1)
+            self._collect(at_most_waiting=0)
+        except _FatalWrite as fatal:
+            raise fatal.error from fatal.error.__cause__
         finally:
-            self._stopped.set()
-            for thread in (self._reader, self._writer):
+            for thread in (self.reader, self.writer):
                 thread.shutdown(cancel_futures=True)
+        return self.results
 
-    def _read_ahead(self) -> Iterator[tuple[Path, Future[_Picture | None]]]:
-        ahead: deque[tuple[Path, Future[_Picture | None]]] = deque()
-        for source, name in self.plan.images:
-            ahead.append((source, self._reader.submit(self._read, source, name)))
+    def _read_ahead(self, items: Sequence[ItemT]) -> Iterator[tuple[ItemT, Future[_Pending[ItemT, InputT]]]]:
+        ahead: deque[tuple[ItemT, Future[_Pending[ItemT, InputT]]]] = deque()
+        for item in items:
+            ahead.append((item, self.reader.submit(self._read, item)))
             if len(ahead) > READ_AHEAD:
                 yield ahead.popleft()
         while ahead:
             yield ahead.popleft()
 
-    def _read(self, source: Path, name: str) -> _Picture | None:
-        """The image; None where it is done already."""
-        try:
-            sha256 = sha256_of(source)
-        except OSError:
-            sha256 = ""  # what the matter is, reading the image tells
-        if not self.plan.again and self.plan.notes.is_done(name, sha256, self.plan.formats):
-            return None
-        return _Picture(source, name, sha256, read_image(source, self.plan.max_pixels))
+    def _read(self, item: ItemT) -> _Pending[ItemT, InputT]:
+        task, content_id = self.task, ""
+        done: dict[str, Any] = {}
+        if self.records is not None:
+            content_id = task.content_id(item)
+            if not self.overwrite:
+                found = self.records.find(task.name(item), content_id, self.settings)
+                done = {part: value for part, value in found.items() if task.is_there(part, value)}
+        missing = tuple(part for part in self.settings if part not in done)
+        return _Pending(item, content_id, done, missing, task.read(item) if missing else None)
 
-    def _find_masks(self, generator: AutomaticMaskGenerator, picture: _Picture) -> None:
+    def _process(self, model: ModelT, pending: _Pending[ItemT, InputT], value: InputT) -> None:
         started = perf_counter()
         try:
-            kept = self.plan.embeddings
-            image = picture.pixels if kept is None else self._embed(generator, picture, kept)
-            records = generator.generate(image, progress=self._progressed)
-        except OutputError:  # of an earlier image: see _progressed
+            output = self.task.process(model, value, pending.missing, self._tell)
+        except CanceledError:
             raise
-        except SeganyError as error:
-            self.watcher.failed(picture.source, error)
+        except self.task.item_errors as error:
+            self._fail(pending.item, error)
             return
         seconds = perf_counter() - started
-        self._writing.append(self._writer.submit(self._write, picture, records, seconds))
+        self.writing.append((pending.item, self.writer.submit(self._write, pending, output, seconds)))
 
-    def _progressed(self, done: int, total: int) -> None:
-        """Tell of the points that are done, and of images written meanwhile; fail where those cannot be."""
-        self.watcher.progressed(done, total)
-        self._report_written(at_most_waiting=READ_AHEAD)
+    def _tell(self, event: ProgressEvent) -> None:
+        """Hand on how far an item is, and meanwhile tell of those that are written."""
+        if self.progress is not None:
+            self.progress(event)
+        self._collect(at_most_waiting=READ_AHEAD)
 
-    def _embed(self, generator: AutomaticMaskGenerator, picture: _Picture, folder: Path) -> Embedding:
-        """The embedding of an image: from its file where there is a good one, and else into it."""
-        model = generator.predictor.model
-        path = folder / f"{image_id(picture.pixels)}_{model.encoder_id}.safetensors"
-        with contextlib.suppress(EmbeddingError):  # none yet, or a damaged one
-            embedding = Embedding.load(path)
-            embedding.check_model(model.name, model.encoder_id, model.preprocessing)
-            return embedding
-        embedding = generator.predictor.embed(picture.pixels)
-        self._writing.append(self._writer.submit(self._save, embedding, path))
-        return embedding
+    def _write(self, pending: _Pending[ItemT, InputT], output: OutputT, seconds: float) -> ItemResult[ItemT]:
+        written = self.task.write(pending.item, output)
+        if self.records is not None:
+            settings = {part: self.settings[part] for part in written.values}
+            self.records.write(self.task.name(pending.item), pending.content_id, settings, written.values)
+        return ItemResult(pending.item, "done", {**pending.done, **written.values}, written.facts, seconds)
 
-    def _save(self, embedding: Embedding, path: Path) -> None:
-        embedding.save(path)
+    def _collect(self, at_most_waiting: int) -> None:
+        """Tell of the items that are written, waiting for the oldest ones until few enough are left."""
+        while self.writing and (self.writing[0][1].done() or len(self.writing) > at_most_waiting):
+            item, writing = self.writing.popleft()
+            try:
+                result = writing.result()
+            except self.task.item_errors as error:
+                if self.stop_at_failure or self._is_hopeless(error):
+                    raise _FatalWrite(error) from error
+                self._fail(item, error)
+            else:
+                self._end(result)
 
-    def _write(self, picture: _Picture, records: MaskRecords, seconds: float) -> ImageReport | None:
-        """Write all files of an image, and then the note that they are there. None where the run has stopped."""
-        plan = self.plan
-        result = RecordedImage(picture.source, picture.pixels, records, plan.label_order, plan.label_fill)
-        files: dict[str, list[Path]] = {}
-        for item in plan.formats:
-            if self._stopped.is_set():
-                return None
-            files[item] = write_files(RECORD_FORMATS[item](result), plan.out, picture.name, self._sources)
-        _remove_other_masks(files.get("masks-png", ()))
-        plan.notes.write(picture.name, picture.sha256, files)
-        return ImageReport(picture.source, records, seconds, files)
+    def _is_hopeless(self, error: SeganyError) -> bool:
+        """Whether nothing more can be written: the disk is full, or even a record is refused."""
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _DISK_IS_FULL:
+            return True
+        return isinstance(error, OSError) and self.records is not None and not self.records.is_writable()
 
-    def _report_written(self, at_most_waiting: int) -> None:
-        """Tell of the results that are written, waiting for the oldest ones until few enough are left."""
-        while self._writing and (self._writing[0].done() or len(self._writing) > at_most_waiting):
-            report = self._writing.popleft().result()
-            if report is not None:
-                self.watcher.finished(report)
+    def _fail(self, item: ItemT, error: SeganyError) -> None:
+        if self.stop_at_failure:
+            self._collect(at_most_waiting=0)
+            raise error
+        self._end(ItemResult(item, "failed", error=error))
 
-
-def _remove_other_masks(written: Sequence[Path]) -> None:
-    """Delete masks of an earlier run that found more, so that a folder holds what its metadata.csv lists."""
-    for folder in {path.parent for path in written}:
-        for path in folder.glob("*.png"):
-            if path.stem.isdigit() and path not in written:
-                path.unlink(missing_ok=True)
+    def _end(self, result: ItemResult[ItemT]) -> None:
+        self.results.append(result)
+        if self.on_result is not None:
+            self.on_result(result)

@@ -1,8 +1,4 @@
-"""How arithmetic runs on a CPU: when to use the forms made for it, and the kernels it is worth choosing.
-
-Where it pays, an operation has a plain form, differentiable and portable, and a form for inference on
-a CPU: the same arithmetic in another order. `fast_cpu` decides between them, and tests hold them equal.
-"""
+"""When the forms for CPU inference run, and which of PyTorch's kernels they choose."""
 
 from __future__ import annotations
 
@@ -20,12 +16,9 @@ large blocks back to the system, and faulting them in again costs more than comp
 _ONEDNN_MIN_SIZE = 20480
 """PyTorch gives oneDNN no smaller convolution than this."""
 
-_ONEDNN_BATCH = 16
-"""On a single thread, PyTorch gives oneDNN 1x1 convolutions only of batches of 16 and more."""
-
 
 def fast_cpu(x: Tensor) -> bool:
-    """Whether to run the forms for CPU inference: on a CPU, without gradients, not being traced, in one precision.
+    """Whether the form for CPU inference runs: on a CPU, without gradients, not being traced, in one precision.
 
     Under autocast the type of a result is not that of what it is made of, on which these forms rely.
     """
@@ -46,13 +39,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: [C_out, C_in].
         bias: [C_out].
     """
-    rows = x.numel() // x.shape[-1]
-    batch = 1 if torch.get_num_threads() > 1 else _ONEDNN_BATCH
-    has_onednn = x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and rows % batch == 0
+    has_onednn = x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     if x.numel() <= _ONEDNN_MIN_SIZE or not has_onednn or not fast_cpu(x):
         return F.linear(x, weight, bias)
-    rows_nhwc = x.contiguous().view(batch, rows // batch, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    out = F.conv2d(rows_nhwc, weight[:, :, None, None], bias)
+    rows = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C_in, rows, 1]
+    # On one thread PyTorch keeps plain 1x1 convolutions to itself. Dilation sends them to oneDNN, and means nothing.
+    out = F.conv2d(rows, weight[:, :, None, None], bias, dilation=(1, 2))
     return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
 

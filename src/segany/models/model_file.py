@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -15,29 +14,13 @@ from torch import Tensor
 
 from segany.core.errors import CheckpointError, ConfigError
 from segany.core.files import replacing
-from segany.models.mobile_sam.config import TinyVitConfig
+from segany.models.configs import config_from_json, config_to_json
 from segany.models.promptable import PromptableModel
 from segany.models.registry import MODELS, ModelSpec
-from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
-from segany.models.sam2.config import HieraConfig, MemoryConfig, Sam2Config, Sam2DecoderConfig
+from segany.models.sam.config import SamConfig
 
 MODEL_KEY = "segany.model"
 """Of the metadata of a safetensors file: JSON with the name and the architecture of its model."""
-
-_KIND = "kind"
-_KINDS: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        SamConfig,
-        VitConfig,
-        TinyVitConfig,
-        DecoderConfig,
-        Sam2Config,
-        HieraConfig,
-        Sam2DecoderConfig,
-        MemoryConfig,
-    )
-}
 
 
 def save_model(model: PromptableModel, path: Path, notes: Mapping[str, str] | None = None) -> Path:
@@ -68,7 +51,7 @@ def saved_spec(path: Path) -> ModelSpec | None:
         return None
     try:
         facts = json.loads(described)
-        name, config = str(facts["name"]), config_from_json(facts["config"])
+        name, config = str(facts["name"]), _model_config(facts["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} describes its model in a way this version of segany does not understand ({error}). "
@@ -79,35 +62,11 @@ def saved_spec(path: Path) -> ModelSpec | None:
     return ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0)
 
 
-def config_to_json(config: object) -> dict[str, Any]:
-    """A frozen config of a model as JSON values, each with the `kind` that tells its class."""
-    assert dataclasses.is_dataclass(config)
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {
-        _KIND: type(config).__name__,
-        **{name: config_to_json(value) if dataclasses.is_dataclass(value) else value for name, value in fields.items()},
-    }
-
-
-def config_from_json(described: Mapping[str, Any]) -> SamConfig:
-    """What `config_to_json` made JSON of.
-
-    Raises:
-        ValueError, TypeError, KeyError: it is of no known kind, or has other fields.
-    """
-    config = _from_json(described)
+def _model_config(described: Any) -> SamConfig:
+    config = config_from_json(described)
     if not isinstance(config, SamConfig):
-        raise ConfigError(f"{type(config).__name__} is no whole model.")
+        raise ConfigError(f"{type(config).__name__} is no whole model")
     return config
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    if not isinstance(value, Mapping):
-        return value
-    fields = {name: _from_json(item) for name, item in value.items() if name != _KIND}
-    return _KINDS[value[_KIND]](**fields)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:

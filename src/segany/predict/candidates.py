@@ -9,8 +9,8 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW
 from segany.core.boxes import overlap
-from segany.core.preprocessing import Preprocessing
-from segany.imaging.measure import BoxBounds, CutOut, Logits, MaskMeasures, bound_boxes, cut_out, measure_masks, restore
+from segany.imaging.measure import BoxBounds, CutOut, Logits, MaskMeasures, bound_boxes, cut_out, restore
+from segany.imaging.processor import ImageProcessor
 
 _MEASURED_AT_ONCE = {"cpu": 1, "gpu": 64}
 """Masks measured together: on a CPU there is nothing to gain, elsewhere a launch costs more than a mask."""
@@ -40,8 +40,8 @@ class Candidates:
     logits only what the mask is made of is kept. The choice is the same as if all were measured first.
     """
 
-    def __init__(self, preprocessing: Preprocessing, size_hw: SizeHW, stability_offset: float) -> None:
-        self.preprocessing, self.size_hw, self.stability_offset = preprocessing, size_hw, stability_offset
+    def __init__(self, processor: ImageProcessor, size_hw: SizeHW, stability_offset: float) -> None:
+        self.processor, self.size_hw, self.stability_offset = processor, size_hw, stability_offset
         self._logits: list[CutOut] = []
         self._scores: list[FloatArray] = []
         self._bounds: list[BoxBounds] = []
@@ -50,7 +50,7 @@ class Candidates:
         """Logits [K, h, w] and their predicted IoU [K]."""
         self._logits += cut_out(low_res, self.stability_offset)
         self._scores.append(scores)
-        self._bounds.append(bound_boxes(low_res, self.preprocessing, self.size_hw))
+        self._bounds.append(bound_boxes(low_res, self.processor.preprocessing, self.size_hw))
 
     def choose(self, accept: Callable[[MaskMeasures], BoolArray], iou_thresh: float) -> Chosen:
         """Greedy non-maximum suppression by box, among what is accepted.
@@ -95,4 +95,4 @@ class Candidates:
 
     def _measure(self, some: list[int]) -> MaskMeasures:
         low_res = restore([self._logits[index] for index in some])
-        return measure_masks(low_res, self.preprocessing, self.size_hw, self.stability_offset)
+        return self.processor.measure(low_res, self.size_hw, self.stability_offset)

@@ -1,4 +1,4 @@
-"""Which frames tracking goes through, and in which order."""
+"""The frames that a propagation goes through, in order."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from segany.core.errors import PromptError
 Direction: TypeAlias = Literal["forward", "backward", "both"]
 
 
-class Leg(NamedTuple):
-    """Frames one after the other.
+class FrameRange(NamedTuple):
+    """Consecutive frames in one direction.
 
     Attributes:
-        start: the first.
-        last: the last one; None where the end of the video is not known.
-        reverse: whether it goes backward.
+        start: the first frame.
+        last: the last frame, included; None where the end of the video is not known.
+        reverse: whether the range goes backward.
     """
 
     start: int
     last: int | None
     reverse: bool
 
-    def frames(self) -> Iterator[int]:
-        """The frames in order."""
+    def numbers(self) -> Iterator[int]:
+        """The frame numbers in order."""
         if self.last is None:
             return count_from(self.start)
         return iter(range(self.start, self.last - 1, -1) if self.reverse else range(self.start, self.last + 1))
 
     def __len__(self) -> int:
-        """How many there are. Only where the last one is known."""
+        """How many frames there are; only where the last one is known."""
         assert self.last is not None
         return max(0, (self.start - self.last if self.reverse else self.last - self.start) + 1)
 
 
 def plan_frame_schedule(
     start: int, direction: Direction, end: int | None, count: int | None
-) -> tuple[list[Leg], int | None]:
-    """The way from a frame: forward, backward, or forward and then backward from the frame before it.
+) -> tuple[list[FrameRange], int | None]:
+    """The frames from a start: forward, backward, or forward and then backward from the frame before the start.
 
     Args:
-        start: where it begins.
-        direction: where it goes.
-        end: the last frame, of "both" on the way forward; None for that of the video.
+        start: the first frame.
+        direction: "forward", "backward" or "both".
+        end: the last frame, of "both" for the forward part; None for the end of the video.
         count: frames of the video; None where that is not known.
 
     Returns:
-        Its legs, and how many frames it has; None where that is not known.
+        Ranges of frames, and how many frames they have together; None where that is not known.
 
     Raises:
-        PromptError: the direction is none, or `end` lies the other way.
+        PromptError: there is no such direction, or `end` lies in the other one.
     """
     if direction not in ("forward", "backward", "both"):
         raise PromptError(f"direction must be forward, backward or both, got {direction!r}.")
     if end is not None and ((end > start) if direction == "backward" else (end < start)):
         raise PromptError(f"Tracking {direction} from frame {start} never reaches frame {end}.")
     if direction == "backward":
-        legs = [Leg(start, end or 0, reverse=True)]
+        ranges = [FrameRange(start, end or 0, reverse=True)]
     else:
         last = end if end is not None or count is None else count - 1
-        legs = [Leg(start, last, reverse=False)]
+        ranges = [FrameRange(start, last, reverse=False)]
         if direction == "both" and start > 0:
-            legs.append(Leg(start - 1, 0, reverse=True))
-    return legs, None if any(leg.last is None for leg in legs) else sum(len(leg) for leg in legs)
+            ranges.append(FrameRange(start - 1, 0, reverse=True))
+    return ranges, None if any(one.last is None for one in ranges) else sum(len(one) for one in ranges)

@@ -7,43 +7,45 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
-from segany.core.embedding import Embedding
+from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, FloatArray, IntArray, PixelArray
+from segany.core.embedding import Embedding, Feature
 from segany.core.errors import PromptError
 from segany.core.prediction import MaskPrediction
-from segany.core.preprocessing import Preprocessing
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
-from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, image_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, content_id, read_image
+from segany.imaging.processor import ImageProcessor
+from segany.imaging.prompt_masks import prompt_mask_logits
 
 
 class ImageModel(Protocol):
     """What an `ImagePredictor` needs of a model, whatever runs it: arrays in, arrays out."""
 
-    name: str
-    encoder_id: str
-    pads_boxes: bool
+    @property
+    def name(self) -> str: ...
 
     @property
-    def preprocessing(self) -> Preprocessing: ...
+    def encoder_id(self) -> str: ...
+
+    @property
+    def pads_boxes(self) -> bool: ...
+
+    @property
+    def processor(self) -> ImageProcessor: ...
 
     @property
     def low_res_size(self) -> int: ...
 
-    def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]: ...
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[Feature, ...]]: ...
 
     def predict_low_res(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None,
         *,
         multimask: bool,
     ) -> tuple[FloatArray, FloatArray]: ...
-
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray: ...
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray: ...
 
 
 class ImagePredictor:
@@ -76,8 +78,8 @@ class ImagePredictor:
         """Run the image encoder, the slow part, once.
 
         Args:
-            image: a path, a PIL image, an array, or a list of those with any sizes. Arrays are
-                [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
+            image: a path, `bytes`, a binary file object, a Pillow image, an array, or a list of those with any
+                sizes. Arrays are [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
                 EXIF orientation is applied.
 
         Raises:
@@ -96,10 +98,10 @@ class ImagePredictor:
             Embedding(
                 features=features,
                 size_hw=(rgb.shape[0], rgb.shape[1]),
-                preprocessing=self.model.preprocessing,
+                preprocessing=self.model.processor.preprocessing,
                 model=self.model.name,
                 encoder_id=self.model.encoder_id,
-                image_id=image_id(rgb),
+                content_id=content_id(rgb),
             )
             for rgb, features in zip(pixels, self.model.embed(pixels), strict=True)
         ]
@@ -125,21 +127,24 @@ class ImagePredictor:
             EmbeddingError: the embedding was made by another model or other weights.
             PromptError: there is no prompt, one lies outside the image, or a mask has the wrong shape.
         """
-        embedding.check_model(self.model.name, self.model.encoder_id, self.model.preprocessing)
+        embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
         if not all(isinstance(prompt, Prompt) for prompt in chosen):
             raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
-        self._check(chosen, embedding.size_hw)
+        if not chosen:
+            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
+        for prompt in chosen:
+            prompt.check_fits(embedding.size_hw)
         if masks not in ("auto", "multi", "single"):
             raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
         multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
         low_res, scores, candidates = self._decode(embedding, chosen, multi)
         logits = None
         if with_logits:
-            logits = self.model.upscale(low_res, embedding.size_hw)
+            logits = self.model.processor.upscale(low_res, embedding.size_hw)
             logits[np.isneginf(scores)] = -np.inf  # unused places, which interpolation would fill with NaN
         if logits is None:
-            mask_array = self.model.upscale_masks(low_res, embedding.size_hw)
+            mask_array = self.model.processor.upscale_masks(low_res, embedding.size_hw)
         else:
             mask_array = logits > MASK_THRESHOLD
         return MaskPrediction(
@@ -151,18 +156,6 @@ class ImagePredictor:
             logits=logits,
         )
 
-    def _check(self, prompts: tuple[Prompt, ...], size_hw: SizeHW) -> None:
-        if not prompts:
-            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
-        side = self.model.low_res_size
-        for prompt in prompts:
-            prompt.check_fits(size_hw)
-            if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
-                raise PromptError(
-                    f"mask_logits has shape {list(prompt.mask_logits.shape)}, but {self.model.name} takes "
-                    f"[{side}, {side}]: the low_res_logits of an earlier prediction, not a mask at image size."
-                )
-
     def _decode(
         self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
     ) -> tuple[FloatArray, FloatArray, IntArray]:
@@ -170,15 +163,19 @@ class ImagePredictor:
 
         Only prompts with equally many points can share a batch: to attention, padding is a point.
         """
-        points = [labeled_points(prompt, embedding, pads_boxes=self.model.pads_boxes) for prompt in prompts]
+        model = self.model
+        points = [labeled_points(prompt, embedding, pads_boxes=model.pads_boxes) for prompt in prompts]
+        mask_logits = [
+            prompt_mask_logits(prompt, model.processor.preprocessing, model.low_res_size) for prompt in prompts
+        ]
         groups: dict[tuple[int, bool, bool], list[int]] = {}
         for index, prompt in enumerate(prompts):
-            form = (len(points[index][1]), prompt.mask_logits is not None, multi[index])
+            form = (len(points[index][1]), prompt.has_mask, multi[index])
             groups.setdefault(form, []).append(index)
         decoded: dict[int, tuple[FloatArray, FloatArray]] = {}
         for (_, has_mask, multimask), members in groups.items():
-            masks = np.stack([m for i in members if (m := prompts[i].mask_logits) is not None]) if has_mask else None
-            outputs = self.model.predict_low_res(
+            masks = np.stack([logits for i in members if (logits := mask_logits[i]) is not None]) if has_mask else None
+            outputs = model.predict_low_res(
                 embedding.features,
                 np.stack([points[i][0] for i in members]),
                 np.stack([points[i][1] for i in members]),

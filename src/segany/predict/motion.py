@@ -1,7 +1,7 @@
-"""Motion-aware memory for tracking, without training (SAMURAI, section 4).
+"""Motion-aware tracking without training (SAMURAI, section 4).
 
-A Kalman filter follows the box of an object. Where several candidate masks are plausible it prefers the one
-that is where the object should be, and only frames in which the object was seen well are remembered.
+A Kalman filter predicts the bounding box of an object. Candidate masks are scored by their overlap with that box and by
+their predicted IoU, and only frames with reliable masks are selected from the memory bank.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOTION_WEIGHT = 0.15
-"""Share of the predicted box in the score of a candidate; the rest is the predicted IoU."""
+"""Weight of the IoU with the predicted box in the score of a candidate; the predicted IoU has the rest."""
 
 STABLE_FRAMES = 15
-"""Frames in a row that an object was found in before its motion counts."""
+"""Consecutive frames in which the object must be found before its motion counts."""
 
 STABLE_IOU = 0.3
-"""Predicted IoU from which on an object counts as found."""
+"""Predicted IoU above which an object counts as found."""
 
 MEMORY_IOU = 0.5
-"""Predicted IoU above which a frame is worth remembering."""
+"""Predicted IoU above which a frame is selected from the memory bank."""
 
 _POSITION_NOISE = 1 / 20
 _VELOCITY_NOISE = 1 / 160
-"""Standard deviations a frame, as a share of the box's side: the usual ones of box trackers."""
+"""Standard deviations per frame, as a share of the side of the box, as in SORT and its successors."""
 
 
-class BoxFilter:
-    """A Kalman filter with constant velocity on center and size of a box."""
+class KalmanBoxFilter:
+    """A Kalman filter with constant velocity on the center and the size of a bounding box."""
 
     def __init__(self, box_xyxy: FloatArray) -> None:
         self.state = np.concatenate([_to_center(box_xyxy), np.zeros(4)])
         self.covariance = np.diag(self._noise(2 * _POSITION_NOISE, 10 * _VELOCITY_NOISE) ** 2)
 
     def predict(self) -> FloatArray:
-        """Go on by a frame: the box expected there, [4]."""
+        """Advance by one frame; returns the predicted box, x0 y0 x1 y1 [4]."""
         step = np.eye(8)
         step[:4, 4:] = np.eye(4)
         noise = np.diag(self._noise(_POSITION_NOISE, _VELOCITY_NOISE) ** 2)
@@ -52,7 +52,7 @@ class BoxFilter:
         return np.concatenate([center - size / 2, center + size / 2]).astype(np.float32)
 
     def update(self, box_xyxy: FloatArray) -> None:
-        """Correct by the box that was found."""
+        """Update with the measured box."""
         noise = np.diag(self._noise(_POSITION_NOISE, _VELOCITY_NOISE)[:4] ** 2)
         innovation = self.covariance[:4, :4] + noise
         gain = np.linalg.solve(innovation, self.covariance[:4]).T  # [8, 4]
@@ -65,21 +65,21 @@ class BoxFilter:
 
 
 class Motion:
-    """What is known of one object's motion in one direction of time."""
+    """The motion of one object in one direction of tracking."""
 
     def __init__(self) -> None:
-        self._filter: BoxFilter | None = None
+        self._filter: KalmanBoxFilter | None = None
         self._stable = 0
 
     def choose(self, low_res: FloatArray, iou: FloatArray) -> int:
-        """The candidate that is the object.
+        """Choose a candidate mask and update the filter with it.
 
         Args:
-            low_res: logits [M, h, w].
+            low_res: mask logits [M, h, w].
             iou: predicted IoU [M].
 
         Returns:
-            Its index.
+            The index of the candidate.
         """
         best = int(iou.argmax())
         if self._filter is None or self._stable == 0:
@@ -98,7 +98,7 @@ class Motion:
         return best
 
     def restart(self, low_res: Tensor | None) -> None:
-        """Begin anew where the object certainly is, [h, w]: in a frame in which it was prompted."""
+        """Start again from the mask logits [h, w] of a prompted frame."""
         self._filter, self._stable = None, 0
         if low_res is not None:
             self._begin(low_res.cpu().numpy())
@@ -106,11 +106,11 @@ class Motion:
     def _begin(self, logits: FloatArray) -> None:
         box = _box(logits)
         if box.any():
-            self._filter, self._stable = BoxFilter(box), 1
+            self._filter, self._stable = KalmanBoxFilter(box), 1
 
 
 def _box(logits: FloatArray) -> FloatArray:
-    """Corners [4] of what is above the threshold, the last ones past it; zeros where nothing is."""
+    """The half-open box x0 y0 x1 y1 [4] of a mask; zeros for an empty mask."""
     return np.array(mask_box(logits > MASK_THRESHOLD) or (0, 0, 0, 0), dtype=np.float32)
 
 

@@ -1,17 +1,18 @@
-"""What a session knows of one object: its prompts, and what the model remembers of it."""
+"""The state of one object in a video session: its prompts and its memory bank."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import PromptError
+from segany.core.instance import Category
 from segany.core.prompt import Prompt
-from segany.models.sam2.memory_bank import MemoryPlan, plan_memory
+from segany.models.sam2.memory_bank import MemorySelection, select_memory
 from segany.models.sam2.tracking import ObjectMemory
 from segany.predict.motion import MEMORY_IOU, Motion
 
@@ -23,46 +24,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FrameMemory:
-    """One object in one frame.
+    """The entry of one frame in the memory bank of an object.
 
     Attributes:
-        memory: [C_memory, h, w], what later frames attend to; None where only the pointer is still needed.
+        memory: bfloat16 [C_memory, h, w], from the memory encoder; None where only the pointer is still needed.
         pointer: [C], the object pointer.
-        low_res: logits [4h, 4w], the answer; None as for the memory.
-        score: logit of the object being visible.
-        iou: predicted IoU of the answer.
-        reverse: whether it was tracked backward.
-        followed: whether the object was followed to this frame, before it was prompted there if it was.
+        low_res: float32 [4h, 4w], mask logits of the prediction; None where the memory is None.
+        object_score: logit of the object being visible.
+        predicted_iou: predicted IoU of the mask.
+        reverse: whether the object was tracked backward to this frame.
+        was_tracked: whether the object was tracked to this frame, possibly before a prompt on it.
     """
 
     memory: Tensor | None
     pointer: Tensor
     low_res: Tensor | None
-    score: float
-    iou: float
+    object_score: float
+    predicted_iou: float
     reverse: bool = False
-    followed: bool = False
+    was_tracked: bool = False
 
     @property
     def is_reliable(self) -> bool:
-        """Whether the object was seen well enough for `motion_aware` tracking to remember."""
-        return self.iou > MEMORY_IOU and self.score > 0
+        """Whether motion-aware tracking may select this memory (SAMURAI, section 4.2)."""
+        return self.predicted_iou > MEMORY_IOU and self.object_score > 0
 
 
-class Before(NamedTuple):
-    """What is known of an object in a frame before it is prompted there.
+@dataclass(frozen=True, eq=False)
+class PreviousOutput:
+    """The prediction for an object on a frame before another prompt on that frame.
 
     Attributes:
-        remembered: all of it.
-        outline: the mask [H, W], where nothing more is known.
-        was_followed: whether the object was followed to this frame, so that the prompt corrects it.
-        reverse: whether that was backward.
+        low_res: mask logits [4h, 4w]; None where there are none.
+        mask: bool [H, W] at the size of the video, where only the stored result is left; else None.
+        was_tracked: whether the object was tracked to this frame, so that the prompt is a correction and the
+            frame is conditioned on memory.
+        reverse: whether it was tracked backward.
     """
 
-    remembered: FrameMemory | None
-    outline: BoolArray | None
-    was_followed: bool
-    reverse: bool
+    low_res: Tensor | None = None
+    mask: BoolArray | None = None
+    was_tracked: bool = False
+    reverse: bool = False
 
 
 @dataclass(eq=False)
@@ -70,88 +73,143 @@ class ObjectTrack:
     """One object of a session.
 
     Attributes:
-        prompts: by frame, a prompt or a mask [H, W].
-        conditioning: what is remembered of the frames that were prompted, in the order of the prompts.
-        tracked: the same of frames the object was followed to, as far as it is still needed.
-        motion: how the object moves, where that is asked for.
+        prompts: prompts by frame: a `Prompt`, or a mask [H, W].
+        conditioning: memory of the conditioning frames, in the order of their prompts.
+        tracked: memory of the tracked frames, as far as it is still needed.
+        motion: the motion of the object, for `motion_aware` tracking.
+        category: the class of the object; None where the caller gave none.
     """
 
     prompts: dict[int, Prompt | BoolArray] = field(default_factory=dict)
     conditioning: dict[int, FrameMemory] = field(default_factory=dict)
     tracked: dict[int, FrameMemory] = field(default_factory=dict)
     motion: Motion = field(default_factory=Motion)
+    category: Category | None = None
 
-    def recall(
+    def at(self, frame: int) -> FrameMemory | None:
+        """The memory of a frame, prompted or tracked."""
+        return self.conditioning.get(frame) or self.tracked.get(frame)
+
+    def previous_output(self, frame: int, stored_mask: BoolArray | None, *, stored_reverse: bool) -> PreviousOutput:
+        """What a prompt on a frame refines.
+
+        Args:
+            frame: the frame.
+            stored_mask: bool [H, W], the stored result of the frame, where the memory bank has no logits for it.
+            stored_reverse: whether that was tracked backward.
+        """
+        memory = self.at(frame)
+        low_res = None if memory is None else memory.low_res
+        if not any(index != frame for index in self.conditioning):
+            return PreviousOutput(low_res)
+        if stored_mask is not None:
+            return PreviousOutput(mask=stored_mask, was_tracked=True, reverse=stored_reverse)
+        if memory is None:
+            return PreviousOutput()
+        return PreviousOutput(low_res, was_tracked=memory.was_tracked, reverse=memory.reverse)
+
+    def gather_memory(
         self, frame: int, config: MemoryConfig, *, reverse: bool, frames_count: int | None, reliable_only: bool
     ) -> ObjectMemory:
-        """What a frame attends to."""
+        """What a frame attends to.
+
+        Args:
+            frame: the current frame; its own memory does not take part.
+            config: the memory of the model.
+            reverse: whether tracking goes backward.
+            frames_count: frames of the video; None where that is not known.
+            reliable_only: select tracked frames by `FrameMemory.is_reliable`, as SAMURAI does.
+        """
         conditioning = {index: one for index, one in self.conditioning.items() if index != frame}
         tracked = {index: one for index, one in self.tracked.items() if index != frame}
-        plan = plan_memory(frame, conditioning, tracked, config, reverse=reverse, frames_count=frames_count)
+        selection = select_memory(frame, conditioning, tracked, config, reverse=reverse, frames_count=frames_count)
         if reliable_only:
-            plan = self._reliable_plan(plan, frame, config, reverse=reverse)
-        known = {**tracked, **conditioning}
-        masks = [(known[index].memory, slot) for index, slot in plan.masks]
+            selection = self._only_reliable(selection, frame, config, reverse=reverse)
+        bank = {**tracked, **conditioning}
+        memories = [(bank[index].memory, tpos) for index, tpos in selection.memories]
         return ObjectMemory(
-            masks=tuple(memory for memory, _ in masks if memory is not None),
-            slots=tuple(slot for memory, slot in masks if memory is not None),
-            pointers=tuple(known[index].pointer for index, _ in plan.pointers),
-            times=tuple(time for _, time in plan.pointers),
+            memories=tuple(memory for memory, _ in memories if memory is not None),
+            maskmem_tpos=tuple(tpos for memory, tpos in memories if memory is not None),
+            pointers=tuple(bank[index].pointer for index, _ in selection.pointers),
+            pointer_tpos=tuple(tpos for _, tpos in selection.pointers),
         )
 
-    def _reliable_plan(self, plan: MemoryPlan, frame: int, config: MemoryConfig, *, reverse: bool) -> MemoryPlan:
-        """The plan with the latest frames in which the object was seen well, and the very last one."""
-        conditioning = tuple(pair for pair in plan.masks if pair[0] in self.conditioning)
-        direction = -1 if reverse else 1
-        latest = [index for index in self._reliable(frame, reverse=reverse) if index != frame - direction]
-        if frame - direction in self.tracked:
-            latest.insert(0, frame - direction)
-        slots = tuple((index, slot) for slot, index in enumerate(latest[: config.slots - 1]))
-        return MemoryPlan(conditioning + slots, plan.pointers)
+    def _only_reliable(
+        self, selection: MemorySelection, frame: int, config: MemoryConfig, *, reverse: bool
+    ) -> MemorySelection:
+        """The selection with the latest reliable frames instead of the latest frames, and the previous frame."""
+        conditioning = tuple(pair for pair in selection.memories if pair[0] in self.conditioning)
+        previous = frame + 1 if reverse else frame - 1
+        latest = [index for index in self._reliable(frame, reverse=reverse) if index != previous]
+        if previous in self.tracked:
+            latest.insert(0, previous)
+        tracked = tuple((index, tpos) for tpos, index in enumerate(latest[: config.num_maskmem - 1]))
+        return MemorySelection(conditioning + tracked, selection.pointers)
 
     def _reliable(self, frame: int, *, reverse: bool) -> list[int]:
-        """Tracked frames before one, in the direction of tracking, that are worth remembering; the latest first."""
+        """Reliable tracked frames before one, in the direction of tracking; the latest first."""
         before = (index for index in self.tracked if (index > frame if reverse else index < frame))
-        kept = (index for index in before if self.tracked[index].memory is not None)
-        return sorted((index for index in kept if self.tracked[index].is_reliable), reverse=not reverse)
+        with_memory = (index for index in before if self.tracked[index].memory is not None)
+        return sorted((index for index in with_memory if self.tracked[index].is_reliable), reverse=not reverse)
 
-    def forget(self, near: Iterable[int], config: MemoryConfig, *, reverse: bool, reliable_only: bool) -> None:
-        """Drop what no frame near those given will attend to, nor a correction of one needs."""
+    def prune(self, near: Iterable[int], config: MemoryConfig, *, reverse: bool, reliable_only: bool) -> None:
+        """Drop memory that neither a frame near those given nor a correction on one can attend to.
+
+        Prompted frames are kept whole. Of the tracked frames within `max_obj_ptrs`, the pointer is kept.
+        """
         whole = set(self.prompts)
         for frame in near:
-            whole.update(index for index in self.tracked if abs(index - frame) <= config.slots * config.stride)
+            reach = config.num_maskmem * config.temporal_stride
+            whole.update(index for index in self.tracked if abs(index - frame) <= reach)
             if reliable_only:
-                whole.update(self._reliable(frame, reverse=reverse)[: config.slots])
+                whole.update(self._reliable(frame, reverse=reverse)[: config.num_maskmem])
         for index, one in list(self.tracked.items()):
             if index in whole:
                 continue
-            if all(abs(index - frame) > config.max_pointers for frame in near):
+            if all(abs(index - frame) > config.max_obj_ptrs for frame in near):
                 del self.tracked[index]
             elif one.memory is not None:
                 self.tracked[index] = replace(one, memory=None, low_res=None)
 
     def clear(self, frame: int) -> None:
-        """Take back the prompts on a frame. Corrections that are left become first prompts where there is no other."""
+        """Remove the prompts on a frame. If no conditioning frame is left, corrections become conditioning frames."""
         for entries in (self.prompts, self.conditioning, self.tracked):
             entries.pop(frame, None)
         if not self.conditioning:
             self.conditioning = {index: self.tracked.pop(index) for index in self.prompts if index in self.tracked}
 
 
-def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt) -> Prompt:
-    """Earlier points of the same frame before new ones; a new box instead of an earlier one."""
+def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt | BoolArray, size_hw: SizeHW) -> Prompt | BoolArray:
+    """Join the prompts of one frame: earlier points before new ones; a new box replaces the earlier one.
+
+    Args:
+        earlier: prompts of the frame before.
+        prompt: the new one.
+        size_hw: size of the video.
+
+    Returns:
+        Points, a box and a mask as a `Prompt`; or a mask alone, bool [H, W], which replaces all earlier prompts.
+
+    Raises:
+        PromptError: the prompt does not fit the video.
+    """
+    if not isinstance(prompt, Prompt):
+        return _checked_mask(prompt, size_hw)
+    prompt.check_fits(size_hw)
+    points, labels, box = prompt.points_xy, prompt.labels, prompt.box_xyxy
+    if points is None and box is None and prompt.mask is not None:
+        return prompt.mask
     if not isinstance(earlier, Prompt):
         return prompt
-    points, labels = prompt.points_xy, prompt.labels
     if earlier.points_xy is not None and earlier.labels is not None:
         points = earlier.points_xy if points is None else np.concatenate([earlier.points_xy, points])
         labels = earlier.labels if labels is None else np.concatenate([earlier.labels, labels])
-    box = earlier.box_xyxy if prompt.box_xyxy is None else prompt.box_xyxy
-    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits)
+    box = earlier.box_xyxy if box is None else box
+    return Prompt(points_xy=points, labels=labels, box_xyxy=box, mask_logits=prompt.mask_logits, mask=prompt.mask)
 
 
-def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
-    """A copy of a mask prompt, or a `PromptError` where it is not bool [H, W] at the size of the video."""
+def _checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
+    """A copy of a mask prompt. Raises `PromptError` where it is not bool [H, W] at the size of the video."""
     given = np.asarray(mask)
     if given.dtype != np.bool_ or given.shape != size_hw:
         raise PromptError(
@@ -160,9 +218,3 @@ def checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
         )
     copy: BoolArray = given.copy()
     return copy
-
-
-def check_mask_size(prompt: Prompt, side: int) -> None:
-    """Raise `PromptError` where low-res logits are not of the model's size."""
-    if prompt.mask_logits is not None and prompt.mask_logits.shape != (side, side):
-        raise PromptError(f"mask_logits must be [{side}, {side}] for this model, got {list(prompt.mask_logits.shape)}.")

@@ -1,4 +1,4 @@
-"""What a session knows of an object as arrays, to be saved, and back."""
+"""The state of an object as arrays, to be saved, and back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from segany.predict.object_track import FrameMemory, ObjectTrack
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits")
+_PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits", "mask")
 
 
-def saved_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int, str, Arrays]]:
-    """Object, frame, kind and arrays of all that tracking goes on from; how it moves begins anew."""
+def track_to_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int, str, Arrays]]:
+    """Object id, frame, kind and arrays of the prompts and the memory bank. The motion is not saved."""
     for frame, prompt in track.prompts.items():
         if isinstance(prompt, Prompt):
             fields = {name: getattr(prompt, name) for name in _PROMPT_FIELDS}
@@ -32,18 +32,18 @@ def saved_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int,
                 values["memory"] = one.memory.cpu().view(torch.int16).numpy()  # NumPy has no bfloat16
             if one.low_res is not None:
                 values["low_res"] = one.low_res.cpu().numpy()
-            values["facts"] = np.array([one.score, one.iou, one.reverse, one.followed])
+            values["facts"] = np.array([one.object_score, one.predicted_iou, one.reverse, one.was_tracked])
             yield object_id, frame, kind, values
 
 
-def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays, device: torch.device) -> None:
-    """Put back what `saved_arrays` gave."""
+def add_arrays_to_track(track: ObjectTrack, frame: int, kind: str, values: Arrays, device: torch.device) -> None:
+    """Put one item from `track_to_arrays` back."""
     if kind == "prompt":
         track.prompts[frame] = Prompt(**values)
     elif kind == "mask":
         track.prompts[frame] = values["mask"]
     else:
-        score, iou, reverse, followed = values["facts"].tolist()
+        object_score, predicted_iou, reverse, was_tracked = values["facts"].tolist()
         tensors = {name: torch.from_numpy(values[name]).to(device) for name in values if name != "facts"}
         memory = tensors.get("memory")
         entries = track.conditioning if kind == "conditioning" else track.tracked
@@ -51,8 +51,8 @@ def track_from_arrays(track: ObjectTrack, frame: int, kind: str, values: Arrays,
             memory=None if memory is None else memory.view(torch.bfloat16),
             pointer=tensors["pointer"],
             low_res=tensors.get("low_res"),
-            score=score,
-            iou=iou,
+            object_score=object_score,
+            predicted_iou=predicted_iou,
             reverse=bool(reverse),
-            followed=bool(followed),
+            was_tracked=bool(was_tracked),
         )

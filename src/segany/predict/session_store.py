@@ -1,23 +1,26 @@
-"""The results of a video session, on disk: they grow with the video, the memory must not."""
+"""The results of a video session on disk, so that memory does not grow with the length of the video."""
 
 from __future__ import annotations
 
 import io
 import json
 import sqlite3
+import threading
 import weakref
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from segany.core.arrays import SizeHW
 from segany.core.errors import OutputError, VideoError
 from segany.core.files import replacing
+from segany.core.instances import Instances
 
 FORMAT = 1
 
@@ -36,60 +39,70 @@ create table arrays (
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class StoredResult(NamedTuple):
-    """One object in one frame.
-
-    Attributes:
-        counts: the mask as COCO run lengths.
-        score: logit of the object being visible.
-        reverse: whether it was tracked backward.
-    """
-
-    counts: str
-    score: float
-    reverse: bool
-
-
 class SessionStore:
-    """An SQLite database: results as they come, and, once saved, all that tracking goes on from.
+    """An SQLite database of results, and in saved sessions also of prompts and memory banks.
 
-    What it is asked to do raises `OutputError` where the disk does not allow it, and `VideoError` once it
-    is closed.
+    It may be used from several threads. Methods raise `OutputError` if the disk does not allow writing, and
+    `VideoError` once the store is closed.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         with _writable("The results of tracking"):
             with NamedTemporaryFile(prefix="segany-session-", suffix=".sqlite", delete=False) as file:
                 self._path = Path(file.name)
-            # Runs when the session is closed, forgotten, or the interpreter ends.
+            # Runs when the session is closed or garbage-collected, or the interpreter exits.
             self._remove = weakref.finalize(self, _unlink, self._path)
             self._database: sqlite3.Connection | None = _connect(self._path)
-            # It is a scratch file until it is saved: nothing is lost when the machine stops.
+            # This is a scratch file: durability is not needed.
             self._database.executescript("pragma journal_mode = off; pragma synchronous = off;" + _SCHEMA)
 
-    def put_result(self, frame: int, object_id: int, result: StoredResult) -> None:
-        """Keep a result; replaces an earlier one."""
-        with _writable("The results of tracking"):
-            self._open.execute("replace into results values (?, ?, ?, ?, ?)", (object_id, frame, *result))
+    def put(self, frame: int, instances: Instances) -> None:
+        """Store the objects of a frame, replacing earlier results of the same objects.
 
-    def result(self, frame: int, object_id: int) -> StoredResult | None:
-        """What was kept, if anything."""
+        Args:
+            frame: number of the frame.
+            instances: with object ids, and the optional column `reverse`, bool [O].
+        """
+        ids, scores, reverse = (x.tolist() for x in (instances.object_ids, instances.scores, instances.reverse))
+        rows = [
+            (object_id, frame, counts, score, is_reverse)
+            for object_id, counts, score, is_reverse in zip(ids, instances.rle_counts, scores, reverse, strict=True)
+        ]
+        with _writable("The results of tracking"), self._lock:
+            self._open.executemany("replace into results values (?, ?, ?, ?, ?)", rows)
+
+    def get(self, frame: int, object_ids: Sequence[int], size_hw: SizeHW) -> Instances:
+        """The stored objects among `object_ids` of a frame, as they were put.
+
+        Raises:
+            InstancesError: the file was saved with masks that are damaged.
+        """
         query = "select counts, score, reverse from results where object_id = ? and frame = ?"
-        row = self._open.execute(query, (object_id, frame)).fetchone()
-        return None if row is None else StoredResult(row[0], row[1], bool(row[2]))
+        with self._lock:
+            rows = [(item, self._open.execute(query, (item, frame)).fetchone()) for item in object_ids]
+        found = [(item, *row) for item, row in rows if row is not None]
+        return Instances(
+            [counts for _, counts, _, _ in found],
+            size_hw,
+            scores=[score for _, _, score, _ in found],
+            object_ids=[item for item, _, _, _ in found],
+            sources="track",
+            columns={"reverse": np.array([is_reverse for _, _, _, is_reverse in found], dtype=np.bool_)},
+        )
 
-    def drop_results(self, object_id: int, frame: int | None = None) -> None:
-        """Forget the results of an object, in one frame or in all."""
-        with _writable("The results of tracking"):
+    def drop(self, object_id: int, frame: int | None = None) -> None:
+        """Remove the results of an object, in one frame or in all."""
+        with _writable("The results of tracking"), self._lock:
             if frame is None:
                 self._open.execute("delete from results where object_id = ?", (object_id,))
             else:
                 self._open.execute("delete from results where object_id = ? and frame = ?", (object_id, frame))
 
     def save(self, path: Path, facts: dict[str, Any], arrays: Iterator[tuple[int, int, str, Arrays]]) -> None:
-        """Write a copy, whole or not at all, with facts and with arrays by object, frame and kind."""
+        """Write a copy atomically, with facts and with arrays by object, frame and kind."""
         database = self._open
-        with _writable(str(path)), replacing(path) as temporary:
+        with _writable(str(path)), self._lock, replacing(path) as temporary:
             database.commit()
             database.execute("vacuum into ?", (str(temporary),))
             copy = _connect(temporary)
@@ -106,10 +119,10 @@ class SessionStore:
                 copy.close()
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Take over what `save` wrote; returns the facts.
+        """Load what `save` wrote; returns the facts.
 
         Raises:
-            VideoError: the file is missing, or no session of segany's, or of a later version.
+            VideoError: the file is missing, is not a saved session, or is of a later version.
         """
         if not path.is_file():
             raise VideoError(f"{path} does not exist. Give a file that `session.save` wrote.")
@@ -128,7 +141,7 @@ class SessionStore:
         return facts
 
     def arrays(self) -> Iterator[tuple[int, int, str, Arrays]]:
-        """The arrays that were saved: object, frame, kind and values, in the order in which they were."""
+        """The saved arrays in their order: object id, frame, kind and values."""
         query = "select object_id, frame, kind, data from arrays order by rowid"
         for object_id, frame, kind, data in self._open.execute(query):
             with np.load(io.BytesIO(data), allow_pickle=False) as values:
@@ -136,9 +149,10 @@ class SessionStore:
 
     def close(self) -> None:
         """Remove the scratch file. Doing it again does nothing."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        with self._lock:
+            if self._database is not None:
+                self._database.close()
+                self._database = None
         self._remove()
 
     @property
@@ -150,11 +164,11 @@ class SessionStore:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Tell of whatever is wrong with a saved session as a `VideoError`."""
+    """Raise errors of reading a saved session as `VideoError`."""
     try:
         yield
     except (sqlite3.Error, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
-        raise VideoError(f"{path} is no session of segany's, or it is damaged: {error}.") from error
+        raise VideoError(f"{path} is not a saved session of segany, or it is damaged: {error}.") from error
 
 
 @contextmanager

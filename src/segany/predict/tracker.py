@@ -1,10 +1,10 @@
-"""The steps of tracking: what the model says about objects in one frame, from prompts or from what it remembers."""
+"""The steps of tracking: predict objects in one frame, from prompts or from the memory bank."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,22 +13,23 @@ from torch import Tensor
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, Prompt
 from segany.imaging.interpolate import resize_mask, resize_smoothly
-from segany.models.sam2.model import MASK_LOGIT
+from segany.imaging.prompt_masks import prompt_mask_logits
+from segany.models.sam2.model import MASK_LOGIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
-from segany.predict.object_track import Before, FrameMemory, ObjectTrack
+from segany.predict.object_track import FrameMemory, ObjectTrack, PreviousOutput
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
 
 class FrameContext(NamedTuple):
-    """Where tracking is.
+    """The current frame of tracking.
 
     Attributes:
         frame: number of the frame.
-        size_hw: of the video.
-        frames_count: of the video; None where it is not known.
+        size_hw: size of the video.
+        frames_count: frames of the video; None where it is not known.
         reverse: whether tracking goes backward.
     """
 
@@ -39,46 +40,48 @@ class FrameContext(NamedTuple):
 
 
 class Tracker:
-    """A model of the SAM 2 family with the settings of tracking. It keeps nothing between calls."""
+    """A model of the SAM 2 family with the settings of tracking. It has no state between calls."""
 
-    def __init__(self, model: Sam2, config: VideoConfig) -> None:
-        self.model = model
+    def __init__(self, model: TorchModel, config: VideoConfig) -> None:
+        self.model = cast(Sam2, model.module)
+        self.processor = model.processor
         self.config = config
 
     @torch.inference_mode()
-    def encode(self, pixels: PixelArray) -> FrameFeatures:
-        """A frame, uint8 [H, W, 3], as the model sees it."""
-        return self.model.encode_frame(self.model.preprocess_frame(pixels))
+    def encode_frame(self, pixels: PixelArray) -> FrameFeatures:
+        """Encode a frame, uint8 [H, W, 3]."""
+        return self.model.encode_frame(self.processor.frame_tensor(pixels, self.model))
 
     @torch.inference_mode()
-    def answer(
+    def predict_prompted_frame(
         self,
         features: FrameFeatures,
-        moment: FrameContext,
+        context: FrameContext,
         track: ObjectTrack,
         prompt: Prompt,
-        before: Before,
+        previous: PreviousOutput,
     ) -> FrameMemory:
-        """The best mask for a prompt.
+        """Predict the mask of an object in a frame with a prompt, and encode its memory.
 
         Args:
             features: of the frame.
-            moment: where it is.
+            context: the frame; its direction is taken from `previous`.
             track: the object.
-            prompt: all that was said about the object on this frame.
-            before: what is known of the object in this frame.
+            prompt: all prompts of the object on this frame.
+            previous: the prediction on this frame before the prompt.
         """
-        moment = moment._replace(reverse=before.reverse)
+        context = context._replace(reverse=previous.reverse)
         conditioned = None
-        if before.was_followed:
-            conditioned = self.model.attend_memory(features, [self._recall(track, moment)])
-        if prompt.mask_logits is not None:
-            logits: Tensor | None = torch.tensor(prompt.mask_logits)
-        elif before.outline is not None:
-            logits = self._outline_logits(before.outline)
+        if previous.was_tracked:
+            conditioned = self.model.attend_memory(features, [self._gather_memory(track, context)])
+        mask_logits = prompt_mask_logits(prompt, self.model.preprocessing, self.model.low_res_size)
+        if mask_logits is not None:
+            logits: Tensor | None = torch.tensor(mask_logits)
+        elif previous.mask is not None:
+            logits = self._mask_to_logits(previous.mask)
         else:
-            logits = None if before.remembered is None else before.remembered.low_res
-        points, labels = self._input_points(prompt, moment.size_hw)
+            logits = previous.low_res
+        points, labels = self._input_points(prompt, context.size_hw)
         masks = self.model.decode_frame(
             features,
             conditioned,
@@ -87,78 +90,81 @@ class Tracker:
             None if logits is None else logits.to(device=self.model.device, dtype=self.model.dtype)[None],
         )
         binarize = self.config.binarize_prompted
-        return self._remember(
-            features, masks.best(), binarize=binarize, reverse=before.reverse, followed=before.was_followed
+        return self._encode_memories(
+            features, masks.best(), binarize=binarize, reverse=previous.reverse, was_tracked=previous.was_tracked
         )[0]
 
     @torch.inference_mode()
-    def use_mask(self, features: FrameFeatures, mask: BoolArray) -> FrameMemory:
-        """A mask [H, W] that was given, as the answer."""
+    def use_mask_prompt(self, features: FrameFeatures, mask: BoolArray) -> FrameMemory:
+        """Take a mask prompt [H, W] as the prediction, and encode its memory."""
         square = resize_mask(mask, self.model.preprocessing.input_size)
         masks = torch.from_numpy(square[None].astype(np.float32)).to(self.model.device)
-        found = self.model.use_masks(features, masks)
-        return self._remember(features, found, binarize=self.config.binarize_prompted, reverse=False, followed=False)[0]
+        found = self.model.use_masks_as_output(features, masks)
+        binarize = self.config.binarize_prompted
+        return self._encode_memories(features, found, binarize=binarize, reverse=False, was_tracked=False)[0]
 
     @torch.inference_mode()
-    def follow(self, features: FrameFeatures, moment: FrameContext, tracks: Sequence[ObjectTrack]) -> list[FrameMemory]:
-        """Objects in a frame by what is remembered of them, all together."""
-        conditioned = self.model.attend_memory(features, [self._recall(track, moment) for track in tracks])
-        masks = self._chosen(self.model.decode_frame(features, conditioned), tracks)
-        return self._remember(features, masks, binarize=False, reverse=moment.reverse, followed=True)
+    def propagate_frame(
+        self, features: FrameFeatures, context: FrameContext, tracks: Sequence[ObjectTrack]
+    ) -> list[FrameMemory]:
+        """Predict the masks of objects in a frame from their memory banks, in one batch, and encode the memories."""
+        conditioned = self.model.attend_memory(features, [self._gather_memory(track, context) for track in tracks])
+        masks = self._select_candidates(self.model.decode_frame(features, conditioned), tracks)
+        return self._encode_memories(features, masks, binarize=False, reverse=context.reverse, was_tracked=True)
 
-    def low_res(self, known: Sequence[FrameMemory]) -> FloatArray:
-        """Answers for O objects as logits [1, O, 4h, 4w]."""
+    def low_res(self, entries: Sequence[FrameMemory]) -> FloatArray:
+        """The mask logits of O predictions, float32 [1, O, 4h, 4w]."""
         side = self.model.low_res_size
-        low_res = np.empty((1, len(known), side, side), dtype=np.float32)
-        for row, one in zip(low_res[0], known, strict=True):
-            assert one.low_res is not None  # it has just been computed, or was prompted
+        low_res = np.empty((1, len(entries), side, side), dtype=np.float32)
+        for row, one in zip(low_res[0], entries, strict=True):
+            assert one.low_res is not None  # of the current frame and of prompted frames, logits are kept
             row[:] = one.low_res.cpu().numpy()
         return low_res
 
-    def _recall(self, track: ObjectTrack, moment: FrameContext) -> ObjectMemory:
-        return track.recall(
-            moment.frame,
+    def _gather_memory(self, track: ObjectTrack, context: FrameContext) -> ObjectMemory:
+        return track.gather_memory(
+            context.frame,
             self.model.config.memory,
-            reverse=moment.reverse,
-            frames_count=moment.frames_count,
+            reverse=context.reverse,
+            frames_count=context.frames_count,
             reliable_only=self.config.motion_aware,
         )
 
-    def _chosen(self, masks: ObjectMasks, tracks: Sequence[ObjectTrack]) -> ObjectMasks:
-        """One candidate of each object."""
+    def _select_candidates(self, masks: ObjectMasks, tracks: Sequence[ObjectTrack]) -> ObjectMasks:
+        """One candidate mask of each object."""
         if not self.config.motion_aware or masks.iou.shape[1] == 1:
             return masks.best()
         low_res, iou = masks.low_res.float().cpu().numpy(), masks.iou.float().cpu().numpy()
         chosen = [track.motion.choose(*pair) for track, *pair in zip(tracks, low_res, iou, strict=True)]
         return masks.choose(torch.tensor(chosen, device=masks.iou.device))
 
-    def _remember(
-        self, features: FrameFeatures, masks: ObjectMasks, *, binarize: bool, reverse: bool, followed: bool
+    def _encode_memories(
+        self, features: FrameFeatures, masks: ObjectMasks, *, binarize: bool, reverse: bool, was_tracked: bool
     ) -> list[FrameMemory]:
-        """One entry an object, of its chosen candidate."""
+        """One entry of the memory bank for each object, from its selected candidate."""
         memory = self.model.encode_memory(features, masks.low_res[:, 0], masks.object_scores, binarize=binarize)
         memory = memory.bfloat16()  # as the official code keeps it
         scores, iou = masks.object_scores.float().cpu(), masks.iou[:, 0].float().cpu()
         return [
             FrameMemory(
-                memory=_kept_apart(memory[index]),
-                pointer=_kept_apart(masks.pointers[index, 0]),
-                low_res=_kept_apart(masks.low_res[index, 0].float()),
-                score=float(scores[index]),
-                iou=float(iou[index]),
+                memory=_own_copy(memory[index]),
+                pointer=_own_copy(masks.pointers[index, 0]),
+                low_res=_own_copy(masks.low_res[index, 0].float()),
+                object_score=float(scores[index]),
+                predicted_iou=float(iou[index]),
                 reverse=reverse,
-                followed=followed,
+                was_tracked=was_tracked,
             )
             for index in range(len(memory))
         ]
 
-    def _outline_logits(self, mask: BoolArray) -> Tensor:
+    def _mask_to_logits(self, mask: BoolArray) -> Tensor:
         side = self.model.low_res_size
         pixels = torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None, None]
         return (2 * resize_smoothly(pixels, (side, side))[0, 0] - 1) * MASK_LOGIT
 
     def _input_points(self, prompt: Prompt, size_hw: SizeHW) -> tuple[FloatArray | None, IntArray | None]:
-        """Points and labels in the frame of the model's input, a box as two of them before the others."""
+        """Points [N, 2] and labels [N] in pixels of the model's input, the box as two points before the others."""
         points, labels = [], []
         if prompt.box_xyxy is not None:
             points.append(prompt.box_xyxy.reshape(2, 2))
@@ -171,11 +177,11 @@ class Tracker:
         return self.model.preprocessing.to_input_xy(np.concatenate(points), size_hw), np.concatenate(labels)
 
 
-def _kept_apart(x: Tensor) -> Tensor:
-    """A copy for long: a row would keep all objects of its frame.
+def _own_copy(x: Tensor) -> Tensor:
+    """A copy that is kept in the memory bank: a view of one row would keep the tensor of all objects alive.
 
-    On a CPU it has pages of its own. Were it on the heap, between what is only needed for a moment, the heap
-    would have holes after some frames, and the process would grow.
+    On a CPU the copy has its own pages. On the heap, between tensors that live for one frame only, it would
+    fragment the heap, and the process would grow with the video.
     """
     if x.device.type != "cpu":
         return x.clone()

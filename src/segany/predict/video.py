@@ -1,10 +1,10 @@
-"""Objects through video: prompt them on any frame, and follow them forward and backward."""
+"""Track objects in video: prompt them on any frame, propagate forward and backward."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from segany.core.errors import ConfigError, check
 from segany.core.extras import require_torch
@@ -14,35 +14,38 @@ from segany.imaging.image import DEFAULT_MAX_PIXELS
 
 require_torch()
 
-from segany.predict.video_session import VideoSession  # noqa: E402
+from segany.predict.file_video_session import FileVideoSession  # noqa: E402
+from segany.predict.live_video_session import LiveVideoSession  # noqa: E402
 
 if TYPE_CHECKING:
-    from segany.models.promptable import PromptableModel
+    from segany.runtime import ExportedModel
+    from segany.runtime.torch_model import TorchModel
 
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Settings of tracking. The defaults give what the official code gives with its own, but for the last.
+    """Settings of tracking. The defaults give the results of the official code, except for the last one.
 
     Attributes:
-        motion_aware: choose among candidate masks, and which frames to remember, by how the object moves
-            (SAMURAI), without any training.
-        clean_area: holes and specks of masks of up to so many pixels are filled and removed; 0 for none.
-            Only results are cleaned, not what is remembered.
-        binarize_prompted: remember the masks of prompted frames as what is above the threshold, not as
-            probabilities.
-        remember_corrections: whether prompts on frames that have been tracked already make them frames that
-            all others attend to, as first prompts do. Without it, as in the official code, such a frame is
-            remembered like its neighbors only, and tracking over it again undoes the correction.
+        motion_aware: select candidate masks and memories by a motion model (SAMURAI); no training is needed.
+        min_mask_region_area: holes and islands of masks with fewer pixels are removed; 0 for none. Results are
+            cleaned at the size of the video, and the memory bank is not. The official `fill_hole_area=8` removes
+            holes and islands of up to 8 pixels of low-res masks, on CUDA only: here, that limit is 9.
+        binarize_prompted: encode the memory of prompted frames from thresholded masks instead of probabilities
+            (`binarize_mask_from_pts_for_mem_enc`).
+        remember_corrections: whether a prompt on a frame that was tracked before makes it a conditioning frame, as a
+            first prompt does (`add_all_frames_to_correct_as_cond`). If not, such a frame stays a tracked frame, and
+            tracking over it again undoes the correction.
     """
 
     motion_aware: bool = False
-    clean_area: int = 0
+    min_mask_region_area: int = 0
     binarize_prompted: bool = True
     remember_corrections: bool = True
 
     def __post_init__(self) -> None:
-        check(self.clean_area >= 0, f"clean_area must not be negative, got {self.clean_area}.")
+        area = self.min_mask_region_area
+        check(area >= 0, f"min_mask_region_area must not be negative, got {area}.")
 
 
 class VideoPredictor:
@@ -57,57 +60,61 @@ class VideoPredictor:
     """
 
     def __init__(
-        self, model: PromptableModel, config: VideoConfig | None = None, *, max_pixels: int = DEFAULT_MAX_PIXELS
+        self,
+        model: TorchModel | ExportedModel,
+        config: VideoConfig | None = None,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
-        """Wrap a model.
+        """Make a predictor.
 
         Args:
-            model: what `segany.load` returns for a model of the SAM 2 family.
-            config: the settings.
-            max_pixels: larger frames are refused.
+            model: a model of the SAM 2 family, from `segany.load`.
+            config: settings of tracking.
+            max_pixels: frames with more pixels are refused.
 
         Raises:
-            ConfigError: the model has no memory, as those for images alone and exported ones.
+            ConfigError: the model has no memory bank, such as SAM and exported models.
         """
-        from segany.models.sam2.model import Sam2
-
-        if not isinstance(model, Sam2):
+        if not model.has_memory:
             raise ConfigError(
                 f"{model.name} works on single images here. Load one with a memory, in PyTorch: sam2.1_hiera_tiny."
             )
-        self.model = model
+        self.model = cast("TorchModel", model)
         self.config = config or VideoConfig()
         self.max_pixels = max_pixels
 
-    def open(self, source: Any, *, resume: str | Path | None = None) -> VideoSession:
+    def open(self, source: Any, *, resume: str | Path | None = None, owner: str = "") -> FileVideoSession:
         """Open a video.
 
         Args:
             source: a video file, a folder of images, a list or an iterator of images, the number of a camera,
                 or a `FrameSource`.
-            resume: a file that `VideoSession.save` wrote of the same video, to go on from.
+            resume: a file that `FileVideoSession.save` wrote for the same video, to go on from.
+            owner: whoever the session belongs to, readable as `session.owner`.
 
         Returns:
             A session, to be used in a `with` block.
 
         Raises:
-            VideoError: the source cannot be opened, has no frames, or is not what `resume` was saved of.
+            VideoError: the source cannot be opened, has no frames, or is not the video of `resume`.
             MissingExtraError: video files and cameras need `segany[video]`.
         """
         frames = open_frames(source, max_pixels=self.max_pixels)
-        session = None
         try:
-            session = VideoSession(self.model, self.config, frames, owns_frames=frames is not source)
-            if resume is not None:
-                session._restore(Path(resume))
+            return FileVideoSession(
+                self.model,
+                self.config,
+                frames,
+                owns_frames=frames is not source,
+                owner=owner,
+                resume=None if resume is None else Path(resume),
+            )
         except BaseException:
-            if session is not None:
-                session.close()
-            elif frames is not source:
+            if frames is not source:
                 frames.close()
             raise
-        return session
 
-    def live(self) -> VideoSession:
-        """A session without a video: frames come one by one through `VideoSession.step`."""
-        return VideoSession(self.model, self.config, LiveFrames(self.max_pixels), owns_frames=True)
+    def live(self, *, owner: str = "") -> LiveVideoSession:
+        """A session without a source: frames are handed over one by one with `LiveVideoSession.step`."""
+        return LiveVideoSession(self.model, self.config, LiveFrames(self.max_pixels), owner=owner)

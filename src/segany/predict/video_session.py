@@ -1,58 +1,86 @@
-"""One video, its objects, and where tracking stands."""
+"""A video, its objects, and their results: what sessions on files and on live frames share."""
 
 from __future__ import annotations
 
+import abc
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+import threading
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
-from segany.core.errors import EndOfVideoError, PromptError, SeganyError, VideoError
+from segany.core.errors import PromptError, SeganyError, VideoError
 from segany.core.frame_result import FrameResult
+from segany.core.instance import NO_ID, Category
+from segany.core.instances import Instances
 from segany.core.prompt import Prompt
-from segany.core.rle import Rle, decode_mask, encode_masks
 from segany.imaging.components import clean_masks
 from segany.imaging.frames import FrameSource
-from segany.imaging.frames.live import LiveFrames
-from segany.imaging.image import ImageSource
-from segany.predict.frame_schedule import Direction, Leg, plan_frame_schedule
-from segany.predict.motion import Motion
-from segany.predict.object_track import Before, FrameMemory, ObjectTrack, check_mask_size, checked_mask, join_prompts
-from segany.predict.saved_track import saved_arrays, track_from_arrays
-from segany.predict.session_store import SessionStore, StoredResult, readable
+from segany.predict.object_track import (
+    FrameMemory,
+    ObjectTrack,
+    PreviousOutput,
+    join_prompts,
+)
+from segany.predict.session_store import SessionStore
 from segany.predict.tracker import FrameContext, Tracker
 
 if TYPE_CHECKING:
-    from segany.models.sam2.model import Sam2
     from segany.models.sam2.tracking import FrameFeatures
     from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
 
-Progress = Callable[[int, int | None], None]
-"""Told how many of how many frames are done; None where it is not known how many there are."""
+AnySession = TypeVar("AnySession", bound="VideoSession")
 
 
-class VideoSession:
-    """Tracks objects through one video. Made by `VideoPredictor.open`; use it in a `with` block.
+class VideoSession(abc.ABC):
+    """Tracks objects through one video. Use it in a `with` block.
 
-    Objects do not influence each other, so neither the order in which they are added nor prompts of one
-    change the others. Memory does not grow with the length of the video: frames are read when they are
-    needed, the model remembers what it can still attend to, and results lie on disk.
+    `VideoPredictor.open` makes a `FileVideoSession`, `VideoPredictor.live` a `LiveVideoSession`.
+
+    Objects do not influence each other: neither the order in which they are added nor the prompts of one change the
+    others. Memory does not grow with the length of the video: frames are read when they are needed, the memory bank
+    keeps what can still be attended to, and results are on disk.
+
+    A session may be used from several threads. A lock lets one frame or prompt be computed at a time; `object_ids`,
+    `owner` and `result` do not wait for it. The frames of a session must not be read by other threads.
+
+    Attributes:
+        model: the model.
+        config: settings of tracking.
+        owner: whoever the session belongs to, as its opener named it; empty by default.
     """
 
-    def __init__(self, model: Sam2, config: VideoConfig, frames: FrameSource, *, owns_frames: bool) -> None:
+    def __init__(
+        self, model: TorchModel, config: VideoConfig, frames: FrameSource, *, owns_frames: bool, owner: str = ""
+    ) -> None:
+        """Begin without objects.
+
+        Args:
+            model: the model.
+            config: settings of tracking.
+            frames: the video.
+            owns_frames: whether `close` closes the video too.
+            owner: whoever the session belongs to.
+        """
         self.model = model
         self.config = config
-        self.frames = frames
+        self.owner = owner
+        self._lock = threading.RLock()
         self._tracker = Tracker(model, config)
-        self._owns_frames = owns_frames
         self._tracks: dict[int, ObjectTrack] = {}
-        self._encoded: tuple[int, FrameFeatures] | None = None  # the latest frame, to be clicked on again
+        self._features_of: tuple[int, FrameFeatures] | None = None  # the latest frame, for further prompts on it
         self._store = SessionStore()
-        self._runs = 0
+        self._is_closed = False
+        self._owned_frames = frames if owns_frames else None
+
+    @property
+    @abc.abstractmethod
+    def frames(self) -> FrameSource:
+        """The frames of the video."""
 
     @property
     def object_ids(self) -> tuple[int, ...]:
@@ -64,7 +92,7 @@ class VideoSession:
         """Size of the video in pixels."""
         return self.frames.size_hw
 
-    def __enter__(self) -> VideoSession:
+    def __enter__(self: AnySession) -> AnySession:
         return self
 
     def __exit__(
@@ -73,270 +101,220 @@ class VideoSession:
         self.close()
 
     def close(self) -> None:
-        """Let go of the video and of the results. Doing it again does nothing."""
-        self._store.close()
-        self._encoded = None
-        if self._owns_frames:
-            self.frames.close()
+        """Release the video and the results, after the frame in hand. Closing again does nothing."""
+        with self._lock:
+            self._is_closed = True
+            self._store.close()
+            self._features_of = None
+            if self._owned_frames is not None:
+                self._owned_frames.close()
 
     # Prompts.
 
-    def prompt(self, frame: int, object_id: int, prompt: Prompt | BoolArray) -> FrameResult:
-        """Say what an object is, on any frame and at any time.
+    def prompt(
+        self, frame: int, object_id: int, prompt: Prompt | BoolArray, *, category: Category | None = None
+    ) -> FrameResult:
+        """Prompt an object on any frame, at any time.
 
-        Further points on the same frame add to the earlier ones, a further box takes the place of the
-        earlier one, and the answer so far goes in as well. A mask takes the place of all of that.
+        Further points on the same frame are added to the earlier ones, a further box replaces the earlier one, and
+        the previous mask is used as a prompt too. A mask alone replaces all prompts of the frame, and is the result.
 
         Args:
             frame: number of the frame.
-            object_id: a number of your choice; a new one adds an object.
-            prompt: points, a box or both; or a mask, bool [H, W] at the size of the video.
+            object_id: a number of your choice from 0; a new one adds an object.
+            prompt: points, a box, a mask or any of these; or a mask alone, bool [H, W] at the size of the video.
+            category: the class of the object; by default what an earlier prompt gave.
 
         Returns:
-            The object's mask in that frame. The other frames change with the next `propagate`.
+            The mask of the object in that frame. The other frames change with the next `propagate`, and those that
+            a running `propagate` has not reached yet with it.
 
         Raises:
-            PromptError: the prompt does not fit the video.
+            PromptError: the prompt does not fit the video, the id is negative, or another object has a category of
+                the same id and another name.
             VideoError: there is no such frame.
         """
-        frame, object_id = _number(frame, "frame", VideoError), _number(object_id, "object_id", PromptError)
-        features = self._features(frame)
-        track = self._tracks.get(object_id, ObjectTrack())
-        before = self._before(frame, object_id, track)
-        if isinstance(prompt, Prompt):
-            prompt = join_prompts(track.prompts.get(frame), prompt)
-            prompt.check_fits(self.size_hw)
-            check_mask_size(prompt, self.model.low_res_size)
-            remembered = self._tracker.answer(features, self._moment(frame), track, prompt, before)
-        else:
-            prompt = checked_mask(prompt, self.size_hw)
-            remembered = self._tracker.use_mask(features, prompt)
-        result = self._result(frame, [object_id], [remembered], logits=False)
-        track.prompts[frame] = prompt
-        track.motion.restart(remembered.low_res)
-        if before.was_followed and not self.config.remember_corrections:
-            track.tracked[frame] = remembered
-        else:
-            track.conditioning[frame] = remembered
-            track.tracked.pop(frame, None)
-        self._tracks[object_id] = track
-        return result
+        frame, object_id = whole_number(frame, "frame", VideoError), whole_number(object_id, "object_id", PromptError)
+        if object_id < 0:
+            raise PromptError(f"object_id must not be negative, got {object_id}.")
+        with self._lock:
+            features = self._features(frame)
+            track = self._tracks.get(object_id, ObjectTrack())
+            category = category or track.category
+            self._check_category(object_id, category)
+            previous = self._previous_output(frame, object_id, track)
+            whole = join_prompts(track.prompts.get(frame), prompt, self.size_hw)
+            if isinstance(whole, Prompt):
+                context = self._context(frame)
+                memory = self._tracker.predict_prompted_frame(features, context, track, whole, previous)
+            else:
+                memory = self._tracker.use_mask_prompt(features, whole)
+            result = self._result(frame, {object_id: memory}, {object_id: category}, logits=False)
+            track.prompts[frame], track.category = whole, category
+            track.motion.restart(memory.low_res)
+            if previous.was_tracked and not self.config.remember_corrections:
+                track.tracked[frame] = memory
+            else:
+                track.conditioning[frame] = memory
+                track.tracked.pop(frame, None)
+            self._tracks[object_id] = track
+            return result
 
     def clear(self, frame: int, object_id: int) -> None:
-        """Take back the prompts of an object on one frame. An object without any other prompt is removed."""
-        frame, track = _number(frame, "frame", VideoError), self._track(object_id)
-        if frame not in track.prompts:
-            prompted = ", ".join(map(str, sorted(track.prompts)))
-            raise PromptError(f"Object {object_id} has no prompt on frame {frame}. It has on: {prompted}.")
-        self._store.drop_results(object_id, frame)
-        track.clear(frame)
-        if not track.conditioning:
-            self.remove(object_id)
+        """Remove the prompts of an object on one frame. An object without any other prompt is removed.
+
+        Raises:
+            PromptError: there is no such object, or it has no prompt on that frame.
+        """
+        frame = whole_number(frame, "frame", VideoError)
+        with self._lock:
+            track = self._track(object_id)
+            if frame not in track.prompts:
+                prompted = ", ".join(map(str, sorted(track.prompts)))
+                raise PromptError(f"Object {object_id} has no prompt on frame {frame}. It has on: {prompted}.")
+            self._store.drop(object_id, frame)
+            track.clear(frame)
+            if not track.conditioning:
+                self.remove(object_id)
 
     def remove(self, object_id: int) -> None:
-        """Forget an object."""
-        self._track(object_id)
-        self._store.drop_results(object_id)
-        del self._tracks[object_id]
+        """Remove an object and its results. Raises `PromptError` where there is no such object."""
+        with self._lock:
+            self._track(object_id)
+            self._store.drop(object_id)
+            del self._tracks[object_id]
 
     def _track(self, object_id: int) -> ObjectTrack:
-        object_id = _number(object_id, "object_id", PromptError)
+        object_id = whole_number(object_id, "object_id", PromptError)
         if object_id not in self._tracks:
             known = ", ".join(map(str, self._tracks)) or "none"
             raise PromptError(f"There is no object {object_id}. The objects: {known}.")
         return self._tracks[object_id]
 
-    def _moment(self, frame: int, *, reverse: bool = False) -> FrameContext:
-        return FrameContext(frame, self.size_hw, self.frames.count, reverse)
+    def _check_category(self, object_id: int, category: Category | None) -> None:
+        for other_id, track in self._tracks.items():
+            other = track.category
+            if category and other and other_id != object_id and other.id == category.id and other.name != category.name:
+                raise PromptError(
+                    f"Category {category.id} is {category.name!r}, but {other.name!r} for object {other_id}. "
+                    "Give different categories different ids."
+                )
 
-    def _before(self, frame: int, object_id: int, track: ObjectTrack) -> Before:
-        """What is known of an object in a frame that is prompted."""
-        remembered = track.conditioning.get(frame) or track.tracked.get(frame)
-        result = self._store.result(frame, object_id) if remembered is None or remembered.low_res is None else None
-        was_followed = remembered is not None and remembered.followed
-        if not any(index != frame for index in track.conditioning):
-            return Before(remembered, None, was_followed=False, reverse=False)
-        if result is not None:
-            outline = decode_mask(Rle(size=list(self.size_hw), counts=result.counts))
-            return Before(None, outline, was_followed=True, reverse=result.reverse)
-        return Before(remembered, None, was_followed, reverse=remembered is not None and remembered.reverse)
+    def _previous_output(self, frame: int, object_id: int, track: ObjectTrack) -> PreviousOutput:
+        """The prediction for an object on a frame that is prompted."""
+        memory = track.at(frame)
+        if memory is not None and memory.low_res is not None:
+            return track.previous_output(frame, None, stored_reverse=False)
+        stored = self._store.get(frame, [object_id], self.size_hw)
+        if not len(stored):
+            return track.previous_output(frame, None, stored_reverse=False)
+        return track.previous_output(frame, stored.mask(0), stored_reverse=bool(stored.reverse[0]))
 
     # Tracking.
 
-    def propagate(
-        self,
-        start: int | None = None,
-        direction: Direction = "forward",
-        end: int | None = None,
-        *,
-        logits: bool = False,
-        progress: Progress | None = None,
-    ) -> Iterator[FrameResult]:
-        """Follow all objects through the video, frame by frame.
-
-        It may be left at any time, and gone on with by another call; each frame's result is complete.
+    def _track_frame(self, frame: int, start: int, *, reverse: bool, logits: bool) -> FrameResult:
+        """Predict all objects in one frame: prompted ones as they are, the others from their memory banks.
 
         Args:
-            start: the first frame; by default the earliest with a prompt.
-            direction: "forward" to the end, "backward" to frame 0, or "both": forward, then backward from
-                the frame before `start`.
-            end: the last frame in that direction, included; for "both" of the way forward.
+            frame: the frame.
+            start: the frame that this propagation started from.
+            reverse: whether it goes backward.
             logits: also give `mask_logits`.
-            progress: told how many of how many frames are done.
-
-        Raises:
-            PromptError: nothing was prompted yet, or `start` or `end` make no sense.
-            VideoError: there is no such frame, or the video cannot be read backward.
         """
-        if not self._tracks:
-            raise PromptError("There is nothing to track. Prompt an object first.")
-        if isinstance(self.frames, LiveFrames):
-            raise VideoError("The frames of a live session come one by one: use step() instead of propagate().")
-        if start is None:
-            start = min(frame for track in self._tracks.values() for frame in track.conditioning)
-        start = self._checked_frame(start, "start")
-        end = None if end is None else self._checked_frame(end, "end")
-        legs, total = plan_frame_schedule(start, direction, end, self.frames.count)
-        if direction != "forward" and not self.frames.can_seek:
-            raise VideoError(f"{self.frames.name} cannot be read backward. Give a list, a folder or a video file.")
-        self._runs += 1
-        return self._run(legs, total, self._runs, logits=logits, progress=progress)
-
-    def _run(
-        self, legs: list[Leg], total: int | None, run: int, *, logits: bool, progress: Progress | None
-    ) -> Iterator[FrameResult]:
-        done = 0
-        for leg in legs:
-            for track in self._tracks.values():
-                track.motion = Motion()
-            for frame in leg.frames():
-                if run != self._runs:
-                    raise VideoError("This way through the video has ended: propagate() was called once more.")
-                try:
-                    result = self._follow(frame, legs[0].start, reverse=leg.reverse, logits=logits)
-                except EndOfVideoError:
-                    if done == 0 or leg.reverse:
-                        raise
-                    break
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-                yield result
-
-    def step(self, frame: ImageSource, *, logits: bool = False) -> FrameResult:
-        """Take the next frame of a live video, and follow the objects there are to it.
-
-        Args:
-            frame: uint8 [H, W, 3], or what else `read_image` takes.
-            logits: also give `mask_logits`.
-
-        Returns:
-            The masks in this frame; none while nothing was prompted. Prompts on it come after.
-        """
-        if not isinstance(self.frames, LiveFrames):
-            raise VideoError("Only a live session takes frames: use VideoPredictor.live() instead of open().")
-        position = self.frames.push(frame)
-        self._encoded = None
-        return self._follow(position, position, reverse=False, logits=logits)
-
-    def _follow(self, frame: int, start: int, *, reverse: bool, logits: bool) -> FrameResult:
-        """All objects in one frame: those prompted there as they were, the others from what is remembered."""
-        followed = [track for track in self._tracks.values() if frame not in track.conditioning]
-        if followed:
-            remembered = self._tracker.follow(self._features(frame), self._moment(frame, reverse=reverse), followed)
-            for track, one in zip(followed, remembered, strict=True):
-                track.tracked[frame] = one
+        unprompted = [track for track in self._tracks.values() if frame not in track.conditioning]
+        if unprompted:
+            context = self._context(frame, reverse=reverse)
+            memories = self._tracker.propagate_frame(self._features(frame), context, unprompted)
+            for track, memory in zip(unprompted, memories, strict=True):
+                track.tracked[frame] = memory
         else:
-            self.frames.read(frame)  # so that the end of the video is noticed
-        for track in self._tracks.values():
+            self.frames.read(frame)  # to notice the end of the video
+        known = {}
+        for object_id, track in self._tracks.items():
             if frame in track.conditioning:
                 track.motion.restart(track.conditioning[frame].low_res)
-        for track in self._tracks.values():
-            track.forget(
-                {start, frame}, self.model.config.memory, reverse=reverse, reliable_only=self.config.motion_aware
-            )
-        ids = list(self._tracks)
-        known = [
-            track.conditioning[frame] if frame in track.conditioning else track.tracked[frame]
-            for track in self._tracks.values()
-        ]
-        return self._result(frame, ids, known, logits=logits)
+            memory_config, reliable_only = self._tracker.model.config.memory, self.config.motion_aware
+            track.prune({start, frame}, memory_config, reverse=reverse, reliable_only=reliable_only)
+            known[object_id] = track.conditioning[frame] if frame in track.conditioning else track.tracked[frame]
+        return self._result(frame, known, self._categories(), logits=logits)
+
+    def _context(self, frame: int, *, reverse: bool = False) -> FrameContext:
+        return FrameContext(frame, self.size_hw, self.frames.count, reverse)
 
     def _features(self, frame: int) -> FrameFeatures:
-        if self._encoded is None or self._encoded[0] != frame:
+        self._check_open()
+        if self._features_of is None or self._features_of[0] != frame:
             pixels = self.frames.read(frame)
-            self._encoded = None  # let go of the old one before there is a new one
-            self._encoded = (frame, self._tracker.encode(pixels))
-        return self._encoded[1]
+            self._features_of = None  # free the old features before there are new ones
+            self._features_of = (frame, self._tracker.encode_frame(pixels))
+        return self._features_of[1]
 
-    def _checked_frame(self, frame: int, name: str) -> int:
-        frame, count = _number(frame, name, VideoError), self.frames.count
-        if frame < 0 or (count is not None and frame >= count):
-            there = "" if count is None else f": {self.frames.name} has {count}, from 0"
-            raise VideoError(f"There is no frame {frame} for {name}{there}.")
-        return frame
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise VideoError("The session is closed. Open the video again.")
 
     # Results.
 
     def result(self, frame: int) -> FrameResult | None:
-        """What was found in a frame last; None where nothing was. It is read from disk."""
-        frame = _number(frame, "frame", VideoError)
-        found = {object_id: self._store.result(frame, object_id) for object_id in self._tracks}
-        known = {object_id: stored for object_id, stored in found.items() if stored is not None}
-        if not known:
-            return None
-        size = list(self.size_hw)
-        masks = np.stack([decode_mask(Rle(size=size, counts=stored.counts)) for stored in known.values()])
-        scores = np.array([stored.score for stored in known.values()], dtype=np.float32)
-        return FrameResult(frame, tuple(known), masks, scores)
+        """The latest result of a frame, from disk; None where there is none.
 
-    def _result(self, frame: int, ids: list[int], known: Sequence[FrameMemory], *, logits: bool) -> FrameResult:
-        low_res = self._tracker.low_res(known)
-        masks = clean_masks(self.model.upscale_masks(low_res, self.size_hw)[0], self.config.clean_area)
-        scores = np.array([one.score for one in known], dtype=np.float32)
-        for object_id, encoding, one in zip(ids, encode_masks(masks), known, strict=True):
-            self._store.put_result(frame, object_id, StoredResult(encoding["counts"], one.score, one.reverse))
-        return FrameResult(
-            frame, tuple(ids), masks, scores, self.model.upscale(low_res, self.size_hw)[0] if logits else None
-        )
-
-    # On disk.
-
-    def save(self, path: str | Path) -> Path:
-        """Write prompts, results and what the model remembers, whole or not at all. Returns the path.
-
-        `VideoPredictor.open(source, resume=path)` goes on from there, as if it had never stopped.
+        Raises:
+            VideoError: the session is closed.
+            InstancesError: the session was resumed from a file with damaged masks.
         """
-        if isinstance(self.frames, LiveFrames):
-            raise VideoError("A live session cannot be saved: its frames are gone. Save the results instead.")
-        arrays = (item for object_id, track in self._tracks.items() for item in saved_arrays(object_id, track))
-        self._store.save(Path(path), {**self._facts(), "objects": list(self._tracks)}, arrays)
-        return Path(path)
+        frame = whole_number(frame, "frame", VideoError)
+        instances = self._store.get(frame, self.object_ids, self.size_hw)
+        if not len(instances):
+            return None
+        return FrameResult(frame, with_categories(instances, self._categories()))
 
-    def _facts(self) -> dict[str, Any]:
-        height, width = self.size_hw
-        model = {"model": self.model.name, "encoder_id": self.model.encoder_id}
-        return {**model, "width": width, "height": height, "frames": self.frames.count}
+    def _categories(self) -> dict[int, Category | None]:
+        return {object_id: track.category for object_id, track in list(self._tracks.items())}
 
-    def _restore(self, path: Path) -> None:
-        """Take over what `save` wrote; see `VideoPredictor.open`."""
-        saved, ours = self._store.load(path), self._facts()
-        for what, names, advice in (
-            ("made with", ("model", "encoder_id"), "Open it with that model and its weights."),
-            ("saved of a video of", ("width", "height", "frames"), "Open it with that video."),
-        ):
-            was, now = ([facts.get(name) for name in names] for facts in (saved, ours))
-            if was != now and None not in (was[-1], now[-1]):
-                facts = ", ".join(f"{name} {value}" for name, value in zip(names, was, strict=True))
-                raise VideoError(f"{path} was {what} {facts}, which is not what you gave. {advice}")
-        with readable(path):
-            self._tracks = {int(object_id): ObjectTrack() for object_id in saved["objects"]}
-            for object_id, frame, kind, values in self._store.arrays():
-                track_from_arrays(self._tracks[object_id], frame, kind, values, self.model.device)
+    def _result(
+        self,
+        frame: int,
+        known: Mapping[int, FrameMemory],
+        categories: Mapping[int, Category | None],
+        *,
+        logits: bool,
+    ) -> FrameResult:
+        """Upscale, clean, encode and store the masks of objects, and return them."""
+        low_res = self._tracker.low_res(list(known.values()))
+        masks = self.model.processor.upscale_masks(low_res, self.size_hw)[0]
+        result = FrameResult.from_masks(
+            frame,
+            list(known),
+            clean_masks(masks, self.config.min_mask_region_area),
+            [one.object_score for one in known.values()],
+            mask_logits=self.model.processor.upscale(low_res, self.size_hw)[0] if logits else None,
+            columns={"reverse": np.array([one.reverse for one in known.values()], dtype=np.bool_)},
+            **category_columns(known, categories),
+        )
+        self._store.put(frame, result.instances)
+        return result
 
 
-def _number(value: int, name: str, kind: type[SeganyError]) -> int:
-    """A whole number as a plain one, which is what goes to disk."""
+def category_columns(
+    object_ids: Sequence[int] | Mapping[int, object], categories: Mapping[int, Category | None]
+) -> dict[str, list[int] | list[Category]]:
+    """`category_ids` and `categories` of `Instances`, of the objects that have a category."""
+    found = [categories.get(object_id) for object_id in object_ids]
+    by_id = {category.id: category for category in found if category is not None}
+    return {
+        "category_ids": [NO_ID if category is None else category.id for category in found],
+        "categories": [by_id[category_id] for category_id in sorted(by_id)],
+    }
+
+
+def with_categories(instances: Instances, categories: Mapping[int, Category | None]) -> Instances:
+    """The same instances, each with the category of its object."""
+    columns = category_columns(instances.object_ids.tolist(), categories)
+    return instances.with_categories(columns["category_ids"], columns["categories"])  # type: ignore[arg-type]
+
+
+def whole_number(value: int, name: str, kind: type[SeganyError]) -> int:
+    """A whole number as an `int`, which SQLite takes; raises an error of that kind where it is none below 2^31."""
     try:
         number = operator.index(value)
     except TypeError:

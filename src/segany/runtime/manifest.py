@@ -15,7 +15,7 @@ MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 """Goes up when an older segany could not read the folder any more."""
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+ExportPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
 
 
 class _Record(BaseModel):
@@ -90,7 +90,7 @@ class Manifest(_Record):
     model: str
     encoder_id: str
     weights_id: str
-    precision: Precision
+    precision: ExportPrecision
     opset: int
     preprocessing: PreprocessingRecord
     low_res_size: int

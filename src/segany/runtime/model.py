@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.arrays import PROMPTS_AT_ONCE, BoolArray, FloatArray, IntArray, PixelArray, SizeHW
+from segany.core.embedding import Feature, feature_array
 from segany.core.errors import ConfigError, ExportError
-from segany.core.preprocessing import Preprocessing
 from segany.imaging.amg import Proposals
-from segany.imaging.resize import resize_pixels, upscale_logits, upscale_masks
+from segany.imaging.processor import ImageProcessor
 from segany.runtime.manifest import is_export, read_manifest
 from segany.runtime.session import Session, open_onnx, open_openvino
 
@@ -25,9 +26,6 @@ RuntimeName: TypeAlias = Literal["onnx", "openvino", "openvino-bf16"]
 slightly off."""
 
 Arithmetic: TypeAlias = Literal["f32", "bf16"]
-
-PROMPTS_AT_ONCE = 8
-"""Prompts decoded together."""
 
 PROPOSED_AT_ONCE = 4
 """Prompts decoded together where the image is shared and they are many: more do not fit the cache."""
@@ -41,20 +39,28 @@ class ExportedModel:
 
     Attributes:
         name, encoder_id, pads_boxes, pred_iou_thresh: as of the model that was exported.
+        processor: brings images to the model, and logits to the size of the image.
+        has_memory: whether it tracks objects through video; exported models do not.
         manifest: what else is known of it.
+        folder: where its files are.
+        runtime, device: what runs it, and on what; None is the runtime's choice.
         outputs: names of what the encoder returns, in order.
     """
+
+    has_memory = False
+    runtime: RuntimeName
+    device: str | None
 
     def __init__(self, folder: Path, open_file: Callable[[Path], Session]) -> None:
         """Open a folder with what opens one of its files; see the runtimes below."""
         manifest = read_manifest(folder)
         manifest.verify(folder)
-        self.manifest, self._folder, self._open_file = manifest, folder, open_file
+        self.manifest, self.folder, self._open_file = manifest, folder, open_file
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
         self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
-        self._preprocessing = manifest.preprocessing.value()
+        self.processor = ImageProcessor(manifest.preprocessing.value())
 
     def open(self, name: str) -> Session:
         """A file of the folder, by its name in the manifest: `memory_encoder`, for one.
@@ -63,35 +69,33 @@ class ExportedModel:
             ExportError: there is none of that name, or the runtime cannot run it.
         """
         if name not in self.manifest.files:
-            raise ExportError(f"{self._folder} has no {name}: its manifest lists none. Export the model again.")
-        return self._open_file(self._folder / self.manifest.files[name].path)
+            raise ExportError(f"{self.folder} has no {name}: its manifest lists none. Export the model again.")
+        return self._open_file(self.folder / self.manifest.files[name].path)
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        return self._preprocessing
+    def weights_sha256(self) -> str:
+        """The sha256 of the names and digests of all files."""
+        lines = sorted(f"{record.path} {record.sha256} {record.data_sha256}" for record in self.manifest.files.values())
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    @property
+    def weights_id(self) -> str:
+        """Digest of all files."""
+        digests = sorted(record.sha256 for record in self.manifest.files.values())
+        return "-".join(digest[:16] for digest in digests)
 
     @property
     def low_res_size(self) -> int:
         return self.manifest.low_res_size
 
-    def preprocess(self, image: PixelArray) -> FloatArray:
-        """uint8 [H, W, 3] to the encoder's input [1, 3, S, S]: resize, normalize, pad."""
-        preprocessing = self.preprocessing
-        size = preprocessing.input_size
-        resized = resize_pixels(image, preprocessing)
-        mean, std = (np.array(values, dtype=np.float32) for values in (preprocessing.mean_rgb, preprocessing.std_rgb))
-        pixels = np.zeros((1, 3, size, size), dtype=np.float32)
-        pixels[0, :, : resized.shape[0], : resized.shape[1]] = ((resized - mean) / std).transpose(2, 0, 1)
-        return pixels
-
     def embed(self, images: Sequence[PixelArray]) -> list[tuple[FloatArray, ...]]:
         """uint8 images [H, W, 3] of any sizes to the features of an `Embedding` each: [C, h, w] first."""
-        results = (self._encoder({"pixels": self.preprocess(image)}) for image in images)
+        results = (self._encoder({"pixels": self.processor.preprocess([image])}) for image in images)
         return [tuple(result[name][0] for name in self.outputs) for result in results]
 
     def predict_low_res(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None,
@@ -112,8 +116,9 @@ class ExportedModel:
         """
         candidates = (1, 2, 3) if multimask else (0,)
         low_res, iou = [], []
-        for first in range(0, len(points), PROMPTS_AT_ONCE):
-            piece = slice(first, first + PROMPTS_AT_ONCE)
+        together = PROMPTS_AT_ONCE["cpu"]
+        for first in range(0, len(points), together):
+            piece = slice(first, first + together)
             masks = None if mask_logits is None else mask_logits[piece]
             found = self.decode(features, points[piece], labels[piece], masks, candidates=candidates)
             low_res.append(found["low_res"])
@@ -122,7 +127,7 @@ class ExportedModel:
 
     def decode(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         mask_logits: FloatArray | None = None,
@@ -162,7 +167,7 @@ class ExportedModel:
 
     def propose(
         self,
-        features: Sequence[FloatArray],
+        features: Sequence[Feature],
         points: FloatArray,
         labels: IntArray,
         min_score: float,
@@ -186,9 +191,10 @@ class ExportedModel:
                 done=first + len(good),
             )
 
-    def _inputs(self, features: Sequence[FloatArray]) -> dict[str, FloatArray]:
+    def _inputs(self, features: Sequence[Feature]) -> dict[str, FloatArray]:
         """Features of an embedding, as the files take them."""
-        return {name: np.ascontiguousarray(x[None]) for name, x in zip(self.outputs, features, strict=True)}
+        arrays = (feature_array(feature) for feature in features)
+        return {name: np.ascontiguousarray(array[None]) for name, array in zip(self.outputs, arrays, strict=True)}
 
     @cached_property
     def _shared_image(self) -> Session:
@@ -197,14 +203,6 @@ class ExportedModel:
     @cached_property
     def _proposals(self) -> Session:
         return self.open("proposals")
-
-    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
-        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
-        return upscale_logits(low_res, self.preprocessing, size_hw)
-
-    def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
-        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
-        return upscale_masks(low_res, self.preprocessing, size_hw)
 
 
 def _float32(values: npt.ArrayLike) -> FloatArray:
@@ -231,6 +229,7 @@ class OnnxModel(ExportedModel):
             ConfigError: the device is not there.
             MissingExtraError: ONNX Runtime is not installed.
         """
+        self.runtime, self.device = "onnx", device
         super().__init__(Path(folder), lambda path: open_onnx(path, device))
 
 
@@ -258,6 +257,7 @@ class OpenVinoModel(ExportedModel):
             # A decoder in bfloat16 gains ten milliseconds and costs more of the masks than the encoder does.
             return open_openvino(path, device, arithmetic if path.stem == "encoder" else "f32")
 
+        self.runtime, self.device = "openvino" if arithmetic == "f32" else "openvino-bf16", device
         super().__init__(Path(folder), open_file)
         if arithmetic != "f32":
             self.encoder_id = f"{self.encoder_id}-{arithmetic}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import torch
-from torch import nn
 
 from segany.core.errors import TrainingError, check
 from segany.core.extras import import_extra
@@ -66,7 +65,7 @@ def add_adapters(model: Model, config: AdapterConfig | None = None) -> Model:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=_targets(encoder, config.target),
+        target_modules=encoder.adapted_layers(config.target),
         bias="none",
     )
     with torch.random.fork_rng(devices=[]):
@@ -101,11 +100,3 @@ def merged_copy(model: Model) -> Model:
 def adapter_layers(model: PromptableModel) -> dict[str, Any]:
     """The adapted layers of a model by their names in its image encoder; none where there are no adapters."""
     return {name: layer for name, layer in model.image_encoder.named_modules() if hasattr(layer, "lora_A")}
-
-
-def _targets(encoder: nn.Module, target: Target) -> list[str]:
-    """Names of the layers to adapt. All encoders call their attention `attn`, its layers `qkv` and `proj`."""
-    linear = [name for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear)]
-    if target == "all":
-        return linear
-    return [name for name in linear if name.split(".")[-2:] in (["attn", "qkv"], ["attn", "proj"])]

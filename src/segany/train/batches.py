@@ -9,30 +9,7 @@ from torch import nn
 
 from segany.core.arrays import PixelArray
 from segany.data.item import TrainingItem
-
-
-class SkippedImage(Protocol):
-    """An image that could not be read, and why."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-
-class SkipReport(Protocol):
-    """Images that were met and could not be used."""
-
-    @property
-    def damaged(self) -> Sequence[SkippedImage]:
-        """Those that could not be read."""
-        ...
-
-    @property
-    def without_masks(self) -> Sequence[str]:
-        """Names of those of which no mask was left."""
-        ...
+from segany.data.loader import LoadReport
 
 
 class Batches(Protocol):
@@ -63,8 +40,8 @@ class Batches(Protocol):
         ...
 
     @property
-    def report(self) -> SkipReport:
-        """What this process could not use since it began."""
+    def report(self) -> LoadReport:
+        """What this process has read and could not use since it began."""
         ...
 
 

@@ -10,14 +10,17 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from segany.models.image_encoder import ImageEncoder
 from segany.train.loop_config import LoopConfig
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The modules in module lists, without those within them: what deep models repeat."""
+    """What deep models repeat: the blocks of an image encoder, and elsewhere the modules in module lists."""
     blocks: list[nn.Module] = []
     for child in module.children():
-        if isinstance(child, nn.ModuleList):
+        if isinstance(child, ImageEncoder):
+            blocks.extend(child.encoder_blocks())
+        elif isinstance(child, nn.ModuleList):
             blocks.extend(child)
         else:
             blocks.extend(blocks_of(child))

@@ -11,7 +11,7 @@ from segany.core.arrays import MASK_THRESHOLD
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, FOREGROUND, PADDING_LABEL
 from segany.data.item import TrainingItem
 from segany.train.losses import ObjectLosses, shrink_masks, stretch_logits
-from segany.train.prompts import PromptPlan, correct, jitter_boxes, sample_pixels
+from segany.train.prompts import PromptDraws, jitter_boxes, sample_error_points, sample_pixels
 from segany.train.sam_recipe import SamRecipe
 
 _MASKS_AT_ONCE = 16
@@ -23,7 +23,8 @@ class ClickSimulation:
 
     Attributes:
         item: number of the item in its batch.
-        truth: of `shrink_masks`, [N, s, s], what masks are compared with.
+        masks: bool [N, S, S], at the size of the model's input.
+        truth: of `shrink_masks`, [N, s, s], with which the mask losses compare.
         points: float32 [N, n, 2], pixels of the model's input: the corners of a box, and clicks.
         labels: int64 [N, n].
         mask_logits: float32 [N, h, w], of the answer before; None before the first.
@@ -31,7 +32,7 @@ class ClickSimulation:
     """
 
     def __init__(
-        self, item: int, data: TrainingItem, plan: PromptPlan, recipe: SamRecipe, device: torch.device, *, boxes: bool
+        self, item: int, data: TrainingItem, plan: PromptDraws, recipe: SamRecipe, device: torch.device, *, boxes: bool
     ) -> None:
         chosen = np.flatnonzero(plan.starts_with_box == boxes)
         self.item = item
@@ -48,8 +49,8 @@ class ClickSimulation:
         if boxes:
             given = torch.from_numpy(data.boxes_xyxy[chosen]).double()
             noise = torch.from_numpy(plan.box_noise[chosen])
-            shaken = jitter_boxes(given, noise, size, share=recipe.box_noise, limit=recipe.box_noise_limit)
-            self.points = shaken.reshape(-1, 2, 2).float().to(device)
+            jittered = jitter_boxes(given, noise, size, share=recipe.box_noise, limit=recipe.box_noise_limit)
+            self.points = jittered.reshape(-1, 2, 2).float().to(device)
         else:
             self.points = sample_pixels(self.masks, self.draws[0])[:, None].float()
 
@@ -73,7 +74,7 @@ class ClickSimulation:
         pieces = (x.split(_MASKS_AT_ONCE) for x in (self.mask_logits, self.masks, draws))
         for logits, masks, some_draws in zip(*pieces, strict=True):
             predicted = stretch_logits(logits[:, None], size)[:, 0] > MASK_THRESHOLD
-            corrected.append(correct(predicted, masks, some_draws))
+            corrected.append(sample_error_points(predicted, masks, some_draws))
         points, labels = (torch.cat(parts) for parts in zip(*corrected, strict=True))
         return points, labels
 

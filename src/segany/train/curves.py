@@ -1,4 +1,4 @@
-"""The picture of a training: its loss and its scores over the steps."""
+"""Plots of a training: its losses and its scores over the steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SMOOTHING = 50
 
 
 def draw_curves(lines: Iterable[Mapping[str, Any]]) -> bytes:
-    """A PNG of the loss of every step and the scores of every validation.
+    """A PNG of the loss of every step and the losses and scores of every validation.
 
     Args:
         lines: of `metrics.jsonl`.
@@ -39,9 +39,15 @@ def draw_curves(lines: Iterable[Mapping[str, Any]]) -> bytes:
     if losses:
         steps, values = np.array(losses).T
         left.plot(steps, values, color="#9ecae1", linewidth=0.8)
-        left.plot(*_means(steps, values), color="#08519c")
+        left.plot(*_means(steps, values), color="#08519c", label="training")
+    val_loss = scores.pop("val_loss", None)
+    if val_loss is not None:
+        left.plot(*np.array(val_loss).T, marker=".", color="#d94801", label="validation")
+    if losses:
+        left.legend()
     for name, points in scores.items():
-        right.plot(*np.array(points).T, marker=".", label=name)
+        if not name.startswith("automatic_masks"):  # counts, beside shares
+            right.plot(*np.array(points).T, marker=".", label=name)
     if scores:
         right.legend()
     buffer = io.BytesIO()

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from segany.core.errors import ConfigError, check
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
+from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.model import Sam
-from segany.train.groups import decay_groups
+from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 TeacherFeatures = Callable[[TrainingItem], tuple[Tensor, ...]]
@@ -59,13 +59,14 @@ class DistillTask:
         student: a model with the image encoder to train, in place. Its prompt encoder and decoder are replaced.
         config: how embeddings are compared.
         features: the teacher's features where they are kept, such as `EmbeddingStore(folder, teacher).features`.
-        held_out: what `validate` measures on.
+        val_items: what `validate` measures on.
+        automatic: scores of automatic masks, such as `AutomaticScore`.
 
     Raises:
         ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
 
-    module: Sam
+    module: PromptableModel
 
     def __init__(
         self,
@@ -74,15 +75,17 @@ class DistillTask:
         config: DistillConfig | None = None,
         *,
         features: TeacherFeatures | None = None,
-        held_out: Sequence[TrainingItem] = (),
+        val_items: Sequence[TrainingItem] = (),
+        automatic: Callable[[PromptableModel], dict[str, float]] | None = None,
     ) -> None:
         self.config = config or DistillConfig()
-        self.teacher = _of_sam_family(teacher)
+        self.teacher = _checked(teacher)
         self.module = assemble(student, teacher)
         for head in self.module.heads():
             head.requires_grad_(False)
         self.features = features
-        self.held_out = tuple(held_out)
+        self.val_items = tuple(val_items)
+        self.automatic = automatic
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         self.module.image_encoder.train(self.config.batch_statistics)
@@ -93,19 +96,19 @@ class DistillTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error.
-
-        Nothing without such items.
+        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error, which is
+        the loss; and the scores of `automatic`. Nothing without such items.
         """
-        if not self.held_out:
+        if not self.val_items:
             return {}
         self.module.image_encoder.eval()
-        parts = [self._losses([item])[0].parts for item in self.held_out]
-        return {name: float(np.mean([part[name] for part in parts])) for name in ("cosine", "squared_error")}
+        parts = [self._losses([item])[0].parts for item in self.val_items]
+        means = {name: float(np.mean([part[name] for part in parts])) for name in ("cosine", "squared_error")}
+        scores = {**means, "val_loss": means["squared_error"]}
+        return scores if self.automatic is None else {**scores, **self.automatic(self.module)}
 
     def _losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
-        images = [item.image for item in items]
-        ours = self.module.encode_image(self.module._normalize(images)).float()
+        ours = self._encode(self.module, items).float()
         theirs = torch.stack(self._targets(items)).to(ours)
         return [
             embedding_loss(our, their, self._weights(item, our))
@@ -118,7 +121,13 @@ class DistillTask:
         if self.features is not None:
             return [self.features(item)[0] for item in items]
         self.teacher.eval()
-        return list(self.teacher.encode_image(self.teacher._normalize([item.image for item in items])))
+        return list(self._encode(self.teacher, items))
+
+    def _encode(self, model: PromptableModel, items: Sequence[TrainingItem]) -> Tensor:
+        """Image embeddings [B, C, h, w]."""
+        pixels = TensorProcessor(model.preprocessing).normalize([item.image for item in items], model)
+        (embeddings,) = model.encode_features(pixels)
+        return embeddings
 
     def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
         """[h, w]: 1 where a position sees any of the image, elsewhere the weight of padding."""
@@ -142,7 +151,7 @@ def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
     return ItemLoss(total=error, parts={"squared_error": float(error.detach()), "cosine": float(cosine)})
 
 
-def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
+def assemble(student: PromptableModel, teacher: PromptableModel) -> PromptableModel:
     """The student's image encoder with copies of the teacher's prompt encoder and decoder.
 
     The student is changed in place and returned.
@@ -150,7 +159,7 @@ def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
     Raises:
         ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
     """
-    student, teacher = _of_sam_family(student), _of_sam_family(teacher)
+    student, teacher = _checked(student), _checked(teacher)
     ours, theirs = ((m.config.encoder.out_channels, m.config.embedding_size) for m in (student, teacher))
     check(
         ours == theirs,
@@ -163,13 +172,15 @@ def assemble(student: PromptableModel, teacher: PromptableModel) -> Sam:
         decoders[0] == decoders[1],
         f"The decoders of {teacher.name!r} and {student.name!r} differ. Build the student with the teacher's.",
     )
-    student.prompt_encoder = deepcopy(teacher.prompt_encoder).to(device=student.device, dtype=student.dtype)
-    student.mask_decoder = deepcopy(teacher.mask_decoder).to(device=student.device, dtype=student.dtype)
+    device, dtype = student.device, student.dtype
+    prompt_encoder, mask_decoder = deepcopy(teacher.heads())
+    student.set_heads(prompt_encoder.to(device, dtype), mask_decoder.to(device, dtype))
     student.encoder_id = encoder_id(student.image_encoder)
     return student
 
 
-def _of_sam_family(model: PromptableModel) -> Sam:
-    if not isinstance(model, Sam):
+def _checked(model: PromptableModel) -> PromptableModel:
+    """The model, where its decoder takes nothing of an image but the embedding."""
+    if len(model.feature_names) > 1:
         raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
     return model

@@ -1,4 +1,4 @@
-"""Training in several processes, each with its share of every batch: what they tell each other."""
+"""Data-parallel training in several processes, each with its share of every batch."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from segany.core.errors import ConfigError, SeganyError
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: a validation, which one does for all, may take long.
+TIMEOUT = timedelta(hours=12)
+"""How long processes wait for each other: the main process alone validates, which may take long.
 
 `torchrun` ends all of them when one fails, so that nobody waits this long for nothing.
 """
 
 
 @dataclass(frozen=True)
-class ProcessGroup:
-    """This process among those that train together.
+class DistributedContext:
+    """The place of this process among those that train together, and what they exchange.
 
     Attributes:
         rank: of this one, from 0.
-        world: how many there are.
+        world_size: how many there are.
         local_rank: of this one among those of its machine.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that validates, writes and tells."""
+        """Whether this is the process that validates, writes files and reports."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """The value of every process, by rank."""
-        if self.world == 1:
+        """The values of all processes, by rank."""
+        if self.world_size == 1:
             return [value]
-        values: list[T | None] = [None] * self.world
+        values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
     def on_main(self, act: Callable[[], T]) -> T:
-        """What `act` returns in the main process, which alone runs it, in all. An error there is one in all."""
-        if self.world == 1:
+        """Run `act` in the main process alone, and return its value in all. An error there is raised in all."""
+        if self.world_size == 1:
             return act()
         outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
         if self.is_main:
@@ -68,9 +68,9 @@ class ProcessGroup:
             raise problem
         return value  # type: ignore[return-value]
 
-    def all_reduce(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Add up the gradients of all processes; a parameter that no process has a gradient of keeps none."""
-        if self.world == 1:
+    def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sum the gradients over all processes. A parameter without a gradient in any process keeps none."""
+        if self.world_size == 1:
             return
         there = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
         there = there.to(parameters[0].device)
@@ -83,8 +83,8 @@ class ProcessGroup:
             dist.all_reduce(parameter.grad)
 
     def broadcast_parameters(self, module: nn.Module) -> None:
-        """Give all processes the weights of the main one."""
-        if self.world == 1:
+        """Copy the weights of the main process to all others."""
+        if self.world_size == 1:
             return
         tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
         with torch.no_grad():
@@ -93,8 +93,8 @@ class ProcessGroup:
 
 
 @contextlib.contextmanager
-def init_process_group(device: str | None = None) -> Iterator[tuple[ProcessGroup, torch.device]]:
-    """Join the processes that `torchrun` started, or be alone; and the device that is this process's own.
+def init_distributed(device: str | None = None) -> Iterator[tuple[DistributedContext, torch.device]]:
+    """Join the processes that `torchrun` started, if there are any. Gives their context, and the device of this one.
 
     Args:
         device: "cpu", "cuda", "mps"; by default CUDA where there is any, each process on a card of its own.
@@ -112,7 +112,7 @@ def init_process_group(device: str | None = None) -> Iterator[tuple[ProcessGroup
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The device {str(target)!r} cannot be used here: {reason}") from error
     if world == 1:
-        yield ProcessGroup(), target
+        yield DistributedContext(), target
         return
     if target.type == "cuda":
         torch.cuda.set_device(target)
@@ -120,11 +120,11 @@ def init_process_group(device: str | None = None) -> Iterator[tuple[ProcessGroup
     # would outlive it then, and now and then abort the process at its end.
     import_module("torch._dynamo")
     try:
-        dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"The {world} processes could not be joined: {error}") from error
     try:
-        yield ProcessGroup(rank, world, local), target
+        yield DistributedContext(rank, world, local), target
         dist.barrier()  # none leaves while another still talks to it
     finally:
         dist.destroy_process_group()

@@ -1,68 +1,46 @@
-"""Image features on disk: computed once, read in every epoch after."""
+"""Image features for training: computed once, kept on disk, read in every epoch after."""
 
 from __future__ import annotations
 
 import hashlib
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TypeAlias, cast, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 from torch import Tensor, nn
 
-from segany.core.arrays import IMAGES_AT_ONCE
+from segany.core.arrays import IMAGES_AT_ONCE, FloatArray, PixelArray
+from segany.core.embedding import EmbeddingPrecision
+from segany.core.embedding_cache import CacheCounts, EmbeddingCache
 from segany.core.errors import TrainingError, check
-from segany.core.files import write_file
+from segany.core.progress import ProgressCallback, report
 from segany.data.item import TrainingItem
-from segany.models.convert import encoder_id
+from segany.imaging.image import content_id
+from segany.kernels.processor import TensorProcessor
+from segany.models.convert import weights_digest
 from segany.models.promptable import PromptableModel
-from segany.models.sam2.model import Sam2
 
-Precision: TypeAlias = Literal["float16", "float32"]
-
-Maps: TypeAlias = tuple[npt.NDArray[Any], ...]
-"""Features as they lie in a file: [h, w, C] each."""
-
-_CHECKSUM = "crc32"
-_NAME = "name"
-
-
-@dataclass(frozen=True)
-class StoreCounts:
-    """What an `EmbeddingStore` has done since it was opened.
-
-    Attributes:
-        found: items whose features were on disk.
-        computed: items that went through the encoder.
-        damaged: of these, those whose file was there but broken.
-    """
-
-    found: int = 0
-    computed: int = 0
-    damaged: int = 0
+Features: TypeAlias = tuple[FloatArray, ...]
+"""Of one image, float32 [C, h, w] each, with the channels of a position together in memory."""
 
 
 class EmbeddingStore:
-    """Features of training items by the image encoder of one model, kept in a folder.
+    """Features of training items by the image encoder of one model, kept in an `EmbeddingCache`.
 
-    With them, an epoch of training the prompt encoder and the decoder needs no image encoder. A file belongs
-    to an item's name, its pixels at the size of training, and the weights that made it: whatever changes
-    finds no file, and is computed. So one folder serves any number of models and datasets, and filling it
-    may be stopped and gone on with, by several processes at once too.
+    With them, an epoch of training the prompt encoder and the decoder needs no image encoder. A file belongs to an
+    item's pixels at the size of training and to the weights that made it: whatever changes finds no file, and is
+    computed. So one folder serves any number of models and datasets, and filling it may be stopped and gone on
+    with, by several processes at once too.
 
     Augmentation changes pixels. Choose none that has many outcomes, such as jitter of the scale: every epoch
     would compute everything and keep it. Flipping has two, so features take twice the space and both are there
     after a few epochs. What is random in prompts costs nothing.
 
-    In float16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 numbers) and 8.4 MB
-    with SAM 2, whose decoder also uses two finer maps; in float32 twice that. Features are rounded to
-    11 bits in float16, before they are used for the first time, so that all epochs see the same.
+    In fp16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 numbers) and 8.4 MB
+    with SAM 2, whose decoder also uses two finer maps; in fp32 twice that. Features are rounded to
+    11 bits in fp16, before they are used for the first time, so that all epochs see the same.
 
     Args:
         folder: where files are kept; made when the first is written.
@@ -73,12 +51,19 @@ class EmbeddingStore:
         ConfigError: there is no such precision.
     """
 
-    def __init__(self, folder: Path, model: PromptableModel, precision: Precision = "float16") -> None:
-        check(precision in get_args(Precision), f"precision must be 'float16' or 'float32', got {precision!r}.")
+    def __init__(self, folder: Path, model: PromptableModel, precision: EmbeddingPrecision = "fp16") -> None:
+        check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp16' or 'fp32', got {precision!r}.")
         self.model = model
+        self._processor = TensorProcessor(model.preprocessing)
         self.precision = precision
-        self.folder = folder / _features_id(model, precision)
-        self.counts = StoreCounts()
+        self.cache = EmbeddingCache(
+            folder, model.name, _weights_id(model), model.preprocessing, precision=precision, channels_last=True
+        )
+
+    @property
+    def counts(self) -> CacheCounts:
+        """How many features were found, and computed and stored, since the store was opened."""
+        return self.cache.counts
 
     def features(self, item: TrainingItem) -> tuple[Tensor, ...]:
         """The features of an item as `PromptableModel.decode_features` takes them: [C, h, w] each, no gradients.
@@ -90,19 +75,16 @@ class EmbeddingStore:
             OutputError: the folder cannot be written.
             TrainingError: the features are not finite, so the weights are broken.
         """
-        maps = self._find(item)
-        if maps is None:
-            (maps,) = self._compute([item])
-        return tuple(self._tensor(array) for array in maps)
+        found = self.cache.find(_content_id(item))
+        features = self._compute([item])[0] if found is None else found.features
+        return tuple(self._tensor(feature) for feature in features)
 
-    def fill(
-        self, items: Iterable[TrainingItem | None], *, progress: Callable[[int], None] | None = None
-    ) -> StoreCounts:
+    def fill(self, items: Iterable[TrainingItem | None], *, progress: ProgressCallback | None = None) -> CacheCounts:
         """Compute what is not there yet.
 
         Args:
             items: read one after the other; None, as `make_item` gives for what it leaves out, is passed over.
-            progress: told how many items are done, whenever it is more.
+            progress: told of the items that are done.
 
         Returns:
             What this call did.
@@ -115,102 +97,67 @@ class EmbeddingStore:
         together = 1 if self.model.device.type == "cpu" else IMAGES_AT_ONCE
         missing: list[TrainingItem] = []
 
-        def report(count: int) -> None:
+        def advance(count: int) -> None:
             nonlocal done
             done += count
-            if progress is not None and count:
-                progress(done)
+            if count:
+                report(progress, "image features", done, None, "images")
 
         for item in items:
             if item is None:
                 continue
-            if self._find(item) is not None:
-                report(1)
+            if self.cache.find(_content_id(item)) is not None:
+                advance(1)
                 continue
             missing.append(item)
             if len(missing) == together:
-                report(len(self._compute(missing)))
+                advance(len(self._compute(missing)))
                 missing = []
-        report(len(self._compute(missing)))
-        return StoreCounts(
-            *(now - then for now, then in zip(_numbers(self.counts), _numbers(before), strict=True)),
-        )
+        advance(len(self._compute(missing)))
+        now = self.counts
+        return CacheCounts(now.found - before.found, now.stored - before.stored, now.damaged - before.damaged)
 
-    def _compute(self, items: Sequence[TrainingItem]) -> list[Maps]:
+    def _compute(self, items: Sequence[TrainingItem]) -> list[Features]:
         if not items:
             return []
         self.model.image_encoder.eval()  # in training, batch norms would follow these images
         # Whatever precision the training around it has, the same item has the same features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
-            features = self.model.encode_features(self.model._normalize([item.image for item in items]))
-            # [B, h, w, C], which is how the encoder's output lies in memory
-            batches = [feature.permute(0, 2, 3, 1).float().cpu().numpy() for feature in features]
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
-            rows = [tuple(batch[i].astype(self.precision) for batch in batches) for i in range(len(items))]
-        for item, maps in zip(items, rows, strict=True):
-            self._write(item, maps)
-        self.counts = StoreCounts(self.counts.found, self.counts.computed + len(items), self.counts.damaged)
-        return rows
+            features = self.model.encode_features(self._processor.normalize([item.image for item in items], self.model))
+            # [B, C, h, w] with the channels last in memory, which is how the encoder makes them
+            batches = [feature.float().cpu().numpy() for feature in features]
+        return [self._store(item, tuple(batch[i] for batch in batches)) for i, item in enumerate(items)]
 
-    def _write(self, item: TrainingItem, maps: Maps) -> None:
-        if not all(np.isfinite(array).all() for array in maps):
+    def _store(self, item: TrainingItem, features: Features) -> Features:
+        if self.precision == "fp16":
+            with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+                features = tuple(feature.astype(np.float16).astype(np.float32) for feature in features)
+        if not all(np.isfinite(feature).all() for feature in features):
             raise TrainingError(
                 f"The features of {item.name} are not finite in {self.precision}. "
-                "Check the weights of the image encoder, or choose precision float32."
+                "Check the weights of the image encoder, or choose precision fp32."
             )
-        arrays = {f"features.{i}": np.ascontiguousarray(array) for i, array in enumerate(maps)}
-        metadata = {_NAME: item.name, _CHECKSUM: str(_checksum(maps))}
-        write_file(self._path(item), save(arrays, metadata=metadata))
+        height, width = item.image.shape[:2]
+        self.cache.store(_content_id(item), features, (height, width))
+        return features
 
-    def _find(self, item: TrainingItem) -> Maps | None:
-        """What the item's file holds; None where there is none, or none that is whole."""
-        path = self._path(item)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                maps = tuple(file.get_tensor(f"features.{i}") for i in range(len(file.keys())))
-                whole = (file.metadata() or {}).get(_CHECKSUM) == str(_checksum(maps))
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError):
-            whole = False
-        if not whole:
-            self.counts = StoreCounts(self.counts.found, self.counts.computed, self.counts.damaged + 1)
-            return None
-        self.counts = StoreCounts(self.counts.found + 1, self.counts.computed, self.counts.damaged)
-        return maps
-
-    def _path(self, item: TrainingItem) -> Path:
-        digest = hashlib.sha256(f"{item.name}\0{item.image.shape}\0".encode())
-        digest.update(np.ascontiguousarray(item.image).data)
-        key = digest.hexdigest()
-        return self.folder / key[:2] / f"{key[:32]}.safetensors"
-
-    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(array).to(device=self.model.device, dtype=self.model.dtype).permute(2, 0, 1)
+    def _tensor(self, feature: FloatArray) -> Tensor:
+        # The copy is writable, which torch asks for, and keeps the order in memory.
+        return torch.from_numpy(feature.copy(order="K")).to(device=self.model.device, dtype=self.model.dtype)
 
 
-def _features_id(model: PromptableModel, precision: Precision) -> str:
-    """A digest of all that features depend on but for the image: 16 hexadecimal digits.
+def _content_id(item: TrainingItem) -> str:
+    return content_id(cast(PixelArray, item.image))  # of float32, what counts are the bytes too
 
-    It is made of the weights as they are now. The id that a model carries is from when it was loaded.
+
+def _weights_id(model: PromptableModel) -> str:
+    """A digest of all weights that features depend on, as they are now, and of the arithmetic: 16 hexadecimal digits.
+
+    The id that a model carries is from when it was loaded.
     """
-    digest = hashlib.sha256(encoder_id(model.image_encoder).encode())
-    if isinstance(model, Sam2):  # its features go through two layers of the decoder, and gain an embedding
-        decoder = model.sam_mask_decoder
-        detail = nn.ModuleList([decoder.conv_s0, decoder.conv_s1])
-        digest.update(encoder_id(detail).encode())
-        digest.update(model.no_mem_embed.detach().float().cpu().numpy().tobytes())
-    digest.update(f"{sorted(asdict(model.preprocessing).items())}{model.dtype}{precision}".encode())
+    digest = hashlib.sha256()
+    for part in model.feature_parts():
+        weights = part.state_dict() if isinstance(part, nn.Module) else {"": part}
+        digest.update(weights_digest(weights).encode())
+    digest.update(str(model.dtype).encode())
     return digest.hexdigest()[:16]
-
-
-def _checksum(maps: Maps) -> int:
-    """Tells bits that changed on the disk, which the file format does not."""
-    value = 0
-    for array in maps:
-        value = zlib.crc32(np.ascontiguousarray(array).data, value)
-    return value
-
-
-def _numbers(counts: StoreCounts) -> tuple[int, int, int]:
-    return counts.found, counts.computed, counts.damaged

@@ -20,24 +20,31 @@ class FieldDoc:
         type: as it is written.
         value: it has.
         text: what its docstring says, on one line; empty where that says nothing.
+        void: why it has no effect beside the values of other fields; empty where it has one.
     """
 
     name: str
     type: Any
     value: Any
     text: str
+    void: str = ""
 
 
 def field_docs(config: Any, prefix: str = "") -> Iterator[FieldDoc]:
-    """The fields of a frozen config, in their order; those of configs within it under their own names."""
+    """The fields of a frozen config, in their order; those of configs within it under their own names.
+
+    A config may say by a method `void_fields()` which of its fields have no effect, each with the reason.
+    """
     kind = type(config)
     types, texts = typing.get_type_hints(kind), attribute_docs(kind)
+    void = config.void_fields() if hasattr(config, "void_fields") else {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from field_docs(value, f"{prefix}{field.name}.")
         else:
-            yield FieldDoc(f"{prefix}{field.name}", types[field.name], value, texts.get(field.name, ""))
+            texts_of = texts.get(field.name, ""), void.get(field.name, "")
+            yield FieldDoc(f"{prefix}{field.name}", types[field.name], value, *texts_of)
 
 
 def attribute_docs(kind: type) -> dict[str, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import init
 
 from segany.models.promptable import PromptableModel
 from segany.nn.positions import RandomFourierPositions
 
 _SPREAD = 0.02
-"""Standard deviation of an image encoder's matrices and positions (He et al., Masked Autoencoders, 2022)."""
+"""Standard deviation of an image encoder's tables of positions."""
 
 _SPREAD_TABLES = ("pos_embed", "pos_embed_window")
 
@@ -20,9 +20,9 @@ _SPREAD_TABLES = ("pos_embed", "pos_embed_window")
 def initialize(model: PromptableModel, seed: int) -> None:
     """Fill a model that was just built with weights to train from scratch, the same for a seed.
 
-    Transformer layers of the image encoder are filled as in MAE, everything else as PyTorch fills it. Norms,
-    and the tables of relative positions, stay as they were built: at one and at zero. The global random state
-    is left alone.
+    Linear layers of the image encoder and its patch embedding are Xavier-uniform, as in the code of MAE; everything
+    else is as PyTorch initializes it. Norms, and the tables of relative positions, stay as they were built: at one
+    and at zero. The global random state is left alone.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -30,16 +30,15 @@ def initialize(model: PromptableModel, seed: int) -> None:
             _fill_like_pytorch(module, generator)
         for module in model.image_encoder.modules():
             if isinstance(module, nn.Linear):
-                _fill_narrowly(module.weight, generator)
+                init.xavier_uniform_(module.weight, generator=generator)
                 if module.bias is not None:
                     init.zeros_(module.bias)
+        patches = getattr(getattr(model.image_encoder, "patch_embed", None), "proj", None)
+        if isinstance(patches, nn.Conv2d):  # of a plain ViT, a linear layer of each patch
+            init.xavier_uniform_(patches.weight.flatten(1), generator=generator)
         for name, parameter in model.image_encoder.named_parameters():
             if name.rpartition(".")[2] in _SPREAD_TABLES:
-                _fill_narrowly(parameter, generator)
-
-
-def _fill_narrowly(parameter: Tensor, generator: torch.Generator) -> None:
-    init.trunc_normal_(parameter, std=_SPREAD, a=-2 * _SPREAD, b=2 * _SPREAD, generator=generator)
+                init.trunc_normal_(parameter, std=_SPREAD, a=-2 * _SPREAD, b=2 * _SPREAD, generator=generator)
 
 
 def _fill_like_pytorch(module: nn.Module, generator: torch.Generator) -> None:

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from segany.core.errors import TrainingError
+from segany.core.errors import CanceledError, TrainingError
+from segany.core.progress import ProgressCallback, report
 from segany.data.item import TrainingItem
 from segany.train.batches import Batches, HasBlocks, SavesAnotherModule, ShowsSamples
 from segany.train.blocks import blocks_of, prepared_blocks
 from segany.train.checkpoint import Progress, check_finite, load_state, save_module, save_state
-from segany.train.distributed import ProcessGroup
-from segany.train.loop_config import LoopConfig
+from segany.train.distributed import DistributedContext
+from segany.train.loop_config import LoopConfig, learning_rate
 from segany.train.loop_report import End, Observer, StepLog, TrainingResult
 from segany.train.run_folder import RunFolder
-from segany.train.schedule import learning_rate
 from segany.train.task import ItemLoss, Task
 
 NAMES_SHOWN = 8
@@ -38,17 +38,17 @@ def train(
     description: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
     resume: bool = False,
-    processes: ProcessGroup | None = None,
+    processes: DistributedContext | None = None,
     observer: Observer | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    limit_steps: int | None = None,
+    progress: ProgressCallback | None = None,
+    max_steps: int | None = None,
 ) -> TrainingResult:
     """Train a task.
 
     Args:
         task: its module is on the device already. In `losses` the module is in training mode, in `validate`
             it is not; PyTorch's generators are seeded by the items, so that a run that is resumed draws the same.
-        batches: the items, in batches of this process's share of `config.batch`.
+        batches: the items, in batches of this process's share of `config.batch_size`.
         config: of the loop.
         folder: of the run; see `RunFolder`.
         description: what else determines the run, JSON values: a run of another one is not resumed.
@@ -56,8 +56,9 @@ def train(
         resume: go on with the run in the folder.
         processes: those that train together; by default this one alone.
         observer: is told of steps.
-        stop: asked after each step; once true, in any process, the run is saved and ends.
-        limit_steps: end as if stopped after so many steps of this call.
+        progress: told of each step, in every process. Where it raises `CanceledError` in any of them, the run is
+            saved after that step and ends as "interrupted".
+        max_steps: end as if stopped after so many steps of this call.
 
     Raises:
         TrainingError: a loss or gradient is no number, no items are left, or the folder holds another run.
@@ -65,7 +66,7 @@ def train(
         OutputError: the disk is full or refuses; the last checkpoint is whole.
         MissingExtraError: `segany[train]` is not installed.
     """
-    processes = processes or ProcessGroup()
+    processes = processes or DistributedContext()
     with ExitStack() as stack:
         run = stack.enter_context(RunFolder(folder))
         described = {**(description or {}), "loop": asdict(config)}
@@ -75,14 +76,14 @@ def train(
             training.restore()
         processes.on_main(lambda: run.open_logs(training.progress.step if has_state else -1))
         processes.on_main(
-            lambda: run.note_start(training.progress.step, {**(facts or {}), "processes": processes.world})
+            lambda: run.note_start(training.progress.step, {**(facts or {}), "processes": processes.world_size})
         )
         blocks = task.blocks() if isinstance(task, HasBlocks) else blocks_of(task.module)
         if config.compile or config.checkpoint_activations:
             stack.enter_context(prepared_blocks(blocks, config))
         device = next(task.module.parameters()).device
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-        return training.run(stop, limit_steps)
+        return training.run(progress, max_steps)
 
 
 @dataclass
@@ -114,7 +115,7 @@ class _Training:
         batches: Batches,
         config: LoopConfig,
         folder: RunFolder,
-        processes: ProcessGroup,
+        processes: DistributedContext,
         observer: Observer,
     ) -> None:
         self.task, self.batches, self.config = task, batches, config
@@ -124,7 +125,7 @@ class _Training:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.device = self.parameters[0].device
         if not len(batches):
-            raise TrainingError("There are no batches to train on. Check the data, or lower loop.batch.")
+            raise TrainingError("There are no batches to train on. Check the data, or lower loop.batch_size.")
         self.total = config.total_steps(len(batches))
         self.progress = Progress()
         self.scores: dict[str, float] = {}
@@ -137,20 +138,20 @@ class _Training:
         self.batches.restore(self.progress.batches)
         self._saved_at = self.progress.step
 
-    def run(self, stop: Callable[[], bool], limit_steps: int | None) -> TrainingResult:
+    def run(self, callback: ProgressCallback | None, max_steps: int | None) -> TrainingResult:
         progress, config = self.progress, self.config
-        until = math.inf if limit_steps is None else progress.step + limit_steps
+        until = math.inf if max_steps is None else progress.step + max_steps
         self._tell(lambda: self.observer.started(progress.step, self.total))
         if progress.step == 0 and config.validate_first and self._saved_at < 0:
             self._validate()
         began, is_stopped = perf_counter(), False
         for items in self._given() if not self._is_over() else ():
             share = self._gradients(items)
-            share.wants_stop = stop() or progress.step + 1 >= until
+            share.wants_stop = self._is_canceled(callback) or progress.step + 1 >= until
             shares = self.processes.gather(share)
             if self._update(items, shares, began):
                 began = perf_counter()
-                if _is_due(config.validate_every, progress.step):
+                if self._validation_is_due():
                     self._validate()
                     began = perf_counter()
             is_stopped = any(share.wants_stop for share in shares) and not self._is_over()
@@ -165,11 +166,24 @@ class _Training:
             self._save()
         return self._result(is_stopped)
 
+    def _is_canceled(self, callback: ProgressCallback | None) -> bool:
+        """Report the step in hand, and say whether it is to be the last."""
+        try:
+            report(callback, "training", min(self.progress.step + 1, self.total), self.total, "steps")
+        except CanceledError:
+            return True
+        return False
+
+    def _validation_is_due(self) -> bool:
+        """After each epoch, and after the steps that the config says."""
+        step = self.progress.step
+        return _is_due(self.config.validate_every, step) or step % len(self.batches) == 0
+
     def _is_over(self) -> bool:
         return self.progress.step >= self.total or self._is_early()
 
     def _is_early(self) -> bool:
-        return self.config.early_stop is not None and self.progress.since_best >= self.config.early_stop
+        return self.config.patience is not None and self.progress.since_best >= self.config.patience
 
     def _given(self) -> Iterator[Sequence[TrainingItem]]:
         """Batches without end; the progress always says where to go on after the one in hand."""
@@ -183,7 +197,7 @@ class _Training:
         self.task.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         share = _Share()
-        at_once = self.config.micro_batch or max(1, len(items))
+        at_once = self.config.micro_batch_size or max(1, len(items))
         for first in range(0, len(items), at_once):
             some = items[first : first + at_once]
             torch.manual_seed(some[0].seed % 2**63)
@@ -207,7 +221,7 @@ class _Training:
             self._note_empty()
             return False
         self._empty = 0
-        self.processes.all_reduce(self.parameters)
+        self.processes.all_reduce_gradients(self.parameters)
         for parameter in self.parameters:
             if parameter.grad is not None:
                 parameter.grad.div_(count)
@@ -306,9 +320,9 @@ class _Training:
             folder.write_skipped(damaged, without_masks)
         check_finite(self.task.module, step)
         save_module(folder.last, module, self._notes())
-        if self.config.keep:
+        if self.config.keep_last_n:
             save_module(folder.step_model(step), module, self._notes())
-            folder.drop_models(self.config.keep)
+            folder.drop_models(self.config.keep_last_n)
         # After the models: where one of them cannot be written, a run that goes on writes it then.
         save_state(folder.state, self.task.module, self.optimizer, self.progress)
         self.observer.saved(step)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import check
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.vit import Block, ImageEncoderVit
+from segany.models.configs import EMBEDDING_STRIDE
+from segany.models.image_encoder import ImageEncoder
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import FeedForward, Linear
+from segany.nn.layers import FeedForward
 
 PATCH_VALUES = 3 * EMBEDDING_STRIDE**2
 """Numbers of a patch: its pixels, channel by channel."""
@@ -36,8 +36,8 @@ class MaeConfig:
         mlp_ratio: channels inside the decoder's MLPs, in widths.
         normalize: whether the pixels of a patch are told relative to their own mean and deviation.
         weight_decay: of everything but biases and norms.
-        positions: of patches, in the encoder: "sine" puts sines and cosines in their place, as in MAE; "kept"
-            leaves those of a model that has learned some. They do not learn here.
+        positions: of patches, in the encoder: "sine" replaces them by sines and cosines, as in MAE; "kept"
+            leaves those of a model that has learned some. They are not trained here.
         seed: of the decoder's first weights.
     """
 
@@ -74,8 +74,8 @@ class DecoderBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.qkv = Linear(width, 3 * width)
-        self.proj = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = FeedForward(width, mlp_ratio * width)
 
@@ -98,26 +98,35 @@ class MaskedAutoencoder(nn.Module):
     Args:
         encoder: it is trained in place.
         config: what is masked, and the decoder.
+        grid: side, in patches, of the images to train on; by default that of the encoder's input. The positions of
+            the encoder's table are stretched over a smaller grid, as the authors stretch the table of their
+            pre-training over larger images when they fine-tune: all of it is trained with.
 
     Raises:
-        ConfigError: the encoder's width is no multiple of 4, which positions need.
+        ConfigError: the encoder's width is no multiple of 4, which positions need, or the grid is too large.
     """
 
-    def __init__(self, encoder: ImageEncoderVit, config: MaeConfig | None = None) -> None:
+    def __init__(self, encoder: ImageEncoder, config: MaeConfig | None = None, *, grid: int | None = None) -> None:
         super().__init__()
         config = config or MaeConfig()
-        width, decoder_width = encoder.pos_embed.shape[-1], config.decoder_width
+        width, decoder_width = encoder.patch_positions.shape[-1], config.decoder_width
         check(width % 4 == 0, f"The width of the encoder must be a multiple of 4, got {width}.")
+        table_side = encoder.patch_positions.shape[1]
+        self.grid = table_side if grid is None else grid
+        check(
+            1 <= self.grid <= table_side,
+            f"The images have {self.grid} patches a side, but the encoder takes 1 to {table_side}.",
+        )
         self.config = config
         self.encoder = encoder
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.decoder_embed = Linear(width, decoder_width)
+        self.decoder_embed = nn.Linear(width, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(decoder_width))
         self.decoder_blocks = nn.ModuleList(
             DecoderBlock(decoder_width, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
         )
         self.decoder_norm = nn.LayerNorm(decoder_width, eps=1e-6)
-        self.predict = Linear(decoder_width, PATCH_VALUES)
+        self.predict = nn.Linear(decoder_width, PATCH_VALUES)
         self._initialize(torch.Generator().manual_seed(config.seed))
 
     def _initialize(self, generator: torch.Generator) -> None:
@@ -126,17 +135,25 @@ class MaskedAutoencoder(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
-        table = self.encoder.pos_embed
+        table = self.encoder.patch_positions
         if self.config.positions == "sine":
             size = (table.shape[1], table.shape[2])
-            table.data.copy_(sine_positions(size, table.shape[-1]).unflatten(0, size))
+            table.data.copy_(sine_positions(size, table.shape[-1], self.grid / size[0]).unflatten(0, size))
+
+    def _positions(self, size_hw: SizeHW) -> Tensor:
+        """Of the patches of an image at the top left of the grid: [H * W, C]."""
+        height, width = size_hw
+        table = self.encoder.patch_positions.detach()
+        if self.grid == table.shape[1]:
+            return table[0, :height, :width].flatten(0, 1)
+        if self.config.positions == "sine":
+            return sine_positions(size_hw, table.shape[-1]).to(table)
+        resized = F.interpolate(table.permute(0, 3, 1, 2), (self.grid, self.grid), mode="bicubic")
+        return resized[0, :, :height, :width].flatten(1).T
 
     def trained(self) -> list[nn.Parameter]:
         """All parameters but those that masked autoencoding does not use, or holds fixed."""
-        unused = {id(self.encoder.pos_embed), *map(id, self.encoder.neck.parameters())}
-        for name, parameter in self.encoder.named_parameters():
-            if name.endswith(("rel_pos_h", "rel_pos_w")):
-                unused.add(id(parameter))
+        unused = {id(x) for x in self.encoder.parameters()} - {id(x) for x in self.encoder.patch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in unused]
 
     def forward(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
@@ -144,7 +161,7 @@ class MaskedAutoencoder(nn.Module):
 
         Args:
             patches: [B, T, 768], T = H * W, normalized pixels; see `cut_patches`.
-            size_hw: H, W in patches. They lie at the top left of the encoder's input.
+            size_hw: H, W in patches, at most the grid. They lie at its top left.
             visible: int64 [B, V], which patches the encoder sees.
 
         Returns:
@@ -156,13 +173,8 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
         """The visible patches alone, [B, V, 768], to tokens [B, V, C]."""
-        height, width = size_hw
-        conv = self.encoder.patch_embed.proj
-        positions = self.encoder.pos_embed.detach()[0, :height, :width].flatten(0, 1)
-        # The patches do not overlap, so the convolution is a linear layer of each.
-        x = F.linear(patches, conv.weight.flatten(1), conv.bias) + positions[visible]
-        for block in self.encoder.blocks:
-            x = _plain_block(block, x)
+        positions = self._positions(size_hw)
+        x = self.encoder.encode_patches(patches, positions[visible])
         tokens: Tensor = self.norm(x)
         return tokens
 
@@ -220,13 +232,19 @@ def reconstruction_loss(predicted: Tensor, patches: Tensor, visible: Tensor, *, 
     return (of_patches * masked).sum(1) / masked.sum(1).clamp(min=1)
 
 
-def sine_positions(size_hw: SizeHW, channels: int) -> Tensor:
-    """Sines and cosines of a grid's rows and columns, counted from 0, [H * W, C] (MAE, section A.1).
+def sine_positions(size_hw: SizeHW, channels: int, scale: float = 1.0) -> Tensor:
+    """Sines and cosines of a grid's rows and columns, [H * W, C] (MAE, section A.1).
 
     The first half of the channels is for the column, the second for the row.
+
+    Args:
+        size_hw: H, W of the grid.
+        channels: C, a multiple of 4.
+        scale: rows and columns of the grid that was trained with to one of this grid. Positions are counted from 0
+            at that grid's first row and column, and lie at the centers of this grid's cells.
     """
     frequencies = _LONGEST ** -(torch.arange(0, channels, 4) / channels)  # C / 4 of them
-    rows, columns = (torch.arange(side)[:, None] * frequencies for side in size_hw)
+    rows, columns = (((torch.arange(side) + 0.5) * scale - 0.5)[:, None] * frequencies for side in size_hw)
     angles = torch.stack(
         [columns[None].expand(size_hw[0], -1, -1), rows[:, None].expand(-1, size_hw[1], -1)], dim=2
     )  # [H, W, 2, C / 4]
@@ -236,15 +254,6 @@ def sine_positions(size_hw: SizeHW, channels: int) -> Tensor:
 def visible_count(patches: int, mask_ratio: float) -> int:
     """How many of an image's patches the encoder sees, at least one."""
     return max(1, math.floor(patches * (1 - mask_ratio)))
-
-
-def _plain_block(block: nn.Module, x: Tensor) -> Tensor:
-    """A block of SAM's ViT without windows and relative positions, over tokens [B, T, C]."""
-    assert isinstance(block, Block)
-    attention = block.attn
-    x = x + _attend(block.norm1(x), attention.qkv, attention.proj, attention.heads)
-    out: Tensor = x + block.mlp(block.norm2(x))
-    return out
 
 
 def _attend(x: Tensor, qkv: nn.Module, proj: nn.Module, heads: int) -> Tensor:

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import CheckpointError, ConfigError
 from segany.data.item import TrainingItem
+from segany.kernels.processor import TensorProcessor
+from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.promptable import PromptableModel
-from segany.models.sam.config import EMBEDDING_STRIDE
-from segany.models.sam.model import Sam
-from segany.models.sam.vit import ImageEncoderVit
-from segany.train.groups import decay_groups
 from segany.train.mae import (
     MaeConfig,
     MaskedAutoencoder,
@@ -26,6 +24,7 @@ from segany.train.mae import (
     reconstruction_loss,
     visible_count,
 )
+from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 _MASK = 0x3AE
@@ -46,27 +45,34 @@ class MaeTask:
         model: of which the image encoder is trained in place. Nothing else of it is used. It is already on
             the device that it is trained on.
         config: what is masked and how it is reconstructed.
-        held_out: what `validate` measures on; a few of them are shown by `samples`.
+        val_items: what `validate` measures on; a few of them are shown by `samples`.
+        side: of the items in pixels; by default that of the model's input. See `MaskedAutoencoder` on its grid.
 
     Raises:
-        ConfigError: the model's image encoder is no plain ViT.
+        ConfigError: the model's image encoder is no plain ViT, or `side` is more than that of its input.
     """
 
     module: MaskedAutoencoder
 
     def __init__(
-        self, model: PromptableModel, config: MaeConfig | None = None, *, held_out: Sequence[TrainingItem] = ()
+        self,
+        model: PromptableModel,
+        config: MaeConfig | None = None,
+        *,
+        val_items: Sequence[TrainingItem] = (),
+        side: int | None = None,
     ) -> None:
-        if not isinstance(model.image_encoder, ImageEncoderVit):
+        if not model.config.encoder.encodes_patches:
             raise ConfigError(
                 f"Masked autoencoding is for the plain ViT of SAM; the image encoder of {model.name!r} is another. "
                 "Choose a model such as sam_vit_b, or distil."
             )
         self.config = config or MaeConfig()
         self.model = model
-        self.module = MaskedAutoencoder(model.image_encoder, self.config).to(model.device)
-        self.preprocessing = model.preprocessing
-        self.held_out = tuple(held_out)
+        grid = None if side is None else -(-side // EMBEDDING_STRIDE)
+        self.module = MaskedAutoencoder(model.image_encoder, self.config, grid=grid).to(model.device)
+        self.processor = TensorProcessor(model.preprocessing)
+        self.val_items = tuple(val_items)
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
         """Items with the same number of patches in each direction run together."""
@@ -101,11 +107,12 @@ class MaeTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The mean loss on held-out items, negative so that higher is better; nothing without such items."""
-        if not self.held_out:
+        """The mean loss on held-out items, first as its negative, for which higher is better; nothing without any."""
+        if not self.val_items:
             return {}
-        losses = [self.losses([item])[0].parts["reconstruction"] for item in self.held_out]
-        return {"minus_reconstruction": -float(np.mean(losses))}
+        losses = [self.losses([item])[0].parts["reconstruction"] for item in self.val_items]
+        loss = float(np.mean(losses))
+        return {"minus_reconstruction": -loss, "val_loss": loss}
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> list[PixelArray]:
@@ -113,7 +120,7 @@ class MaeTask:
 
         Where patches are told relative to their mean and deviation, these are taken from the image.
         """
-        return [self._picture(item) for item in self.held_out[:count]]
+        return [self._picture(item) for item in self.val_items[:count]]
 
     def _picture(self, item: TrainingItem) -> PixelArray:
         size_hw = _grid(item)
@@ -153,12 +160,10 @@ class MaeTask:
         return torch.from_numpy(np.sort(np.stack(rows))).to(self.module.mask_token.device)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        device = self.module.mask_token.device
-        preprocessing = self.preprocessing
-        return torch.tensor(preprocessing.mean_rgb, device=device), torch.tensor(preprocessing.std_rgb, device=device)
+        return self.processor.statistics(self.module.mask_token.device)
 
 
-def load_encoder(model: Sam, state: Mapping[str, Tensor]) -> Sam:
+def load_encoder(model: PromptableModel, state: Mapping[str, Tensor]) -> PromptableModel:
     """Give a model the image encoder that masked autoencoding trained.
 
     Args:

@@ -18,12 +18,12 @@ _PURPOSE = 0x50
 
 
 @dataclass(frozen=True, eq=False)
-class PromptPlan:
+class PromptDraws:
     """All that is random in the prompts of an item with N objects.
 
     Attributes:
         starts_with_box: bool [N], whether the first prompt is the box and not a point.
-        box_noise: float64 [N, 4], standard normal.
+        box_noise: float64 [N, 4], standard normal, or uniform in -1..1.
         draws: float64 [iterations, N], in 0..1: which pixel of a region is the point.
         repeats: the iterations that add no point.
     """
@@ -34,7 +34,9 @@ class PromptPlan:
     repeats: frozenset[int]
 
 
-def plan_prompts(seed: int, count: int, *, iterations: int, repeats: int, box_chance: float) -> PromptPlan:
+def draw_prompts(
+    seed: int, count: int, *, iterations: int, repeats: int, box_chance: float, uniform_boxes: bool = False
+) -> PromptDraws:
     """Draw everything for `count` objects.
 
     Of the iterations after the first, `repeats` (at most 2) add no point: the last, and one of the others at
@@ -42,12 +44,12 @@ def plan_prompts(seed: int, count: int, *, iterations: int, repeats: int, box_ch
     """
     rng = np.random.default_rng([_PURPOSE, seed])
     starts_with_box = rng.random(count) < box_chance
-    box_noise = rng.standard_normal((count, 4))
+    box_noise = rng.uniform(-1.0, 1.0, (count, 4)) if uniform_boxes else rng.standard_normal((count, 4))
     draws = rng.random((iterations, count))
     without = {iterations - 1} if repeats else set()
     if repeats > 1:
         without.add(int(rng.integers(1, iterations - 1)))
-    return PromptPlan(starts_with_box, box_noise, draws, frozenset(without))
+    return PromptDraws(starts_with_box, box_noise, draws, frozenset(without))
 
 
 def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
@@ -72,10 +74,9 @@ def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
     return torch.stack([column, row], dim=1)
 
 
-def correct(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """The next point: anywhere in the error region, positive where something was missed, negative where too much.
-
-    Where there is no error, it is a point of the mask.
+def sample_error_points(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The next point of each object, uniform over its error region: positive in a false negative, negative in a
+    false positive. Where there is no error, it is a point of the true mask.
 
     Args:
         predicted, truth: bool [N, H, W]; no true mask is empty.
@@ -92,13 +93,13 @@ def correct(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Te
 
 
 def jitter_boxes(boxes_xyxy: Tensor, noise: Tensor, size: int, *, share: float, limit: float) -> Tensor:
-    """Boxes as a person might draw them.
+    """Boxes with noise on their corners, as a person might draw them.
 
     Args:
         boxes_xyxy: [N, 4], pixels of an input of `size` x `size`.
-        noise: [N, 4], standard normal.
+        noise: [N, 4], standard normal or uniform.
         size: side of the input.
-        share: standard deviation of the noise as a share of the box's side.
+        share: what a noise of 1 is as a share of the box's side.
         limit: pixels by which a corner moves at most.
 
     Returns:

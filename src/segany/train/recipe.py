@@ -12,15 +12,17 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segany.core.errors import ConfigError, check
 from segany.core.files import path_errors
+from segany.core.progress import ProgressCallback
 from segany.data.item import Dataset
 from segany.data.transforms import ItemConfig
 from segany.models.sam.config import SamConfig
+from segany.train.field_docs import field_docs
 from segany.train.loop_config import LoopConfig
 from segany.train.overrides import override
 
@@ -39,11 +41,11 @@ class DataSplit:
 
     Attributes:
         train: what is learned from.
-        held_out: what is kept to measure by; None where nothing is.
+        val: what is validated on; None where nothing is.
     """
 
     train: Dataset
-    held_out: Dataset | None
+    val: Dataset | None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class TrainContext:
         data: the split.
         folder: of the run, for caches.
         device: of this process.
+        progress: told of what a recipe does before the first step, such as downloads.
     """
 
     model: PromptableModel
     data: DataSplit
     folder: Path
     device: torch.device
+    progress: ProgressCallback | None = None
 
     def check_fits(self, items: ItemConfig) -> None:
         """Raise `ConfigError` unless items are of the size and the kind that the model takes."""
@@ -79,14 +83,14 @@ class TrainingRecipe:
 
     Attributes:
         title: what it does, in a line.
-        build: makes the task of the recipe, with what was changed in it, and its ingredients.
+        build: makes the task of the recipe, with what was changed in it, and its context.
         task: numbers of the task: a frozen config.
         items: how images become items: `segany.data.transforms.ItemConfig`.
         loop: numbers of the loop.
         model: that training starts from: a name of `segany models` or a path; or an architecture, which
             begins with random weights.
         datasets: makes the split from the folder given as `--data`, or from none, where the recipe has data or
-            a split of its own. None opens the folder and holds out a share.
+            a split of its own; it reports the progress of downloads. None opens the folder and holds out a share.
         document: what its file says at the top.
         name: of its file.
     """
@@ -95,15 +99,15 @@ class TrainingRecipe:
     build: Callable[[TrainingRecipe, TrainContext], Task]
     task: Any
     items: Any
-    loop: LoopConfig = field(default_factory=LoopConfig)
+    loop: LoopConfig
     model: str | SamConfig = "mobile_sam"
-    datasets: Callable[[Path | None], DataSplit] | None = None
+    datasets: Callable[[Path | None, ProgressCallback | None], DataSplit] | None = None
     document: str = ""
     name: str = ""
 
     def __post_init__(self) -> None:
         check(bool(self.title.strip()), "A recipe needs a title.")
-        check(callable(self.build), "build of a recipe is a function of the recipe and its ingredients.")
+        check(callable(self.build), "build of a recipe is a function of the recipe and its context.")
         check(isinstance(self.loop, LoopConfig), f"loop of a recipe is a LoopConfig, not {type(self.loop).__name__}.")
         for name in ("task", "items"):
             config = getattr(self, name)
@@ -113,12 +117,23 @@ class TrainingRecipe:
             )
 
     def changed(self, settings: Iterable[str]) -> TrainingRecipe:
-        """The recipe with other numbers: `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=false`.
+        """The recipe with other numbers: `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=0.5`.
+
+        Of `loop.steps` and `loop.epochs`, the one that is set takes the place of the one that the recipe has.
 
         Raises:
-            ConfigError: there is no such field, or the value does not fit it.
+            ConfigError: there is no such field, the value does not fit it, or it would have no effect.
         """
+        settings = list(settings)
+        names = [setting.partition("=")[0].strip() for setting in settings]
+        lengths = {"loop.steps": "loop.epochs", "loop.epochs": "loop.steps"}
+        given = [name for name in lengths if name in names]
+        if len(given) == 1:
+            settings.append(f"{lengths[given[0]]}=none")
         numbers = override(self.numbers, settings)
+        void = {doc.name: doc.void for doc in field_docs(numbers) if doc.void}
+        for name in names:
+            check(name not in void, f"{name} would have no effect: {void.get(name)}. Leave it out.")
         return replace(self, loop=numbers.loop, task=numbers.task, items=numbers.items)
 
     @property

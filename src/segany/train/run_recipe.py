@@ -12,16 +12,17 @@ from typing import Any
 import torch
 
 from segany.core.errors import ConfigError
+from segany.core.progress import ProgressCallback
 from segany.data.item import Dataset
 from segany.data.loader import Loader
 from segany.data.opening import open_dataset, open_images
 from segany.data.subsets import split_by_name
 from segany.hub.load import load
+from segany.kernels import optimize
 from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
-from segany.models.registry import ModelSpec
 from segany.models.sam.config import SamConfig
-from segany.train.distributed import init_process_group
+from segany.train.distributed import init_distributed
 from segany.train.init import initialize
 from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
@@ -36,22 +37,22 @@ class RunOptions:
     Attributes:
         out: folder of the run.
         data: what is learned from, for `open_dataset`; None for the recipe's own.
-        held_out: what is measured by; None holds out a share.
-        held_out_share: of the images in `data`, or from 1 how many; 0 holds out none.
+        val_data: what is validated on, for `open_dataset`; None holds out a share of `data`.
+        val_fraction: share of the images in `data` to hold out for validation; from 1 on, their number; 0 for none.
         model: a name or a path instead of the recipe's model.
         device: "cpu", "cuda", "mps"; None is CUDA where there is any.
         resume: go on with the run in `out`.
-        limit_steps: stop after so many, saved, to be gone on with.
+        max_steps: stop after so many steps of this start, saved, to be resumed.
     """
 
     out: Path
     data: Path | None = None
-    held_out: Path | None = None
-    held_out_share: float = 0.1
+    val_data: Path | None = None
+    val_fraction: float = 0.1
     model: str | None = None
     device: str | None = None
     resume: bool = False
-    limit_steps: int | None = None
+    max_steps: int | None = None
 
 
 def run_recipe(
@@ -59,7 +60,7 @@ def run_recipe(
     options: RunOptions,
     *,
     observer: Observer | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    progress: ProgressCallback | None = None,
 ) -> TrainingResult:
     """Train by a recipe, in the processes that `torchrun` started or in this one.
 
@@ -67,29 +68,30 @@ def run_recipe(
         recipe: with the numbers it is to be run with; see `TrainingRecipe.changed`.
         options: where from and where to.
         observer: is told of steps, in the main process.
-        stop: asked after each step; once true, the run is saved and ends.
+        progress: told of downloads and steps. Where it raises `CanceledError`, the run is saved after the step in
+            hand and ends as "interrupted"; before the first step the error is raised.
 
     Raises:
         SeganyError: the data, the model or the recipe is not right, or training cannot go on; see
             `segany.train.loop.train`.
     """
-    with init_process_group(options.device) as (processes, device):
-        data = split_data(recipe, options)
-        model = start_model(recipe, options.model, device)
+    with init_distributed(options.device) as (processes, device):
+        data = split_data(recipe, options, progress)
+        model = start_model(recipe, options.model, device, progress)
         description = {
             "recipe": recipe.name or recipe.title,
             "model": {"name": model.name, "weights": weights_digest(model.state_dict())},
-            "data": {"train": _names_digest(data.train), "held_out": _names_digest(data.held_out)},
+            "data": {"train": _names_digest(data.train), "val": _names_digest(data.val)},
             "task": _json(recipe.task),
             "items": _json(recipe.items),
         }
         # Before the task is built, which may take long: it may compute the embeddings of all images.
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
-        task = recipe.build(recipe, TrainContext(model, data, options.out, device))
-        loop, process = recipe.loop, (processes.rank, processes.world)
+        task = recipe.build(recipe, TrainContext(model, data, options.out, device, progress))
+        loop, process = recipe.loop, (processes.rank, processes.world_size)
         with Loader(
-            data.train, recipe.items, batch=loop.batch, seed=loop.seed, workers=loop.workers, process=process
+            data.train, recipe.items, batch_size=loop.batch_size, seed=loop.seed, workers=loop.workers, process=process
         ) as batches:
             return train(
                 task,
@@ -101,12 +103,12 @@ def run_recipe(
                 resume=options.resume,
                 processes=processes,
                 observer=observer,
-                stop=stop,
-                limit_steps=options.limit_steps,
+                progress=progress,
+                max_steps=options.max_steps,
             )
 
 
-def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
+def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCallback | None = None) -> DataSplit:
     """The recipe's own data, or those of the folders.
 
     Raises:
@@ -114,30 +116,33 @@ def split_data(recipe: TrainingRecipe, options: RunOptions) -> DataSplit:
         DataError: a folder cannot be used.
     """
     if recipe.datasets is not None:
-        if options.held_out is not None:
-            raise ConfigError("The recipe splits its data itself: leave out --held-out.")
-        return recipe.datasets(options.data)
+        if options.val_data is not None:
+            raise ConfigError("The recipe splits its data itself: leave out --val-data.")
+        return recipe.datasets(options.data, progress)
     if options.data is None:
         raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
     opened: Callable[[Path], Dataset] = open_dataset if getattr(recipe.items, "needs_masks", True) else open_images
     dataset = opened(options.data)
-    if options.held_out is not None:
-        return DataSplit(dataset, opened(options.held_out))
-    if options.held_out_share == 0:
+    if options.val_data is not None:
+        return DataSplit(dataset, opened(options.val_data))
+    if options.val_fraction == 0:
         return DataSplit(dataset, None)
-    return DataSplit(*split_by_name(dataset, options.held_out_share))
+    return DataSplit(*split_by_name(dataset, options.val_fraction))
 
 
-def start_model(recipe: TrainingRecipe, model: str | None, device: torch.device) -> PromptableModel:
+def start_model(
+    recipe: TrainingRecipe, model: str | None, device: torch.device, progress: ProgressCallback | None = None
+) -> PromptableModel:
     """The model that training starts from, on its device in float32: another than the recipe's where one is named."""
     wanted = model if model is not None else recipe.model
     if isinstance(wanted, str):
-        return load(wanted, runtime="torch", device=device)
-    return _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
+        return load(wanted, runtime="torch", device=device, progress=progress).module
+    new = _new_model(wanted, recipe.name or "new", recipe.loop.seed).to(device)
+    return optimize(new) if device.type == "cpu" else new
 
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
-    model = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0).build()
+    model = config.build(name)
     initialize(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model

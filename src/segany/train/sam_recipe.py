@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,54 +14,64 @@ from segany.train.losses import LossWeights
 class SamRecipe:
     """Prompts, losses and regularization of SAM's training; the defaults are the paper's for ViT-H.
 
-    What any training has (learning rate, batch, steps) belongs to the loop, and images to the data. The paper
-    has layer_decay 0.6 and drop_path 0.6 for ViT-B, 0.8 and 0.4 for ViT-L.
+    What any training has (learning rate, batch size, steps) belongs to the loop, and augmentation to the items.
 
     Attributes:
-        train: "all", or "heads": prompt encoder and mask decoder only, while the image encoder stays as it is.
+        train: "all", or "decoder": prompt encoder and mask decoder alone, while the image encoder stays as it is.
         iterations: prompts of an object one after the other; each adds to the loss.
         repeats: how many of the iterations add no point, so that the model learns to refine its own mask: 1 is
             the last, 2 also one at random.
-        box_chance: chance that the first prompt is a box and not a point.
-        box_noise: standard deviation of the noise on boxes, as a share of the box's side.
+        box_chance: probability that the first prompt is a box and not a point.
+        box_noise: noise on the corners of boxes, as a share of the box's side: the standard deviation where the
+            noise is normal, and the largest where it is uniform.
+        box_noise_kind: "normal" (SAM's paper) or "uniform" (SAM 2's code).
         box_noise_limit: pixels of the model's input by which noise moves a corner at most.
         box_multimask: whether a box alone asks for three masks as any single prompt does in the paper. The
             predictors ask for one, as SAM 2 is trained; set it to false where boxes matter most.
         focal_weight: weight of the focal loss.
         dice_weight: weight of the dice loss.
-        iou_weight: weight of the squared error of the predicted IoU.
-        focal_gamma: how fast the focal loss forgets pixels that are right already.
+        iou_weight: weight of the loss of the predicted IoU.
+        supervise_all_iou: whether that loss counts for every candidate (SAM 2) or for the one with the lowest mask
+            loss alone (SAM).
+        iou_use_l1_loss: whether that loss is the absolute error (SAM 2) or the squared error (SAM).
+        focal_gamma: exponent of the focal loss, which reduces the loss of pixels that are right already.
         focal_alpha: weight of foreground in the focal loss; that of background is 1 less this.
-        loss_side: side in pixels at which logits and masks are compared; None is the side of the model's input.
-            A quarter of that, the side of low-res logits, costs least.
+        loss_side: side in pixels at which the focal and dice loss compare masks; None is the side of the model's
+            input. A quarter of that, the side of low-res logits, costs least. The true IoU is always that of the
+            masks at the side of the model's input.
         weight_decay: of AdamW, for matrices; never for biases, norms, positions and tokens.
         layer_decay: factor on the learning rate from each block of the image encoder to the one before.
-        drop_path: chance that a branch of the last block of the image encoder is dropped; before it, the chance
-            rises from 0 block by block. For ViT and Hiera.
+        encoder_lr_scale: factor on the learning rate of the image encoder as a whole.
+        drop_path: probability that a branch of the last block of the image encoder is dropped; it rises linearly
+            from 0 at the first block. For ViT and Hiera.
         batch_statistics: whether batch norms, which TinyViT has, follow the batches of training; otherwise they
             keep the statistics they have, and the loss of an item does not depend on its batch.
     """
 
-    train: Literal["all", "heads"] = "all"
+    train: Literal["all", "decoder"] = "all"
     iterations: int = 11
     repeats: int = 2
     box_chance: float = 0.5
     box_noise: float = 0.1
+    box_noise_kind: Literal["normal", "uniform"] = "normal"
     box_noise_limit: float = 20.0
     box_multimask: bool = True
     focal_weight: float = 20.0
     dice_weight: float = 1.0
     iou_weight: float = 1.0
+    supervise_all_iou: bool = False
+    iou_use_l1_loss: bool = False
     focal_gamma: float = 2.0
     focal_alpha: float = 0.25
     loss_side: int | None = None
     weight_decay: float = 0.1
     layer_decay: float = 0.8
+    encoder_lr_scale: float = 1.0
     drop_path: float = 0.4
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
-        check(self.train in {"all", "heads"}, f'train must be "all" or "heads", got {self.train!r}.')
+        check(self.train in {"all", "decoder"}, f'train must be "all" or "decoder", got {self.train!r}.')
         check(0 <= self.repeats <= 2, f"repeats must be 0, 1 or 2, got {self.repeats}.")
         check(
             self.iterations >= (1, 2, 3)[self.repeats],
@@ -70,6 +81,9 @@ class SamRecipe:
         for name in ("box_chance", "focal_alpha"):
             check(0 <= getattr(self, name) <= 1, f"{name} must be in 0..1, got {getattr(self, name)}.")
         check(0 < self.layer_decay <= 1, f"layer_decay must be above 0 and at most 1, got {self.layer_decay}.")
+        check(self.encoder_lr_scale > 0, f"encoder_lr_scale must be positive, got {self.encoder_lr_scale}.")
+        check(self.box_noise_kind in {"normal", "uniform"},
+              f"box_noise_kind must be 'normal' or 'uniform', got {self.box_noise_kind!r}.")  # fmt: skip
         check(0 <= self.drop_path < 1, f"drop_path must be at least 0 and below 1, got {self.drop_path}.")
         not_negative = ("focal_weight", "dice_weight", "iou_weight", "focal_gamma", "weight_decay")
         for name in (*not_negative, "box_noise", "box_noise_limit"):
@@ -77,4 +91,29 @@ class SamRecipe:
 
     @property
     def loss_weights(self) -> LossWeights:
-        return LossWeights(self.focal_weight, self.dice_weight, self.iou_weight, self.focal_gamma, self.focal_alpha)
+        return LossWeights(
+            self.focal_weight,
+            self.dice_weight,
+            self.iou_weight,
+            self.focal_gamma,
+            self.focal_alpha,
+            self.supervise_all_iou,
+            self.iou_use_l1_loss,
+        )
+
+    def void_fields(self) -> Mapping[str, str]:
+        """Fields that have no effect beside the values of others, each with the reason."""
+        void: dict[str, str] = {}
+        if self.train == "decoder":
+            of_encoder = ("layer_decay", "encoder_lr_scale", "drop_path", "batch_statistics")
+            void |= dict.fromkeys(of_encoder, "the image encoder is not trained")
+        if self.box_chance == 0:
+            of_boxes = ("box_noise", "box_noise_kind", "box_noise_limit", "box_multimask")
+            void |= dict.fromkeys(of_boxes, "box_chance is 0")
+        elif self.box_noise == 0:
+            void |= dict.fromkeys(("box_noise_kind", "box_noise_limit"), "box_noise is 0")
+        if self.focal_weight == 0:
+            void |= dict.fromkeys(("focal_gamma", "focal_alpha"), "focal_weight is 0")
+        if self.iou_weight == 0:
+            void |= dict.fromkeys(("supervise_all_iou", "iou_use_l1_loss"), "iou_weight is 0")
+        return void

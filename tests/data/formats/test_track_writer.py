@@ -16,6 +16,9 @@ from tests.videos_for_tests import number_in, numbered_frame, write_video
 from segany.core.arrays import BoolArray, PixelArray
 from segany.core.errors import OutputError
 from segany.core.frame_result import FrameResult
+from segany.core.instance import Category
+from segany.core.instances import Instances
+from segany.core.progress import ProgressEvent
 from segany.data.formats import track_writer
 from segany.data.formats.track_formats import davis_palette
 from segany.data.formats.track_writer import TRACK_FORMATS, TrackWriter
@@ -38,7 +41,7 @@ def mask_at(frame: int, object_id: int) -> BoolArray:
 def result_at(frame: int, ids: tuple[int, ...] = (1, 2), scores: tuple[float, ...] | None = None) -> FrameResult:
     masks = np.stack([mask_at(frame, object_id) for object_id in ids])
     given = scores or tuple(3.0 if mask.any() else -3.0 for mask in masks)
-    return FrameResult(frame, ids, masks, np.array(given, dtype=np.float32))
+    return FrameResult.from_masks(frame, ids, masks, given)
 
 
 def frames_of(count: int = FRAMES, size_hw: tuple[int, int] = SIZE_HW) -> list[PixelArray]:
@@ -116,6 +119,56 @@ def test_coco_video(tmp_path: Path, order: str) -> None:
     assert second["scores"] == [3, 3, -3, -3, 3, 3]
 
 
+def test_categories_of_objects_are_in_coco_video(tmp_path: Path) -> None:
+    """An object has the category of its latest frame that has one; objects without one have "object"."""
+    dog, cat = Category(3, "dog", "animal"), Category(7, "cat", "animal")
+
+    def written(*frames: Instances) -> tuple[list, list]:
+        with open_frames(frames_of()) as source, TrackWriter(source, tmp_path, "clip", ("coco-video",)) as writer:
+            for frame, instances in enumerate(frames):
+                writer.add(FrameResult(frame, instances))
+        content = json.loads((tmp_path / "clip_coco_video.json").read_text())
+        return [item["category_id"] for item in content["annotations"]], content["categories"]
+
+    plain = result_at(0).instances
+    categories = [
+        {"id": 3, "name": "dog", "supercategory": "animal"},
+        {"id": 7, "name": "cat", "supercategory": "animal"},
+    ]
+    other = {"id": 1, "name": "object", "supercategory": "object"}
+    assert written(plain) == ([1, 1], [other])
+    assert written(plain.with_categories([7, 3], [dog, cat])) == ([7, 3], categories)
+    assert written(plain.with_categories([3, 3], [dog]), plain.with_categories([-1, 7], [cat])) == ([3, 7], categories)
+    assert written(plain.with_categories([3, -1], [dog])) == ([3, 1], [other, categories[0]])
+    assert written(plain.with_categories([0, -1], [Category(0, "object")])) == (
+        [0, 0],
+        [{"id": 0, "name": "object", "supercategory": ""}],
+    )
+
+
+def test_a_later_result_replaces_that_of_the_same_object(tmp_path: Path) -> None:
+    with open_frames(frames_of()) as source, TrackWriter(source, tmp_path, "clip", ("npz", "masks-png")) as writer:
+        writer.add(result_at(1, (2, 1)))
+        writer.add(FrameResult.from_masks(1, (2, 5), np.stack([mask_at(4, 2), mask_at(5, 5)]), [7.0, 8.0]))
+    with np.load(tmp_path / "clip_tracks.npz") as arrays:
+        assert arrays["object_ids"].tolist() == [1, 2, 5]
+        assert arrays["scores"].tolist() == [[3, 7, 8]]
+        assert np.array_equal(arrays["masks"], [[mask_at(1, 1), mask_at(4, 2), mask_at(5, 5)]])
+    with Image.open(tmp_path / "clip_masks/00001.png") as picture:
+        assert set(np.unique(picture)) == {0, 1, 2, 5}
+
+
+def test_instances_without_scores_can_be_written(tmp_path: Path) -> None:
+    with (
+        open_frames(frames_of()) as source,
+        TrackWriter(source, tmp_path, "clip", ("coco-video", "masks-png")) as writer,
+    ):
+        writer.add(FrameResult(0, Instances.from_masks(mask_at(0, 1), object_ids=[1])))
+    content = json.loads((tmp_path / "clip_coco_video.json").read_text(), parse_constant=pytest.fail)
+    assert content["annotations"][0]["scores"][0] is None
+    assert content["annotations"][0]["areas"][0] == 120
+
+
 def test_frames_without_results(tmp_path: Path) -> None:
     write(tmp_path, ("sav", "coco-video", "npz"), [2, 3])
     sav = json.loads((tmp_path / "clip_sav.json").read_text())
@@ -181,7 +234,7 @@ def test_the_better_object_has_the_pixels_of_both(tmp_path: Path) -> None:
 def test_ids_that_fit_no_palette(tmp_path: Path, object_id: int) -> None:
     with open_frames(frames_of()) as frames:
         writer = TrackWriter(frames, tmp_path, "clip", ("masks-png",))
-        result = FrameResult(0, (object_id,), np.ones((1, *SIZE_HW), np.bool_), np.ones(1, np.float32))
+        result = FrameResult.from_masks(0, (object_id,), np.ones((1, *SIZE_HW), np.bool_), [1.0])
         with pytest.raises(OutputError, match=f"from 1 to 255, and one is {object_id}"):
             writer.add(result)
 
@@ -204,7 +257,7 @@ def test_overlay_is_in_the_order_of_frames(tmp_path: Path, order: str) -> None:
         for frame in ORDERS[order]:
             mask = np.zeros((1, 64, 64), np.bool_)
             mask[0, 40:60, 5 + 5 * frame : 25 + 5 * frame] = True
-            writer.add(FrameResult(frame, (3,), mask, np.ones(1, np.float32)))
+            writer.add(FrameResult.from_masks(frame, (3,), mask, [1.0]))
     assert names(tmp_path) == ["clip_overlay.mp4", "in.mp4"]
     pictures = shown(tmp_path / "clip_overlay.mp4")
     assert [number_in(picture) for picture in pictures] == list(range(FRAMES))
@@ -223,7 +276,7 @@ def test_overlay_of_odd_sizes_and_without_h264(tmp_path: Path, monkeypatch: pyte
     source = frames_of(3, (33, 65))
     with open_frames(source) as frames, TrackWriter(frames, tmp_path, "clip", ("overlay",)) as writer:
         for frame in range(3):
-            writer.add(FrameResult(frame, (1,), np.zeros((1, 33, 65), np.bool_), np.ones(1, np.float32)))
+            writer.add(FrameResult.from_masks(frame, (1,), np.zeros((1, 33, 65), np.bool_), [1.0]))
     pictures = shown(tmp_path / "clip_overlay.mp4")
     assert pictures[0].shape == (34, 66, 3)
     assert [number_in(picture[:, :64]) for picture in pictures] == [0, 1, 2]
@@ -234,7 +287,7 @@ def test_colors_survive_encoding(tmp_path: Path) -> None:
     colors = np.array([(20, 130, 255), (255, 150, 0), (185, 70, 255), (0, 205, 200)])
     frame = np.repeat(np.repeat(colors[None].astype(np.uint8), 16, axis=1), 64, axis=0)
     with open_frames([frame]) as frames, TrackWriter(frames, tmp_path, "clip", ("overlay",)) as writer:
-        writer.add(FrameResult(0, (), np.zeros((0, 64, 64), np.bool_), np.zeros(0, np.float32)))
+        writer.add(FrameResult.from_masks(0, (), np.zeros((0, 64, 64), np.bool_), []))
     with av.open(str(tmp_path / "clip_overlay.mp4")) as container:
         written = next(container.decode(video=0))
     luma = 16 + 219 / 255 * colors @ (0.2126, 0.7152, 0.0722)
@@ -270,9 +323,9 @@ def test_given_pixels_are_not_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_progress_of_an_overlay_drawn_at_the_end(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    write(tmp_path, ("overlay",), [1, 0], progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
+    told: list[ProgressEvent] = []
+    write(tmp_path, ("overlay",), [1, 0], progress=told.append)
+    assert told == [ProgressEvent("overlay", done, 2, "frames") for done in (1, 2)]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -352,7 +405,7 @@ def test_memory_does_not_grow_with_dense_masks(tmp_path: Path) -> None:
     with open_frames(black()) as frames, TrackWriter(frames, tmp_path, "clip", ("sav", "npz")) as writer:
         tracemalloc.start()
         for frame in range(count):
-            writer.add(FrameResult(frame, (1,), mask.copy(), np.ones(1, np.float32)))
+            writer.add(FrameResult.from_masks(frame, (1,), mask.copy(), [1.0]))
         kept, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert kept < 3 * mask.nbytes  # of 60

@@ -10,7 +10,7 @@ import pytest
 
 from segany.core.errors import VideoError
 from segany.imaging.frames import FrameSource, camera, open_frames
-from segany.imaging.frames.camera import NewestFrames
+from segany.imaging.frames.camera import LatestFrames
 
 
 def test_no_such_camera() -> None:
@@ -70,7 +70,7 @@ class Driver:
 
 def test_slow_work_sees_the_newest_frame() -> None:
     driver = Driver()
-    newest = NewestFrames(driver.frames())
+    newest = LatestFrames(driver.frames())
     driver.waiting.put(1)
     assert next(newest)[0, 0, 0] == 1
     for number in (2, 3, 4, None):
@@ -84,7 +84,7 @@ def test_an_error_of_the_camera_comes_after_its_last_frame() -> None:
     driver = Driver()
     for item in (1, VideoError("Camera 0 stopped.")):
         driver.waiting.put(item)
-    newest = NewestFrames(driver.frames())
+    newest = LatestFrames(driver.frames())
     newest._thread.join(5)
     assert next(newest)[0, 0, 0] == 1
     with pytest.raises(VideoError, match="stopped"):
@@ -93,7 +93,7 @@ def test_an_error_of_the_camera_comes_after_its_last_frame() -> None:
 
 def test_closing_lets_go_of_the_camera() -> None:
     driver = Driver()
-    newest = NewestFrames(driver.frames())
+    newest = LatestFrames(driver.frames())
     driver.waiting.put(1)
     next(newest)
     driver.waiting.put(2)

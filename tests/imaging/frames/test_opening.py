@@ -1,5 +1,6 @@
 """Folders, lists, arrays, iterators and cameras as sources of frames."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,9 @@ def frames(count: int) -> list[PixelArray]:
     return [numbered_frame(number) for number in range(count)]
 
 
-def save(path: Path, number: int, **options) -> None:
+def save(path: Path, number: int, **options) -> Path:
     Image.fromarray(numbered_frame(number, **options)).save(path)
+    return path
 
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:
@@ -68,6 +70,25 @@ def test_lists_and_arrays(tmp_path: Path) -> None:
             assert [number_in(source.read(index)) for index in range(len(numbers))] == numbers
             with pytest.raises(EndOfVideoError, match=f"has {len(numbers)} frames"):
                 source.read(len(numbers))
+
+
+class OneWay(io.RawIOBase):
+    """A binary file that cannot seek."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.data.read(size)
+
+
+def test_frames_of_bytes_and_files(tmp_path: Path) -> None:
+    encoded = [save(tmp_path / f"{number}.png", number).read_bytes() for number in range(3)]
+    with open_frames([encoded[0], io.BytesIO(encoded[1]), OneWay(encoded[2])]) as source:
+        for index in (0, 2, 1, 2, 0, 1):  # files that cannot seek too may be read again
+            assert number_in(source.read(index)) == index
+    with open_frames(iter([OneWay(encoded[0]), encoded[1]])) as source:
+        assert [number_in(source.read(index)) for index in range(2)] == [0, 1]
 
 
 def test_a_source_stays_what_it_is() -> None:
@@ -121,6 +142,7 @@ def test_stream_with_frames_of_two_sizes() -> None:
         (3.5, "got float"),
         (True, "got bool"),
         (b"bytes", "got bytes"),
+        (io.BytesIO(b"bytes"), "got BytesIO"),
         (None, "got NoneType"),
         ("missing.mp4", "There is no video missing.mp4"),
         ("https://example.com/a.mp4", "those are not fetched"),

@@ -1,16 +1,20 @@
 """Video files: the right frame for every number, in any order, whatever the file is like."""
 
+import io
 import random
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from tests.videos_for_tests import SIZE_HW, cut, number_in, numbered_frame, write_video
 
 from segany.core.errors import EndOfVideoError, MissingExtraError, VideoError
-from segany.imaging.frames import open_frames, pyav, video_file
-from segany.imaging.frames.video_file import FORWARD_FRAMES, VideoFile
+from segany.imaging.frames import open_frames, video_file
+from segany.imaging.frames.video_file import FORWARD_FRAMES, VideoFileFrames
 
 KINDS = {
     "h264_b_frames": ("v.mp4", {"b_frames": 3}),
@@ -102,7 +106,7 @@ def test_the_frame_rate_is_that_of_the_frames(tmp_path: Path) -> None:
         assert source.frame_rate == pytest.approx(39 / (363 / 30), rel=0.01)
 
 
-class Counted(VideoFile):
+class Counted(VideoFileFrames):
     """Counts the frames that are decoded, and how many are kept."""
 
     decoded = 0
@@ -278,11 +282,8 @@ def test_names_with_colons_and_spaces(tmp_path: Path) -> None:
 
 
 def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ImportError(f"No module named {name!r}")
-
     path = write_video(tmp_path / "v.mp4", 2)
-    monkeypatch.setattr(pyav.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "av", None)  # importing it fails
     for source in (path, 0):
         with pytest.raises(MissingExtraError, match=r'pip install "segany\[video\]"'):
             open_frames(source)
@@ -296,3 +297,73 @@ def test_frames_that_change_their_size(tmp_path: Path) -> None:
         assert number_in(source.read(4)) == 4
         with pytest.raises(VideoError, match=r"Frame 5 of .* is 64 wide and 48 high, but the first frame is 64 wide"):
             source.read(5)
+
+
+@pytest.mark.parametrize("name", ["v.avi", "v.mkv", "v.mp4"])
+def test_title_that_is_not_utf_8_does_not_matter(tmp_path: Path, name: str) -> None:
+    path = write_video(tmp_path / name, codec="mpeg4", b_frames=0, metadata={"title": "Muenchen XX"})
+    data = path.read_bytes()
+    assert b"Muenchen XX" in data
+    path.write_bytes(data.replace(b"Muenchen XX", b"M\xfcnchen XXX"))
+    with open_frames(path) as source:
+        assert number_in(source.read(3)) == 3
+
+
+def test_frames_that_carry_exif_are_read_and_turned_as_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by a quarter, clockwise
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width = SIZE_HW
+        stream.pix_fmt = "yuvj420p"
+        for number in range(3):
+            jpeg = io.BytesIO()
+            Image.fromarray(numbered_frame(number)).save(jpeg, "JPEG", exif=exif)
+            packet = av.Packet(jpeg.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            container.mux(packet)
+    with open_frames(path) as source:
+        frame = source.read(2)
+    if frame.shape[:2] != SIZE_HW:  # FFmpeg reads EXIF of Motion JPEG from version 8 on
+        frame = np.rot90(frame)
+    assert number_in(np.ascontiguousarray(frame)) == 2
+
+
+def test_sound_alone_is_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "sound.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(VideoError, match="has no video: it holds sound alone"):
+        open_frames(path)
+
+
+def test_playlists_open_no_other_file(tmp_path: Path) -> None:
+    secret = write_video(tmp_path / "secret.ts")
+    playlist = tmp_path / "clip.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{secret.name}\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoError, match="not a video"):
+        open_frames(playlist)
+    playlist.write_text(f"ffconcat version 1.0\nfile {secret.name}\n")
+    with pytest.raises(VideoError, match="not a video"):
+        open_frames(playlist)
+
+
+@pytest.mark.parametrize(("rotation", "expected"), [(0, Fraction(16, 11)), (90, Fraction(11, 16))])
+def test_pixel_aspect_is_that_of_shown_pixels(tmp_path: Path, rotation: int, expected: Fraction) -> None:
+    path = write_video(tmp_path / "v.mp4", pixel_aspect=Fraction(16, 11), rotation=rotation)
+    with open_frames(path) as source:
+        assert source.pixel_aspect == expected
+    with open_frames(write_video(tmp_path / "square.mp4")) as source:
+        assert source.pixel_aspect == 1
+
+
+def test_an_animation_in_webp_is_called_that(tmp_path: Path) -> None:
+    frames = [Image.fromarray(numbered_frame(number)) for number in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(VideoError, match="animation in WebP"):
+        open_frames(tmp_path / "a.webp")

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from segany.core.polygons import mask_to_polygons
-from segany.imaging.visualize.mosaic import MOSAIC_TINT, choose_colors, draw_mosaic
+from segany.core.errors import ImageError
+from segany.core.instances import Instances
+from segany.imaging.visualize.mosaic import MOSAIC_TINT, choose_colors, draw_instances
 from segany.imaging.visualize.style import PALETTE
 
 GRAY = np.full((120, 160, 3), 128, dtype=np.uint8)
@@ -42,31 +43,35 @@ def test_few_masks_use_different_colors() -> None:
 
 
 def test_tint_follows_the_label_map_and_nothing_else_changes() -> None:
-    labels = np.zeros((120, 160), dtype=np.int32)
-    labels[20:60, 20:60], labels[30:40, 30:40] = 1, 2
-    picture = draw_mosaic(GRAY, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(labels == 2))])
-    colors = choose_colors(GRAY, labels)
+    masks = np.zeros((2, 120, 160), dtype=np.bool_)
+    masks[0, 20:60, 20:60] = masks[1, 30:40, 30:40] = True
+    before = GRAY.copy()
+    picture = draw_instances(GRAY, Instances.from_masks(masks))
+    colors = choose_colors(GRAY, Instances.from_masks(masks).to_label_map())
     for (y, x), label in (((25, 25), 1), ((35, 35), 2)):
         expected = 128 * (1 - MOSAIC_TINT) + np.array(colors[label]) * MOSAIC_TINT
         assert np.abs(picture[y, x] - expected).max() <= 1
     assert (picture[70:] == 128).all()
+    np.testing.assert_array_equal(GRAY, before)
 
 
 def test_masks_that_others_cover_have_an_outline_too() -> None:
-    labels = np.ones((120, 160), dtype=np.int32)
-    hidden = np.zeros((120, 160), dtype=np.bool_)
-    hidden[40:80, 40:80] = True
-    with_outline = draw_mosaic(GRAY, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(hidden))])
-    without = draw_mosaic(GRAY, labels, [(1, mask_to_polygons(labels == 1))])
-    assert (with_outline != without).any(axis=2)[36:84, 36:84].sum() > 100
+    masks = np.zeros((3, 120, 160), dtype=np.bool_)
+    masks[0, 22:60, 30:130] = masks[1, 60:98, 30:130] = True  # together they cover the third
+    masks[2, 30:90, 40:120] = True
+    without = draw_instances(GRAY, Instances.from_masks(masks[:2]))
+    with_outline = draw_instances(GRAY, Instances.from_masks(masks))
+    assert (with_outline != without).any(axis=2).sum() > 100
+
+
+def test_an_image_of_another_size_is_refused() -> None:
+    with pytest.raises(ImageError, match="160 wide and 120 high, but the masks are 40 wide and 30 high"):
+        draw_instances(GRAY, Instances.empty((30, 40)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (300, 200)])
 def test_every_shape_of_image_works(shape: tuple[int, int]) -> None:
-    labels = np.ones(shape, dtype=np.int32)
-    labels[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = 2
+    corner = np.zeros(shape, dtype=np.bool_)
+    corner[: (shape[0] + 1) // 2, : (shape[1] + 1) // 2] = True
     image = np.zeros((*shape, 3), dtype=np.uint8)
-    assert (
-        draw_mosaic(image, labels, [(1, mask_to_polygons(labels == 1)), (2, mask_to_polygons(labels == 2))]).shape
-        == image.shape
-    )
+    assert draw_instances(image, Instances.from_masks(np.stack([~corner, corner]))).shape == image.shape

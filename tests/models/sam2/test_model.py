@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models_for_tests import SMALL_SAM2_CONFIGS, seed_weights, small_sam2
+from tests.models_for_tests import SMALL_SAM2_CONFIGS, loaded, seed_weights, small_sam2
 from tests.parity.cases import small_frames
 
 import segany
 from segany import AutomaticConfig, AutomaticMaskGenerator, ImagePredictor, Prompt
-from segany.models.sam2.model import LOGIT_LIMIT, NO_OBJECT_LOGIT, OBJECTS_AT_ONCE, Sam2
+from segany.models.sam2.model import LOGIT_LIMIT, NO_OBJECT_LOGIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 
 SIZE_HW = (90, 140)
@@ -24,7 +24,7 @@ def model() -> Sam2:
 
 @pytest.fixture(scope="module")
 def predictor(model: Sam2) -> ImagePredictor:
-    return ImagePredictor(model)
+    return ImagePredictor(loaded(model))
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def test_mixed_prompts_give_what_each_gives_alone(predictor: ImagePredictor, emb
 
 def test_embeddings_carry_the_fine_features(embedding: segany.Embedding, model: Sam2, tmp_path: Path) -> None:
     assert [feature.shape for feature in embedding.features] == [(256, 16, 16), (32, 64, 64), (64, 32, 32)]
-    predictor, prompt = ImagePredictor(model), Prompt(points_xy=[[20, 30]])
-    loaded = segany.Embedding.load(embedding.save(tmp_path / "image.safetensors"))
+    predictor, prompt = ImagePredictor(loaded(model)), Prompt(points_xy=[[20, 30]])
+    stored = segany.Embedding.load(embedding.save(tmp_path / "image.safetensors"))
     np.testing.assert_array_equal(
-        predictor.predict(loaded, prompt).low_res_logits, predictor.predict(embedding, prompt).low_res_logits
+        predictor.predict(stored, prompt).low_res_logits, predictor.predict(embedding, prompt).low_res_logits
     )
     blurred = replace(embedding, features=(embedding.features[0], *(0 * x for x in embedding.features[1:])))
     assert (predictor.predict(blurred, prompt).masks != predictor.predict(embedding, prompt).masks).any()
@@ -75,12 +75,11 @@ def test_logits_are_clamped_where_they_are_fed_back(predictor: ImagePredictor, e
 def test_everything_in_an_image(model: Sam2) -> None:
     image = np.random.default_rng(3).integers(0, 256, (*SIZE_HW, 3), dtype=np.uint8)
     settings = AutomaticConfig(points_per_side=3, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    records = AutomaticMaskGenerator(model, settings).generate(image)
+    records = AutomaticMaskGenerator(loaded(model), settings).generate(image)
     assert len(records) > 0
     best = records[0]
-    prediction = ImagePredictor(model).predict(
-        ImagePredictor(model).embed(image), Prompt(points_xy=[best.point_xy]), masks="multi"
-    )
+    predictor = ImagePredictor(loaded(model))
+    prediction = predictor.predict(predictor.embed(image), Prompt(points_xy=[best.point_xy]), masks="multi")
     candidate = int(np.abs(prediction.scores[0] - best.predicted_iou).argmin())
     assert (prediction.masks[0, candidate] == best.mask).mean() > 0.999
 
@@ -120,13 +119,13 @@ def random_memory(masks: int, pointers: int, seed: int) -> ObjectMemory:
     )
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 16])
+@pytest.mark.parametrize("form", ["plain", "fast"])
 @pytest.mark.parametrize("version", ["sam2", "sam2.1"])
-def test_objects_together_are_as_each_alone(
-    version: str, at_once: int, frame: FrameFeatures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(OBJECTS_AT_ONCE, "cpu", at_once)
+def test_objects_together_are_as_each_alone(version: str, form: str, frame: FrameFeatures) -> None:
     model = small_sam2(version)
+    if form == "plain":  # all objects in one batch
+        state, model = model.state_dict(), Sam2(model.config, name="small")
+        model.load_state_dict(state)
     memories = [random_memory(*lengths, seed) for seed, lengths in enumerate([(1, 2), (3, 0), (1, 2), (7, 16)])]
     with torch.inference_mode():
         together = model.attend_memory(frame, memories)
@@ -145,8 +144,8 @@ def test_what_is_remembered_changes_what_is_seen(model: Sam2, frame: FrameFeatur
     with torch.inference_mode():
         before = model.attend_memory(frame, [memory])
         for other in (
-            memory._replace(slots=(5, 6)),
-            memory._replace(times=(0.5, 0.9)),
+            memory._replace(maskmem_tpos=(5, 6)),
+            memory._replace(pointer_tpos=(0.5, 0.9)),
             memory._replace(pointers=memory.pointers[::-1]),
         ):
             assert (model.attend_memory(frame, [other]) - before).abs().max() > 1e-4
@@ -159,7 +158,7 @@ def test_an_object_out_of_sight(frame: FrameFeatures) -> None:
         masks = model.decode_frame(frame)
         assert (masks.low_res == NO_OBJECT_LOGIT).all()
         torch.testing.assert_close(masks.pointers[0, 1], model.no_obj_ptr[0])
-        given = model.use_masks(frame, torch.stack([torch.zeros(256, 256), torch.ones(256, 256)]))
+        given = model.use_masks_as_output(frame, torch.stack([torch.zeros(256, 256), torch.ones(256, 256)]))
     assert given.object_scores.tolist() == [-10, 10]
     for low_res, logit in zip(given.low_res, (-10.0, 10.0), strict=True):
         torch.testing.assert_close(low_res, torch.full((1, 64, 64), logit))

@@ -1,23 +1,24 @@
-"""Writing what is tracked while it is being tracked."""
+"""Writing the results of tracking while they come."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import OutputError, SeganyError
+from segany.core.extras import import_av
 from segany.core.files import replacing, write_file
 from segany.core.frame_result import FrameResult
+from segany.core.instances import Instances
+from segany.core.progress import ProgressCallback, report
 from segany.data.formats.track_formats import frame_rate_of, label_png, to_coco_video, to_sav, write_npz
-from segany.data.formats.tracks import Tracks
-from segany.data.formats.video_file import VideoWriter, new_video
+from segany.data.formats.video_writer import VideoWriter, new_video
 from segany.data.formats.writing import check_not_kept, json_bytes
 from segany.imaging.frames import FrameSource
-from segany.imaging.frames.pyav import import_av
 from segany.imaging.visualize.draw import draw_tracked
 
 TRACK_FORMATS = {
@@ -27,25 +28,22 @@ TRACK_FORMATS = {
     "coco-video": "_coco_video.json",
     "npz": "_tracks.npz",
 }
-"""What tracks can be written as, and how the names of those files or folders end."""
+"""The formats of tracks, and the endings of the names of their files or folders."""
 
 DEFAULT_TRACK_FORMATS = ("overlay", "masks-png")
-"""A video to look at, and masks for any program."""
-
-RenderProgress: TypeAlias = Callable[[int, int], None]
-"""Told how many frames of how many are drawn."""
+"""A video for people, and masks for any program."""
 
 
 class TrackWriter:
     """Writes the results of tracking in some formats. Use it in a `with` block.
 
-    Results may come in any order; of several for the same object in the same frame the last counts. Masks are
-    kept run-length encoded. Files take their places when the block ends, also when it ends with an error or an
-    interrupt: they hold what was done until then. Pictures of `masks-png` are written at once.
+    Results may come in any order; of several for the same object in the same frame the last counts. Their `Instances`
+    are kept, which are run-length encoded already. Files are completed when the block ends, also when it ends with an
+    error or an interrupt: they hold the results until then. Images of `masks-png` are written at once.
 
-    The overlay is encoded as results come as long as their frames ascend. Once one does not, it is drawn at
-    the end instead, from frames that are read again; from a source that cannot go back, it keeps to the frames
-    that came in order.
+    The overlay is encoded as results come as long as their frame numbers ascend. Once one does not, the overlay is
+    drawn at the end instead, from frames that are read again; from a source that cannot seek, it consists of the
+    frames that came in order.
     """
 
     def __init__(
@@ -58,19 +56,19 @@ class TrackWriter:
         overlay: Path | None = None,
         keep: Collection[Path] = (),
         prompted: Mapping[int, int] | None = None,
-        progress: RenderProgress | None = None,
+        progress: ProgressCallback | None = None,
     ) -> None:
         """Prepare to write.
 
         Args:
             source: the video; it must stay open until the block ends.
-            folder: where to; made when it is missing.
-            name: what the names of the files begin with.
+            folder: the output folder; it is made if it is missing.
+            name: the beginning of the names of the files.
             formats: keys of `TRACK_FORMATS`.
-            overlay: where the overlay goes, if not into the folder.
+            overlay: the path of the overlay, if it is not in the folder.
             keep: resolved paths that must not be overwritten, such as the video itself.
-            prompted: on how many frames each object has prompts; `sav` tells of it.
-            progress: told about an overlay that is drawn at the end.
+            prompted: the number of frames with prompts, by object id, for `sav`.
+            progress: called for each frame of an overlay that is drawn at the end, with the unit "frames".
 
         Raises:
             OutputError: there is no such format, or a file would replace one of `keep`.
@@ -80,7 +78,7 @@ class TrackWriter:
         if unknown:
             raise OutputError(f"There is no format {unknown[0]!r}. Known formats: {', '.join(TRACK_FORMATS)}.")
         self._source = source
-        self._tracks = Tracks(source.size_hw)
+        self._frames: dict[int, Instances] = {}
         paths = {item: folder / f"{name}{TRACK_FORMATS[item]}" for item in formats}
         if overlay is not None and "overlay" in paths:
             paths["overlay"] = overlay
@@ -103,27 +101,34 @@ class TrackWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What ended the block matters more than what finishing makes of it.
+        # The error that ended the block matters more than one from finishing.
         with contextlib.suppress(*([SeganyError] if error is not None else [])):
             self.close()
 
     def add(self, result: FrameResult, pixels: PixelArray | None = None) -> None:
-        """Take the result of a frame.
+        """Write the result of a frame.
 
         Args:
-            result: the masks.
+            result: the objects of the frame.
             pixels: uint8 [H, W, 3], the frame; read from the source when left out and needed.
 
         Raises:
             OutputError: the masks are not of the size of the video, an object id does not fit into a format,
                 or a file cannot be written.
         """
-        self._tracks.add(result)
+        if result.size_hw != self._source.size_hw:
+            raise OutputError(
+                f"The masks of frame {result.frame} are {list(result.size_hw)} (height, width), but the video is "
+                f"{list(self._source.size_hw)}."
+            )
+        earlier = self._frames.get(result.frame)
+        whole = result.sorted_by_id() if earlier is None else FrameResult(result.frame, earlier).updated(result)
+        self._frames[result.frame] = whole.instances
         for sink in self._sinks.values():
-            sink.add(result.frame, self._tracks, pixels)
+            sink.add(whole, pixels)
 
     def close(self) -> None:
-        """Finish all files; of nothing there are no files. A format that fails does not stop the others.
+        """Complete all files; without results there are none. A format that fails does not stop the others.
 
         Raises:
             OutputError: a file could not be written.
@@ -133,7 +138,7 @@ class TrackWriter:
         try:
             for item, sink in sinks.items():
                 try:
-                    self.files[item] = sink.finish(self._tracks) if self._tracks.frames else []
+                    self.files[item] = sink.finish(dict(sorted(self._frames.items()))) if self._frames else []
                 except SeganyError as error:
                     failures.append(error)
         finally:
@@ -146,30 +151,32 @@ class TrackWriter:
 class _Sink(Protocol):
     """One format while it is being written."""
 
-    def add(self, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None: ...
+    def add(self, result: FrameResult, pixels: PixelArray | None) -> None:
+        """Take all objects of a frame, in ascending order of their ids."""
+        ...
 
-    def finish(self, tracks: Tracks) -> list[Path]:
-        """Complete the files and tell their names."""
+    def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
+        """Complete the files, given the objects of all frames in ascending order; returns the paths."""
         ...
 
     def abandon(self) -> None:
-        """Leave nothing behind of what was not finished."""
+        """Remove what was not finished."""
         ...
 
 
 class _LabelSink:
-    """A picture a frame, written at once."""
+    """One label image per frame, written at once."""
 
     def __init__(self, folder: Path, source: FrameSource, keep: Collection[Path]) -> None:
         self._folder, self._source, self._keep = folder, source, keep
 
-    def add(self, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None:  # noqa: ARG002
-        path = self._path(frame)
+    def add(self, result: FrameResult, pixels: PixelArray | None) -> None:  # noqa: ARG002
+        path = self._path(result.frame)
         check_not_kept(path, self._keep)
-        write_file(path, label_png(tracks.objects(frame), tracks.size_hw))
+        write_file(path, label_png(result))
 
-    def finish(self, tracks: Tracks) -> list[Path]:
-        return [self._path(frame) for frame in tracks.frames]
+    def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
+        return [self._path(frame) for frame in frames]
 
     def abandon(self) -> None:
         pass
@@ -184,61 +191,59 @@ class _FileSink:
     def __init__(self, item: str, path: Path, source: FrameSource, name: str, prompted: Mapping[int, int]) -> None:
         self._item, self._path, self._source, self._name, self._prompted = item, path, source, name, prompted
 
-    def add(self, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None:
+    def add(self, result: FrameResult, pixels: PixelArray | None) -> None:
         pass
 
-    def finish(self, tracks: Tracks) -> list[Path]:
+    def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
         if self._item == "npz":
             with replacing(self._path) as temporary:
-                write_npz(tracks, temporary)
+                write_npz(frames, self._source.size_hw, temporary)
             return [self._path]
-        return [write_file(self._path, json_bytes(self._content(tracks)))]
+        return [write_file(self._path, json_bytes(self._content(frames)))]
 
     def abandon(self) -> None:
         pass
 
-    def _content(self, tracks: Tracks) -> dict[str, Any]:
+    def _content(self, frames: Mapping[int, Instances]) -> dict[str, Any]:
         if self._item == "sav":
-            return to_sav(tracks, self._source, self._name, self._prompted)
-        return to_coco_video(tracks, self._source, self._name)
+            return to_sav(frames, self._source, self._name, self._prompted)
+        return to_coco_video(frames, self._source, self._name)
 
 
 class _OverlaySink:
     """The video with its masks drawn over it."""
 
-    def __init__(self, path: Path, source: FrameSource, progress: RenderProgress | None) -> None:
-        import_av()  # to know now, and not after the first frame was tracked
+    def __init__(self, path: Path, source: FrameSource, progress: ProgressCallback | None) -> None:
+        import_av()  # fails now, and not after the first frame was tracked
         self._path, self._source, self._progress = path, source, progress
         self._open = contextlib.ExitStack()
         self._writer: VideoWriter | None = None
         self._first = self._last = -1
         self._is_ordered = True
 
-    def add(self, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None:
+    def add(self, result: FrameResult, pixels: PixelArray | None) -> None:
         if not self._is_ordered:
             return
         if self._writer is None:
             self._writer = self._open.enter_context(self._new_video())
-            self._first = frame
-        elif frame <= self._last:
+            self._first = result.frame
+        elif result.frame <= self._last:
             if self._source.can_seek:
                 self._is_ordered = False
                 self.abandon()
             return
-        self._write(self._writer, frame, tracks, pixels)
-        self._last = frame
+        self._write(self._writer, result, pixels)
+        self._last = result.frame
 
-    def finish(self, tracks: Tracks) -> list[Path]:
+    def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
         if self._is_ordered:
             self._open.close()
             return [self._path]
-        frames = tracks.frames
-        self._first = frames[0]
+        self._first = next(iter(frames))
         with self._new_video() as writer:
-            for done, frame in enumerate(frames, start=1):
-                self._write(writer, frame, tracks, None)
-                if self._progress is not None:
-                    self._progress(done, len(frames))
+            for done, (frame, instances) in enumerate(frames.items(), start=1):
+                self._write(writer, FrameResult(frame, instances), None)
+                report(self._progress, "overlay", done, len(frames), "frames")
         return [self._path]
 
     def abandon(self) -> None:
@@ -248,12 +253,12 @@ class _OverlaySink:
                 raise _Abandoned
 
     def _new_video(self) -> contextlib.AbstractContextManager[VideoWriter]:
-        return new_video(self._path, self._source.size_hw, frame_rate_of(self._source))
+        return new_video(self._path, self._source.size_hw, frame_rate_of(self._source), self._source.pixel_aspect)
 
-    def _write(self, writer: VideoWriter, frame: int, tracks: Tracks, pixels: PixelArray | None) -> None:
-        picture = self._source.read(frame) if pixels is None else pixels
-        writer.write(draw_tracked(picture, tracks.masks(frame), list(tracks.objects(frame))), frame - self._first)
+    def _write(self, writer: VideoWriter, result: FrameResult, pixels: PixelArray | None) -> None:
+        picture = self._source.read(result.frame) if pixels is None else pixels
+        writer.write(draw_tracked(picture, result.masks, result.object_ids), result.frame - self._first)
 
 
 class _Abandoned(Exception):  # noqa: N818
-    """Makes the `with` block of a file end without the file."""
+    """Ends the `with` block of a file without the file."""

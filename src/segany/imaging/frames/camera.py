@@ -10,7 +10,7 @@ from typing import Any
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
-from segany.imaging.frames.pyav import import_av
+from segany.core.extras import import_av
 from segany.imaging.frames.stream import StreamFrames
 
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -18,14 +18,14 @@ CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 
 CAMERA_OPTIONS = {"avfoundation": {"framerate": "30"}}
-"""The rate it asks for of its own accord, 29.97, is one that most cameras do not have."""
+"""AVFoundation requests 29.97 frames per second by default, which most cameras do not have."""
 
 CLOSE_SECONDS = 2.0
-"""How long to wait for the frame that a camera is about to deliver when it is closed."""
+"""How long closing waits for the frame that the camera is about to deliver."""
 
 
 def open_camera(index: int, max_pixels: int) -> StreamFrames:
-    """The frames of a camera as they come: each time the newest, so that slow work sees fewer frames and not old ones.
+    """Open a camera. Each frame is the latest one, so that slow processing skips frames instead of lagging behind.
 
     Args:
         index: which camera, from 0.
@@ -47,7 +47,7 @@ def open_camera(index: int, max_pixels: int) -> StreamFrames:
             "connected, that no other program uses it, and that you have permission."
         ) from error
     rate = float(stream.average_rate) if stream.average_rate else None
-    frames = NewestFrames(_camera_frames(av, container, name))
+    frames = LatestFrames(_camera_frames(av, container, name))
     try:
         return StreamFrames(frames, name, max_pixels, rate)
     except BaseException:
@@ -56,7 +56,7 @@ def open_camera(index: int, max_pixels: int) -> StreamFrames:
 
 
 def _camera_device(av: Any, index: int, name: str) -> tuple[str, str]:
-    """What FFmpeg calls that camera, and the format it reads it with."""
+    """FFmpeg's name of a camera, and the input format."""
     device_format = CAMERA_FORMATS.get(sys.platform)
     if device_format is None:
         raise VideoError(f"{name} cannot be used: cameras are not supported on {sys.platform}. Give a video file.")
@@ -81,15 +81,14 @@ def _camera_frames(av: Any, container: Any, name: str) -> Iterator[Any]:
             raise VideoError(f"{name} stopped: {error.strerror or error}. Check that it is still connected.") from error
 
 
-class NewestFrames(Iterator[PixelArray]):
-    """Takes frames as fast as they come, in a thread of its own, and hands out the newest one not yet seen.
+class LatestFrames(Iterator[PixelArray]):
+    """Reads frames in a thread as fast as they come, and returns the latest one that was not returned yet.
 
-    A driver keeps frames that nobody takes, hundreds of them, and who works slower than the camera would get
-    ever older ones.
+    Camera drivers queue hundreds of frames, so that a slow reader would get ever older ones.
     """
 
     def __init__(self, frames: Iterator[Any]) -> None:
-        """Take from an iterator of PyAV's frames, which is closed by the thread."""
+        """Read from an iterator of PyAV frames, which the thread closes."""
         self._changed = threading.Condition()
         self._newest: Any = None
         self._error: BaseException | None = None
@@ -109,7 +108,7 @@ class NewestFrames(Iterator[PixelArray]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop taking."""
+        """Stop reading."""
         self._is_closed = True
         self._thread.join(CLOSE_SECONDS)
 

@@ -1,7 +1,8 @@
-"""Frames that are images: the files of a folder, or a list of arrays, paths or Pillow images."""
+"""Frames that are images: the files of a folder, or a list of images of any kind."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +15,19 @@ from segany.imaging.image import ImageSource, read_image, readable_suffixes
 
 
 class ImageFrames(FrameSource):
-    """One image a frame, each read when it is asked for."""
+    """One image per frame, each read on request."""
 
     def __init__(self, images: Sequence[ImageSource], name: str, max_pixels: int) -> None:
-        """Take images as frames; the first one is read to know the size."""
+        """Use images as frames. The first one is read, since all frames have its size."""
         if not len(images):
             raise VideoError(f"{name} has no frames. Give at least one image.")
-        first = read_image(images[0], max_pixels)
-        super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
-        self._images = images
+        self._images: Sequence[ImageSource] = images
+        self._one_way: dict[int, bytes] = {}  # what was read of files that cannot seek
         self._max_pixels = max_pixels
+        first = self._read(0)
+        super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
         stems = [Path(image).stem.casefold() for image in images if isinstance(image, (str, Path))]
-        # As names of files, stems must tell the frames apart: a.jpg and a.png may both be there.
+        # Stems are used as names of files, and must be unique: there may be a.jpg and a.png.
         self._has_stems = len(stems) == len(images) == len(set(stems))
 
     @property
@@ -33,7 +35,7 @@ class ImageFrames(FrameSource):
         return len(self._images)
 
     def frame_name(self, index: int) -> str:
-        """The image's own name, without an ending, where those names tell the frames apart."""
+        """The stem of the image file, if the stems of all images are unique."""
         image = self._images[index]
         return Path(image).stem if self._has_stems and isinstance(image, (str, Path)) else super().frame_name(index)
 
@@ -42,14 +44,20 @@ class ImageFrames(FrameSource):
         return str(image) if isinstance(image, (str, Path)) else super().frame_label(index)
 
     def _read(self, index: int) -> PixelArray:
-        return read_image(self._images[index], self._max_pixels)
+        image = self._images[index]
+        if isinstance(image, io.IOBase) and not image.seekable():
+            if index not in self._one_way:
+                self._one_way[index] = image.read()
+            image = self._one_way[index]
+        return read_image(image, self._max_pixels)
 
     def _close(self) -> None:
         self._images = ()
+        self._one_way = {}
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order, in which img2 comes before img10.
+    """The images of a folder in natural order: img2 comes before img10.
 
     Files that are not named like images, hidden ones, and folders within it are left out.
 
@@ -69,7 +77,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """What to sort names by so that numbers in them count as numbers."""
+    """Sort key of a name in natural order."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     numbered = tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
     return numbered, name  # names that differ only in zeros or in case keep an order

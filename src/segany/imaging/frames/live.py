@@ -9,7 +9,7 @@ from segany.imaging.image import ImageSource, read_image
 
 
 class LiveFrames(FrameSource):
-    """Frames that are handed over one by one; only the latest can be read."""
+    """Frames that are handed over with `push`. Only the latest can be read."""
 
     def __init__(self, max_pixels: int) -> None:
         super().__init__("the live video", (0, 0), None, can_seek=False)

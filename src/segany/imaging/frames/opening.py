@@ -17,7 +17,7 @@ from segany.imaging.frames.camera import open_camera
 from segany.imaging.frames.images import ImageFrames, images_in
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.frames.stream import StreamFrames
-from segany.imaging.frames.video_file import VideoFile
+from segany.imaging.frames.video_file import VideoFileFrames
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource
 
 VideoInput: TypeAlias = "FrameSource | str | Path | int | Sequence[ImageSource] | Iterable[ImageSource] | PixelArray"
@@ -28,9 +28,9 @@ def open_frames(source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
 
     Args:
         source: the path of a video file; of a folder of images with any names, which are taken in natural
-            order; a list of arrays, paths or Pillow images, or an array [T, H, W, 3]; an iterator of these,
-            whose frames come once; or the number of a camera, from 0. All of `segany.imaging.image.read_image` goes
-            as an image. A `FrameSource` is returned as it is.
+            order; a list of images, each anything that `segany.imaging.image.read_image` reads, or an array
+            [T, H, W, 3]; an iterator of images, whose frames come once; or the number of a camera, from 0. A
+            `FrameSource` is returned as it is.
         max_pixels: refuse frames of more pixels.
 
     Raises:
@@ -57,7 +57,8 @@ def _open_images(source: Sequence[ImageSource] | Iterable[ImageSource], max_pixe
                 "A single image goes in as a list of one."
             )
         return ImageFrames(list(source), "The array", max_pixels)
-    if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray, Image.Image)):
+    one_image = isinstance(source, (bytes, bytearray, memoryview, Image.Image)) or hasattr(source, "read")
+    if isinstance(source, Iterable) and not one_image:
         if isinstance(source, Sequence):
             return ImageFrames(source, "The list of frames", max_pixels)
         return StreamFrames(iter(source), "The stream", max_pixels)
@@ -84,4 +85,4 @@ def _open_path(path: Path, max_pixels: int) -> FrameSource:
         with contextlib.suppress(PermissionError), path.open("rb") as file:
             if not file.read(1):
                 raise VideoError(f"{path} is empty: it has no bytes.")
-    return VideoFile(path, max_pixels)
+    return VideoFileFrames(path, max_pixels)

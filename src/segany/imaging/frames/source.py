@@ -1,8 +1,9 @@
-"""What every source of frames is: numbered pictures of one size that are read when they are needed."""
+"""The base class of all sources of frames: numbered images of one size, read on request."""
 
 from __future__ import annotations
 
 import abc
+from fractions import Fraction
 from types import TracebackType
 
 from segany.core.arrays import PixelArray, SizeHW
@@ -10,22 +11,24 @@ from segany.core.errors import EndOfVideoError, VideoError
 
 
 class FrameSource(abc.ABC):
-    """The frames of a video, numbered from 0 in the order they are shown. Use it in a `with` block.
+    """The frames of a video, numbered from 0 in presentation order. Use it in a `with` block.
 
-    Only a few frames are in memory at any time, however long the video. Not for several threads at once.
+    Only a few frames are in memory at any time. A source is not thread-safe.
 
     Attributes:
-        name: what messages and files call the video.
+        name: name of the video in messages and files.
         size_hw: size of every frame in pixels, rotated as the file says.
-        frame_rate: frames a second on average; None where there is no such thing, as for images.
-        can_seek: whether any frame can be read at any time. Where not, frames are read once and forward.
-        warnings: what was wrong with the video although it can be used, such as that its end is missing.
+        frame_rate: average frames per second; None where there is none, as for images.
+        pixel_aspect: width of a pixel over its height, as it is shown; 1 for all but some video files.
+        can_seek: whether frames can be read in any order. If not, they are read once and forward.
+        warnings: faults of the video that do not prevent its use, such as a missing end.
     """
 
     def __init__(self, name: str, size_hw: SizeHW, frame_rate: float | None, *, can_seek: bool) -> None:
         self.name = name
         self.size_hw = size_hw
         self.frame_rate = frame_rate
+        self.pixel_aspect = Fraction(1)
         self.can_seek = can_seek
         self.warnings: list[str] = []
         self._closed = False
@@ -70,15 +73,15 @@ class FrameSource(abc.ABC):
         return pixels
 
     def frame_name(self, index: int) -> str:
-        """A name for the files of a frame, without an ending."""
+        """Name of the files of a frame, without a suffix."""
         return f"{index:05d}"
 
     def frame_label(self, index: int) -> str:
-        """What messages call a frame."""
+        """Name of a frame in messages."""
         return f"Frame {index} of {self.name}"
 
     def close(self) -> None:
-        """Let go of files and devices. Doing it again does nothing."""
+        """Release files and devices. Closing again does nothing."""
         if not self._closed:
             self._closed = True
             self._close()
@@ -93,11 +96,11 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, index: int) -> PixelArray:
-        """Read a frame that is not known to be missing."""
+        """Read a frame that exists as far as is known."""
 
     @abc.abstractmethod
     def _close(self) -> None:
-        """Let go of files and devices, once."""
+        """Release files and devices; called once."""
 
     def _past_end(self, index: int) -> EndOfVideoError:
         count = self.count or 0

@@ -11,12 +11,12 @@ from segany.imaging.image import ImageSource, read_image
 
 
 class StreamFrames(FrameSource):
-    """The frames of an iterator. The latest frame may be read again, earlier ones are gone."""
+    """The frames of an iterator. Only the latest frame can be read again."""
 
     def __init__(
         self, images: Iterator[ImageSource], name: str, max_pixels: int, frame_rate: float | None = None
     ) -> None:
-        """Take the first frame, to know the size."""
+        """Use an iterator. The first frame is read, since all frames have its size."""
         try:
             first = read_image(next(images), max_pixels)
         except StopIteration:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +14,34 @@ import numpy as np
 
 from segany.core.arrays import IntArray, PixelArray, SizeHW
 from segany.core.errors import VideoError
-from segany.imaging.frames.pyav import import_av
+from segany.core.extras import import_av
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.frames.video_index import VideoIndex, index_video
 
 WINDOW_BYTES = 128 * 2**20
-"""Memory for the decoded frames that going back keeps."""
+"""Memory for the decoded frames that are kept when reading backward."""
 
 WINDOW_FRAMES = 8, 64
-"""At least and at most so many of them, whatever their size."""
+"""The least and the most of these frames, whatever their size."""
 
 FORWARD_FRAMES = 2
-"""Decoded frames that are kept while going forward: the latest, and the one before it."""
+"""Decoded frames that are kept when reading forward: the latest, and the one before it."""
 
 SKIP_FRAMES = 16
-"""Going forward, jumping to a keyframe must save decoding more frames than this to be worth it."""
+"""Reading forward seeks to a keyframe only if that saves decoding more frames than this."""
 
 RATE_TOLERANCE = 0.02
-"""How far the rate that a file tells of may be from that of its frames, as a share of it: times are rounded."""
+"""Relative difference of the nominal frame rate from that of the timestamps, which are rounded."""
 
-TEXT_FORMATS = frozenset({"tty", "hls", "concat", "dash"})
-"""What FFmpeg takes for videos although it is text, or a list of addresses of others."""
+CONTAINER_FORMATS = (
+    "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "apng", "mxf", "nut", "ivf", "dv", "rm",
+    "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "wtv", "yuv4mpegpipe", "amv", "swf", "nsv", "roq",
+)  # fmt: skip
+"""FFmpeg's names of the formats that are opened. Others are text, devices, or playlists, which open further files."""
 
 
-class VideoFile(FrameSource):
-    """The frames of a video file. Reading one after the other costs no more than decoding the file once.
+class VideoFileFrames(FrameSource):
+    """The frames of a video file. Reading them in order decodes the file once.
 
     Frames are numbered in the order they are shown, by their presentation times, so that reordered frames,
     variable frame rates and files that do not begin at zero make no difference. Going back decodes from the
@@ -44,7 +49,7 @@ class VideoFile(FrameSource):
     """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
-        """Open a file, look at its packets, and decode the first frame."""
+        """Open a file, index its packets, and decode the first frame."""
         self._av = import_av()
         self._path = path
         self._max_pixels = max_pixels
@@ -57,7 +62,9 @@ class VideoFile(FrameSource):
             super().__init__(str(path), (1, 1), None, can_seek=True)
             self._index = index_video(self._av, self._container, self._stream)
             self.frame_rate = self._rate()
-            self.size_hw = self._size_of(self._first_frame())
+            first = self._first_frame()
+            self.size_hw = self._size_of(first)
+            self.pixel_aspect = self._pixel_aspect_of(first)
             if self._index.is_cut:
                 self._find_end()
         except BaseException:
@@ -80,10 +87,10 @@ class VideoFile(FrameSource):
             frame = self._shown_at(index)
         if frame is None:
             raise self._past_end(index)
-        return _upright(frame)
+        return _apply_display_matrix(frame)
 
     def _shown_at(self, index: int) -> Any | None:
-        """The frame in the window that a number shows: its own or, where that is damaged, the one before it."""
+        """The frame in the window with that number or, if it is damaged, the one before it."""
         if index >= self._next:
             return None
         return next((self._window[number] for number in reversed(self._window) if number <= index), None)
@@ -97,9 +104,20 @@ class VideoFile(FrameSource):
         try:
             # With the protocol, a colon in the name of the file is no protocol. The options are the container's
             # alone: some releases of PyAV crash where those of streams are given for an MPEG program stream.
-            options = {"protocol_whitelist": "file", "fflags": "+genpts"}
-            return self._av.open(f"file:{self._path}", container_options=options)
-        except self._av.error.InvalidDataError as error:
+            options = {
+                "protocol_whitelist": "file",
+                "format_whitelist": ",".join(CONTAINER_FORMATS),
+                "fflags": "+genpts",
+            }
+            # Titles and comments are not used, and need not be UTF-8.
+            return self._av.open(f"file:{self._path}", container_options=options, metadata_errors="replace")
+        except (self._av.error.InvalidDataError, self._av.error.ArgumentError) as error:
+            with self._path.open("rb") as file:
+                head = file.read(12)
+            if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+                raise VideoError(
+                    f"{self._path} is an image or animation in WebP, which is not read as a video. Convert it to mp4."
+                ) from error
             raise VideoError(f"{self._path} is not a video, or it is damaged where it begins.") from error
         except self._av.error.EOFError as error:
             raise VideoError(f"{self._path} has no frames: it ends after its header.") from error
@@ -107,15 +125,17 @@ class VideoFile(FrameSource):
             raise VideoError(f"{self._path} cannot be opened as a video: {error.strerror or error}.") from error
 
     def _video_stream(self) -> Any:
-        """The stream of pictures, which must be decodable and not too large."""
+        """The video stream, which must be decodable and not too large."""
         name = self._container.format.name
         streams = [item for item in self._container.streams.video if not _is_cover(item)]
+        if not streams and self._container.streams.audio:
+            raise VideoError(f"{self._path} has no video: it holds sound alone.")
         if not streams and name.startswith("mov"):
             raise VideoError(
                 f"{self._path} has no table of frames. It is not a video, or was cut off: most mp4 files have that "
                 "table at their end. `ffmpeg -movflags faststart` writes files that have it at their beginning."
             )
-        if not streams or name in TEXT_FORMATS:
+        if not streams:
             raise VideoError(f"{self._path} is not a video: it has no pictures.")
         stream = streams[0]
         context = stream.codec_context
@@ -129,7 +149,7 @@ class VideoFile(FrameSource):
         return stream
 
     def _rate(self) -> float | None:
-        """Frames a second, as the file tells where that is about right: some tell a rate that no frame has."""
+        """Frames per second: the nominal rate if it is about that of the timestamps, else the latter."""
         told = float(self._stream.average_rate or self._stream.guessed_rate or 0) or None
         measured = self._index.frame_rate(float(self._stream.time_base or 0))
         if told and measured and abs(told - measured) > RATE_TOLERANCE * measured:
@@ -137,7 +157,7 @@ class VideoFile(FrameSource):
         return told or measured
 
     def _first_frame(self) -> Any:
-        """The first frame that can be decoded. Those before it are no frames: they refer to some that are missing."""
+        """The first decodable frame. Packets before it refer to frames that are missing, and do not count."""
         self._start_at(0)
         first = next(self._frames, None)
         if first is None:
@@ -151,14 +171,14 @@ class VideoFile(FrameSource):
         return frame
 
     def _find_end(self) -> None:
-        """Decode the last frames of a file that is cut off, to know which ones there are."""
+        """Decode the last frames of a truncated file, to find the last decodable one."""
         self._decode_to(len(self._index) - 1)
         self._warn(
             f"{self.name} is cut off: it tells of more than is there. Its {self.count} readable frames are used."
         )
 
     def _decode_to(self, index: int) -> None:
-        """Decode until the window has what that number shows, or until the end, which is known then."""
+        """Decode until the window has that frame, or until the end."""
         keyframe = self._index.keyframe_before(index)
         is_back = index < self._next
         if is_back or keyframe - self._next > SKIP_FRAMES:
@@ -171,7 +191,7 @@ class VideoFile(FrameSource):
             self._keep(number, frame, _window_length(frame) if is_back else FORWARD_FRAMES)
 
     def _keep(self, number: int, frame: Any, length: int) -> None:
-        """Take a decoded frame into the window, which keeps so many of the latest ones."""
+        """Add a decoded frame to the window, which keeps the latest ones."""
         if number > self._next:
             self._warn(f"{self.name}: frames {self._next} to {number - 1} are damaged and repeat their neighbor.")
         # Numbers must not shift. A frame shows the missing ones after it too, and the first those before it.
@@ -181,7 +201,7 @@ class VideoFile(FrameSource):
             del self._window[old]
 
     def _end_at(self, count: int) -> None:
-        """Note that there are fewer frames than the packets promised."""
+        """Record that fewer frames can be decoded than there are packets."""
         if count < len(self._index):
             missing = len(self._index) - count
             self._warn(f"{self.name}: the last {missing} of {len(self._index)} frames are damaged and left out.")
@@ -194,13 +214,13 @@ class VideoFile(FrameSource):
             self.warnings.append(message)
 
     def _start_at(self, index: int) -> None:
-        """Go on decoding from the last keyframe that gives that frame, or one before it, as the first."""
+        """Decode from the last keyframe whose first decoded frame is that frame or an earlier one."""
         self._window.clear()
         keyframes = self._index.keyframes
         for keyframe in keyframes[(keyframes > 0) & (keyframes <= index)][::-1].tolist():
             frames = self._frames_from(keyframe)
             first = next(frames, None)
-            # Seeking may land too late, and after some keyframes it takes a while until frames are whole.
+            # Seeking may land too late, and the first frames after some keyframes cannot be decoded.
             if first is not None and first[0] <= index:
                 self._next, self._frames = first[0], itertools.chain([first], frames)
                 return
@@ -210,7 +230,7 @@ class VideoFile(FrameSource):
         self._next, self._frames = 0, self._decoded(self._container.demux(self._stream), 0)
 
     def _frames_from(self, keyframe: int) -> Iterator[tuple[int, Any]]:
-        """Seek to a keyframe, and decode. Nothing where the file cannot be searched."""
+        """Seek to a keyframe and decode; yields nothing if the file is not seekable."""
         with contextlib.suppress(self._av.error.FFmpegError):
             self._container.seek(int(self._index.times[keyframe]), stream=self._stream)
             packets = self._container.demux(self._stream)
@@ -221,7 +241,7 @@ class VideoFile(FrameSource):
         return iter(())
 
     def _decoded(self, packets: Iterator[Any], first: int) -> Iterator[tuple[int, Any]]:
-        """Decode packets: pairs of a frame's number, from `first` on and ascending, and the frame."""
+        """Decode packets to pairs of frame number and frame, ascending from `first`."""
         counted = first
         for frame in self._decode(packets):
             number = self._index.find(frame.pts) if self._index.has_times else counted
@@ -231,7 +251,7 @@ class VideoFile(FrameSource):
                 counted = number + 1
 
     def _decode(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """All frames that can be decoded, whatever is between them."""
+        """All decodable frames; damaged packets are skipped."""
         is_flushed = False
         while not is_flushed:
             try:
@@ -245,40 +265,51 @@ class VideoFile(FrameSource):
                 continue  # a damaged packet; the frames of the others can be had
 
     def _size_of(self, frame: Any) -> SizeHW:
-        is_turned = _is_turned(_display_matrix(frame))
-        return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
+        swaps_axes = _swaps_axes(_display_matrix(frame))
+        return (frame.width, frame.height) if swaps_axes else (frame.height, frame.width)
+
+    def _pixel_aspect_of(self, frame: Any) -> Fraction:
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        if aspect <= 0:  # what some files say for "unknown"
+            return Fraction(1)
+        return 1 / Fraction(aspect) if _swaps_axes(_display_matrix(frame)) else Fraction(aspect)
 
 
 def _is_cover(stream: Any) -> bool:
-    """Whether a stream is a picture that goes with music."""
+    """Whether a stream is cover art."""
     return "attached_pic" in str(stream.disposition).lower()
 
 
 def _window_length(frame: Any) -> int:
-    """How many frames of that size the window takes."""
+    """The number of frames of that size that the window keeps."""
     size: int = sum(plane.buffer_size for plane in frame.planes)
     least, most = WINDOW_FRAMES
     return min(most, max(least, WINDOW_BYTES // max(1, size)))
 
 
 def _display_matrix(frame: Any) -> IntArray:
-    """How stored pixels are shown, int64 [2, 2]: the row of x times it, and of y, in units of 1 / 65536."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    """The display matrix (rotation and mirroring), int64 [2, 2], in units of 1 / 65536."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # the frame has side data that is newer than PyAV; of the matrix it still gives the angle
+        radians = math.radians(frame.rotation)  # counterclockwise
+        cos, sin = math.cos(radians), math.sin(radians)
+        return np.asarray(np.rint(65536 * np.array([[cos, -sin], [sin, cos]])), dtype=np.int64)
     if matrix is None:
         return np.eye(2, dtype=np.int64)
     return np.frombuffer(bytes(matrix), dtype=np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
 
 
-def _is_turned(matrix: IntArray) -> bool:
-    """Whether stored rows are shown as columns."""
+def _swaps_axes(matrix: IntArray) -> bool:
+    """Whether a display matrix swaps rows and columns."""
     return bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
 
 
-def _upright(frame: Any) -> PixelArray:
-    """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
+def _apply_display_matrix(frame: Any) -> PixelArray:
+    """The pixels of a frame, with the display matrix applied, rounded to multiples of 90 degrees."""
     pixels: PixelArray = frame.to_ndarray(format="rgb24")
     matrix = _display_matrix(frame)
-    if _is_turned(matrix):
+    if _swaps_axes(matrix):
         pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
     if matrix[0, 0] < 0:
         pixels = pixels[:, ::-1]

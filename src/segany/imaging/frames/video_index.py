@@ -1,4 +1,4 @@
-"""Which frames a video file has, found by looking at its packets without decoding them."""
+"""The index of the frames of a video file, from its packets, without decoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from segany.core.arrays import IntArray
 
 HAS_DURATION = ("matroska", "flv", "avi")
-"""Formats whose header tells how long the file was when it was whole. For mp4 it tells the number of frames."""
+"""Formats whose header has the duration of the complete file. That of mp4 has the number of frames."""
 
 DURATION_SLACK = 0.5
 """Seconds that a file may be shorter than its header says before it counts as cut off."""
@@ -18,7 +18,7 @@ DURATION_SLACK = 0.5
 
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
-    """The frames of a video file in the order they are shown, as far as its packets tell.
+    """The frames of a video file in presentation order, according to its packets.
 
     Attributes:
         times: int64 [T], ascending presentation times in units of the stream. Where the file has none that
@@ -37,7 +37,7 @@ class VideoIndex:
         return len(self.times)
 
     def find(self, time: int | None) -> int | None:
-        """The number of the frame shown at exactly that time; None where there is none."""
+        """The number of the frame with exactly that presentation time; None where there is none."""
         if time is None:
             return None
         index = int(np.searchsorted(self.times, time))
@@ -48,7 +48,7 @@ class VideoIndex:
         return int(self.keyframes[np.searchsorted(self.keyframes, index, side="right") - 1])
 
     def frame_rate(self, time_base: float) -> float | None:
-        """Frames a second on average, given the seconds of a unit of `times`; None where that is unknown."""
+        """Average frames per second, given the seconds per unit of `times`; None where that is unknown."""
         if not self.has_times or not time_base or len(self) < 2:
             return None
         return (len(self) - 1) / (float(self.times[-1] - self.times[0]) * time_base)
@@ -60,7 +60,7 @@ class VideoIndex:
 
 
 def index_video(av: Any, container: Any, stream: Any) -> VideoIndex:
-    """Read all packets of a container and note the frames of one stream. The container is at its end then."""
+    """Read all packets of a container and index the frames of one stream. Afterwards the container is at its end."""
     times: list[int | None] = []
     is_key: list[bool] = []
     packets, damaged_tail, end = 0, 0, 0.0

@@ -186,7 +186,7 @@ def _draw_prompts(canvas: Image.Image, prompts: Sequence[Prompt], sizes: Sizes) 
 
 def _label(index: int, scores: npt.NDArray[np.floating], prompts: Sequence[Prompt]) -> str:
     number = f"{index + 1}:  " if len(scores) > 1 else ""
-    from_mask = "  from mask" if prompts and prompts[index].mask_logits is not None else ""
+    from_mask = "  from mask" if prompts and prompts[index].has_mask else ""
     return f"{number}{min(1.0, scores[index]):.2f}{from_mask}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +9,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from segany.core.arrays import PixelArray
+from segany.core.errors import ImageError
+from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
-from segany.core.polygons import Polygon
+from segany.imaging.image import ImageSource, read_image
 from segany.imaging.visualize.draw import draw_outlines
 from segany.imaging.visualize.style import PALETTE, Color, Sizes
 
@@ -34,31 +35,44 @@ TINT_ROWS = 256
 """Rows that are tinted together, which bounds the memory for the arithmetic in floats."""
 
 
-def draw_mosaic(image: PixelArray, labels: LabelArray, outlines: Iterable[tuple[int, Sequence[Polygon]]]) -> PixelArray:
-    """Draw many masks over an image: tints by the label map, and the whole outline of every mask.
+def draw_instances(image: ImageSource, instances: Instances) -> PixelArray:
+    """Draw the masks of all instances over their image, smaller ones above larger ones.
+
+    Pixels that several masks cover have the tint of the smallest; every mask has its whole outline.
 
     Args:
-        image: uint8 [H, W, 3].
-        labels: int32 [H, W], 0 where there is no mask.
-        outlines: label and polygons of each mask, in the order in which to draw them.
+        image: the image of the instances: a path, a Pillow image or an array.
+        instances: any number of them.
 
     Returns:
         uint8 [H, W, 3], a new array.
+
+    Raises:
+        ImageError: the image cannot be read, or is of another size than the masks.
     """
-    colors = choose_colors(image, labels)
+    pixels = read_image(image)
+    if pixels.shape[:2] != instances.size_hw:
+        (height, width), (image_height, image_width) = instances.size_hw, pixels.shape[:2]
+        raise ImageError(
+            f"The image is {image_width} wide and {image_height} high, but the masks are {width} wide and "
+            f"{height} high. Give the image they were made from."
+        )
+    labels = instances.to_label_map()
+    colors = choose_colors(pixels, labels)
     table = np.array(colors, dtype=np.float32) * np.float32(MOSAIC_TINT)
-    tinted = image.copy()
-    for top in range(0, len(image), TINT_ROWS):
+    tinted = pixels.copy()
+    for top in range(0, len(pixels), TINT_ROWS):
         rows = slice(top, top + TINT_ROWS)
-        mixture = np.rint(image[rows] * np.float32(1 - MOSAIC_TINT) + table[labels[rows]])
+        mixture = np.rint(pixels[rows] * np.float32(1 - MOSAIC_TINT) + table[labels[rows]])
         np.copyto(tinted[rows], mixture.astype(np.uint8), where=(labels[rows] > 0)[..., None])
     canvas = Image.fromarray(tinted)
-    sizes = Sizes.fitting((image.shape[0], image.shape[1]))
+    sizes = Sizes.fitting(instances.size_hw)
     thin = replace(sizes, line=max(1.0, sizes.line * LINE_SHARE), rim=sizes.rim * RIM_SHARE)
-    for label, polygons in outlines:
+    for index in instances.bottom_first():
+        label = index + 1
         # A mask that others cover entirely has no pixels of its own to choose a color by.
         color = colors[label] if label < len(colors) else PALETTE[label % len(PALETTE)]
-        draw_outlines(canvas, polygons, color, thin, SUPERSAMPLING)
+        draw_outlines(canvas, instances[index].polygons, color, thin, SUPERSAMPLING)
     return np.array(canvas)
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from segany.core.errors import check
-from segany.models.sam.config import EMBEDDING_STRIDE, SamConfig
+from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
+from segany.models.sam.config import SamConfig
+
+if TYPE_CHECKING:
+    from segany.models.image_encoder import ImageEncoder
 
 
+@register
 @dataclass(frozen=True)
-class TinyVitConfig:
+class TinyVitConfig(EncoderConfig):
     """The TinyViT-5M image encoder as MobileSAM uses it (TinyViT, table 1; MobileSAM, section 3).
 
     The first stage is convolutional, the other three attend within windows. The last stage keeps the
@@ -24,6 +30,10 @@ class TinyVitConfig:
         out_channels: channels of the image embedding.
     """
 
+    title: ClassVar[str] = "TinyViT"
+    key_rules: ClassVar[KeyRules] = ((r"image_encoder\.(head|norm_head)\..+", None),)
+    """MobileSAM's checkpoint carries a classification head, which never runs."""
+
     input_size: int = 1024
     widths: tuple[int, int, int, int] = (64, 128, 160, 320)
     depths: tuple[int, int, int, int] = (2, 2, 6, 2)
@@ -34,12 +44,14 @@ class TinyVitConfig:
     out_channels: int = 256
 
     def __post_init__(self) -> None:
-        check(
-            self.input_size > 0 and self.input_size % EMBEDDING_STRIDE == 0,
-            f"input_size must be a positive multiple of {EMBEDDING_STRIDE}, got {self.input_size}.",
-        )
+        check_input_size(self.input_size, EMBEDDING_STRIDE)
         for width, heads in zip(self.widths, self.heads, strict=True):
             check(width % heads == 0, f"width {width} must be a multiple of heads {heads}.")
+
+    def build(self) -> ImageEncoder:
+        from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
+
+        return ImageEncoderTinyVit(self)
 
 
 MOBILE_SAM = SamConfig(TinyVitConfig())

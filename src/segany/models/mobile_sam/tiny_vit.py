@@ -6,18 +6,17 @@ convolutions run fastest in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.kernels.compute import CACHE_BUDGET, fast_cpu
+from segany.models.image_encoder import ImageEncoder
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.vit import make_neck
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.layers import Linear, by_rows
-from segany.nn.strips import convolve_in_strips, rows_of
 from segany.nn.windows import partition, unpartition
 
 
@@ -31,13 +30,10 @@ class ConvBn(nn.Module):
         self.bn = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._run(x, self.size // 2)
+        return self.run(x, self.size // 2)
 
-    def without_row_padding(self, x: Tensor) -> Tensor:
-        """The same over a map whose rows above and below are already there."""
-        return self._run(x, (0, self.size // 2))
-
-    def _run(self, x: Tensor, padding: int | tuple[int, int]) -> Tensor:
+    def run(self, x: Tensor, padding: int | tuple[int, int]) -> Tensor:
+        """The same with another padding."""
         x = x.permute(0, 3, 1, 2)
         if self.training:
             out: Tensor = self.bn(F.conv2d(x, self.c.weight, None, self.c.stride, padding, groups=self.c.groups))
@@ -63,18 +59,11 @@ class PatchEmbedding(nn.Module):
         self.seq = nn.Sequential(ConvBn(3, width // 2, 3, 2), nn.GELU(), ConvBn(width // 2, width, 3, 2))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        first, second = cast(ConvBn, self.seq[0]), cast(ConvBn, self.seq[2])
-        if not fast_cpu(pixels):
-            return second(F.gelu(first(pixels.permute(0, 2, 3, 1))))
-        x = pixels.permute(0, 2, 3, 1).contiguous()
-        half = (x.shape[1] // 2, x.shape[2] // 2, second.c.in_channels)
-        return convolve_in_strips(
-            lambda top, bottom: F.gelu(first.without_row_padding(rows_of(x, 2 * top - 1, 2 * bottom))),
-            lambda rows, _top, _bottom: second.without_row_padding(rows),
-            half,
-            stride=2,
-            like=x,
-        )
+        first, second = self.convolutions()
+        return second(F.gelu(first(pixels.permute(0, 2, 3, 1))))
+
+    def convolutions(self) -> tuple[ConvBn, ConvBn]:
+        return cast(ConvBn, self.seq[0]), cast(ConvBn, self.seq[2])
 
 
 class MbConv(nn.Module):
@@ -88,17 +77,7 @@ class MbConv(nn.Module):
         self.conv3 = ConvBn(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
-            return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
-
-        def narrowed(wide: Tensor, top: int, bottom: int) -> Tensor:
-            narrow = self.conv3(F.gelu(self.conv2.without_row_padding(wide)))
-            return F.gelu(x[:, top:bottom] + narrow)
-
-        wide_shape = (x.shape[1], x.shape[2], self.conv2.c.in_channels)
-        return convolve_in_strips(
-            lambda top, bottom: F.gelu(self.conv1(x[:, top:bottom])), narrowed, wide_shape, like=x
-        )
+        return F.gelu(x + self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x))))))
 
 
 class PatchMerging(nn.Module):
@@ -112,15 +91,7 @@ class PatchMerging(nn.Module):
         self.conv3 = ConvBn(channels_out, channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
-            return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
-        return convolve_in_strips(
-            lambda top, bottom: F.gelu(self.conv1(x[:, top:bottom])),
-            lambda rows, _top, _bottom: self.conv3(F.gelu(self.conv2.without_row_padding(rows))),
-            (x.shape[1], x.shape[2], self.conv2.c.in_channels),
-            self.stride,
-            like=x,
-        )
+        return self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
 
 
 class WindowAttention(nn.Module):
@@ -131,18 +102,15 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.window_size = window_size
         self.norm = nn.LayerNorm(width)
-        self.qkv = Linear(width, 3 * width)
-        self.proj = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window_size**2))
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = self._bias()[None]
-        # Nothing leaves a window, so some rows of windows at a time keep the intermediates in the cache.
-        rows = max(1, CACHE_BUDGET // (self.window_size * x.shape[2] * self.qkv.out_features))
-        strips = x.split(rows * self.window_size, dim=1) if fast_cpu(x) else (x,)
-        return torch.cat([self._attend(strip, bias) for strip in strips], dim=1)
+        return self.attend(x, self.bias()[None])
 
-    def _attend(self, x: Tensor, bias: Tensor) -> Tensor:
+    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
+        """[B, H, W, C] to the same, with the bias [1, heads, T, T] of the windows' T positions."""
         size_hw = (x.shape[1], x.shape[2])
         qkv = self.qkv(self.norm(x))
         # The padding around the map is zero before the norm, so after it, it is the norm's bias.
@@ -152,7 +120,7 @@ class WindowAttention(nn.Module):
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(unpartition(merge_heads(attended), self.window_size, size_hw))
 
-    def _bias(self) -> Tensor:
+    def bias(self) -> Tensor:
         """[heads, T, T]: one learned number for each |rows apart|, |columns apart|."""
         size = self.window_size
         position = torch.arange(size * size, device=self.attention_biases.device)
@@ -168,11 +136,11 @@ class Mlp(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.fc1 = Linear(width, hidden)
-        self.fc2 = Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(lambda rows: self.fc2(F.gelu(self.fc1(self.norm(rows)))), x, self.fc1.out_features)
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
 class Block(nn.Module):
@@ -204,7 +172,7 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class ImageEncoderTinyVit(nn.Module):
+class ImageEncoderTinyVit(ImageEncoder):
     """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: TinyVitConfig) -> None:
@@ -226,6 +194,9 @@ class ImageEncoderTinyVit(nn.Module):
             return Stage(blocks, None)
         # The last stage keeps the resolution of the third (MobileSAM, section 3).
         return Stage(blocks, PatchMerging(width, config.widths[index + 1], stride=1 if index == 2 else 2))
+
+    def encoder_blocks(self) -> Sequence[nn.Module]:
+        return [block for stage in self.layers for block in cast(Stage, stage).blocks]
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = self.patch_embed(pixels)

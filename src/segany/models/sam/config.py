@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 from segany.core.errors import check
 from segany.core.preprocessing import Preprocessing
+from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
+from segany.models.sam import keys
 
 if TYPE_CHECKING:
-    from segany.models.mobile_sam.config import TinyVitConfig
-    from segany.models.sam2.config import HieraConfig
+    from segany.models.image_encoder import ImageEncoder
+    from segany.models.promptable import PromptableModel
 
-EMBEDDING_STRIDE = 16
-"""Pixels of the input per position of the image embedding."""
-
-EncoderConfig: TypeAlias = "VitConfig | TinyVitConfig | HieraConfig"
+Value = TypeVar("Value")
 
 
+@register
 @dataclass(frozen=True)
-class VitConfig:
+class VitConfig(EncoderConfig):
     """The plain ViT image encoder with windowed attention (ViTDet; SAM, section A).
 
     Attributes:
@@ -32,6 +33,11 @@ class VitConfig:
         out_channels: channels of the image embedding.
     """
 
+    title: ClassVar[str] = "ViT"
+    drops_branches: ClassVar[bool] = True
+    encodes_patches: ClassVar[bool] = True
+    key_rules: ClassVar[KeyRules] = keys.VIT_RULES
+
     width: int
     depth: int
     heads: int
@@ -42,10 +48,7 @@ class VitConfig:
     out_channels: int = 256
 
     def __post_init__(self) -> None:
-        check(
-            self.input_size > 0 and self.input_size % EMBEDDING_STRIDE == 0,
-            f"input_size must be a positive multiple of {EMBEDDING_STRIDE}, got {self.input_size}.",
-        )
+        check_input_size(self.input_size, EMBEDDING_STRIDE)
         check(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.")
         check(self.window_size > 0, f"window_size must be positive, got {self.window_size}.")
         check(
@@ -53,7 +56,13 @@ class VitConfig:
             f"global_blocks {self.global_blocks} must lie in 0..{self.depth - 1}.",
         )
 
+    def build(self) -> ImageEncoder:
+        from segany.models.sam.vit import ImageEncoderVit
 
+        return ImageEncoderVit(self)
+
+
+@register
 @dataclass(frozen=True)
 class DecoderConfig:
     """The two-way-transformer mask decoder (SAM, section A).
@@ -75,13 +84,35 @@ class DecoderConfig:
         check(self.depth > 0 and self.multimask_outputs > 0, "depth and multimask_outputs must be positive.")
 
 
+@register
 @dataclass(frozen=True)
 class SamConfig:
-    """A whole promptable model: its image encoder, its decoder, its preprocessing."""
+    """A whole promptable model: its image encoder, its decoder, its preprocessing.
+
+    Attributes:
+        encoder: of any registered architecture.
+        decoder: the mask decoder.
+        mask_channels: channels inside the encoder of mask prompts.
+        resize: how images are brought to the size of the input; see `Preprocessing`.
+        mean_rgb, std_rgb: the normalization, in units of 0..255.
+    """
+
+    encoder_strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE,)
+    """Strides of the maps that the family takes of an encoder."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     mask_channels: int = 16
+    resize: Literal["longest_side", "square"] = "longest_side"
+    mean_rgb: tuple[float, float, float] = Preprocessing.mean_rgb
+    std_rgb: tuple[float, float, float] = Preprocessing.std_rgb
+
+    def __post_init__(self) -> None:
+        ours, theirs = self.encoder_strides, self.encoder.strides
+        check(
+            theirs[: len(ours)] == ours,
+            f"{type(self).__name__} takes maps of strides {ours}, and {type(self.encoder).__name__} has {theirs}.",
+        )
 
     @property
     def input_size(self) -> int:
@@ -99,7 +130,17 @@ class SamConfig:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return Preprocessing(input_size=self.input_size)
+        return Preprocessing(self.input_size, self.resize, self.mean_rgb, self.std_rgb)
+
+    def build(self, name: str) -> PromptableModel:
+        """The model of that name with random weights, on the CPU, in float32."""
+        from segany.models.sam.model import Sam
+
+        return Sam(self, name)
+
+    def rename_keys(self, raw: Mapping[str, Value]) -> dict[str, Value]:
+        """What a checkpoint of any known format holds, under our names. Keys that no rule covers keep theirs."""
+        return keys.rename_sam(raw, self.encoder.key_rules)
 
 
 SAM_VIT_B = SamConfig(VitConfig(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)))

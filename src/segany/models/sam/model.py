@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from segany.models.mobile_sam.config import TinyVitConfig
-from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit
 from segany.models.promptable import PromptableModel
-from segany.models.sam.config import SamConfig, VitConfig
+from segany.models.sam.config import SamConfig
 from segany.models.sam.mask_decoder import MaskDecoder
 from segany.models.sam.prompt_encoder import PromptEncoder
-from segany.models.sam.vit import ImageEncoderVit
-
-
-def _build_encoder(config: SamConfig) -> nn.Module:
-    if isinstance(config.encoder, TinyVitConfig):
-        return ImageEncoderTinyVit(config.encoder)
-    assert isinstance(config.encoder, VitConfig)
-    return ImageEncoderVit(config.encoder)
 
 
 class Sam(PromptableModel):
@@ -28,16 +18,20 @@ class Sam(PromptableModel):
 
     def __init__(self, config: SamConfig, name: str) -> None:
         super().__init__(config, name)
-        self.image_encoder = _build_encoder(config)
+        self.image_encoder = config.encoder.build()
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
 
     def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
         return self.prompt_encoder, self.mask_decoder
 
+    def set_heads(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        self.prompt_encoder, self.mask_decoder = prompt_encoder, mask_decoder
+
     def encode_image(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S], normalized and padded, to image embeddings [B, C, S / 16, S / 16]."""
-        return self.image_encoder(pixels)
+        embedding: Tensor = self.image_encoder(pixels)
+        return embedding
 
     def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
         if drop_path_scales is None:

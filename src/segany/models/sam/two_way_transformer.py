@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from segany.kernels.compute import batched_linear, fast_cpu
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
-from segany.nn.layers import MLP, FeedForward, Linear
+from segany.nn.layers import MLP, FeedForward
 
 
 class HighResFeatures(NamedTuple):
-    """High-resolution features of an image in the order of its tokens, shared by all prompts.
+    """High-resolution features of an image in the order of its tokens (SAM 2, section 4).
 
     Attributes:
-        half: [1, T, 4, C / 4], for the 2 x 2 below each token.
-        quarter: [1, T, 4, 4, C / 8], for the 2 x 2 below each of those.
+        stride8: [1 or P, T, 4, C / 4], for the 2 x 2 below each token.
+        stride4: [1 or P, T, 4, 4, C / 8], for the 2 x 2 below each of those.
     """
 
-    half: Tensor
-    quarter: Tensor
+    stride8: Tensor
+    stride4: Tensor
 
 
-class ImageTokens(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ImageTokens:
     """The image as the decoder sees it.
 
     Attributes:
-        parts: [1, T, C] that all prompts share, or one [P, T, C], or on a CPU P times [1, T, C]: a few
-            megabytes at a time stay in the cache and are reused, where a batch of them is neither.
+        tokens: [1, T, C], which all prompts share, or [P, T, C]; the dense prompt embedding is added.
         positions: [T, C], encodings of the positions.
-        detail: what the image adds to its upscaled tokens, where the model has that; see
-            `upscale_and_project`.
+        high_res_features: what the image adds to its upscaled tokens, where the model has that; see
+            `MaskUpscaling`.
     """
 
-    parts: tuple[Tensor, ...]
+    tokens: Tensor
     positions: Tensor
-    detail: HighResFeatures | None = None
+    high_res_features: HighResFeatures | None = None
 
 
 class Attention(nn.Module):
@@ -54,10 +54,10 @@ class Attention(nn.Module):
         super().__init__()
         inner = inner_width or width
         self.heads = heads
-        self.q_proj = Linear(width, inner)
-        self.k_proj = Linear(width, inner)
-        self.v_proj = Linear(width, inner)
-        self.out_proj = Linear(inner, width)
+        self.q_proj = nn.Linear(width, inner)
+        self.k_proj = nn.Linear(width, inner)
+        self.v_proj = nn.Linear(width, inner)
+        self.out_proj = nn.Linear(inner, width)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """[P, n, C] attends to [P, m, C]; batches of one are shared. Returns [P, n, C]."""
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         q = self._scaled_heads(self.q_proj(tokens))  # [P, heads, n, D]
         # The bias of the keys adds the same number to all scores of a query: softmax drops it.
         q = (q @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
-        scores = batched_linear(image + positions, q).transpose(-1, -2)  # [P, heads * n, T]
+        scores = self.product(image + positions, q).transpose(-1, -2)  # [P, heads * n, T]
         attended = torch.softmax(scores.contiguous(), dim=-1) @ image  # [P, heads * n, C]
         v_weight = self._by_head(self.v_proj.weight).transpose(-1, -2)  # [heads, C, D]
         attended = attended.unflatten(1, (self.heads, -1)) @ v_weight
@@ -86,12 +86,17 @@ class Attention(nn.Module):
         k, v = self._scaled_heads(self.k_proj(keys)), split_heads(self.v_proj(values), self.heads)  # [P, heads, n, D]
         # Softmax runs over the few tokens: with the image last, in whole vectors.
         k_weight = (k @ self._by_head(self.q_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
-        scores = batched_linear(image + positions, k_weight).transpose(-1, -2).contiguous()
+        scores = self.product(image + positions, k_weight).transpose(-1, -2).contiguous()
         scores = scores.unflatten(1, (self.heads, -1)) + k @ self._by_head(self.q_proj.bias)[..., None]
         weights = torch.softmax(scores, dim=2).flatten(1, 2).transpose(-1, -2)  # [P, T, heads * n]
         out_weight = self.out_proj.weight.unflatten(1, (self.heads, -1)).permute(1, 2, 0)  # [heads, D, C]
         projected_values = (v @ out_weight).flatten(1, 2).transpose(-1, -2)  # [P, C, heads * n]
-        return batched_linear(weights, projected_values, self.out_proj.bias)
+        return self.product(weights, projected_values, self.out_proj.bias)
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x @ weight' + bias: [P, T, C] by [P, M, C] to [P, T, M]; leading axes of one are shared."""
+        product = x @ weight.transpose(-1, -2)
+        return product if bias is None else product + bias
 
     def _scaled_heads(self, x: Tensor) -> Tensor:
         x = split_heads(x, self.heads)
@@ -128,11 +133,13 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, config.heads, config.cross_attention_width)
 
-    def forward(self, tokens: Tensor, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, ImageTokens]:
+    def forward(self, tokens: Tensor, prompt_tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [P, n, C] and image tokens [1 or P, T, C] to both, [P, n, C] and [P, T, C]."""
         tokens = self.attend_to_prompt(tokens, prompt_tokens)
-        tokens = self.norm2(tokens + attend_to_parts(self.cross_attn_token_to_image, tokens + prompt_tokens, image))
+        attend = self.cross_attn_token_to_image.tokens_to_image
+        tokens = self.norm2(tokens + attend(tokens + prompt_tokens, image, positions))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        return tokens, ImageTokens(self._update(image, tokens + prompt_tokens, tokens), image.positions)
+        return tokens, self.update_image(image, positions, tokens + prompt_tokens, tokens)
 
     def attend_to_prompt(self, tokens: Tensor, prompt_tokens: Tensor) -> Tensor:
         """The tokens attend to themselves. The prompt tokens are their own positions."""
@@ -141,24 +148,9 @@ class TwoWayBlock(nn.Module):
         with_positions = tokens + prompt_tokens
         return self.norm1(tokens + self.self_attn(with_positions, with_positions, tokens))
 
-    def _update(self, image: ImageTokens, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        attend = self.cross_attn_image_to_token.image_to_tokens
-        if not fast_cpu(keys):
-            (part,) = image.parts
-            return (self.norm4(part + attend(part, image.positions, keys, values)),)
-        parts = image.parts if len(image.parts) > 1 else image.parts[0].expand(len(keys), -1, -1).split(1)
-        return tuple(
-            self.norm4(part + attend(part, image.positions, some_keys, some_values))
-            for part, some_keys, some_values in zip(parts, keys.split(1), values.split(1), strict=True)
-        )
-
-
-def attend_to_parts(attention: Attention, tokens: Tensor, image: ImageTokens) -> Tensor:
-    """`Attention.tokens_to_image` for an image in one part or in one a prompt."""
-    if len(image.parts) == 1:
-        return attention.tokens_to_image(tokens, image.parts[0], image.positions)
-    pairs = zip(tokens.split(1), image.parts, strict=True)
-    return torch.cat([attention.tokens_to_image(token, part, image.positions) for token, part in pairs])
+    def update_image(self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """The image [1 or P, T, C] attends to the tokens [P, n, C]: [P, T, C]."""
+        return self.norm4(image + self.cross_attn_image_to_token.image_to_tokens(image, positions, keys, values))
 
 
 class TwoWayTransformer(nn.Module):
@@ -170,10 +162,14 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(width, config.heads, config.cross_attention_width)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """[P, n, C] and the image to the tokens [P, n, C] and the parts of the image after both."""
-        tokens = prompt_tokens
-        for layer in self.layers:
-            tokens, image = layer(tokens, prompt_tokens, image)
-        attended = attend_to_parts(self.final_attn_token_to_image, tokens + prompt_tokens, image)
-        return self.norm_final_attn(tokens + attended), image.parts
+    def blocks(self) -> list[TwoWayBlock]:
+        return [cast(TwoWayBlock, layer) for layer in self.layers]
+
+    def forward(self, prompt_tokens: Tensor, image: ImageTokens) -> tuple[Tensor, Tensor]:
+        """[P, n, C] and the image to the tokens [P, n, C] and the image tokens [P, T, C] after both."""
+        tokens, image_tokens = prompt_tokens, image.tokens
+        for block in self.layers:
+            tokens, image_tokens = block(tokens, prompt_tokens, image_tokens, image.positions)
+        attend = self.final_attn_token_to_image.tokens_to_image
+        attended = attend(tokens + prompt_tokens, image_tokens, image.positions)
+        return self.norm_final_attn(tokens + attended), image_tokens

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.kernels.compute import fast_cpu
-from segany.models.sam.config import EMBEDDING_STRIDE, VitConfig
-from segany.nn.attention import merge_heads, relative_position_attention, split_heads
-from segany.nn.layers import FeedForward, LayerNorm2d, Linear, drop_path_residual
+from segany.core.arrays import SizeHW
+from segany.models.configs import EMBEDDING_STRIDE
+from segany.models.image_encoder import ImageEncoder
+from segany.models.sam.config import VitConfig
+from segany.nn.attention import attend, merge_heads, relative_position_attention, split_heads
+from segany.nn.layers import FeedForward, LayerNorm2d, drop_path_residual
 from segany.nn.windows import partition, unpartition
 
 
@@ -31,8 +37,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.window_size = window_size
-        self.qkv = Linear(width, 3 * width)
-        self.proj = Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
         table_rows = 2 * (window_size or map_size) - 1
         self.rel_pos_h = nn.Parameter(torch.zeros(table_rows, width // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(table_rows, width // heads))
@@ -49,9 +55,18 @@ class Attention(nn.Module):
         attended = self._attend(windows, (self.window_size, self.window_size))
         return self.proj(unpartition(attended, self.window_size, size_hw))
 
-    def _attend(self, qkv: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    def over_tokens(self, x: Tensor) -> Tensor:
+        """Attention of tokens [B, T, C] without windows and relative positions."""
+        query, key, value = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        return self.proj(merge_heads(attend(query, key, value)))
+
+    def _attend(self, qkv: Tensor, size_hw: SizeHW) -> Tensor:
         query, key, value = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
-        return merge_heads(relative_position_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, size_hw))
+        return merge_heads(self.attend(query, key, value, size_hw))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, size_hw: SizeHW) -> Tensor:
+        """[B, heads, H * W, D] to the same, with the tables of relative positions."""
+        return relative_position_attention(query, key, value, self.rel_pos_h, self.rel_pos_w, size_hw)
 
 
 class Block(nn.Module):
@@ -67,16 +82,14 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         """Apply the block; `drop_path_scales` [2, B] are for `drop_path_residual`, attention first."""
-        window_size = self.attn.window_size
-        if window_size is not None and drop_path_scales is None and fast_cpu(x):
-            # Nothing leaves a window, so a row of windows at a time keeps the intermediates in the cache.
-            return torch.cat([self._forward(strip) for strip in x.split(window_size, dim=1)], dim=1)
-        return self._forward(x, drop_path_scales)
-
-    def _forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         of_attention, of_mlp = (None, None) if drop_path_scales is None else drop_path_scales
         x = drop_path_residual(x, self.attn(self.norm1(x)), of_attention)
         return drop_path_residual(x, self.mlp(self.norm2(x)), of_mlp)
+
+    def over_tokens(self, x: Tensor) -> Tensor:
+        """The block over tokens [B, T, C] that lie anywhere, without windows and relative positions."""
+        x = x + self.attn.over_tokens(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
 
 
 def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -89,7 +102,7 @@ def make_neck(channels_in: int, channels_out: int) -> nn.Sequential:
     )
 
 
-class ImageEncoderVit(nn.Module):
+class ImageEncoderVit(ImageEncoder):
     """Pixels [B, 3, S, S], normalized and padded, to the image embedding [B, 256, S / 16, S / 16]."""
 
     def __init__(self, config: VitConfig) -> None:
@@ -103,9 +116,29 @@ class ImageEncoderVit(nn.Module):
         )
         self.neck = make_neck(config.width, config.out_channels)
 
+    def encoder_blocks(self) -> Sequence[nn.Module]:
+        return list(self.blocks)
+
     def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         """Encode pixels; `drop_path_scales` [depth, 2, B] are for `drop_path_residual`."""
         x = self.patch_embed(pixels) + self.pos_embed
         for index, block in enumerate(self.blocks):
             x = block(x) if drop_path_scales is None else block(x, drop_path_scales[index])
         return self.neck(x.permute(0, 3, 1, 2))
+
+    @property
+    def patch_positions(self) -> nn.Parameter:
+        return self.pos_embed
+
+    def encode_patches(self, patches: Tensor, positions: Tensor) -> Tensor:
+        # The patches do not overlap, so the convolution is a linear layer of each.
+        conv = self.patch_embed.proj
+        x = F.linear(patches, conv.weight.flatten(1), conv.bias) + positions
+        for block in self.blocks:
+            x = cast(Block, block).over_tokens(x)
+        return x
+
+    def patch_parameters(self) -> list[nn.Parameter]:
+        relative = ("rel_pos_h", "rel_pos_w")
+        parts = (self.patch_embed, self.blocks)
+        return [x for part in parts for name, x in part.named_parameters() if not name.endswith(relative)]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segany.core.errors import check
-from segany.core.preprocessing import Preprocessing
+from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
 from segany.models.sam.config import DecoderConfig, SamConfig
+from segany.models.sam2 import keys
+
+if TYPE_CHECKING:
+    from segany.models.image_encoder import ImageEncoder
+    from segany.models.promptable import PromptableModel
 
 PATCH_STRIDE = 4
 """Pixels of the input per position of the first stage; each further stage doubles it."""
@@ -15,8 +22,9 @@ PATCH_STRIDE = 4
 STAGES = 4
 
 
+@register
 @dataclass(frozen=True)
-class HieraConfig:
+class HieraConfig(EncoderConfig):
     """The hierarchical image encoder (Hiera; SAM 2, section D.1). Widths and heads double at each stage.
 
     Attributes:
@@ -31,6 +39,11 @@ class HieraConfig:
         out_channels: channels of the image embedding.
     """
 
+    title: ClassVar[str] = "Hiera"
+    strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE, 4, 8)
+    drops_branches: ClassVar[bool] = True
+    key_rules: ClassVar[KeyRules] = keys.HIERA_RULES
+
     width: int
     heads: int
     depths: tuple[int, int, int, int]
@@ -42,11 +55,7 @@ class HieraConfig:
     out_channels: int = 256
 
     def __post_init__(self) -> None:
-        multiple = PATCH_STRIDE * max(2 ** (STAGES - 1), self.window_sizes[0])
-        check(
-            self.input_size > 0 and self.input_size % multiple == 0,
-            f"input_size must be a positive multiple of {multiple}, got {self.input_size}.",
-        )
+        check_input_size(self.input_size, PATCH_STRIDE * max(2 ** (STAGES - 1), self.window_sizes[0]))
         check(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.")
         check(min(self.depths) > 0, f"depths must be positive, got {self.depths}.")
         check(min(self.window_sizes) > 0, f"window_sizes must be positive, got {self.window_sizes}.")
@@ -59,6 +68,11 @@ class HieraConfig:
             f"global_blocks {self.global_blocks} must lie in 0..{sum(self.depths) - 1}.",
         )
 
+    def build(self) -> ImageEncoder:
+        from segany.models.sam2.fpn import ImageEncoderHiera
+
+        return ImageEncoderHiera(self)
+
     @property
     def stage_starts(self) -> tuple[int, ...]:
         """Index of the first block of each stage."""
@@ -70,6 +84,7 @@ class HieraConfig:
         return tuple(self.width * 2**stage for stage in range(STAGES))
 
 
+@register
 @dataclass(frozen=True)
 class Sam2DecoderConfig(DecoderConfig):
     """The mask decoder of SAM 2.
@@ -85,57 +100,72 @@ class Sam2DecoderConfig(DecoderConfig):
     stability_thresh: float | None = 0.98
 
 
+@register
 @dataclass(frozen=True)
 class MemoryConfig:
-    """What SAM 2 remembers of a video, and how it attends to that (SAM 2, section 4).
+    """The memory bank of SAM 2 and its memory attention (SAM 2, section 4). Official names are in parentheses.
 
     Attributes:
-        slots: places in time of memories: one for prompted frames, the others for the frames just before.
-        channels: of a memory.
+        num_maskmem: temporal positions of memories: one for conditioning frames, the others for the frames
+            just before the current one.
+        channels: channels of a memory (`mem_dim`).
         depth: layers of memory attention.
         mlp_width: channels inside the MLPs of those layers.
-        max_conditioning: prompted frames that a frame attends to at most, the nearest; None for all.
-        max_pointers: object pointers that a frame attends to.
-        stride: frames from one remembered frame to the one before, but for the last frame itself.
-        pointer_times: whether object pointers carry how far away their frames are (2.1).
-        occlusion_embedding: whether memories say that the object was not visible (2.1).
-        mask_scale, mask_bias: map the mask's probabilities to the range in which they are remembered.
+        max_cond_frames: conditioning frames that a frame attends to at most, the closest ones; None for all
+            (`max_cond_frames_in_attn`).
+        max_obj_ptrs: object pointers that a frame attends to (`max_obj_ptrs_in_encoder`).
+        temporal_stride: frames between two tracked frames in the memory, except between the current frame and
+            the one just before it (`memory_temporal_stride_for_eval`).
+        obj_ptr_tpos: whether object pointers have a temporal position encoding (2.1;
+            `add_tpos_enc_to_obj_ptrs`).
+        occlusion_embedding: whether memories of frames without the object have an embedding added (2.1;
+            `no_obj_embed_spatial`).
+        mask_scale, mask_bias: applied to mask probabilities before the memory encoder
+            (`sigmoid_scale_for_mem_enc`, `sigmoid_bias_for_mem_enc`).
     """
 
-    slots: int = 7
+    num_maskmem: int = 7
     channels: int = 64
     depth: int = 4
     mlp_width: int = 2048
-    max_conditioning: int | None = None
-    max_pointers: int = 16
-    stride: int = 1
-    pointer_times: bool = True
+    max_cond_frames: int | None = None
+    max_obj_ptrs: int = 16
+    temporal_stride: int = 1
+    obj_ptr_tpos: bool = True
     occlusion_embedding: bool = True
     mask_scale: float = 20.0
     mask_bias: float = -10.0
 
     def __post_init__(self) -> None:
-        for name in ("slots", "depth", "max_pointers", "stride"):
+        for name in ("num_maskmem", "depth", "max_obj_ptrs", "temporal_stride"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
-        most = self.max_conditioning
-        check(most is None or most >= 2, f"max_conditioning must be at least 2, got {most}.")
+        most = self.max_cond_frames
+        check(most is None or most >= 2, f"max_cond_frames must be at least 2, got {most}.")
 
 
+@register
 @dataclass(frozen=True)
 class Sam2Config(SamConfig):
-    """A whole SAM 2: what SAM has, with a memory."""
+    """SAM 2: an image model as SAM is, with a memory bank."""
 
-    encoder: HieraConfig
+    encoder_strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE, 4, 8)
+
     decoder: Sam2DecoderConfig = field(default_factory=Sam2DecoderConfig)
+    resize: Literal["longest_side", "square"] = "square"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         channels, memory = self.encoder.out_channels, self.memory.channels
         check(channels % memory == 0, f"Memory channels {memory} must divide those of the image, {channels}.")
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return Preprocessing(input_size=self.input_size, resize="square")
+    def build(self, name: str) -> PromptableModel:
+        from segany.models.sam2.model import Sam2
+
+        return Sam2(self, name)
+
+    def rename_keys(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        return keys.rename_sam2(raw, self.encoder.key_rules)
 
 
 HIERA_TINY = HieraConfig(width=96, heads=1, depths=(1, 2, 7, 2), global_blocks=(5, 7, 9))
@@ -145,5 +175,5 @@ HIERA_LARGE = HieraConfig(
     width=144, heads=2, depths=(2, 6, 36, 4), global_blocks=(23, 33, 43), window_sizes=(8, 4, 16, 8)
 )
 
-MEMORY_2 = MemoryConfig(pointer_times=False, occlusion_embedding=False)
+MEMORY_2 = MemoryConfig(obj_ptr_tpos=False, occlusion_embedding=False)
 MEMORY_2_1 = MemoryConfig()

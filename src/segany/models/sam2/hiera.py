@@ -6,14 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.kernels.compute import CACHE_BUDGET, fast_cpu
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
-from segany.nn.layers import MLP, Linear, by_rows, drop_path_residual
+from segany.nn.layers import MLP, drop_path_residual
 from segany.nn.windows import partition, unpartition
-
-_MIN_ROWS = 1024
-"""Fewest positions that go through a block together: each strip has the weights put in the kernel's order anew."""
 
 
 class PatchEmbedding(nn.Module):
@@ -42,8 +38,8 @@ class PooledAttention(nn.Module):
         self.heads = heads
         self.window_size = window_size
         self.pooled = pooled
-        self.qkv = Linear(channels_in, 3 * width)
-        self.proj = Linear(width, width)
+        self.qkv = nn.Linear(channels_in, 3 * width)
+        self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, C] to [B, H, W, C'], or half of H and W."""
@@ -63,7 +59,11 @@ class PooledAttention(nn.Module):
 
     def _attend(self, query: Tensor, key_and_value: Tensor) -> Tensor:
         key, value = key_and_value.chunk(2, dim=-1)
-        return merge_heads(attend(*(split_heads(part, self.heads) for part in (query, key, value))))
+        return merge_heads(self.attend(*(split_heads(part, self.heads) for part in (query, key, value))))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, heads, T, D] to [B, heads, S, D]: [B, heads, T, D]."""
+        return attend(query, key, value)
 
 
 class Block(nn.Module):
@@ -77,34 +77,25 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = MLP(width, mlp_ratio * width, width, 2, "gelu")
         if self.starts_stage:
-            self.proj = Linear(channels_in, width)
+            self.proj = nn.Linear(channels_in, width)
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         """[B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C].
 
         `drop_path_scales` [2, B] are for `drop_path_residual`, attention first.
         """
-        if drop_path_scales is not None:
-            x = self._attend_all(x, drop_path_scales[0])
-            return drop_path_residual(x, self.mlp(self.norm2(x)), drop_path_scales[1])
-        return by_rows(self._feed_forward, self._attend(x), self.mlp.hidden)
+        of_attention, of_mlp = (None, None) if drop_path_scales is None else drop_path_scales
+        return self.feed_forward(self.attend(x, of_attention), of_mlp)
 
-    def _attend(self, x: Tensor) -> Tensor:
-        window_size = self.attn.window_size
-        if window_size is None or not fast_cpu(x):
-            return self._attend_all(x)
-        # Nothing leaves a window, so a few rows of windows at a time keep the intermediates in the cache.
-        positions = window_size * x.shape[2]
-        rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.attn.qkv.out_features))
-        return torch.cat([self._attend_all(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
-
-    def _attend_all(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+    def attend(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The first half: attention and, at the start of a stage, pooling."""
         normed = self.norm1(x)
         shortcut = pool(self.proj(normed)) if self.starts_stage else x
         return drop_path_residual(shortcut, self.attn(normed), scale)
 
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.norm2(x))
+    def feed_forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        """The second half, each position alone."""
+        return drop_path_residual(x, self.mlp(self.norm2(x)), scale)
 
 
 class Hiera(nn.Module):

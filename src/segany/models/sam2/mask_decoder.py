@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from segany.core.arrays import MASK_THRESHOLD
 from segany.models.sam.mask_decoder import AllCandidates, DecodedTokens, MaskDecoder
-from segany.models.sam.shared_image import FinishedImage
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
-from segany.nn.layers import MLP
+from segany.nn.layers import MLP, pointwise
 
 
 class DecodedObjects(NamedTuple):
@@ -44,6 +43,12 @@ class Sam2MaskDecoder(MaskDecoder):
         self.conv_s1 = nn.Conv2d(width, width // 4, 1)
         self.pred_obj_score_head = MLP(width, width, 1, 3)
 
+    def project_high_res(self, stride4: Tensor, stride8: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps of the encoder [B, C, 4h, 4w] and [B, C, 2h, 2w] to `FrameFeatures.feat_s0` and `feat_s1`."""
+        pairs = ((stride4, self.conv_s0), (stride8, self.conv_s1))
+        feat_s0, feat_s1 = (pointwise(x.permute(0, 2, 3, 1), conv).permute(0, 3, 1, 2) for x, conv in pairs)
+        return feat_s0, feat_s1
+
     def output_tokens(self) -> Tensor:
         return torch.cat([self.obj_score_token.weight, super().output_tokens()])
 
@@ -55,7 +60,7 @@ class Sam2MaskDecoder(MaskDecoder):
     def decode(self, image: ImageTokens, prompt_tokens: Tensor, *, multimask: bool) -> DecodedObjects:
         """The same with everything that tracking needs."""
         decoded = self.transform(image, prompt_tokens, multimask=multimask)
-        low_res, iou = self.all_masks(decoded, image.detail), decoded.iou
+        low_res, iou = self.all_masks(decoded, image.high_res_features), decoded.iou
         if not multimask and low_res.shape[1] > 1:
             low_res, iou = self._stable(low_res, iou)
         chosen = slice(1, self.mask_tokens_count) if multimask else slice(0, 1)
@@ -64,9 +69,10 @@ class Sam2MaskDecoder(MaskDecoder):
 
     def all_candidates(self, image: ImageTokens, prompt_tokens: Tensor) -> AllCandidates:
         """As `MaskDecoder.all_candidates`; the single mask is the best of three where it is not stable itself."""
-        tokens, (part,) = cast(tuple[Tensor, tuple[Tensor]], self.run_transformer(image, prompt_tokens))
+        tokens, image_tokens = self.run_transformer(image, prompt_tokens)
         iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
-        low_res = self._every_mask(part, tokens[:, 2:], image.detail)
+        weights = self.mask_weights(tokens[:, 2:], slice(0, self.mask_tokens_count))
+        low_res = self.output_upscaling.masks(image_tokens, weights, image.high_res_features)
         if self.stability_thresh is not None:
             best = iou[:, 1:].argmax(dim=1, keepdim=True) + 1
             places = torch.cat([torch.zeros_like(best), best], dim=1)
@@ -75,9 +81,7 @@ class Sam2MaskDecoder(MaskDecoder):
             low_res, iou = torch.cat([single, low_res[:, 1:]], dim=1), torch.cat([single_iou, iou[:, 1:]], dim=1)
         return AllCandidates(low_res, iou, tokens)
 
-    def read_tokens(
-        self, tokens: Tensor, image: tuple[Tensor, ...] | FinishedImage, *, multimask: bool
-    ) -> DecodedTokens:
+    def read_tokens(self, tokens: Tensor, image: Any, *, multimask: bool) -> DecodedTokens:
         """As `MaskDecoder.read_tokens`; for a single mask also the best of the three, in second place."""
         iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
         weights = self.mask_weights(tokens[:, 2:], slice(0, self.mask_tokens_count))

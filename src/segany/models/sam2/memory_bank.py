@@ -1,7 +1,7 @@
-"""Which frames a frame remembers: pure rules over frame indices (SAM 2, section 4, "Memory bank").
+"""The memory bank: which frames a frame attends to, as rules over frame numbers (SAM 2, section 4).
 
-A frame of an object is *conditioning* where it was prompted, and *tracked* where the model found the object
-by itself. Only frames that were processed, and so have a memory, count.
+A frame of an object is a *conditioning frame* where the object was prompted, and a *tracked frame* (officially a
+non-conditioning one) where the model predicted the object from memory. Only frames with a memory take part.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from segany.models.sam2.config import MemoryConfig
 
 
 @dataclass(frozen=True)
-class MemoryPlan:
-    """What one frame attends to of one object.
+class MemorySelection:
+    """What one frame attends to in the memory bank of one object.
 
     Attributes:
-        masks: pairs of a frame and its slot in time, whose memories are attended to: 0 the frame just
-            before, 1 the one before that, ...; the last slot is for conditioning frames, however far away.
-        pointers: pairs of a frame and its time, whose object pointers are attended to. The time is the
-            distance as a share of the largest one; negative behind the frame, seen in the direction of
-            tracking.
+        memories: pairs of a frame and its temporal position (`maskmem_tpos`), whose memories are attended to.
+            Position 0 is the frame just before, 1 the one before that, and so on; the last position is that of
+            conditioning frames, at any distance.
+        pointers: pairs of a frame and its temporal position, whose object pointers are attended to. The
+            position is the distance in frames in the direction of tracking, divided by the largest one.
     """
 
-    masks: tuple[tuple[int, int], ...]
+    memories: tuple[tuple[int, int], ...]
     pointers: tuple[tuple[int, float], ...]
 
     @property
     def frames(self) -> frozenset[int]:
         """All frames that are attended to."""
-        return frozenset(frame for frame, _ in (*self.masks, *self.pointers))
+        return frozenset(frame for frame, _ in (*self.memories, *self.pointers))
 
 
-def plan_memory(
+def select_memory(
     frame: int,
     conditioning: Collection[int],
     tracked: Collection[int],
@@ -41,31 +41,31 @@ def plan_memory(
     *,
     reverse: bool = False,
     frames_count: int | None = None,
-) -> MemoryPlan:
-    """What the official model attends to for one object in one frame.
+) -> MemorySelection:
+    """Select what the official model attends to for one object in one frame.
 
     Args:
-        frame: the frame to be conditioned.
-        conditioning: frames of the object that were prompted, in the order of their prompts; at least one.
-        tracked: frames of the object that were tracked.
-        config: of the model's memory.
-        reverse: whether tracking goes back in time.
+        frame: the current frame.
+        conditioning: conditioning frames of the object, in the order of their prompts; at least one.
+        tracked: tracked frames of the object.
+        config: the memory of the model.
+        reverse: whether tracking goes backward in time.
         frames_count: frames of the video; None where that is not known, as with a camera. It matters only
-            in videos of fewer frames than there are object pointers.
+            in videos of fewer frames than `max_obj_ptrs`.
     """
-    chosen = nearest_conditioning(frame, conditioning, config.max_conditioning)
+    chosen = select_closest_cond_frames(frame, conditioning, config.max_cond_frames)
     left_out = set(conditioning) - set(chosen)
     available = {*tracked, *left_out}
-    masks = [(index, config.slots - 1) for index in chosen]
-    for steps in range(config.slots - 1, 0, -1):
-        index = _steps_back(frame, steps, config.stride, reverse=reverse)
+    memories = [(index, config.num_maskmem - 1) for index in chosen]
+    for steps in range(config.num_maskmem - 1, 0, -1):
+        index = _steps_back(frame, steps, config.temporal_stride, reverse=reverse)
         if index in available:
-            masks.append((index, steps - 1))
-    return MemoryPlan(tuple(masks), _plan_pointers(frame, chosen, available, config, reverse, frames_count))
+            memories.append((index, steps - 1))
+    return MemorySelection(tuple(memories), _select_pointers(frame, chosen, available, config, reverse, frames_count))
 
 
-def nearest_conditioning(frame: int, conditioning: Collection[int], most: int | None) -> list[int]:
-    """At most that many conditioning frames: the nearest on each side, then the nearest of the others."""
+def select_closest_cond_frames(frame: int, conditioning: Collection[int], most: int | None) -> list[int]:
+    """At most that many conditioning frames: the closest one on each side, then the closest of the others."""
     if most is None or len(conditioning) <= most:
         return list(conditioning)
     before = max((index for index in conditioning if index < frame), default=None)
@@ -76,13 +76,13 @@ def nearest_conditioning(frame: int, conditioning: Collection[int], most: int | 
 
 
 def _steps_back(frame: int, steps: int, stride: int, *, reverse: bool) -> int:
-    """The frame that many steps before in the direction of tracking: the last frame, then every `stride`-th."""
+    """The frame that many steps before, in the direction of tracking: the last frame, then every `stride`-th."""
     if reverse:
         return frame + 1 if steps == 1 else -(-(frame + 2) // stride) * stride + (steps - 2) * stride
     return frame - 1 if steps == 1 else (frame - 2) // stride * stride - (steps - 2) * stride
 
 
-def _plan_pointers(
+def _select_pointers(
     frame: int,
     chosen: list[int],
     available: Collection[int],
@@ -90,8 +90,8 @@ def _plan_pointers(
     reverse: bool,
     frames_count: int | None,
 ) -> tuple[tuple[int, float], ...]:
-    """Pointers of conditioning frames in the past, and of the frames just before."""
-    most = config.max_pointers if frames_count is None else min(frames_count, config.max_pointers)
+    """Object pointers of conditioning frames in the past, and of the frames just before."""
+    most = config.max_obj_ptrs if frames_count is None else min(frames_count, config.max_obj_ptrs)
     direction = -1 if reverse else 1
     largest = max(most - 1, 1)
     distances = [(index, (frame - index) * direction) for index in chosen if (frame - index) * direction >= 0]

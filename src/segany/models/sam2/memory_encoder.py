@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.nn.layers import LayerNorm2d, Linear, by_rows
+from segany.nn.layers import LayerNorm2d
 
 _MASK_WIDTHS = (1, 4, 16, 64, 256)
 """Channels of a mask as its resolution is halved four times."""
@@ -35,15 +35,15 @@ class FuserBlock(nn.Module):
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = LayerNorm2d(channels)
-        self.pwconv1 = Linear(channels, 4 * channels)
-        self.pwconv2 = Linear(4 * channels, channels)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)
+        self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = by_rows(self._by_position, self.dwconv(x).permute(0, 2, 3, 1), self.pwconv1.out_features)
-        return x + rows.permute(0, 3, 1, 2)
+        return x + self.by_position(self.dwconv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def _by_position(self, x: Tensor) -> Tensor:
+    def by_position(self, x: Tensor) -> Tensor:
+        """What follows the convolution, each position of [..., C] alone."""
         return self.gamma * self.pwconv2(F.gelu(self.pwconv1(self.norm.over_last_axis(x))))
 
 

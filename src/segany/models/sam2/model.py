@@ -1,23 +1,22 @@
-"""SAM 2 as one module: an image model like SAM, and the steps of tracking objects through video."""
+"""SAM 2 as one module: an image model like SAM, and the steps of tracking objects in video."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segany.core.arrays import MASK_THRESHOLD, PixelArray
+from segany.core.arrays import MASK_THRESHOLD
 from segany.core.prompt import PADDING_LABEL
 from segany.imaging.interpolate import resize_smoothly
-from segany.imaging.resize import resize_frame
 from segany.models.promptable import PromptableModel
-from segany.models.sam.mask_decoder import MaskDecoder, arrange_detail
+from segany.models.sam.mask_decoder import MaskDecoder, arrange_high_res
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import ImageTokens
 from segany.models.sam2.config import Sam2Config
-from segany.models.sam2.fpn import ImageEncoder
 from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 from segany.models.sam2.memory_attention import MemoryAttention
 from segany.models.sam2.memory_encoder import MemoryEncoder
@@ -26,51 +25,52 @@ from segany.nn.layers import MLP
 from segany.nn.positions import sine_grid, sine_times
 
 NO_OBJECT_LOGIT = -1024.0
-"""Logit of every pixel of an object that is not visible."""
+"""Mask logit of every pixel of an object that is not visible."""
 
 LOGIT_LIMIT = 32.0
-"""Logits that are fed back as a prompt are clamped to this and its negative.
+"""Mask logits that are used as a prompt are clamped to this and its negative.
 
-The official code clamps the logits that it returns, after it has made masks of them: here it is done
-where they come back, so that masks need no second copy.
+The official code clamps the logits that it returns, after it has thresholded them. Here they are clamped where
+they come back as a prompt, so that no second copy of the masks is needed.
 """
 
 MASK_LOGIT = 10.0
-"""Logit of the pixels of a mask that was given, and its negative of those outside."""
+"""Logit of the pixels inside a mask prompt; its negative is that of the pixels outside."""
 
 MASK_STRIDE = 4
 """Pixels of the input per pixel of low-res logits."""
 
-OBJECTS_AT_ONCE = {"cpu": 1, "gpu": 16}
-"""Objects that are conditioned on their memories together. On a CPU one keeps all cores busy, and fits the cache."""
-
 
 class Sam2(PromptableModel):
-    """A model of the SAM 2 family: prompted on images as SAM is, and in video with a memory.
+    """A model of the SAM 2 family: prompted on images as SAM is, and on video with a memory bank.
 
-    The methods for video are steps without state, for O objects of one frame together. Who calls them
-    keeps the memories and says which are attended to.
+    The methods for video are stateless steps on O objects of one frame. The caller keeps the memory bank and
+    selects what is attended to; see `segany.predict`.
     """
 
     pads_boxes = True
     pred_iou_thresh = 0.8
+    feature_names = ("image_embedding", "high_res_feats_0", "high_res_feats_1")
+    has_memory = True
+    objects_at_once = 16
+    """Objects that are conditioned on their memories together."""
     config: Sam2Config
 
     def __init__(self, config: Sam2Config, name: str) -> None:
         super().__init__(config, name)
         width, memory = config.encoder.out_channels, config.memory
-        self.image_encoder = ImageEncoder(config.encoder)
+        self.image_encoder = config.encoder.build()
         self.mask_downsample = nn.Conv2d(1, 1, MASK_STRIDE, stride=MASK_STRIDE)
         self.memory_attention = MemoryAttention(width, memory)
         self.memory_encoder = MemoryEncoder(width, memory.channels)
         self.sam_prompt_encoder = PromptEncoder(config)
         self.sam_mask_decoder = Sam2MaskDecoder(config)
         self.obj_ptr_proj = MLP(width, width, width, 3)
-        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(memory.slots, 1, 1, memory.channels))
+        self.maskmem_tpos_enc = nn.Parameter(torch.zeros(memory.num_maskmem, 1, 1, memory.channels))
         self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, width))
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, width))  # in checkpoints, and never used
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, width))
-        if memory.pointer_times:
+        if memory.obj_ptr_tpos:
             self.obj_ptr_tpos_proj = nn.Linear(width, memory.channels)
         if memory.occlusion_embedding:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory.channels))
@@ -78,25 +78,25 @@ class Sam2(PromptableModel):
     def heads(self) -> tuple[PromptEncoder, MaskDecoder]:
         return self.sam_prompt_encoder, self.sam_mask_decoder
 
+    def set_heads(self, prompt_encoder: PromptEncoder, mask_decoder: MaskDecoder) -> None:
+        self.sam_prompt_encoder, self.sam_mask_decoder = prompt_encoder, cast(Sam2MaskDecoder, mask_decoder)
+
     # Images.
 
     def encode_features(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The image embedding [B, C, h, w] of an image without any memory; `fine` and `half` as in `FrameFeatures`."""
+        """The image embedding [B, C, h, w] without memory, and `feat_s0` and `feat_s1` as in `FrameFeatures`."""
         frame = self.encode_frame(pixels, drop_path_scales)
-        return self._without_memory(frame), frame.fine, frame.half
+        return self._without_memory(frame), frame.feat_s0, frame.feat_s1
 
-    def decode_features(
-        self,
-        features: Sequence[Tensor],
-        points: Tensor,
-        labels: Tensor,
-        mask_logits: Tensor | None = None,
-        *,
-        multimask: bool,
-    ) -> tuple[Tensor, Tensor]:
-        if mask_logits is not None:
-            mask_logits = mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-        return super().decode_features(features, points, labels, mask_logits, multimask=multimask)
+    def feature_parts(self) -> list[nn.Module | nn.Parameter]:
+        decoder = self.sam_mask_decoder
+        return [self.image_encoder, decoder.conv_s0, decoder.conv_s1, self.no_mem_embed]
+
+    def unused_on_images(self) -> list[nn.Module]:
+        return [self.sam_mask_decoder.pred_obj_score_head]  # no image lacks the object asked for
+
+    def encode_masks(self, mask_logits: Tensor) -> Tensor:
+        return super().encode_masks(mask_logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT))
 
     def forward(self, pixels: Tensor, points: Tensor, labels: Tensor, *, multimask: bool) -> tuple[Tensor, Tensor]:
         """One image [3, S, S] and its prompts to low-res logits and predicted IoU."""
@@ -105,17 +105,11 @@ class Sam2(PromptableModel):
 
     # Video.
 
-    def preprocess_frame(self, frame: PixelArray) -> Tensor:
-        """A frame of a video, uint8 [H, W, 3], to [1, 3, S, S].
-
-        The official code resizes frames otherwise than images: whole numbers, by PIL, bicubic.
-        """
-        return self._normalize([resize_frame(frame, self.config.input_size)])
-
     def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
-        """[1, 3, S, S], normalized, to the features of a frame. More frames at once are possible."""
-        decoder = self.sam_mask_decoder
-        return FrameFeatures(*self.image_encoder(pixels, (decoder.conv_s0, decoder.conv_s1), drop_path_scales))
+        """Encode a normalized frame [1, 3, S, S], or a batch of them [B, 3, S, S]."""
+        scales = () if drop_path_scales is None else (drop_path_scales,)
+        image, stride4, stride8 = self.image_encoder(pixels, *scales)
+        return FrameFeatures(image, *self.sam_mask_decoder.project_high_res(stride4, stride8))
 
     def decode_frame(
         self,
@@ -130,13 +124,13 @@ class Sam2(PromptableModel):
         """Masks of O objects in one frame.
 
         Args:
-            frame: of `encode_frame`.
-            conditioned: [O, C, h, w], of `attend_memory`; None for a frame that remembers nothing.
+            frame: from `encode_frame`.
+            conditioned: [O, C, h, w], from `attend_memory`; None for a frame without memory.
             points: [O, N, 2], pixels of the model's input, boxes as two points before the others; None
-                where the object is only followed.
+                where the objects are tracked without a prompt.
             labels: [O, N], as for `decode_features`; padding is added here.
-            mask_logits: [O, 4h, 4w], of an earlier answer for this frame.
-            multimask: three candidates instead of one; by default where there is at most one point.
+            mask_logits: [O, 4h, 4w], an earlier prediction for this frame.
+            multimask: predict three candidates instead of one; by default with at most one point.
         """
         image = self._without_memory(frame) if conditioned is None else conditioned
         count = next((len(x) for x in (points, mask_logits, conditioned) if x is not None), 1)
@@ -166,8 +160,8 @@ class Sam2(PromptableModel):
         labels = F.pad(labels, (0, 1), value=PADDING_LABEL)
         dense = self.sam_prompt_encoder.encode_dense(mask_logits)
         tokens = (image + dense).flatten(2).transpose(1, 2).contiguous()
-        detail = arrange_detail(frame.fine[0], frame.half[0])
-        scene = ImageTokens((tokens,), self.sam_prompt_encoder.image_positions(), detail=detail)
+        high_res_features = arrange_high_res(frame.feat_s0[0], frame.feat_s1[0])
+        scene = ImageTokens(tokens, self.sam_prompt_encoder.image_positions(), high_res_features)
         prompt_tokens = self.sam_prompt_encoder.encode_points(points, labels)
         decoded = self.sam_mask_decoder.decode(scene, prompt_tokens, multimask=multimask)
         visible = decoded.object_scores > 0
@@ -175,11 +169,11 @@ class Sam2(PromptableModel):
         pointers = self._hide_pointers(self.obj_ptr_proj(decoded.mask_tokens), visible)
         return ObjectMasks(low_res, decoded.iou, pointers, decoded.object_scores)
 
-    def use_masks(self, frame: FrameFeatures, masks: Tensor) -> ObjectMasks:
-        """Masks that were given, as if the model had found them: only their object pointers are new.
+    def use_masks_as_output(self, frame: FrameFeatures, masks: Tensor) -> ObjectMasks:
+        """Return mask prompts as if the model had predicted them; only the object pointers are computed.
 
         Args:
-            frame: of `encode_frame`.
+            frame: from `encode_frame`.
             masks: [O, S, S], 0 and 1, at the size of the model's input.
         """
         masks = masks.to(frame.image.dtype)[:, None]
@@ -197,7 +191,7 @@ class Sam2(PromptableModel):
         )
 
     def identify(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of being visible [P], and object pointers of all four candidates [P, 4, C], of decoded tokens."""
+        """Object scores [P] and object pointers of all four candidates [P, 4, C], from decoded tokens."""
         scores = self.sam_mask_decoder.pred_obj_score_head(tokens[:, 0])[:, 0]
         count = self.sam_mask_decoder.mask_tokens_count
         return scores, self._hide_pointers(self.obj_ptr_proj(tokens[:, 2 : 2 + count]), scores > 0)
@@ -209,25 +203,26 @@ class Sam2(PromptableModel):
     def encode_memory(
         self, frame: FrameFeatures, low_res: Tensor, object_scores: Tensor, *, binarize: bool = False
     ) -> Tensor:
-        """What is remembered of O objects in one frame.
+        """Encode the memories of O objects in one frame.
 
         Args:
-            frame: of `encode_frame`.
-            low_res: logits [O, 4h, 4w], of the chosen candidates.
+            frame: from `encode_frame`.
+            low_res: mask logits [O, 4h, 4w] of the chosen candidates.
             object_scores: [O], logits.
-            binarize: whether masks are remembered as what lies above the threshold, without probabilities:
-                officially so in frames that were prompted.
+            binarize: threshold the masks instead of taking their probabilities; the official code does that
+                in prompted frames.
 
         Returns:
-            [O, C_memory, h, w]. The official predictor keeps them in bfloat16; `attend_memory` takes any dtype.
+            [O, C_memory, h, w]. The official predictor keeps memories in bfloat16; `attend_memory` takes any
+            dtype.
         """
         size = self.config.input_size
         logits = F.interpolate(low_res[:, None].float(), (size, size), mode="bilinear", align_corners=False)
         masks = (logits > MASK_THRESHOLD).float() if binarize else logits.sigmoid()
-        return self.remember(frame, masks, object_scores)
+        return self.encode_mask_memory(frame, masks, object_scores)
 
-    def remember(self, frame: FrameFeatures, masks: Tensor, object_scores: Tensor) -> Tensor:
-        """The second half of `encode_memory`, for masks [O, 1, S, S] that say how surely each pixel is inside, 0..1."""
+    def encode_mask_memory(self, frame: FrameFeatures, masks: Tensor, object_scores: Tensor) -> Tensor:
+        """The second half of `encode_memory`, from mask probabilities [O, 1, S, S]."""
         masks = masks * self.config.memory.mask_scale + self.config.memory.mask_bias
         memory: Tensor = self.memory_encoder(frame.image, masks.to(frame.image.dtype))
         if self.config.memory.occlusion_embedding:
@@ -238,56 +233,61 @@ class Sam2(PromptableModel):
     def attend_memory(self, frame: FrameFeatures, memories: Sequence[ObjectMemory]) -> Tensor:
         """Condition one frame on the memories of O objects, [O, C, h, w].
 
-        Objects that remember equally much can be computed together, some at a time.
+        Objects with equally many memories and pointers are computed in batches.
         """
-        look = self.memory_attention.look(frame.image)
+        tokens = self.memory_attention.encode_frame(frame.image)
         groups: dict[tuple[int, int], list[int]] = {}
         for index, memory in enumerate(memories):
-            groups.setdefault((len(memory.masks), len(memory.pointers)), []).append(index)
-        out = frame.image.new_empty(len(memories), *look.features.shape[1:])
-        together = OBJECTS_AT_ONCE["cpu" if self.device.type == "cpu" else "gpu"]
+            groups.setdefault((len(memory.memories), len(memory.pointers)), []).append(index)
+        out = frame.image.new_empty(len(memories), *tokens.tokens.shape[1:])
         for (_, pointers), members in groups.items():
             num_k_exclude_rope = pointers * (frame.image.shape[1] // self.config.memory.channels)
-            for first in range(0, len(members), together):
-                some = members[first : first + together]
+            for first in range(0, len(members), self.objects_at_once):
+                some = members[first : first + self.objects_at_once]
                 pairs = [self._memory_tokens(memories[index]) for index in some]
-                keys, values = (torch.stack(tokens) for tokens in zip(*pairs, strict=True))
-                out[some] = self.memory_attention(look, keys, values, num_k_exclude_rope)
+                keys, values = (torch.stack(stacked) for stacked in zip(*pairs, strict=True))
+                out[some] = self.memory_attention(tokens, keys, values, num_k_exclude_rope)
         return out.transpose(1, 2).unflatten(2, frame.image.shape[2:])
 
     def _memory_tokens(self, memory: ObjectMemory) -> tuple[Tensor, Tensor]:
-        """One object's memory as tokens with and without their positions, [S, C_memory] each."""
-        masks = torch.stack(memory.masks).to(device=self.device, dtype=self.dtype)
-        pointers = torch.stack(memory.pointers).to(masks) if memory.pointers else self.no_obj_ptr[:0]
-        slots, times = (torch.tensor(values, device=self.device) for values in (memory.slots, memory.times))
-        return self.memory_tokens(masks, slots, pointers, times)
+        """The memory of one object as keys and values, [S, C_memory] each."""
+        memories = torch.stack(memory.memories).to(device=self.device, dtype=self.dtype)
+        pointers = torch.stack(memory.pointers).to(memories) if memory.pointers else self.no_obj_ptr[:0]
+        maskmem_tpos = torch.tensor(memory.maskmem_tpos, device=self.device)
+        pointer_tpos = torch.tensor(memory.pointer_tpos, device=self.device)
+        return self.memory_tokens(memories, maskmem_tpos, pointers, pointer_tpos)
 
-    def memory_tokens(self, masks: Tensor, slots: Tensor, pointers: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """One object's memory as tokens with and without their positions, [S, C_memory] each.
+    def memory_tokens(
+        self, memories: Tensor, maskmem_tpos: Tensor, pointers: Tensor, pointer_tpos: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The memory of one object as keys (tokens with position encoding) and values (tokens without).
 
         Args:
-            masks: [K, C_memory, h, w], as `encode_memory` made them.
-            slots: [K], of those memories in time, as in `memory_bank.MemoryPlan`.
+            memories: [K, C_memory, h, w], from `encode_memory`.
+            maskmem_tpos: int64 [K], temporal positions of the memories, as in `memory_bank.MemorySelection`.
             pointers: [L, C], object pointers; L may be 0.
-            times: [L], of those pointers, as in the plan.
+            pointer_tpos: [L], temporal positions of the pointers, as in `memory_bank.MemorySelection`.
+
+        Returns:
+            Keys and values, [S, C_memory] each.
         """
         channels = self.config.memory.channels
-        values = masks.flatten(2).transpose(1, 2)  # [K, T, C_memory]
-        positions = sine_grid((masks.shape[2], masks.shape[3]), channels, values)
-        keys = values + positions + self.maskmem_tpos_enc[slots, 0]
-        # A pointer is as many tokens as its channels are those of memories.
+        values = memories.flatten(2).transpose(1, 2)  # [K, T, C_memory]
+        positions = sine_grid((memories.shape[2], memories.shape[3]), channels, values)
+        keys = values + positions + self.maskmem_tpos_enc[maskmem_tpos, 0]
+        # An object pointer is split into tokens of C_memory channels.
         parts = pointers.unflatten(1, (pointers.shape[1] // channels, channels))  # [L, C / C_memory, C_memory]
-        keyed = parts + self._time_positions(times)[:, None]
+        keyed = parts + self._encode_pointer_tpos(pointer_tpos)[:, None]
         return torch.cat([keys.flatten(0, 1), keyed.flatten(0, 1)]), torch.cat(
             [values.flatten(0, 1), parts.flatten(0, 1)]
         )
 
-    def _time_positions(self, times: Tensor) -> Tensor:
-        """[L, C_memory] for the times [L] of object pointers; zeros where the model does not encode them."""
+    def _encode_pointer_tpos(self, pointer_tpos: Tensor) -> Tensor:
+        """Encode temporal positions [L] of object pointers to [L, C_memory]; zeros where the model has no encoding."""
         memory = self.config.memory
-        if not memory.pointer_times:
-            return self.no_obj_ptr.new_zeros(times.shape[0], memory.channels)
-        encoded = sine_times(times, self.config.encoder.out_channels)
+        if not memory.obj_ptr_tpos:
+            return self.no_obj_ptr.new_zeros(pointer_tpos.shape[0], memory.channels)
+        encoded = sine_times(pointer_tpos, self.config.encoder.out_channels)
         return self.obj_ptr_tpos_proj(encoded.to(self.dtype))
 
     def _without_memory(self, frame: FrameFeatures) -> Tensor:

@@ -1,4 +1,4 @@
-"""The values that pass between the steps of tracking: frames, masks of objects, and what is remembered."""
+"""The values that pass between the steps of tracking: frame features, masks of objects, memories."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from torch import Tensor
 
 
 class FrameFeatures(NamedTuple):
-    """A frame as the image encoder sees it.
+    """Features of a frame from the image encoder. The last two are the `high_res_features` of the mask decoder.
 
     Attributes:
-        image: [1, C, h, w], stride 16, without any memory.
-        fine: [1, C / 8, 4h, 4w], for the mask decoder.
-        half: [1, C / 4, 2h, 2w], for the mask decoder.
+        image: [1, C, h, w], stride 16, not conditioned on memory.
+        feat_s0: [1, C / 8, 4h, 4w], stride 4.
+        feat_s1: [1, C / 4, 2h, 2w], stride 8.
     """
 
     image: Tensor
-    fine: Tensor
-    half: Tensor
+    feat_s0: Tensor
+    feat_s1: Tensor
 
 
 class ObjectMasks(NamedTuple):
     """Candidate masks of O objects in one frame.
 
     Attributes:
-        low_res: logits [O, M, 4h, 4w]; `NO_OBJECT_LOGIT` everywhere where the object is not visible.
+        low_res: mask logits [O, M, 4h, 4w]; `NO_OBJECT_LOGIT` everywhere if the object is not visible.
         iou: [O, M], predicted IoU.
-        pointers: [O, M, C], object pointers: what identifies the object in later frames.
-        object_scores: [O], logits; above zero the object is visible.
+        pointers: [O, M, C], object pointers.
+        object_scores: [O], logits of the object being visible; visible above 0.
     """
 
     low_res: Tensor
@@ -38,7 +38,7 @@ class ObjectMasks(NamedTuple):
     object_scores: Tensor
 
     def choose(self, index: Tensor) -> ObjectMasks:
-        """One candidate of each object, by int64 [O]; the axis M stays, of one."""
+        """One candidate of each object, by its index int64 [O]. The axis M stays, with length 1."""
         rows = torch.arange(len(index), device=index.device)
         return ObjectMasks(
             self.low_res[rows, index][:, None],
@@ -53,16 +53,16 @@ class ObjectMasks(NamedTuple):
 
 
 class ObjectMemory(NamedTuple):
-    """What one object's frame attends to, gathered from its memory bank; see `memory_bank.plan_memory`.
+    """What one frame attends to for one object, gathered from its memory bank; see `memory_bank.select_memory`.
 
     Attributes:
-        masks: K memories [C_memory, h, w], as `Sam2.encode_memory` made them; at least one.
-        slots: of those memories in time, as in the plan.
+        memories: K memories [C_memory, h, w] from `Sam2.encode_memory`; at least one.
+        maskmem_tpos: K temporal positions of the memories, as in `MemorySelection`.
         pointers: L object pointers [C]; there may be none.
-        times: of those pointers, as in the plan.
+        pointer_tpos: L temporal positions of the pointers, as in `MemorySelection`.
     """
 
-    masks: tuple[Tensor, ...]
-    slots: tuple[int, ...]
+    memories: tuple[Tensor, ...]
+    maskmem_tpos: tuple[int, ...]
     pointers: tuple[Tensor, ...]
-    times: tuple[float, ...]
+    pointer_tpos: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Decoupled distillation: MobileSAM's TinyViT learns the image embeddings of a larger SAM, from images alone.
+"""Decoupled distillation: trains MobileSAM's TinyViT on the image embeddings of a larger SAM, from images alone.
 
     segany train distill --data photos/ --out runs/distill
     segany train distill --data photos/ --out runs/distill --set task.teacher=sam_vit_b
@@ -13,6 +13,7 @@ Score: not measured here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from segany.train.distill import DistillConfig, DistillTask
 from segany.train.embeddings import EmbeddingStore
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import TrainContext, TrainingRecipe
-from segany.train.validation import SCORED, held_out_items
+from segany.train.validation import MAX_VAL_IMAGES, AutomaticScore, val_items
 
 
 @dataclass(frozen=True)
@@ -34,27 +35,32 @@ class DistillRecipe(DistillConfig):
         teacher: name or path of the model whose embeddings are learned.
         keep: whether the teacher's embeddings are kept on disk.
         cache: folder for them, for any number of runs; none is `features` in the folder of the run.
-        scored: held-out images that a validation measures, spread evenly over all; none measures all.
+        max_val_images: held-out images that a validation measures, spread evenly over all; none measures all.
     """
 
     teacher: str = "sam_vit_h"
     keep: bool = True
     cache: str | None = None
-    scored: int | None = SCORED
+    max_val_images: int | None = MAX_VAL_IMAGES
+
+    def void_fields(self) -> Mapping[str, str]:
+        """Fields that have no effect beside the values of others, each with the reason."""
+        return {} if self.keep else {"cache": "keep is false"}
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> DistillTask:
     """The teacher stays in memory to embed what is met first."""
     given.check_fits(recipe.items)
     numbers: DistillRecipe = recipe.task
-    teacher = load(numbers.teacher, runtime="torch", device=given.device)
+    teacher = load(numbers.teacher, runtime="torch", device=given.device, progress=given.progress).module
     store = EmbeddingStore(Path(numbers.cache) if numbers.cache else given.folder / "features", teacher)
     return DistillTask(
         teacher,
         given.model,
         numbers,
         features=store.features if numbers.keep else None,
-        held_out=held_out_items(given.data.held_out, recipe.items, numbers.scored),
+        val_items=val_items(given.data.val, recipe.items, numbers.max_val_images),
+        automatic=AutomaticScore.of(teacher, given.data.val),
     )
 
 
@@ -65,11 +71,10 @@ RECIPE = TrainingRecipe(
     items=ItemConfig(needs_masks=False),
     loop=LoopConfig(
         epochs=8,
-        batch=8,
+        batch_size=8,
         lr=1e-3,
         warmup_steps=250,
-        decay="cosine",
-        decay_steps=(),
+        lr_schedule="cosine",
         clip_norm=1.0,
     ),
     model=MOBILE_SAM,

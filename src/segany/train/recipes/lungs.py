@@ -1,4 +1,4 @@
-"""MobileSAM learns lungs: its prompt encoder and mask decoder, on 199 chest X-rays, features computed once.
+"""Fine-tunes MobileSAM's prompt encoder and mask decoder on 199 chest X-rays.
 
     segany train lungs --out runs/lungs
 
@@ -11,31 +11,30 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from segany.core.progress import ProgressCallback
 from segany.data.mask_folder import MaskFolder
 from segany.data.subsets import only
 from segany.data.transforms import ItemConfig
 from segany.hub.datasets import CHEST_XRAYS, fetch_dataset
-from segany.hub.progress import terminal_progress
 from segany.train.recipe import DataSplit
-from segany.train.recipes import heads
+from segany.train.recipes import finetune_decoder
 
 HELD_OUT = 100
 
 
-def datasets(folder: Path | None) -> DataSplit:
+def datasets(folder: Path | None, progress: ProgressCallback | None = None) -> DataSplit:
     """The last hundred films by name are held out, so that those of one child are on one side."""
     if folder is None:
-        with terminal_progress() as progress:
-            folder = fetch_dataset(CHEST_XRAYS, progress=progress)
+        folder = fetch_dataset(CHEST_XRAYS, progress=progress)
     films = MaskFolder(folder)
     return DataSplit(only(films, films.names[:-HELD_OUT]), only(films, films.names[-HELD_OUT:]))
 
 
 RECIPE = replace(
-    heads.RECIPE,
-    title="MobileSAM's heads learn lungs on chest X-rays",
-    task=replace(heads.RECIPE.task, scored=HELD_OUT),
+    finetune_decoder.RECIPE,
+    title="MobileSAM's decoder is fine-tuned on lungs in chest X-rays",
+    task=replace(finetune_decoder.RECIPE.task, max_val_images=HELD_OUT),
     items=ItemConfig(),
-    loop=replace(heads.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),
+    loop=replace(finetune_decoder.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),
     datasets=datasets,
 )

@@ -1,11 +1,18 @@
-"""Masked autoencoding: the ViT-B of SAM learns from images alone, without masks, before it learns to segment.
+"""Masked autoencoding: trains the ViT-B of SAM on images alone, without masks, before it learns to segment.
 
     segany train mae --data photos/ --out runs/mae
-    segany train sam --data sa1b/ --model runs/mae/best.safetensors --out runs/sam
+    segany train sam --data photos/ --model runs/mae/best.safetensors --out runs/sam
 
-Any folder of images will do. Crops of a fifth of an image or more are learned from, at 224 px as in the paper;
-`--set items.side=1024` learns at the size that SAM has, of twenty times as many patches. `loop.lr` is that of the
-paper for a batch of 256: where the batch is another, change it in proportion.
+Any folder of images will do. The numbers are those of MAE's authors: 800 epochs (they also report 1600) of batches of
+4096 images at 224 px, learning rate 2.4e-3, which is 1.5e-4 for each 256 images of the batch, a warm-up of 40 epochs of
+ImageNet, crops of 0.2 to 1 of the area with aspect ratios of 3/4 to 4/3, and flips. Change `loop.lr` in proportion to
+`loop.batch_size`. For a set of a few thousand images:
+
+    segany train mae --data photos/ --out runs/mae --set loop.batch_size=256 --set loop.lr=1.5e-4
+
+Different from their code: crops are resized bilinearly and not bicubically, and there is no class token. SAM takes
+1024 px: its table of positions is that of training, stretched. `--set items.side=1024` trains at that size, of twenty
+times as many patches.
 
 Cost: at 1024 px, an image takes 15 s on two CPU cores; at 224 px, not measured.
 Score: not measured here; the paper trains for hundreds of epochs of ImageNet.
@@ -22,42 +29,41 @@ from segany.train.loop_config import LoopConfig
 from segany.train.mae import MaeConfig
 from segany.train.mae_task import MaeTask
 from segany.train.recipe import TrainContext, TrainingRecipe
-from segany.train.validation import SCORED, held_out_items
+from segany.train.validation import MAX_VAL_IMAGES, val_items
 
 
 @dataclass(frozen=True)
 class MaeRecipe(MaeConfig):
-    """Masked autoencoding, and how far it is measured.
+    """Masked autoencoding, and how far it is validated.
 
     Attributes:
-        scored: held-out images that a validation measures, spread evenly over all; none measures all.
+        max_val_images: held-out images that a validation measures, spread evenly over all; none measures all.
     """
 
-    scored: int | None = SCORED
+    max_val_images: int | None = MAX_VAL_IMAGES
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> MaeTask:
-    """Images may be smaller than the model's input: positions are counted from the top left."""
+    """Images may be smaller than the model's input: its positions are stretched over them."""
     size, side = given.model.config.input_size, recipe.items.side
     check(side <= size, f"items.side {side} is more than the side of the model's input, {size}.")
-    held_out = held_out_items(given.data.held_out, recipe.items, recipe.task.scored)
-    return MaeTask(given.model, recipe.task, held_out=held_out)
+    items = val_items(given.data.val, recipe.items, recipe.task.max_val_images)
+    return MaeTask(given.model, recipe.task, val_items=items, side=side)
 
 
 RECIPE = TrainingRecipe(
-    title="ViT-B learns from images alone, by masked autoencoding",
+    title="ViT-B is trained on images alone, by masked autoencoding",
     build=build,
     task=MaeRecipe(),
-    items=ItemConfig(side=224, jitter=(1.0, 2.24), flip=0.5, needs_masks=False),
+    items=ItemConfig(side=224, crop_area=(0.2, 1.0), flip=0.5, needs_masks=False),
     loop=LoopConfig(
-        steps=200_000,
-        batch=256,
-        micro_batch=32,
-        lr=1.5e-4,
+        epochs=800,
+        batch_size=4096,
+        micro_batch_size=32,
+        lr=2.4e-3,
         betas=(0.9, 0.95),
-        warmup_steps=10_000,
-        decay="cosine",
-        decay_steps=(),
+        warmup_steps=12_500,
+        lr_schedule="cosine",
     ),
     model=SAM_VIT_B,
 )

@@ -1,4 +1,4 @@
-"""A tiny SAM learns to segment drawn shapes from random weights: all of training in a few minutes.
+"""Trains a tiny SAM on drawn shapes, from random weights: all of training in a few minutes.
 
     segany train shapes --out runs/shapes
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segany.core.progress import ProgressCallback
 from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.config import DecoderConfig, SamConfig
 from segany.train.loop_config import LoopConfig
 from segany.train.recipe import DataSplit, TrainContext, TrainingRecipe
-from segany.train.sam_recipe import SamRecipe
-from segany.train.sam_task import SamTask
-from segany.train.validation import ClickScores
+from segany.train.sam_task import SamTask, build_sam_task
+from segany.train.validation import ValidatedRecipe
 
 SIDE = 128
 
@@ -35,21 +35,21 @@ TINY_SAM = SamConfig(
 """1.2 million parameters."""
 
 
-def datasets(_: Path | None) -> DataSplit:
-    """Drawn from two seeds: no held-out image is ever learned from."""
+def datasets(_: Path | None, __: ProgressCallback | None = None) -> DataSplit:
+    """Drawn from two seeds, so that no image is in both."""
     return DataSplit(Shapes(4000, SIDE, seed=0), Shapes(64, SIDE, seed=1))
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
     """Everything is trained."""
-    return SamTask(given.model, recipe.task, validation=ClickScores(given.data.held_out, None))
+    return build_sam_task(recipe, given)
 
 
 RECIPE = TrainingRecipe(
     title="A tiny SAM learns drawn shapes from scratch",
     build=build,
     # Twenty times as much focal loss as dice loss keeps a model without any training at empty masks for long.
-    task=SamRecipe(
+    task=ValidatedRecipe(
         iterations=2,
         repeats=0,
         focal_weight=5.0,
@@ -57,16 +57,18 @@ RECIPE = TrainingRecipe(
         loss_side=SIDE // 4,
         layer_decay=1.0,
         drop_path=0.0,
+        supervise_all_iou=True,
         batch_statistics=True,
+        max_val_images=None,
     ),
     items=ItemConfig(side=SIDE),
     loop=LoopConfig(
         steps=1800,
-        batch=8,
+        batch_size=8,
         lr=2e-3,
         betas=(0.9, 0.98),
         warmup_steps=30,
-        decay="cosine",
+        lr_schedule="cosine",
         clip_norm=1.0,
         validate_every=300,
         validate_first=True,

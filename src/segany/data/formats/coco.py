@@ -1,0 +1,306 @@
+"""COCO's instances JSON, and that of LVIS, as dictionaries: instances into one, and out of one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.core.arrays import SizeHW
+from segany.core.errors import InstancesError
+from segany.core.instance import NO_ID, Category, Instance
+from segany.core.instances import Instances
+from segany.core.rle import box_xyxy
+from segany.data.annotations import encode_segmentations, image_size
+from segany.data.formats.writing import FormatOptions, instance_facts, json_bytes
+from segany.data.item import AnnotatedImage
+
+NOT_COCO = (
+    'This is no instances file of COCO or LVIS: that has "images" with an "id", "height" and "width" each, and '
+    '"annotations" with an "image_id" and a "segmentation" each'
+)
+FORM_ERRORS = (TypeError, KeyError, AttributeError, ValueError, OverflowError)
+"""What a dictionary of another form makes reading it raise."""
+
+LARGEST = 1e9
+"""Coordinates beyond this are damage; float32 holds them all."""
+
+NO_CLASS = "object"
+"""The category that COCO's format, which demands one, gets for instances that have none."""
+
+
+def to_coco(instances: Instances, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
+    """A COCO dictionary of one image.
+
+    All categories are in it, and each annotation has `iscrowd`, the id and the area that it had where it was read
+    (columns `annotation_id`, `iscrowd`, `annotated_area`), and otherwise a number from 1 and the pixels of its
+    mask. `object`, `candidate` and `score` are added where instances have them, and `predicted_iou`,
+    `stability_score`, `point_coords` and `crop_box` (x y width height) as in SA-1B's files. Instances without a
+    class are of a category "object". Columns of other names are left out.
+
+    Args:
+        instances: any number of them.
+        file_name: of the image.
+        image_id: of the image.
+    """
+    height, width = instances.size_hw
+    categories, no_class_id = _category_table(instances)
+    annotations = []
+    for number, instance in zip(annotation_ids(instances), instances, strict=True):
+        area = instance.columns.get("annotated_area", math.nan)
+        annotations.append(
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": no_class_id if instance.category is None else instance.category.id,
+                "iscrowd": int(instance.columns.get("iscrowd", False)),
+                "bbox": _to_xywh(instance.box_xyxy),
+                **instance_facts(instance),
+                **({} if math.isnan(area) else {"area": area}),
+                "segmentation": instance.rle,
+                **generator_fields(instance),
+            }
+        )
+    return {
+        "info": {"description": "Masks made with segany"},
+        "images": [{"id": image_id, "file_name": file_name, "width": width, "height": height}],
+        "categories": categories,
+        "annotations": annotations,
+    }
+
+
+def from_coco(data: Mapping[str, Any], image_id: int | None = None) -> Instances:
+    """The instances of one image of a COCO or LVIS dictionary, source "import".
+
+    Boxes are those of the annotations, or of the masks where there are none. The columns are `annotation_id`,
+    `iscrowd` and `annotated_area`, and those of `to_coco` which every annotation of the image has. Annotations
+    without a mask are left out.
+
+    Args:
+        data: the dictionary, such as `json.load` returns.
+        image_id: which image; may be left out where there is only one.
+
+    Raises:
+        InstancesError: the image is not there, a field is missing, or a mask is damaged.
+    """
+    try:
+        images = {image["id"]: image_size(image) for image in data["images"]}
+        annotations = list(data["annotations"])
+        categories = read_categories(data)
+        if image_id is None and len(images) == 1:
+            image_id = next(iter(images))
+        columns = CocoAnnotations.parse([item for item in annotations if item["image_id"] == image_id])
+    except FORM_ERRORS as error:
+        raise InstancesError(f"{NOT_COCO} ({type(error).__name__}: {error}).") from error
+    if image_id is None:
+        raise InstancesError(f"The COCO dictionary has {len(images)} images. Choose one: give its image_id.")
+    if image_id not in images:
+        raise InstancesError(f"The COCO dictionary has no image with the id {image_id}.")
+    return columns.to_instances(images[image_id], categories)
+
+
+def encode_coco(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
+    """COCO annotations of this image alone."""
+    image_id = 1 if annotated.image_id is None else annotated.image_id
+    yield "_coco.json", json_bytes(to_coco(annotated.instances, annotated.file_name, image_id))
+
+
+def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
+    """The categories of a COCO or LVIS dictionary, in its order; of two with one id the first."""
+    found: dict[int, Category] = {}
+    for item in data.get("categories") or ():
+        if whole_number(item.get("id")) != NO_ID:
+            category = Category(item["id"], str(item.get("name", item["id"])), str(item.get("supercategory") or ""))
+            found.setdefault(category.id, category)
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, eq=False)
+class CocoAnnotations:
+    """N annotations that have a segmentation, as columns; masks are made when they are needed.
+
+    Attributes:
+        segmentations: N, as in the file, but polygons as arrays, which take a quarter of the memory.
+        columns: arrays [N, ...] by the name that `Instances` has for them.
+    """
+
+    segmentations: list[Any]
+    columns: dict[str, npt.NDArray[Any]]
+
+    @classmethod
+    def parse(cls, annotations: Iterable[Mapping[str, Any]]) -> CocoAnnotations:
+        """Take what is needed of annotations.
+
+        Raises:
+            TypeError, AttributeError: an annotation is no dictionary.
+        """
+        items = [item for item in annotations if item.get("segmentation")]
+        columns: dict[str, npt.NDArray[Any]] = {
+            "category_ids": np.array([whole_number(item.get("category_id")) for item in items], dtype=np.int64),
+            "boxes_xyxy": np.array([_from_xywh(item.get("bbox")) for item in items], dtype=np.float32).reshape(-1, 4),
+            "annotation_id": np.array([whole_number(item.get("id")) for item in items], dtype=np.int64),
+            "iscrowd": np.array([bool(item.get("iscrowd")) for item in items], dtype=np.bool_),
+            "annotated_area": np.array([_number(item.get("area")) for item in items], dtype=np.float64),
+        }
+        return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
+
+    def __getitem__(self, rows: slice) -> CocoAnnotations:
+        """Some of them, such as those of one image."""
+        return CocoAnnotations(self.segmentations[rows], {name: array[rows] for name, array in self.columns.items()})
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether any annotation is no crowd region."""
+        return not self.columns["iscrowd"].all()
+
+    def to_instances(self, size_hw: SizeHW, categories: Sequence[Category]) -> Instances:
+        """The instances. An id that no category has becomes a category whose name is that id.
+
+        Raises:
+            InstancesError: a mask is damaged, or of another size.
+        """
+        encoded = encode_segmentations(self.segmentations, size_hw)
+        kept = [index for index, rle in enumerate(encoded) if rle is not None]
+        columns = {name: values[kept] for name, values in self.columns.items()}
+        rles = [rle for rle in encoded if rle is not None]
+        boxes = columns.pop("boxes_xyxy")
+        for index in np.flatnonzero(np.isnan(boxes[:, 0])):
+            boxes[index] = box_xyxy(rles[index])
+        category_ids = columns.pop("category_ids")
+        unknown = set(category_ids.tolist()) - {category.id for category in categories} - {NO_ID}
+        return Instances(
+            [rle["counts"] for rle in rles],
+            size_hw,
+            boxes_xyxy=boxes,
+            scores=columns.pop("scores", None),
+            category_ids=category_ids,
+            categories=(*categories, *(Category(number, str(number)) for number in sorted(unknown))),
+            object_ids=columns.pop("object_ids", None),
+            columns=columns,
+        )
+
+
+def generator_fields(instance: Instance) -> dict[str, Any]:
+    """What automatic masks have besides, under the names that the official code and SA-1B have for it."""
+    columns = instance.columns
+    fields: dict[str, Any] = {}
+    if "predicted_iou" in columns:
+        fields["predicted_iou"] = columns["predicted_iou"]
+    if "point_xy" in columns:
+        fields["point_coords"] = [list(columns["point_xy"])]
+    if "stability_score" in columns:
+        fields["stability_score"] = columns["stability_score"]
+    if "crop_box_xyxy" in columns:
+        left, top, right, bottom = columns["crop_box_xyxy"]
+        fields["crop_box"] = [left, top, right - left, bottom - top]
+    return fields
+
+
+def generator_columns(items: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The columns of what `generator_fields` writes, each where all N annotations have it."""
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, key, read, shape in (
+        ("predicted_iou", "predicted_iou", _number, (-1,)),
+        ("stability_score", "stability_score", _number, (-1,)),
+        ("point_xy", "point_coords", _one_point, (-1, 2)),
+        ("crop_box_xyxy", "crop_box", _crop_box, (-1, 4)),
+    ):
+        _add_column(columns, name, items, key, read, shape)
+    return columns
+
+
+def _optional_columns(items: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
+    columns = generator_columns(items)
+    _add_column(columns, "scores", items, "score", _number, (-1,))
+    _add_column(columns, "object_ids", items, "object", whole_number, (-1,))
+    _add_column(columns, "candidate", items, "candidate", whole_number, (-1,))
+    return columns
+
+
+def _add_column(
+    columns: dict[str, npt.NDArray[Any]],
+    name: str,
+    items: Sequence[Mapping[str, Any]],
+    key: str,
+    read: Callable[[Any], Any],
+    shape: tuple[int, ...],
+) -> None:
+    if items and all(item.get(key) is not None for item in items):
+        columns[name] = np.array([read(item[key]) for item in items]).reshape(shape)
+
+
+def _category_table(instances: Instances) -> tuple[list[dict[str, Any]], int]:
+    """The categories as COCO has them, and the id of the one for instances without a class."""
+    table = []
+    for category in instances.categories:
+        wider = {"supercategory": category.supercategory} if category.supercategory else {}
+        table.append({"id": category.id, "name": category.name, **wider})
+    ids = {category.name: category.id for category in instances.categories}
+    taken = set(ids.values())
+    no_class_id = ids.get(NO_CLASS, 1 if 1 not in taken else max(taken) + 1)
+    if no_class_id not in taken and (not table or (instances.category_ids == NO_ID).any()):
+        table.append({"id": no_class_id, "name": NO_CLASS})
+    return table, no_class_id
+
+
+def annotation_ids(instances: Instances) -> list[int]:
+    """The ids that were read, where all have one and no two the same; numbers from 1 otherwise."""
+    ids: list[int] = instances.columns.get("annotation_id", np.zeros(0, dtype=np.int64)).tolist()
+    is_usable = len(ids) == len(set(ids)) == len(instances) and NO_ID not in ids
+    return ids if is_usable else list(range(1, len(instances) + 1))
+
+
+def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
+    """A box as `_from_xywh` reads it back, exactly, in as few decimals as that takes."""
+    corners = [float(str(np.float32(number))) for number in box]
+    sides = [round(corners[axis + 2] - corners[axis], 6) for axis in (0, 1)]
+    short = [*corners[:2], *sides]
+    if np.array_equal(np.array(_from_xywh(short), dtype=np.float32), np.array(box, dtype=np.float32)):
+        return short
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+
+
+def _from_xywh(bbox: Any) -> tuple[float, float, float, float]:
+    """The corners of a box; NaN where it is none."""
+    if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
+        x, y, width, height = (_number(value) for value in bbox)
+        if all(abs(number) <= LARGEST for number in (x, y, width, height)) and width >= 0 and height >= 0:
+            return x, y, x + width, y + height
+    return math.nan, math.nan, math.nan, math.nan
+
+
+def _one_point(coordinates: Any) -> tuple[float, float]:
+    ((x, y),) = coordinates
+    return float(x), float(y)
+
+
+def _crop_box(crop_box: Any) -> tuple[int, int, int, int]:
+    left, top, width, height = (int(number) for number in crop_box)
+    return left, top, left + width, top + height
+
+
+def whole_number(value: Any) -> int:
+    """An id; `NO_ID` for what is none."""
+    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+    return value if is_id else NO_ID
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def _compact(segmentation: Any) -> Any:
+    """Polygons as arrays, where they are lists of numbers. What is damaged stays as it is."""
+    if not isinstance(segmentation, list):
+        return segmentation
+    try:
+        return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
+    except (TypeError, ValueError):
+        return segmentation

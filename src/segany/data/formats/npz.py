@@ -1,0 +1,107 @@
+"""NumPy archives: instances into one and out of one, and a whole prediction into one."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segany.core.errors import InstancesError, OutputError
+from segany.core.instance import Category
+from segany.core.instances import Instances
+from segany.data.formats.sa1b import official_boxes_xywh
+from segany.data.formats.writing import FormatOptions
+from segany.data.item import AnnotatedImage
+
+_FIELDS = ("boxes_xyxy", "scores", "category_ids", "object_ids", "sources")
+_DERIVED = ("masks", "area", "bbox_xywh", "crop_box_xywh", "categories")
+
+
+def to_npz(instances: Instances) -> bytes:
+    """A compressed archive that holds all of the instances.
+
+    `masks` bool [N, H, W]; `area` int64 [N]; `bbox_xywh` float32 [N, 4], boxes of the masks as the official code has
+    them; `boxes_xyxy`, `scores`, `category_ids`, `object_ids`, `sources` and the optional columns as in `Instances`;
+    `crop_box_xywh` where there is `crop_box_xyxy`; `categories` str [C, 3], id, name and supercategory.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        # One mask at a time: all of them would take a byte for every pixel of every mask.
+        with archive.open("masks.npy", "w", force_zip64=True) as file:
+            header = {"descr": "|b1", "fortran_order": False, "shape": (len(instances), *instances.size_hw)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for instance in instances:
+                file.write(instance.mask.tobytes())
+        for name, array in _arrays(instances).items():
+            with archive.open(f"{name}.npy", "w") as column:
+                np.lib.format.write_array(column, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
+    """What `to_npz` made, exactly.
+
+    Args:
+        file: a path or an open file.
+
+    Raises:
+        InstancesError: it is no such archive.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files if name not in (*_FIELDS, *_DERIVED)}
+            categories = [Category(int(number), str(name), str(wider)) for number, name, wider in arrays["categories"]]
+            fields: dict[str, Any] = {name: arrays[name] for name in _FIELDS}
+            return Instances.from_masks(arrays["masks"], **fields, categories=categories, columns=columns)
+    except InstancesError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
+        raise InstancesError(f"This is no archive of instances ({type(error).__name__}: {error}).") from error
+
+
+def encode_npz(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
+    """A NumPy archive of the instances, see `to_npz`."""
+    yield ".npz", to_npz(annotated.instances)
+
+
+def encode_prediction(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
+    """A NumPy archive of the whole prediction that the instances come from, all candidates included.
+
+    Holds `masks` bool [P, M, H, W], `scores` float32 [P, M], `low_res_logits` float32 [P, M, h, w] and
+    `candidates` int64 [P], as `MaskPrediction` has them.
+
+    Raises:
+        OutputError: the instances do not come from a prediction.
+    """
+    prediction = options.prediction
+    if prediction is None:
+        raise OutputError("These instances do not come from prompts, so that there is no prediction to write.")
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        masks=prediction.masks,
+        scores=prediction.scores,
+        low_res_logits=prediction.low_res_logits,
+        candidates=prediction.candidates,
+    )
+    yield "_prediction.npz", buffer.getvalue()
+
+
+def _arrays(instances: Instances) -> dict[str, npt.NDArray[Any]]:
+    categories = [(str(category.id), category.name, category.supercategory) for category in instances.categories]
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "area": instances.areas,
+        "bbox_xywh": official_boxes_xywh(instances),
+        **{name: getattr(instances, name) for name in _FIELDS},
+        "categories": np.array(categories, dtype=np.str_).reshape(-1, 3),
+        **instances.columns,
+    }
+    if "crop_box_xyxy" in instances.columns:
+        arrays["crop_box_xywh"] = np.array(instances.columns["crop_box_xyxy"])
+        arrays["crop_box_xywh"][:, 2:] -= arrays["crop_box_xywh"][:, :2]
+    return arrays

@@ -1,0 +1,201 @@
+"""Prompts on the frames of a video: the schema of a prompts file, reading it, and checking it against a video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from pydantic import Field
+
+from segany.core.arrays import BoolArray
+from segany.core.errors import PromptError
+from segany.core.instance import Category
+from segany.core.prompt import FOREGROUND, Prompt
+from segany.data.prompts_file import MASK_ARRAY_SUFFIXES, ObjectPrompt, load_json, parse_objects, read_mask
+from segany.imaging.frames import FrameSource
+
+FRAME_PROMPTS_EXAMPLE = (
+    '[{"frame": 0, "object": 1, "points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, '
+    '{"frame": 0, "object": 2, "box_xyxy": [10, 20, 200, 300]}]'
+)
+"""A prompts file with two objects on the first frame."""
+
+DEFAULT_OBJECT = 1
+"""The id of an object that is given none."""
+
+VideoPrompt: TypeAlias = "Prompt | BoolArray"
+"""Points and a box, or a mask bool [H, W] at the size of the video."""
+
+
+class FramePrompt(NamedTuple):
+    """A prompt for one object on one frame, as `VideoSession.prompt` takes it."""
+
+    frame: int
+    object_id: int
+    prompt: VideoPrompt
+    category: Category | None = None
+
+
+class FrameObject(ObjectPrompt):
+    """An object on a frame of a video, as a prompts file has it: points, a box or both; or a mask.
+
+    Attributes:
+        frame: number of the frame, from 0.
+        object: id of the object; prompts with the same id on other frames refine it.
+        category: name of the class of the object; formats with categories have it.
+    """
+
+    frame: Annotated[int, Field(ge=0, strict=True)]
+    object: Annotated[int, Field(ge=0, strict=True)] = DEFAULT_OBJECT
+    category: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Frame and object id. A session takes one prompt for each place."""
+        return self.frame, self.object
+
+
+@dataclass(frozen=True)
+class FramePrompts:
+    """The prompts of a video: at most one item for each object on each frame, ordered by frame and then by id."""
+
+    items: tuple[FrameObject, ...]
+
+    @classmethod
+    def of(cls, objects: Iterable[FrameObject]) -> FramePrompts:
+        """Join the points and the box of the same object on the same frame into one item.
+
+        Raises:
+            PromptError: an object has two boxes, two masks, or a mask and points or a box on one frame; or it has
+                two categories.
+        """
+        joined: dict[tuple[int, int], FrameObject] = {}
+        for item in objects:
+            joined[item.place] = _joined(joined[item.place], item) if item.place in joined else item
+        categories: dict[int, str] = {}
+        for item in joined.values():
+            if item.mask is not None and (item.points_xy or item.box_xyxy):
+                raise PromptError(
+                    f"Object {item.object} has a mask and points or a box on frame {item.frame}. A mask says all; give "
+                    "points that improve the object on another frame."
+                )
+            if item.category and categories.setdefault(item.object, item.category) != item.category:
+                raise PromptError(
+                    f"Object {item.object} is {categories[item.object]!r} and {item.category!r}. It has one category."
+                )
+        return cls(tuple(joined[place] for place in sorted(joined)))
+
+    @property
+    def mask_files(self) -> list[Path]:
+        """The files of all masks."""
+        return [item.mask for item in self.items if item.mask is not None]
+
+    @property
+    def object_ids(self) -> list[int]:
+        """All objects, ascending."""
+        return sorted({item.object for item in self.items})
+
+    @property
+    def first_frame(self) -> int:
+        """The first frame with a prompt."""
+        return self.items[0].frame
+
+    @property
+    def prompted(self) -> dict[int, int]:
+        """The number of frames with prompts, by object id."""
+        ids = [item.object for item in self.items]
+        return {object_id: ids.count(object_id) for object_id in self.object_ids}
+
+    @property
+    def categories(self) -> dict[int, Category]:
+        """The category of each object that has one, by object id. Category ids count from 1, by name."""
+        names = {item.object: item.category for item in self.items if item.category}
+        ids = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
+        return {object_id: Category(ids[name], name) for object_id, name in names.items()}
+
+    def read(self, source: FrameSource, max_pixels: int) -> list[FramePrompt]:
+        """The prompts for a video, with the masks read.
+
+        Args:
+            source: the video.
+            max_pixels: masks with more pixels are refused.
+
+        Raises:
+            PromptError: a frame does not exist, a point lies outside, or a mask is not of the size of the video.
+            ImageError: the image of a mask cannot be read.
+        """
+        prompts, categories = [], self.categories
+        for item in self.items:
+            try:
+                prompt = _for_video(item, source, max_pixels)
+            except PromptError as error:
+                raise PromptError(f"Frame {item.frame}, object {item.object}: {error}") from error
+            prompts.append(FramePrompt(item.frame, item.object, prompt, categories.get(item.object)))
+        return prompts
+
+
+def read_frame_prompts(path: Path) -> FramePrompts:
+    """Read a prompts file of a video; paths of masks begin at its folder.
+
+    Raises:
+        PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
+    """
+    return parse_frame_prompts(load_json(path, FRAME_PROMPTS_EXAMPLE), str(path), path.parent)
+
+
+def parse_frame_prompts(content: Any, where: str, folder: Path) -> FramePrompts:
+    """The prompts of a list of objects on frames, decoded from JSON.
+
+    Args:
+        content: the list.
+        where: what errors call it.
+        folder: where paths of masks begin.
+
+    Raises:
+        PromptError: it is not of that form; the message tells the place.
+    """
+    form = "a list of objects on frames"
+    return FramePrompts.of(parse_objects(content, FrameObject, where, folder, form, FRAME_PROMPTS_EXAMPLE))
+
+
+def _joined(one: FrameObject, other: FrameObject) -> FrameObject:
+    for field, what in (("box_xyxy", "boxes"), ("mask", "masks")):
+        if getattr(one, field) is not None and getattr(other, field) is not None:
+            raise PromptError(
+                f"There are two {what} for object {one.object} on frame {one.frame}. "
+                "Give another object its own id: @2 at the end."
+            )
+    points_xy, labels = [*_points(one), *_points(other)], [*_labels(one), *_labels(other)]
+    return one.model_copy(
+        update={
+            "points_xy": points_xy or None,
+            "labels": labels or None,
+            "box_xyxy": one.box_xyxy or other.box_xyxy,
+            "mask": one.mask or other.mask,
+            "category": one.category or other.category,
+        }
+    )
+
+
+def _points(item: FrameObject) -> list[tuple[float, float]]:
+    return item.points_xy or []
+
+
+def _labels(item: FrameObject) -> list[int]:
+    """A label for each point; foreground where there are none."""
+    return list(item.labels) if item.labels else [FOREGROUND] * len(_points(item))
+
+
+def _for_video(item: FrameObject, source: FrameSource, max_pixels: int) -> VideoPrompt:
+    if source.count is not None and item.frame >= source.count:
+        raise PromptError(f"there is no such frame: {source.name} has {source.count} frames, from 0.")
+    if item.mask is None:
+        prompt = Prompt(item.points_xy, item.labels, item.box_xyxy)
+        prompt.check_fits(source.size_hw)
+        return prompt
+    if item.mask.suffix.lower() in MASK_ARRAY_SUFFIXES:
+        raise PromptError(f"the mask {item.mask} is an array. Give an image of the size of the video, as PNG.")
+    return np.asarray(read_mask(item.mask, source.size_hw, max_pixels), dtype=np.bool_)

@@ -1,0 +1,202 @@
+"""Datasets for YOLO's segmentation: images, a label file for each, and the names of the classes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segany.core.errors import DataError, InstancesError
+from segany.core.files import path_errors, write_file
+from segany.core.instance import Category
+from segany.data.folders import (
+    check_folder,
+    check_not_empty,
+    images_below,
+    name_of,
+    read_item_image,
+    subfolders,
+    walk_files,
+)
+from segany.data.formats.writing import png_bytes
+from segany.data.formats.yolo import BOX_NUMBERS, classes_of, from_yolo, to_yolo
+from segany.data.item import AnnotatedImage, Dataset
+from segany.imaging.image import readable_suffixes
+
+CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
+"""Where the names of classes are, from the folder of a dataset; the first that is there counts."""
+
+FOLDERS_UP = 3
+"""The names may also be in one of so many folders above: of images/train, those of all splits."""
+
+FILES_TRIED = 100
+"""Label files that are looked at to tell a layout, and polygons from boxes."""
+
+
+class YoloFolder:
+    """A `Dataset` of images with label files of the same name: labels/a.txt for images/a.jpg, or a.txt beside a.jpg.
+
+    The last folder called images in the path of an image is called labels in that of its label file. Classes are
+    named by a `data.yaml` with `names`, or a `classes.txt` with a name a line, in the folder or up to three above it;
+    ids of categories are the numbers in the files. To read one split alone, open its folder, such as images/train or
+    train. Images without a label file are left out, and so are boxes without a polygon.
+
+    Attributes:
+        categories: the classes that are named.
+        left_out: names of the images without a label file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Look for files, and read the names of the classes.
+
+        Args:
+            folder: that of the dataset or of a split, or a `data.yaml`.
+
+        Raises:
+            DataError: there is no such folder, no image has a label file, or label files hold boxes alone.
+        """
+        root = Path(folder)
+        if root.suffix.lower() in (".yaml", ".yml"):
+            root = root.parent
+        check_folder(root)
+        self.categories = _read_classes(root)
+        pairs = [(image, _label_file(image)) for image in images_below(root)]
+        self._pairs = [(image, label) for image, label in pairs if label is not None]
+        self.left_out = tuple(name_of(image, root) for image, label in pairs if label is None)
+        check_not_empty(len(self._pairs), root, "image with a label file (images/a.jpg with labels/a.txt)")
+        self.names = tuple(name_of(image, root) for image, _ in self._pairs)
+        _check_polygons([label for _, label in self._pairs[:FILES_TRIED]], root)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, index: int) -> AnnotatedImage:
+        """See `Dataset`."""
+        path, label = self._pairs[index]
+        image = read_item_image(path)
+        try:
+            instances = from_yolo(_text(label), (image.shape[0], image.shape[1]), self.categories)
+        except InstancesError as error:
+            raise DataError(f"{label}: {error}") from error
+        return AnnotatedImage(self.names[index], image, instances, path.name)
+
+
+def has_yolo_labels(folder: Path) -> bool:
+    """Whether a folder, or one in it, holds a folder `labels` of label files that go with images.
+
+    Or whether it is a folder of images that such a one goes with. Nothing else is looked through: it may be large.
+    """
+    own = _replaced(folder, "images", "labels")
+    places = [folder / "labels", *(sub / "labels" for sub in subfolders(folder)), *([own] if own else [])]
+    suffixes = readable_suffixes()
+    for place in places:
+        if not place.is_dir():
+            continue
+        texts = (file for file in walk_files(place) if file.suffix.lower() == ".txt")
+        for text in islice(texts, FILES_TRIED):
+            image = _replaced(text, "labels", "images")
+            if image is not None and any(image.with_suffix(suffix).is_file() for suffix in suffixes):
+                return True
+    return False
+
+
+@dataclass(frozen=True)
+class YoloReport:
+    """What `write_yolo` wrote, and what the format has no place for.
+
+    Attributes:
+        images: images with their label files.
+        instances: lines in the label files.
+        bridged: instances with holes or several parts, which bridges of no width join; some programs draw these.
+        without_class: instances that became of the class "object".
+        left_out: instances that are not written: crowd regions and empty masks.
+        skipped: images that could not be read, with the reason.
+    """
+
+    images: int
+    instances: int
+    bridged: int
+    without_class: int
+    left_out: int
+    skipped: tuple[tuple[str, str], ...]
+
+
+def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
+    """Write a dataset as YOLO has it: `images/NAME.png`, `labels/NAME.txt`, and `data.yaml` with the classes.
+
+    Args:
+        dataset: images and instances.
+        folder: where to; made when it is missing.
+
+    Raises:
+        OutputError: a file could not be written.
+    """
+    root = Path(folder)
+    classes: tuple[Category, ...] = ()
+    skipped: list[tuple[str, str]] = []
+    images = written = bridged = without_class = left_out = 0
+    for index, name in enumerate(dataset.names):
+        try:
+            annotated = dataset.read(index)
+        except DataError as error:
+            skipped.append((name, str(error)))
+            continue
+        classes = classes_of(annotated.objects, classes)
+        text = to_yolo(annotated.objects, classes)
+        write_file(root / "images" / f"{name}.png", png_bytes(annotated.image))
+        write_file(root / "labels" / f"{name}.txt", text.encode())
+        lines = text.count("\n")
+        images, written, left_out = images + 1, written + lines, left_out + len(annotated.instances) - lines
+        for instance in annotated.objects:
+            bridged += sum(len(polygon.rings) for polygon in instance.polygons) > 1
+            without_class += instance.category is None
+    entries = "".join(f"  {category.id}: {json.dumps(category.name)}\n" for category in classes)
+    write_file(root / "data.yaml", f"train: images\nval: images\nnames:\n{entries}".encode())
+    return YoloReport(images, written, bridged, without_class, left_out, tuple(skipped))
+
+
+def _label_file(image: Path) -> Path | None:
+    places = [_replaced(image, "images", "labels"), image]
+    texts = (place.with_suffix(".txt") for place in places if place is not None)
+    return next((text for text in texts if text.is_file()), None)
+
+
+def _replaced(path: Path, name: str, by: str) -> Path | None:
+    """A path with another name for the last folder of some name in it; None where it has none."""
+    places = [index for index, part in enumerate(path.parts) if part == name]
+    return Path(*path.parts[: places[-1]], by, *path.parts[places[-1] + 1 :]) if places else None
+
+
+def _check_polygons(labels: list[Path], root: Path) -> None:
+    counts = {len(line.split()) for label in labels for line in _text(label).splitlines() if line.strip()}
+    if counts == {BOX_NUMBERS}:
+        raise DataError(f"The label files of {root} hold boxes and no polygons. Prompt a model with the boxes first.")
+
+
+def _read_classes(root: Path) -> tuple[Category, ...]:
+    folders = (root, *list(root.absolute().parents)[:FOLDERS_UP])
+    path = next((folder / name for folder in folders for name in CLASS_FILES if (folder / name).is_file()), None)
+    if path is None:
+        return ()
+    if path.suffix == ".txt":
+        names: Any = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    else:
+        try:
+            names = yaml.safe_load(_text(path)).get("names") or {}
+        except (yaml.YAMLError, AttributeError) as error:
+            raise DataError(f"{path} is no data.yaml of YOLO: {error}.") from error
+    try:
+        entries = names.items() if isinstance(names, dict) else enumerate(names)
+        return tuple(Category(int(number), str(name)) for number, name in sorted(entries))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} has names that are neither a list nor numbers with names: {error}.") from error
+
+
+def _text(path: Path) -> str:
+    with path_errors(path, DataError):
+        return path.read_text(encoding="utf-8-sig")

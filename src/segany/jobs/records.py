@@ -1,0 +1,151 @@
+"""Records of which items are done, from which an interrupted job resumes.
+
+A record is a JSON file an item, written once all that is made of the item is. It holds a digest of the item's content
+and, for each part that is made of it (a file format, a measurement), the settings it was made with and a value. A part
+counts as done when content and settings are the same: not by dates, which copying changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segany.core.files import write_error, write_file
+
+_logger = logging.getLogger(__name__)
+
+RECORDS_FOLDER = ".segany"
+"""Of a folder of results: where its records are."""
+
+RECORD_VERSION = 2
+"""Goes up when earlier records mean something else; their items are done anew."""
+
+_PLAIN_NAME = re.compile(r"[^/\\:.][^/\\:]{0,99}")
+
+
+@dataclass(frozen=True)
+class _Record:
+    name: str
+    content_id: str
+    parts: Mapping[str, tuple[Any, Any]]  # settings and value
+
+
+class DoneRecords:
+    """The records in a folder. Several processes may write to one folder; of one item, the last one counts."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder, which is made when the first record is written."""
+        self.folder = folder
+
+    def find(self, name: str, content_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of those parts of an item that are done.
+
+        Args:
+            name: of the item.
+            content_id: digest of its content.
+            settings: of each part that is wanted, what it depends on besides the content; JSON values.
+        """
+        record = self._read(name)
+        if record is None or record.content_id != content_id:
+            return {}
+        return {
+            part: record.parts[part][1]
+            for part, wanted in settings.items()
+            if part in record.parts and record.parts[part][0] == _plain(wanted)
+        }
+
+    def find_conflict(self, settings: Mapping[str, Any]) -> str | None:
+        """The name of an item, any in the folder, of which one of these parts was made with other settings."""
+        wanted = _plain(settings)
+        for path in sorted(self.folder.glob("*.json")):
+            record = _read_record(path)
+            made = {} if record is None else {part: value for part, (value, _) in record.parts.items()}
+            if record is not None and any(part in made and made[part] != value for part, value in wanted.items()):
+                return record.name
+        return None
+
+    def clear(self) -> None:
+        """Remove all records.
+
+        Raises:
+            OutputError: one of them cannot be removed.
+        """
+        for path in self.folder.glob("*.json"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise write_error(path, error) from error
+
+    def write(self, name: str, content_id: str, settings: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Record that parts of an item are done. Other parts that are recorded of the same content stay.
+
+        Args:
+            name, content_id: as for `find`.
+            settings: of each of the parts.
+            values: of each of the parts, JSON values that `find` gives back.
+
+        Raises:
+            OutputError: the record could not be written.
+        """
+        before = self._read(name)
+        parts = dict(before.parts) if before is not None and before.content_id == content_id else {}
+        parts |= {part: (settings[part], value) for part, value in values.items()}
+        record = {
+            "version": RECORD_VERSION,
+            "name": name,
+            "content_id": content_id,
+            "parts": {part: {"settings": each, "value": value} for part, (each, value) in parts.items()},
+        }
+        write_file(self._path(name), json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n")
+
+    def is_writable(self) -> bool:
+        """Whether records can be written."""
+        probe = self.folder / f"{uuid.uuid4().hex}.probe"
+        try:
+            write_file(probe, b"probe")
+            probe.unlink()
+        except OSError:  # of which OutputError is one
+            return False
+        return True
+
+    def _read(self, name: str) -> _Record | None:
+        """The record of an item; None where there is none, or none that can be used."""
+        record = _read_record(self._path(name))
+        return record if record is not None and record.name == name else None
+
+    def _path(self, name: str) -> Path:
+        """Plain names are those of files too; others, with folders in them or very long, give way to their digest."""
+        plain = _PLAIN_NAME.fullmatch(name) is not None
+        return self.folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
+
+
+def _read_record(path: Path) -> _Record | None:
+    """The record in a file; None, with a warning, where it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _logger.warning("The record %s cannot be read, so its item is done anew: %s", path, error)
+        return None
+    try:
+        values = json.loads(text)
+        if values["version"] != RECORD_VERSION:
+            return None
+        parts = {str(part): (each["settings"], each["value"]) for part, each in values["parts"].items()}
+        return _Record(str(values["name"]), str(values["content_id"]), parts)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        _logger.warning("The record %s is damaged, so its item is done anew.", path)
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value as it comes back from a file, with lists for tuples."""
+    return json.loads(json.dumps(value, default=str))

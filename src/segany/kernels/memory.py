@@ -1,0 +1,83 @@
+"""Forms of what SAM 2 has beside the mask decoder: its frames and its memory."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from segany.kernels.attention import attend
+from segany.kernels.compute import fast_cpu, linear
+from segany.kernels.strips import by_rows
+from segany.models.sam2.fpn import ImageEncoderHiera
+from segany.models.sam2.memory_attention import MemoryAttentionLayer, RotaryAttention
+from segany.models.sam2.memory_encoder import FuserBlock
+from segany.models.sam2.model import Sam2
+from segany.models.sam2.tracking import FrameFeatures
+from segany.nn.positions import Rotations, halves_first
+
+
+class FastSam2(Sam2):
+    """The high-resolution features without their wide intermediates, and one object at a time."""
+
+    def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
+        encoder, decoder = self.image_encoder, self.sam_mask_decoder
+        if not isinstance(encoder, ImageEncoderHiera) or drop_path_scales is not None or not fast_cpu(pixels):
+            return super().encode_frame(pixels, drop_path_scales)
+        stride4, stride8, stride16, stride32 = encoder.trunk(pixels)
+        feat_s0 = _through_both(stride4, encoder.neck.conv(3), decoder.conv_s0)
+        feat_s1 = _through_both(stride8, encoder.neck.conv(2), decoder.conv_s1)
+        image = encoder.neck.image_embedding(stride16, stride32)
+        return FrameFeatures(*(x.permute(0, 3, 1, 2) for x in (image, feat_s0, feat_s1)))
+
+    @property
+    def objects_at_once(self) -> int:  # type: ignore[override]
+        # On a CPU one keeps all cores busy, and fits the cache.
+        return 1 if self.device.type == "cpu" else super().objects_at_once
+
+
+def _through_both(x: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> Tensor:
+    """Two 1x1 convolutions of channels last without an activation between them, as one linear layer."""
+    assert first.bias is not None
+    assert second.bias is not None
+    weight1, weight2 = first.weight.flatten(1), second.weight.flatten(1)
+    return linear(x, weight2 @ weight1, weight2 @ first.bias + second.bias)
+
+
+class FastRotaryAttention(RotaryAttention):
+    """With scores that stay in the cache."""
+
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, rotations: Rotations, num_k_exclude_rope: int | None = None
+    ) -> Tensor:
+        if not fast_cpu(x):
+            return super().forward(x, keys, values, rotations, num_k_exclude_rope)
+        query = rotations.rotate(self.project(x, self.q_proj))
+        key = self.rotated_keys(keys, rotations, num_k_exclude_rope)
+        if values.shape[-1] < self.v_proj.out_features:
+            # Weights sum to one, so values may as well be projected after they are averaged: fewer channels.
+            attended = self.v_proj(attend(query[:, None], key[:, None], values[:, None])[:, 0])
+        else:
+            attended = attend(query[:, None], key[:, None], self.v_proj(values)[:, None])[:, 0]
+        out: Tensor = self.out_proj(attended)
+        return out
+
+    def project(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        return linear(x, halves_first(layer.weight), halves_first(layer.bias))
+
+
+class FastMemoryAttentionLayer(MemoryAttentionLayer):
+    """The MLP by rows."""
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        if not fast_cpu(x):
+            return super().feed_forward(x)
+        return by_rows(super().feed_forward, x, self.linear1.out_features)
+
+
+class FastFuserBlock(FuserBlock):
+    """The linear layers by rows."""
+
+    def by_position(self, x: Tensor) -> Tensor:
+        return by_rows(super().by_position, x, self.pwconv1.out_features) if fast_cpu(x) else super().by_position(x)
+
+
+FORMS: tuple[type[nn.Module], ...] = (FastSam2, FastRotaryAttention, FastMemoryAttentionLayer, FastFuserBlock)

@@ -1,0 +1,105 @@
+"""`ImageProcessor` by PyTorch: tensors for a model, and arithmetic in PyTorch's own threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segany.core.arrays import MASK_THRESHOLD, FloatArray, PixelArray, SizeHW
+from segany.core.preprocessing import Preprocessing
+from segany.imaging.interpolate import interpolate_logits
+from segany.imaging.measure import Logits, MaskMeasures, measures_of
+from segany.imaging.processor import ImageProcessor
+from segany.imaging.resize import Matmul, extent, resize_frame, resize_pixels
+from segany.kernels.compute import linear
+
+_LOGITS_AT_ONCE = 2**26
+"""Logits at the size of the image that are held together on an accelerator: 256 MB in float32."""
+
+
+class _TorchMatmul(Matmul):
+    @torch.inference_mode()
+    def multiply(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        return np.asarray((torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
+
+    @torch.inference_mode()
+    def multiply_transposed(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        return np.asarray(linear(torch.from_numpy(left), torch.from_numpy(right)).numpy())
+
+
+class Like(Protocol):
+    """A model or a tensor, whose device and dtype a tensor is to have."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+
+class TensorProcessor(ImageProcessor):
+    """An `ImageProcessor` for models in PyTorch."""
+
+    matmul = _TorchMatmul()
+
+    def tensor(self, images: Sequence[PixelArray], like: Like) -> Tensor:
+        """`preprocess` for uint8 images [H, W, 3] of any sizes, as a tensor."""
+        return self.normalize([resize_pixels(image, self.preprocessing) for image in images], like)
+
+    def frame_tensor(self, frame: PixelArray, like: Like) -> Tensor:
+        """A frame of a video, uint8 [H, W, 3], to [1, 3, S, S].
+
+        The official code resizes frames otherwise than images: whole numbers, by PIL, bicubic.
+        """
+        return self.normalize([resize_frame(frame, self.preprocessing.input_size)], like)
+
+    def normalize(self, images: Sequence[PixelArray | FloatArray], like: Like) -> Tensor:
+        """Images [H, W, 3] in units of 0..255, resized already, to the encoder's input [B, 3, S, S]."""
+        size = self.preprocessing.input_size
+        mean, std = self.statistics(like.device)
+        batch = torch.zeros(len(images), size, size, 3, device=like.device, dtype=like.dtype)
+        for row, image in zip(batch, images, strict=True):
+            resized = torch.from_numpy(image).to(like.device)
+            row[: resized.shape[0], : resized.shape[1]].copy_(resized).sub_(mean).div_(std)
+        return batch.permute(0, 3, 1, 2)  # channels last, which the first convolution likes best
+
+    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the channels, float32 [3]."""
+        preprocessing = self.preprocessing
+        mean, std = (torch.tensor(x, device=device) for x in (preprocessing.mean_rgb, preprocessing.std_rgb))
+        return mean, std
+
+    def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
+        with torch.inference_mode():
+            return interpolate_logits(writable_tensor(low_res), self.preprocessing, size_hw).numpy()
+
+    def measure(self, low_res: Logits, size_hw: SizeHW, offset: float) -> MaskMeasures:
+        if isinstance(low_res, Tensor):
+            return measure_tensors(low_res, self.preprocessing, size_hw, offset)
+        return super().measure(low_res, size_hw, offset)
+
+
+def measure_tensors(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW, offset: float) -> MaskMeasures:
+    """`measure_masks` for logits [K, h, w] on an accelerator: at the size of the image, some masks at a time."""
+    together = max(1, _LOGITS_AT_ONCE // (size_hw[0] * size_hw[1]))
+    rows = []
+    for piece in low_res.split(together) if len(low_res) else ():
+        for logits in interpolate_logits(piece[None], preprocessing, size_hw)[0]:
+            mask = logits > MASK_THRESHOLD
+            parts = (mask, logits > MASK_THRESHOLD + offset, logits > MASK_THRESHOLD - offset)
+            counts = tuple(int(part.count_nonzero()) for part in parts)
+            (top, bottom), (left, right) = (extent(mask.any(dim=axis).cpu().numpy()) for axis in (1, 0))
+            rows.append((*counts, left, top, right - 1, bottom - 1) if counts[0] else (*counts, 0, 0, 0, 0))
+    return measures_of(rows)
+
+
+def writable_tensor(array: FloatArray) -> Tensor:
+    """A tensor of the array's numbers: a copy where the array is read-only, which tensors cannot be.
+
+    The copy keeps the order in memory: image embeddings leave the encoder with their channels together.
+    """
+    return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))

@@ -1,0 +1,51 @@
+"""A session on frames that the caller hands over one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segany.core.frame_result import FrameResult
+from segany.imaging.frames.live import LiveFrames
+from segany.imaging.image import ImageSource
+from segany.predict.video_session import VideoSession
+
+if TYPE_CHECKING:
+    from segany.predict.video import VideoConfig
+    from segany.runtime.torch_model import TorchModel
+
+
+class LiveVideoSession(VideoSession):
+    """A session without a source: each frame is tracked when it is handed over, and only the latest can be prompted.
+
+    It cannot be saved, since its frames are gone. Made by `VideoPredictor.live`.
+    """
+
+    def __init__(self, model: TorchModel, config: VideoConfig, frames: LiveFrames, *, owner: str = "") -> None:
+        """Begin without frames and objects; the arguments are those of `VideoSession`."""
+        super().__init__(model, config, frames, owns_frames=True, owner=owner)
+        self._frames = frames
+
+    @property
+    def frames(self) -> LiveFrames:
+        """The frames of the video; only the latest can be read."""
+        return self._frames
+
+    def step(self, frame: ImageSource, *, logits: bool = False) -> FrameResult:
+        """Hand over the next frame and track the objects to it.
+
+        Args:
+            frame: uint8 [H, W, 3], or anything else that `read_image` takes.
+            logits: also give `mask_logits`.
+
+        Returns:
+            The objects in this frame; none before the first prompt. Prompts on it come after this call.
+
+        Raises:
+            ImageError: the frame cannot be read.
+            VideoError: it is not of the size of the first one, or the session is closed.
+        """
+        with self._lock:
+            self._check_open()
+            number = self._frames.push(frame)
+            self._features_of = None
+            return self._track_frame(number, number, reverse=False, logits=logits)

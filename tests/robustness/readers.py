@@ -1,0 +1,391 @@
+"""Every reader of files that strangers may have made: a small good file, and reading all of it.
+
+Run as a program, it mutates the file of one reader many times in this process, whose memory is bounded, and prints
+what was neither read nor refused with a `SeganyError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tests.data_for_tests import block, encoded, picture, rle, sa1b_record, save, save_json, save_tar
+from tests.robustness.mutations import mutate
+
+from segany.core.errors import CheckpointError, ExportError, SeganyError
+
+SECONDS = 10.0
+"""Nothing takes longer to refuse."""
+
+MEMORY = 2 * 2**30
+"""Bytes beside what the interpreter and its libraries take."""
+
+SIZE_HW = (6, 8)
+MASKS = (block(SIZE_HW, 0, 0, 2, 3), block(SIZE_HW, 3, 4, 6, 8))
+
+NEVER_WHOLE = ("checkpoint", "manifest")
+"""Readers whose good file would be large: it is read up to where it says what it holds."""
+
+Reader = tuple[Callable[[Path], Path], Callable[[Path], object]]
+"""Makes a good file in an empty folder, and reads a file there."""
+
+
+def _read_dataset(layout: str) -> Callable[[Path], object]:
+    def read(path: Path) -> None:
+        from segany.data import open_dataset
+
+        root = path if layout in ("coco", "shards") else path.parents[1] if layout == "masks" else path.parent
+        dataset = open_dataset(root, layout)  # type: ignore[arg-type]
+        for index in range(len(dataset)):
+            item = dataset.read(index)
+            item.instances.masks()
+
+    return read
+
+
+def _coco(folder: Path) -> Path:
+    save(folder / "a.png", picture(SIZE_HW))
+    annotations = [
+        {"id": 1, "image_id": 7, "category_id": 3, "iscrowd": 0, "segmentation": rle(MASKS[0]), "bbox": [0, 0, 3, 2]},
+        {"id": 2, "image_id": 7, "category_id": 3, "segmentation": [[1, 1, 5, 1, 5, 5]], "area": 8},
+        {"id": 3, "image_id": 7, "category_id": 4, "iscrowd": 1, "segmentation": {"size": [6, 8], "counts": [10, 38]}},
+    ]
+    record = {
+        "images": [{"id": 7, "file_name": "a.png", "height": 6, "width": 8}],
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "cat", "supercategory": "animal"}, {"id": 4, "name": "dog"}],
+    }
+    return save_json(folder / "coco.json", record)
+
+
+def _sa1b(folder: Path) -> Path:
+    save(folder / "a.png", picture(SIZE_HW))
+    return save_json(folder / "a.json", sa1b_record(MASKS, SIZE_HW))
+
+
+def _label_map(folder: Path) -> Path:
+    save(folder / "images" / "a.png", picture(SIZE_HW))
+    labels = MASKS[0] * 1 + MASKS[1] * 2
+    return save(folder / "masks" / "a.png", labels.astype(np.uint8))
+
+
+def _label_names(folder: Path) -> Path:
+    path = _label_map(folder)
+    return save_json(path.with_suffix(".json"), {"1": "cat", "2": {"name": "dog", "id": 7, "object_id": 3}})
+
+
+def _yolo_labels(folder: Path) -> Path:
+    from segany import Instances
+    from segany.data.formats.yolo import to_yolo
+
+    save(folder / "images" / "a.png", picture(SIZE_HW))
+    (folder / "data.yaml").write_text("names: {0: object}\n")
+    path = folder / "labels" / "a.txt"
+    path.parent.mkdir()
+    path.write_text(to_yolo(Instances.from_masks(np.stack([MASKS[0], MASKS[0] | MASKS[1]]))))
+    return path
+
+
+def _yolo_names(folder: Path) -> Path:
+    _yolo_labels(folder)
+    path = folder / "data.yaml"
+    path.write_text("train: images\nnc: 2\nnames:\n  0: cat\n  1: 'dog'\n")
+    return path
+
+
+def _read_yolo(path: Path) -> None:
+    from segany.data import YoloFolder
+
+    dataset = YoloFolder(path if path.name == "data.yaml" else path.parents[1])
+    for index in range(len(dataset)):
+        dataset.read(index).instances.masks()
+
+
+def _instances(folder: Path) -> Any:
+    from segany.data import CocoDataset
+
+    return CocoDataset(_coco(folder)).read(0).instances
+
+
+def _geojson(folder: Path) -> Path:
+    from segany.data.formats.polygons import to_geojson
+
+    return save_json(folder / "a.geojson", to_geojson(_instances(folder)))
+
+
+def _instances_archive(folder: Path) -> Path:
+    from segany.data.formats.npz import to_npz
+
+    path = folder / "a.npz"
+    path.write_bytes(to_npz(_instances(folder)))
+    return path
+
+
+def _read_instances_archive(path: Path) -> None:
+    from segany.data.formats.npz import from_npz
+
+    from_npz(path).masks()
+
+
+def _shards(folder: Path) -> Path:
+    members = {
+        "a.jpg": encoded(picture(SIZE_HW), "JPEG"),
+        "a.json": json.dumps(sa1b_record(MASKS, SIZE_HW)).encode(),
+        "b.jpg": encoded(picture(SIZE_HW, 1), "JPEG"),
+        "b.png": encoded(MASKS[0].astype(np.uint8), "PNG"),
+    }
+    return save_tar(folder / "shard.tar", members)
+
+
+def _masklets(folder: Path) -> Path:
+    for frame in range(3):
+        save(folder / "videos" / "clip" / f"{frame:05d}.jpg", picture(SIZE_HW, frame))
+    record = {
+        "video_id": "clip",
+        "video_height": 6,
+        "video_width": 8,
+        "video_frame_count": 3,
+        "video_duration": 1.0,
+        "masklet": [[rle(mask) for mask in MASKS] for _ in range(3)],
+        "masklet_id": [0, 1],
+    }
+    return save_json(folder / "annotations" / "clip_manual.json", record)
+
+
+def _read_masklets(path: Path) -> None:
+    from segany.data import read_video_dataset
+
+    for video in read_video_dataset(path.parents[1]):
+        for frame in video.annotated:
+            video.masks(frame)
+
+
+def _read_image(path: Path) -> None:
+    from segany.imaging.image import read_image
+
+    read_image(path)
+
+
+def _picture_as(format_name: str, mode: str = "RGB") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        path = folder / "picture"
+        Image.fromarray(picture((20, 30))).convert(mode).save(path, format=format_name)
+        return path
+
+    return make
+
+
+def _video(name: str, **options: Any) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        from tests.videos_for_tests import write_video
+
+        return write_video(folder / name, count=6, **options)
+
+    return make
+
+
+def _read_video(path: Path) -> None:
+    from segany.imaging.frames import open_frames
+
+    with open_frames(path) as source:
+        for frame in range(min(source.count or 0, 8)):
+            source.read(frame)
+
+
+def _embedding(folder: Path) -> Path:
+    from segany import Embedding, Preprocessing
+
+    features = (np.zeros((4, 3, 3), np.float32), np.ones((2, 6, 6), np.float32))
+    return Embedding(features, (20, 30), Preprocessing(48), "tiny", "abc", "def").save(folder / "a.safetensors")
+
+
+def _read_embedding(path: Path) -> None:
+    from segany import Embedding
+
+    Embedding.load(path)
+
+
+def _model(folder: Path) -> Path:
+    from tests.models_for_tests import SMALL_TINY_VIT, small_sam
+
+    from segany.models.model_file import save_model
+
+    return save_model(small_sam(SMALL_TINY_VIT), folder / "model.safetensors")
+
+
+def _checkpoint(folder: Path) -> Path:
+    import torch
+
+    path = folder / "model.pt"
+    torch.save({"model": {"image_encoder.pos_embed": torch.zeros(1, 4, 4, 8)}}, path)
+    return path
+
+
+def _load_model(path: Path) -> None:
+    import segany
+
+    segany.load(path, device="cpu")
+
+
+def _manifest(folder: Path) -> Path:
+    names = ("encoder", "decoder", "shared_image", "proposals")
+    for name in names:
+        (folder / f"{name}.onnx").write_bytes(b"")
+    record = {
+        "format_version": 1,
+        "segany_version": "0.1.0",
+        "model": "mobile_sam",
+        "encoder_id": "a",
+        "weights_id": "a",
+        "precision": "fp32",
+        "opset": 17,
+        "preprocessing": {"input_size": 64, "resize": "square", "mean_rgb": [0, 0, 0], "std_rgb": [1, 1, 1]},
+        "low_res_size": 16,
+        "pads_boxes": True,
+        "pred_iou_thresh": 0.8,
+        "files": {name: {"path": f"{name}.onnx", "sha256": "0" * 64, "inputs": [], "outputs": []} for name in names},
+    }
+    return save_json(folder / "manifest.json", record)
+
+
+def _read_manifest(path: Path) -> None:
+    import segany
+
+    segany.load(path.parent)
+
+
+def _prompts(folder: Path) -> Path:
+    save(folder / "mask.png", MASKS[0].astype(np.uint8) * 255)
+    return save_json(
+        folder / "prompts.json",
+        [
+            {"points_xy": [[1, 2], [3, 4]], "labels": [1, 0]},
+            {"box_xyxy": [1, 1, 5, 5]},
+            {"mask": "mask.png", "points_xy": [[1, 1]]},
+        ],
+    )
+
+
+def _read_prompts(path: Path) -> None:
+    from segany import Preprocessing
+    from segany.data.prompts_file import read_prompts_file
+
+    for prompt in read_prompts_file(path).objects_in(Path("a.jpg")):
+        mask = prompt.read_mask(SIZE_HW, 1000)
+        prompt.to_prompt(mask, Preprocessing(64), 16)
+
+
+def _mask_array(folder: Path) -> Path:
+    path = folder / "masks.npz"
+    np.savez_compressed(path, low_res_logits=np.zeros((1, 3, 16, 16), np.float32), scores=np.zeros((1, 3), np.float32))
+    return path
+
+
+def _read_mask_array(path: Path) -> None:
+    from segany.data.prompts_file import read_mask
+
+    read_mask(path, SIZE_HW, 1000)
+
+
+def _dictionary(name: str) -> Callable[[Path], object]:
+    def read(path: Path) -> None:
+        import segany
+        from segany.data.formats.polygons import from_geojson
+
+        try:
+            data = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):  # that is the caller's to read
+            return
+        read_dictionary = from_geojson if name == "from_geojson" else getattr(segany, name)
+        read_dictionary(data).masks()
+
+    return read
+
+
+READERS: dict[str, Reader] = {
+    "embedding": (_embedding, _read_embedding),
+    "model": (_model, _load_model),
+    "checkpoint": (_checkpoint, _load_model),
+    "manifest": (_manifest, _read_manifest),
+    "coco": (_coco, _read_dataset("coco")),
+    "sa1b": (_sa1b, _read_dataset("sa1b")),
+    "label_map": (_label_map, _read_dataset("masks")),
+    "shards": (_shards, _read_dataset("shards")),
+    "masklets": (_masklets, _read_masklets),
+    "coco_dictionary": (_coco, _dictionary("from_coco")),
+    "sa1b_dictionary": (_sa1b, _dictionary("from_sa1b")),
+    "geojson_dictionary": (_geojson, _dictionary("from_geojson")),
+    "instances_archive": (_instances_archive, _read_instances_archive),
+    "label_names": (_label_names, _read_dataset("masks")),
+    "yolo_labels": (_yolo_labels, _read_yolo),
+    "yolo_names": (_yolo_names, _read_yolo),
+    "prompts": (_prompts, _read_prompts),
+    "mask_array": (_mask_array, _read_mask_array),
+    "png": (_picture_as("PNG"), _read_image),
+    "jpeg": (_picture_as("JPEG"), _read_image),
+    "tiff": (_picture_as("TIFF"), _read_image),
+    "gif": (_picture_as("GIF"), _read_image),
+    "webp": (_picture_as("WEBP"), _read_image),
+    "bmp": (_picture_as("BMP"), _read_image),
+    "mp4": (_video("v.mp4"), _read_video),
+    "avi": (_video("v.avi", codec="mjpeg", b_frames=0), _read_video),
+    "mkv": (_video("v.mkv"), _read_video),
+}
+
+
+def failures(name: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Read mutations of one reader's file; yield those that end in anything but a result or a `SeganyError`."""
+    make, read = READERS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = make(Path(folder))
+        good = path.read_bytes()
+        try:  # it must be good, and what it imports comes before memory is bounded
+            read(path)
+        except (CheckpointError, ExportError):
+            if name not in NEVER_WHOLE:
+                raise
+        _bound_memory()
+        for number in range(count):
+            path.write_bytes(mutate(good, random.Random(f"{seed}/{number}")))
+            start = time.perf_counter()
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", RuntimeWarning)
+                    read(path)
+                problem = None
+            except SeganyError as error:
+                problem = f"a message of {len(str(error))} characters" if len(str(error)) > 20_000 else None
+            except BaseException as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                problem = f"{type(error).__name__}: {str(error)[:200]} at {where.filename}:{where.lineno}"
+            seconds = time.perf_counter() - start
+            if seconds > SECONDS:
+                problem = f"{seconds:.0f} s; {problem}"
+            if problem:
+                yield {"reader": name, "seed": seed, "number": number, "problem": problem}
+
+
+def _bound_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(io.StringIO()):  # what libraries print
+        found = list(failures(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    print(json.dumps(found))

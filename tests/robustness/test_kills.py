@@ -1,0 +1,186 @@
+"""Commands that are killed at any moment, and run once more: the same files as if nothing had happened, and no litter.
+
+Signals that ask a process to end are other than that: it keeps what is finished, and leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.data_for_tests import picture, save
+from tests.hub.local_server import Page, Server
+from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
+
+from segany.models.model_file import save_model
+
+COMMAND = [sys.executable, "-c", "from segany.cli import main; main()"]
+
+Run = tuple[list[str], Path]
+"""A command, and the folder of what it makes."""
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(small_sam(SMALL_TINY_VIT), folder / "sam.safetensors")
+    save_model(small_sam2(), folder / "sam2.safetensors")
+    for number in range(6):
+        save(folder / "images" / f"{number}.png", picture((60, 80), number))
+    return folder
+
+
+def auto(inputs: Path, out: Path) -> Run:
+    options = ["--points-per-side", "4", "--pred-iou-thresh", "0", "--stability-score-thresh", "0"]
+    formats = ["--format", "coco,label-map,masks-png,npz", "--embeddings", str(out / "embeddings")]
+    model = ["--model", str(inputs / "sam.safetensors"), "--device", "cpu"]
+    return [*COMMAND, "auto", str(inputs / "images"), "--out", str(out), *model, *options, *formats], out
+
+
+def track(inputs: Path, out: Path) -> Run:
+    model = ["--model", str(inputs / "sam2.safetensors"), "--device", "cpu"]
+    formats = ["--format", "masks-png,sav,npz"]
+    return [*COMMAND, "track", str(inputs / "images"), "--point", "0:40,30", "--out", str(out), *model, *formats], out
+
+
+def export(inputs: Path, out: Path) -> Run:
+    return [*COMMAND, "export", str(inputs / "sam.safetensors"), "--out", str(out / "onnx"), "--no-check"], out
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Every file and its digest, without notes that name when or where."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if ".segany" not in path.relative_to(folder).parts
+    }
+
+
+def run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def kill_and_rerun(make: Callable[[Path, Path], Run], inputs: Path, tmp_path: Path, kills: int, seed: int) -> None:
+    """Killed at random moments of a run again and again, then run to its end."""
+    command, whole = make(inputs, tmp_path / "whole")
+    start = time.perf_counter()
+    run(command)
+    seconds = time.perf_counter() - start
+    expected = files_of(whole)
+    assert expected
+    rng = random.Random(seed)
+    command, out = make(inputs, tmp_path / "killed")
+    for _ in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(rng.uniform(0.3, 1.0) * seconds)
+            process.kill()
+    run(command)
+    assert files_of(out) == expected
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("make", [auto, track])
+def test_a_killed_command_that_runs_again_makes_the_same(
+    make: Callable[[Path, Path], Run], inputs: Path, tmp_path: Path
+) -> None:
+    kill_and_rerun(make, inputs, tmp_path, kills=2, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [auto, track, export])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_command_that_is_killed_often_makes_the_same(
+    make: Callable[[Path, Path], Run], seed: int, inputs: Path, tmp_path: Path
+) -> None:
+    kill_and_rerun(make, inputs, tmp_path, kills=6, seed=seed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("make", [auto, track])
+def test_a_command_that_is_asked_to_end_keeps_what_is_finished(
+    make: Callable[[Path, Path], Run], number: int, inputs: Path, tmp_path: Path
+) -> None:
+    command, out = make(inputs, tmp_path)
+    # Slow enough to be met at work: many images, the same ones again.
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(400):
+        (images / f"{index:04d}.png").hardlink_to(inputs / "images" / "0.png")
+    command[command.index(str(inputs / "images"))] = str(images)
+    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("segany-session-*"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.rglob("*_coco.json")) and not list(out.rglob("*_masks/*.png")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    assert not list(out.rglob("*.tmp"))
+    assert not set(Path(os.environ.get("TMPDIR", "/tmp")).glob("segany-session-*")) - before
+    if make is track:
+        assert list(out.rglob("*_sav.json"))  # of the frames that were tracked
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_traceback(closed: str) -> None:
+    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    line = f'"{sys.executable}" -c "from segany.cli import main; main()" models {redirect}'
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr + result.stdout
+    assert result.returncode in (0, 2)
+
+
+@pytest.mark.parametrize("milliseconds", [20, 60, 120, 250, 400])
+def test_ctrl_c_while_it_starts_is_no_traceback(milliseconds: int) -> None:
+    with subprocess.Popen([*COMMAND, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(milliseconds / 1000)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    if milliseconds >= 120:  # before that, Python itself may not be ready
+        assert "Traceback" not in err, err
+
+
+DOWNLOAD = """
+import os, sys
+from pathlib import Path
+from segany.hub.fetch import download
+
+url, part, sha256, kill_after = sys.argv[1:]
+
+def killed(event):
+    if event.done > int(kill_after):
+        os.kill(os.getpid(), 9)
+
+download(url, Path(part), sha256, killed)
+"""
+
+
+def test_a_download_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    body = random.Random(0).randbytes(8_000_000)
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.pages["/weights.pt"] = Page(body=body)
+    part, sha256 = tmp_path / "weights.pt.part", hashlib.sha256(body).hexdigest()
+    command = [sys.executable, "-c", DOWNLOAD, f"{server.url}/weights.pt", str(part), sha256]
+    try:
+        killed = subprocess.run([*command, "3000000"], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert 0 < part.stat().st_size < len(body)
+        subprocess.run([*command, "99999999"], check=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert part.read_bytes() == body
+    assert server.gets("/weights.pt")[-1].range is not None
