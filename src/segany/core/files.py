@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import platform
 import re
@@ -68,6 +69,22 @@ def read_file(path: Path, kind: type[SeganyError]) -> bytes:
     with path_errors(path, kind):
         check_is_file(path, kind)
         return path.read_bytes()
+
+
+class BoundedFile(io.BufferedReader):
+    """A file opened for reading, of which a `read` allocates no more than is left.
+
+    Python allocates what is asked for, and decoders ask for what headers claim.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _READ_BYTES:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
 
 
 def read_text(path: Path, kind: type[SeganyError]) -> str:

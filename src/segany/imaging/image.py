@@ -27,7 +27,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import ImageError, check
+from segany.core.files import BoundedFile
 from segany.imaging import tiff
+from segany.imaging.image_formats import RAW_SUFFIXES, readable_formats
 
 ImageFile: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
 """An encoded image: a path, the bytes of a file, or a binary file object."""
@@ -37,15 +39,6 @@ ImageSource: TypeAlias = "ImageFile | Image.Image | npt.NDArray[Any]"
 
 DEFAULT_MAX_PIXELS = 100_000_000
 """Images of more pixels are refused: a small file can claim a size that fills the memory."""
-
-READABLE_FORMATS = (
-    "PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF",
-)  # fmt: skip
-"""Pillow's names of the formats that are tried, where this Pillow knows them.
-
-Pillow reads more, but some of those run other programs (EPS runs Ghostscript) or hide a picture of
-another size behind their header (ICO). HEIF works once `pillow_heif.register_heif_opener()` was called.
-"""
 
 FLOAT_TOLERANCE = 1e-3
 """How far float pixels may stray out of 0..1, from rounding; they are clipped."""
@@ -89,6 +82,9 @@ class PixelOptions:
 
 _HIGH_BYTES = "segany.high_bytes"
 """In `info` of a Pillow image: it has 8 bits of the 16 of its file, which is how Pillow reads color."""
+
+DNG_VERSION_TAG = 50706
+"""Of a TIFF that is a raw file."""
 
 AS_STORED = PixelOptions()
 """No choices: images that need one are refused."""
@@ -174,6 +170,7 @@ def _decode(
             raise
         with image:
             if image.format == "TIFF":
+                _check_not_raw(image, what)
                 tiff.seek_page(image, page, what)
             _check_size((image.height, image.width), max_pixels, what)
             if image.format == "TIFF" and tiff.is_beyond_pillow(image):
@@ -186,6 +183,14 @@ def _decode(
                 size = getattr(image, "_tile_size", image.size)  # the size before the orientation is applied
                 image.im = Image.new(image.mode, size, None).im
             return _upright(image, what)
+
+
+def _check_not_raw(image: Any, what: str) -> None:
+    """Raise `ImageError` for raw files of cameras: what Pillow sees of them is a preview."""
+    if DNG_VERSION_TAG in image.tag_v2 or Path(what).suffix.lower() in RAW_SUFFIXES:
+        raise ImageError(
+            f"{what} is a raw file of a camera, of which only a preview could be read. Convert it to TIFF."
+        )
 
 
 def content_id(pixels: PixelArray) -> str:
@@ -203,12 +208,6 @@ def content_id(pixels: PixelArray) -> str:
 def keeps_high_bytes_only(image: Image.Image) -> bool:
     """Whether an image that `decode_image` returned has 8 of the 16 bits of its file."""
     return bool(image.info.get(_HIGH_BYTES))
-
-
-def readable_suffixes() -> frozenset[str]:
-    """Endings of the names of files that can be read, in lower case and with the dot."""
-    formats = set(readable_formats())
-    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def missing_image(path: Path) -> ImageError:
@@ -230,12 +229,6 @@ def source_name(source: object) -> str:
     return name if isinstance(name, str) and name else "The image file"
 
 
-def readable_formats() -> list[str]:
-    """Pillow's names of the formats that can be read here."""
-    Image.init()  # every plugin, so that the answer does not depend on what was opened before
-    return [name for name in READABLE_FORMATS if name in Image.OPEN]
-
-
 @contextlib.contextmanager
 def _opened(source: ImageFile, what: str) -> Iterator[IO[bytes]]:
     """A seekable binary file of an encoded image, at its start. A file object of the caller's is left open."""
@@ -246,7 +239,7 @@ def _opened(source: ImageFile, what: str) -> Iterator[IO[bytes]]:
             raise ImageError(f"{what} is a folder. Give the image files in it instead.")
         if not stat.S_ISREG(mode):  # to open a pipe would wait for its writer
             raise ImageError(f"{what} is not a file but a pipe, socket or device. Save the image to a file first.")
-        with path.open("rb") as file:
+        with BoundedFile(path) as file:
             yield file
     elif isinstance(source, (bytes, bytearray, memoryview)):
         yield io.BytesIO(source)

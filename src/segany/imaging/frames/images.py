@@ -11,7 +11,8 @@ from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
 from segany.core.files import path_errors
 from segany.imaging.frames.source import FrameSource
-from segany.imaging.image import ImageSource, read_image, readable_suffixes
+from segany.imaging.image import ImageSource, read_image
+from segany.imaging.image_formats import readable_suffixes, tell_passed_over
 
 
 class ImageFrames(FrameSource):
@@ -78,13 +79,16 @@ def images_in(folder: Path) -> list[Path]:
     """
     suffixes = readable_suffixes()
     with path_errors(folder, VideoError):
+        found = list(folder.iterdir())
         files = [
             file
-            for file in folder.iterdir()
+            for file in found
             if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
         ]
+    passed_over = tell_passed_over(found, str(folder))
     if not files:
-        raise VideoError(f"The folder {folder} holds no images. A video file goes in by its own path.")
+        advice = passed_over or "A video file goes in by its own path."
+        raise VideoError(f"The folder {folder} holds no images that can be read. {advice}")
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
