@@ -78,7 +78,7 @@ def folder(browser: Browser, predictor: segany.ImagePredictor, tmp_path_factory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "make_graphs", listed)
         patch.setattr(exporting, "_export", only_the_decoder)
-        exporting._write(predictor.model, folder, "fp32", [], exporting.DEFAULT_OPSET)  # type: ignore[arg-type]
+        exporting._write(predictor.model, folder, "fp32", [], exporting.DEFAULT_OPSET, None)  # type: ignore[arg-type]
     return folder
 
 

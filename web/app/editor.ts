@@ -3,10 +3,10 @@
 import { batch, computed, effect, type Signal, signal, untracked } from "@preact/signals";
 
 import * as api from "./api/client";
-import type { Change, ItemState, ItemWithObjects, Source } from "./api/types";
-import { labelColor, objectColor, PATTERNS, suggestionColor } from "./colors";
-import { activeLabels, embeddings, labelOf, labels, live, outbox, refreshProject } from "./context";
+import type { Change, ItemState, Source } from "./api/types";
+import { activeLabels, labelOf, live, outbox, refreshProject } from "./context";
 import type { AnnotatedObject, EventDraft } from "./document/annotated_object";
+import { ImageCache } from "./document/image_cache";
 import { type Edit, ItemDocument } from "./document/item_document";
 import type { XY } from "./geometry";
 import { t, type TextKey } from "./i18n";
@@ -15,10 +15,9 @@ import { uniteMasks } from "./mask/morphology";
 import { notify, say } from "./notices";
 import { LocalDecoder } from "./predict/local_decoder";
 import { Predictor } from "./predict/predictor";
-import { type Entry, HOVERED, PATTERN_SHIFT, SELECTED, SUGGESTION, Surface } from "./render/surface";
-import type { Rgb } from "./render/renderer";
+import { Surface } from "./render/surface";
+import { keepInSync } from "./render/sync";
 import { Viewport } from "./render/viewport";
-import { appearance } from "./settings";
 import { BrushTool } from "./tools/brush_tool";
 import { CutTool } from "./tools/cut_tool";
 import { EverythingTool } from "./tools/everything_tool";
@@ -29,8 +28,6 @@ import type { Tool, ToolName } from "./tools/tool";
 import { VertexTool } from "./tools/vertex_tool";
 
 export type Combine = "new" | "add" | "subtract";
-
-const CACHED_IMAGES = 4;
 
 export class Editor {
   readonly document = signal<ItemDocument | null>(null);
@@ -68,10 +65,10 @@ export class Editor {
   readonly polygon: PolygonTool;
   readonly everything: EverythingTool;
 
-  private readonly bitmaps = new Map<string, Promise<ImageBitmap>>();
+  /** The mask whose pixels the surface shows already, as a tool painted them. */
+  paintedMask: Mask | null = null;
+  private readonly images = new ImageCache();
   private opening = 0;
-  private disposers: (() => void)[] = [];
-  private paintedMask: Mask | null = null;
 
   constructor() {
     this.point = new PromptTool(this, false);
@@ -118,7 +115,7 @@ export class Editor {
     live.send({ type: "open", item: id });
     try {
       const [item, unsaved] = await Promise.all([api.getItem(id), outbox.value?.changesOf(id) ?? []]);
-      const bitmap = this.bitmap(id, item.image);
+      const bitmap = this.images.get(id, item.image);
       if (turn !== this.opening) return;
       const document = new ItemDocument(item, unsaved, (itemId, change) => this.save(itemId, change));
       this.surface?.resize(item.width, item.height);
@@ -129,7 +126,7 @@ export class Editor {
       await this.surface?.setImage(image);
       this.tool.arm();
       say(t("say.image", { name: item.name, n: document.objects.value.size }));
-      this.prefetch(item);
+      this.images.prefetch([item.previous_id, item.next_id]);
     } catch (error) {
       if (turn === this.opening) this.error.value = error instanceof Error ? error.message : String(error);
     } finally {
@@ -157,22 +154,6 @@ export class Editor {
     outbox.value?.enqueue(item, change).catch((error: unknown) => notify(t("say.failed", { message: String(error) }), "error"));
   }
 
-  private bitmap(id: string, image?: string): Promise<ImageBitmap> {
-    let bitmap = this.bitmaps.get(id);
-    if (!bitmap) {
-      bitmap = api.getImage(id, image).then((blob) => createImageBitmap(blob, { premultiplyAlpha: "none" }));
-      bitmap.catch(() => this.bitmaps.delete(id));
-    }
-    this.bitmaps.delete(id);
-    this.bitmaps.set(id, bitmap); // the newest last
-    if (this.bitmaps.size > CACHED_IMAGES) this.bitmaps.delete(this.bitmaps.keys().next().value!);
-    return bitmap;
-  }
-
-  private prefetch({ next_id, previous_id }: ItemWithObjects): void {
-    for (const id of [previous_id, next_id]) if (id) void this.bitmap(id).catch(() => undefined);
-  }
-
   async setState(state: ItemState): Promise<void> {
     const document = this.document.value;
     if (!document) return;
@@ -194,64 +175,17 @@ export class Editor {
       drawCursor(context);
     });
     this.surface = surface;
-    this.disposers = [
-      effect(() => surface.setScene({ showsMasks: !this.hidesMasks.value, dim: this.toolName.value === "everything" ? 0.35 : 0 })),
-      effect(() => this.syncLayers(surface)),
-      effect(() => this.syncActive(surface)),
-      effect(() => {
-        void [this.cursor.value, this.selection.value];
-        surface.requestFrame();
-      }),
-      effect(() => {
-        void [this.currentLabel.value, this.combine.value, labels.value];
-        for (const tool of [this.point, this.box]) if (this.tool === tool) tool.showPreview();
-      }),
-    ];
+    const stop = keepInSync(this, surface);
     return () => {
       this.close();
-      for (const dispose of this.disposers) dispose();
+      stop();
       surface.dispose();
       this.surface = null;
     };
   }
 
-  private isVisible(id: string): boolean {
+  isVisible(id: string): boolean {
     return !this.hidden.value.has(id) && (!this.hidesOthers.value || this.selection.value.includes(id));
-  }
-
-  private syncLayers(surface: Surface): void {
-    const document = this.document.value;
-    if (!document) return;
-    const active = this.target.value?.id;
-    const suggestions = this.toolName.value === "everything" ? this.everything.visible.value : [];
-    const objects = document.ordered.value.filter(({ id }) => id !== active && this.isVisible(id));
-    surface.setLayers([...suggestions, ...objects.map(({ id, mask }) => ({ key: id, mask }))]);
-    const indices = new Map(suggestions.map(({ key, index }) => [key, index]));
-    const selection = new Set(this.selection.value);
-    const hovered = this.hovered.value;
-    surface.setPalette((key): Entry => {
-      const isHovered = key === hovered ? HOVERED : 0;
-      const index = indices.get(key);
-      if (index !== undefined) return { color: suggestionColor(index), flags: SUGGESTION | isHovered };
-      const style = this.styleOf(document.objects.value.get(key)?.labelId ?? null, key);
-      return { color: style.color, flags: isHovered | (selection.has(key) ? SELECTED : 0) | (style.pattern << PATTERN_SHIFT) };
-    });
-  }
-
-  private syncActive(surface: Surface): void {
-    const target = this.target.value;
-    const document = this.document.value;
-    if (!document) return;
-    const isPainting = this.toolName.value === "brush";
-    const isShown = target ? this.isVisible(target.id) : isPainting;
-    const style = isShown ? this.styleOf(target ? target.labelId : this.currentLabel.value, target?.id ?? null) : null;
-    surface.setActive(target?.mask ?? null, style, target !== null && target.mask === this.paintedMask);
-  }
-
-  private styleOf(labelId: number | null, object: string | null): { color: Rgb; pattern: number } {
-    const index = labels.value.findIndex(({ id }) => id === labelId);
-    const color = appearance.value.colorsObjects && object ? objectColor(object) : labelColor(labelOf(labelId));
-    return { color, pattern: index < 0 ? 0 : index % PATTERNS };
   }
 
   /** The object at a place, the one above all others there. */
@@ -437,10 +371,7 @@ export class Editor {
     const document = this.document.value;
     const object = document?.get(id);
     if (!document || !object) return;
-    const others = document.ordered.value.filter((other) => other.id !== id);
-    const index = belowId === null ? -1 : others.findIndex((other) => other.id === belowId);
-    const [below, above] = [others[index]?.z, others[index + 1]?.z];
-    const z = below === undefined ? (above ?? 1) - 1 : above === undefined ? below + 1 : (below + above) / 2;
+    const z = document.zAbove(id, belowId);
     if (z !== object.z) document.edit("order", [{ id, after: { ...object, z } }], [{ kind: "edit", payload: { name: "order" } }]);
   }
 
@@ -480,9 +411,3 @@ export class Editor {
 }
 
 export type MaskEdit = "fill_holes" | "remove_specks" | "grow" | "shrink";
-
-/** Whether the model can be asked about the open image now. */
-export const embeddingOf = (editor: Editor): "ready" | "computing" | "failed" | null => {
-  const id = editor.document.value?.id;
-  return id ? (embeddings.value[id] ?? null) : null;
-};

@@ -63,6 +63,15 @@ export class ItemDocument {
     return (this.ordered.value.at(-1)?.z ?? 0) + 1;
   }
 
+  /** The z with which an object lies directly above another, or below all with null. */
+  zAbove(id: string, belowId: string | null): number {
+    const others = this.ordered.value.filter((other) => other.id !== id);
+    const index = belowId === null ? -1 : others.findIndex((other) => other.id === belowId);
+    const [below, above] = [others[index]?.z, others[index + 1]?.z];
+    if (below === undefined) return (above ?? 1) - 1;
+    return above === undefined ? below + 1 : (below + above) / 2;
+  }
+
   /** One step of undo: all edits, or none. */
   edit(name: string, edits: readonly Edit[], events: readonly EventDraft[] = []): void {
     const changes = edits

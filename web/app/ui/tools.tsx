@@ -2,8 +2,8 @@
 
 import type { ComponentChildren, JSX } from "preact";
 
-import { live, model } from "../context";
-import { type Combine, type Editor, embeddingOf } from "../editor";
+import { embeddings, live, model } from "../context";
+import type { Combine, Editor } from "../editor";
 import { t, type TextKey } from "../i18n";
 import { resizeBrush } from "../keys/actions";
 import { brush } from "../settings";
@@ -168,7 +168,8 @@ function EverythingOptions({ editor }: { editor: Editor }): JSX.Element {
 function ModelNote({ editor, name }: { editor: Editor; name: ToolName }): JSX.Element | null {
   if (name !== "point" && name !== "box" && name !== "everything") return null;
   const state = model.value?.state;
-  const embedding = embeddingOf(editor);
+  const id = editor.document.value?.id;
+  const embedding = id ? embeddings.value[id] : undefined;
   const params = { name: model.value?.name ?? "", message: model.value?.message ?? "" };
   let text: string | null = null;
   if (state === "failed") text = t("model.failed", params);
