@@ -1,4 +1,4 @@
-"""COCO's instances JSON, and that of LVIS, as dictionaries: instances into one, and out of one."""
+"""Instances to and from the dictionaries of COCO's and LVIS's instances JSON."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ NOT_COCO = (
     '"annotations" with an "image_id" and a "segmentation" each'
 )
 FORM_ERRORS = (TypeError, KeyError, AttributeError, ValueError, OverflowError)
-"""What a dictionary of another form makes reading it raise."""
+"""The exceptions that reading a dictionary of another form raises."""
 
 MAX_DIGITS = 20
-"""Of ids that are text."""
+"""Largest number of digits of an id that is a string."""
 
 MAX_NUMBER = float(np.finfo(np.float32).max)
-"""Scores and areas beyond are none."""
+"""Largest valid score or area."""
 
 MAX_COORDINATE = 1e9
-"""Boxes beyond are none."""
+"""Largest valid coordinate of a box."""
 
 NO_CLASS = "object"
-"""The category that COCO's format, which demands one, gets for instances that have none."""
+"""Name of the category for instances without one, because COCO's format requires one."""
 
 
 def to_coco(instances: Instances, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
-    """A COCO dictionary of one image.
+    """The COCO dictionary of one image.
 
-    All categories are in it, and each annotation has `iscrowd`, the id and the area that it had where it was read
-    (columns `annotation_id`, `iscrowd`, `annotated_area`), and otherwise a number from 1 and the pixels of its
-    mask. `object`, `candidate` and `score` are added where instances have them, and `predicted_iou`,
-    `stability_score`, `point_coords` and `crop_box` (x y width height) as in SA-1B's files. Instances without a
-    class are of a category "object". Columns of other names are left out.
+    It holds all categories. The id, `iscrowd` and area of an annotation are those of the columns `annotation_id`,
+    `iscrowd` and `annotated_area`; by default, the id counts from 1 and the area is that of the mask. `object`,
+    `candidate` and `score` are written if instances have them, and so are `predicted_iou`, `stability_score`,
+    `point_coords` and `crop_box` (x y width height), as in SA-1B's files. Instances without a class have the category
+    "object". Other columns are left out.
 
     Args:
-        instances: any number of them.
-        file_name: of the image.
-        image_id: of the image.
+        instances: the instances.
+        file_name: file name of the image.
+        image_id: id of the image.
     """
     height, width = instances.size_hw
     categories, no_class_id = _category_table(instances)
@@ -110,17 +110,17 @@ def from_coco(data: Mapping[str, Any], image_id: int | None = None) -> Instances
 
 
 def encode_coco(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """COCO annotations of this image alone."""
+    """A COCO file of this image only."""
     image_id = 1 if annotated.image_id is None else annotated.image_id
     yield "_coco.json", json_bytes(to_coco(annotated.instances, annotated.file_name, image_id))
 
 
 def images_by_id(data: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
-    """The images of a COCO or LVIS dictionary by `normal_id`. An image that is listed twice alike counts once.
+    """The images of a COCO or LVIS dictionary by `normal_id`. Identical entries of an image count once.
 
     Raises:
-        InstancesError: two images have one id.
-        TypeError, KeyError, AttributeError: it is of another form.
+        InstancesError: two images have the same id.
+        TypeError, KeyError, AttributeError: the dictionary has another form.
     """
     images: dict[Any, Mapping[str, Any]] = {}
     for image in data["images"]:
@@ -136,13 +136,13 @@ def images_by_id(data: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
 
 
 def normal_id(value: Any) -> Any:
-    """An id in the form in which it is compared: 7, "7" and 7.0 are one, as some programs write ids as text."""
+    """The normal form of an id: 7, "7" and 7.0 are the same, because some programs write ids as strings or floats."""
     number = whole_number(value)
     return value if number == NO_ID else number
 
 
 def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
-    """The categories of a COCO or LVIS dictionary, in its order; of two with one id the first."""
+    """The categories of a COCO or LVIS dictionary, in its order. Of two with the same id, the first counts."""
     found: dict[int, Category] = {}
     for item in data.get("categories") or ():
         number = whole_number(item.get("id"))
@@ -154,11 +154,11 @@ def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
 
 @dataclass(frozen=True, eq=False)
 class CocoAnnotations:
-    """N annotations that have a segmentation, as columns; masks are made when they are needed.
+    """N annotations with a segmentation, as columns. Masks are encoded only when they are needed.
 
     Attributes:
-        segmentations: N, as in the file, but polygons as arrays, which take a quarter of the memory.
-        columns: arrays [N, ...] by the name that `Instances` has for them.
+        segmentations: N segmentations as in the file, but with polygons as arrays, which take a quarter of the memory.
+        columns: arrays [N, ...] by their names in `Instances`.
     """
 
     segmentations: list[Any]
@@ -166,10 +166,10 @@ class CocoAnnotations:
 
     @classmethod
     def parse(cls, annotations: Iterable[Mapping[str, Any]]) -> CocoAnnotations:
-        """Take what is needed of annotations.
+        """Convert annotations to columns.
 
         Raises:
-            TypeError, AttributeError: an annotation is no dictionary.
+            TypeError, AttributeError: an annotation is not a dictionary.
         """
         items = [item for item in annotations if item.get("segmentation")]
         columns: dict[str, npt.NDArray[Any]] = {
@@ -182,12 +182,12 @@ class CocoAnnotations:
         return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
 
     def __getitem__(self, rows: slice) -> CocoAnnotations:
-        """Some of them, such as those of one image."""
+        """The annotations of a slice, such as those of one image."""
         return CocoAnnotations(self.segmentations[rows], {name: array[rows] for name, array in self.columns.items()})
 
     @property
     def has_objects(self) -> bool:
-        """Whether any annotation is no crowd region."""
+        """Whether any annotation is not a crowd region."""
         return not self.columns["iscrowd"].all()
 
     def to_instances(self, size_hw: SizeHW, categories: Sequence[Category]) -> Instances:
@@ -218,7 +218,7 @@ class CocoAnnotations:
 
 
 def generator_fields(instance: Instance) -> dict[str, Any]:
-    """What automatic masks have besides, under the names that the official code and SA-1B have for it."""
+    """The additional fields of automatic masks, with their names in the official code and SA-1B."""
     columns = instance.columns
     fields: dict[str, Any] = {}
     if "predicted_iou" in columns:
@@ -234,7 +234,7 @@ def generator_fields(instance: Instance) -> dict[str, Any]:
 
 
 def generator_columns(items: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
-    """The columns of what `generator_fields` writes, each where all N annotations have it."""
+    """The columns [N, ...] of the fields that `generator_fields` writes, if all N annotations have the field."""
     columns: dict[str, npt.NDArray[Any]] = {}
     for name, key, read, shape in (
         ("predicted_iou", "predicted_iou", _number, (-1,)),
@@ -267,7 +267,7 @@ def _add_column(
 
 
 def _category_table(instances: Instances) -> tuple[list[dict[str, Any]], int]:
-    """The categories as COCO has them, and the id of the one for instances without a class."""
+    """The categories in COCO's format, and the id of the category for instances without a class."""
     table = []
     for category in instances.categories:
         wider = {"supercategory": category.supercategory} if category.supercategory else {}
@@ -281,14 +281,14 @@ def _category_table(instances: Instances) -> tuple[list[dict[str, Any]], int]:
 
 
 def annotation_ids(instances: Instances) -> list[int]:
-    """The ids that were read, where all have one and no two the same; numbers from 1 otherwise."""
+    """The ids from `annotation_id` if all instances have unique ones; otherwise numbers from 1."""
     ids: list[int] = instances.columns.get("annotation_id", np.zeros(0, dtype=np.int64)).tolist()
     is_usable = len(ids) == len(set(ids)) == len(instances) and NO_ID not in ids
     return ids if is_usable else list(range(1, len(instances) + 1))
 
 
 def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
-    """A box as `_from_xywh` reads it back, exactly, in as few decimals as that takes."""
+    """A box as x y width height, with the fewest decimals from which `_from_xywh` reads the same box."""
     corners = [float(str(np.float32(number))) for number in box]
     sides = [round(corners[axis + 2] - corners[axis], 6) for axis in (0, 1)]
     short = [*corners[:2], *sides]

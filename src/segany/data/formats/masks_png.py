@@ -1,4 +1,4 @@
-"""A folder of mask pictures with a table, as the official `amg.py` writes it."""
+"""A folder of mask images with a table, as the official `amg.py` writes it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ METADATA_COLUMNS = (
     "id", "area", "bbox_x0", "bbox_y0", "bbox_w", "bbox_h", "point_input_x", "point_input_y", "predicted_iou",
     "stability_score", "crop_box_x0", "crop_box_y0", "crop_box_w", "crop_box_h",
 )  # fmt: skip
-"""Those of the metadata.csv that the official `amg.py` writes."""
+"""The columns of the metadata.csv that the official `amg.py` writes."""
 
 
 def encode_masks_png(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """A gray PNG a mask, 255 inside and 0 outside, and last the table of the rest.
+    """A grayscale PNG for each mask, 255 inside and 0 outside, and a table of the other values.
 
-    Fields of the table that instances have no value for are empty. It has no place for categories and ids.
+    Fields of the table are empty where instances have no value. The table does not hold categories and ids.
     """
     instances = annotated.instances
     for index, instance in enumerate(instances):

@@ -1,4 +1,4 @@
-"""NumPy archives: instances into one and out of one, and a whole prediction into one."""
+"""NumPy archives of instances, which can be read again, and of whole predictions."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _DERIVED = ("masks", "area", "bbox_xywh", "crop_box_xywh", "categories")
 
 
 def to_npz(instances: Instances) -> bytes:
-    """A compressed archive that holds all of the instances.
+    """A compressed archive of instances.
 
-    `masks` bool [N, H, W]; `area` int64 [N]; `bbox_xywh` float32 [N, 4], boxes of the masks as the official code has
-    them; `boxes_xyxy`, `scores`, `category_ids`, `object_ids`, `sources` and the optional columns as in `Instances`;
-    `crop_box_xywh` where there is `crop_box_xyxy`; `categories` str [C, 3], id, name and supercategory.
+    It holds `masks` bool [N, H, W]; `area` int64 [N]; `bbox_xywh` float32 [N, 4], the boxes of the masks as in the
+    official code; `boxes_xyxy`, `scores`, `category_ids`, `object_ids`, `sources` and the optional columns as in
+    `Instances`; `crop_box_xywh` if there is `crop_box_xyxy`; and `categories` str [C, 3], id, name and supercategory.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        # One mask at a time: all of them would take a byte for every pixel of every mask.
+        # One mask at a time, because dense masks take a byte for each pixel.
         with archive.open("masks.npy", "w", force_zip64=True) as file:
             header = {"descr": "|b1", "fortran_order": False, "shape": (len(instances), *instances.size_hw)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -96,10 +96,10 @@ def encode_npz(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tu
 
 
 def encode_prediction(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """A NumPy archive of the whole prediction that the instances come from, all candidates included.
+    """A NumPy archive of the prediction that the instances come from, with all candidates.
 
-    Holds `masks` bool [P, M, H, W], `scores` float32 [P, M], `low_res_logits` float32 [P, M, h, w] and
-    `candidates` int64 [P], as `MaskPrediction` has them.
+    It holds `masks` bool [P, M, H, W], `scores` float32 [P, M], `low_res_logits` float32 [P, M, h, w] and
+    `candidates` int64 [P], as in `MaskPrediction`.
 
     Raises:
         OutputError: the instances do not come from a prediction.

@@ -1,4 +1,4 @@
-"""Instances as pictures: overlays, a mask each, cutouts."""
+"""Instances as images: overlays, single masks, and cutouts."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ JPEG_QUALITY = 92
 
 
 def encode_overlay(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
-    """One picture of all instances as PNG. Those of a prediction show its prompts and scores, each candidate alone."""
+    """An overlay of all instances as PNG. For a prediction, it shows prompts and scores; each candidate has its own."""
     for suffix, picture in _overlays(annotated, options):
         yield f"_overlay{suffix}.png", png_bytes(picture)
 
 
 def encode_overlay_jpg(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
-    """The same as JPEG: a tenth of the size."""
+    """The overlay as JPEG, which takes a tenth of the size."""
     for suffix, picture in _overlays(annotated, options):
         buffer = io.BytesIO()
-        # Without chroma subsampling, which would smear the thin lines.
+        # Chroma subsampling would blur the thin lines.
         Image.fromarray(picture).save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
         yield f"_overlay{suffix}.jpg", buffer.getvalue()
 
 
 def encode_png(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """For each instance a gray PNG of the image's size: 255 inside, 0 outside."""
+    """A grayscale PNG of the image's size for each instance, 255 inside the mask and 0 outside."""
     for suffix, instance in zip(file_suffixes(annotated.instances), annotated.instances, strict=True):
         yield f"_mask{suffix}.png", png_bytes(instance.mask.astype(np.uint8) * np.uint8(255))
 
 
 def encode_cutout(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """For each mask that is not empty a PNG of its bounding box, transparent (and black) outside of it."""
+    """A PNG of the bounding box of each mask that is not empty, transparent (and black) outside of the mask."""
     for suffix, instance in zip(file_suffixes(annotated.instances), annotated.instances, strict=True):
         mask, (x, y) = decode_crop(instance.rle)
         if not mask.size:

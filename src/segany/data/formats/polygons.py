@@ -1,4 +1,4 @@
-"""GeoJSON in pixels of the image: instances into it, and out of it."""
+"""Instances to and from GeoJSON in pixel coordinates."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _OWN_PROPERTIES = ("object", "score", "area", "bbox_xywh", "category", "category
 
 
 def to_geojson(instances: Instances, file_name: str = "") -> dict[str, Any]:
-    """GeoJSON, a MultiPolygon an instance, with all its parts and holes.
+    """GeoJSON with a MultiPolygon for each instance, including its parts and holes.
 
-    Coordinates are pixels of the image, x to the right and y down, (0, 0) the corner of its first pixel. Polygons
-    run along the edges of pixels and enclose exactly the mask. Properties are object, score, area, box, category
-    and the optional columns, and `id` is the `annotation_id` that was read, or a number from 1.
+    Coordinates are pixels of the image, x to the right and y down, with (0, 0) at the corner of the first pixel.
+    Polygons follow the edges of pixels and enclose the mask exactly. Properties are object, score, area, box, category
+    and the optional columns. `id` is the `annotation_id`, or a number from 1.
     """
     height, width = instances.size_hw
     features = [

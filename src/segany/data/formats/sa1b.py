@@ -1,7 +1,8 @@
-"""The JSON files of the SA-1B dataset as dictionaries: instances into one, and out of one.
+"""Instances to and from the dictionaries of SA-1B's JSON files.
 
-Their boxes are x y width height, where width and height are the differences of the last and first column and row: a
-mask of one pixel is 0 wide and 0 high. The official `amg.py` writes boxes in this way too. Only what is here knows it.
+Boxes in these files are x y width height, where width and height are the differences of the last and the first column
+and row: a mask of one pixel is 0 wide and 0 high. The official `amg.py` writes boxes in the same way. This module is
+the only one that handles this convention.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ NOT_SA1B = (
 
 
 def to_sa1b(instances: Instances, file_name: str = "", image_id: int = 1) -> dict[str, Any]:
-    """The dictionary of the JSON file that the SA-1B dataset has for an image.
+    """The dictionary of SA-1B's JSON file for an image.
 
-    Boxes are those of the masks. `predicted_iou`, `stability_score`, `point_coords` and `crop_box` are there where
-    the instances have these columns, and `id` is the `annotation_id` that was read, or a number from 1. The format
-    has no place for categories.
+    Boxes are those of the masks. `predicted_iou`, `stability_score`, `point_coords` and `crop_box` are written if the
+    instances have these columns. `id` is the `annotation_id`, or a number from 1. The format does not hold categories.
 
     Args:
-        instances: any number of them.
-        file_name: of the image.
-        image_id: of the image.
+        instances: the instances.
+        file_name: file name of the image.
+        image_id: id of the image.
     """
     height, width = instances.size_hw
     annotations = [
@@ -91,13 +91,13 @@ def from_sa1b(data: Mapping[str, Any]) -> Instances:
 
 
 def encode_sa1b(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
-    """What the SA-1B dataset has for an image."""
+    """A JSON file in the format of SA-1B."""
     image_id = 1 if annotated.image_id is None else annotated.image_id
     yield "_sa1b.json", json_bytes(to_sa1b(annotated.instances, annotated.file_name, image_id))
 
 
 def official_boxes_xywh(instances: Instances) -> FloatArray:
-    """The boxes of the masks as the official code has them, float32 [N, 4]; zeros for an empty mask."""
+    """The boxes of the masks as in the official code, float32 [N, 4]; zeros for an empty mask."""
     boxes = np.array(instances.mask_boxes_xyxy)
     boxes[:, 2:] = np.maximum(boxes[:, 2:] - boxes[:, :2] - 1, 0)
     return boxes

@@ -15,13 +15,13 @@ from segany.core.instances import Instances
 
 
 def to_supervision(instances: Instances) -> Any:
-    """Instances as `supervision.Detections`: boxes, masks, confidence, class ids, tracker ids and columns.
+    """Convert instances to `supervision.Detections` with boxes, masks, confidence, class ids, tracker ids and columns.
 
-    `confidence` holds the scores, `tracker_id` the object ids, and `data` the optional columns and, as that
-    library has it, `class_name`. Each of the first three is None where no instance has a value.
+    `confidence` holds the scores, `tracker_id` the object ids, and `data` the optional columns and `class_name`.
+    `confidence`, `class_id` and `tracker_id` are None if no instance has a value.
 
     Raises:
-        MissingExtraError: the library is not installed.
+        MissingExtraError: supervision is not installed.
     """
     try:
         supervision = importlib.import_module("supervision")
@@ -43,12 +43,12 @@ def to_supervision(instances: Instances) -> Any:
 
 
 def from_supervision(detections: Any, size_hw: SizeHW | None = None, source: Source = "import") -> Instances:
-    """Instances of `supervision.Detections` that have masks.
+    """Convert `supervision.Detections` with masks to instances.
 
     Args:
-        detections: the detections. Names in `data["class_name"]` become those of the categories.
-        size_hw: of the image; needed where there are no detections.
-        source: of all of them.
+        detections: the detections. Names in `data["class_name"]` become the names of categories.
+        size_hw: size of the image, which is needed for empty detections.
+        source: source of all instances.
 
     Raises:
         InstancesError: the detections have no masks, or there are none and `size_hw` is not given.

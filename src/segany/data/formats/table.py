@@ -1,4 +1,4 @@
-"""All formats that an annotated image can be written in, by the names that commands have for them."""
+"""The file formats of annotated images, by their names in the commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS: dict[str, Encoder] = {
     "npz": encode_npz,
     "prediction": encode_prediction,
 }
-"""One function a format; it makes bytes and touches no disk."""
+"""The encoder of each format, which makes the content of files without writing them."""
 
 
 def _offered(*names: str) -> dict[str, Encoder]:
@@ -33,16 +33,16 @@ def _offered(*names: str) -> dict[str, Encoder]:
 
 PROMPT_FORMATS: dict[str, Encoder] = {
     **_offered("overlay", "overlay-jpg", "png", "cutout", "coco"),
-    "npz": encode_prediction,  # with the logits that the next prompt takes
+    "npz": encode_prediction,  # it has the logits for a mask prompt
     **_offered("polygons"),
 }
-"""What `segany segment` writes. Its `npz` is the whole prediction."""
+"""The formats of `segany segment`. Its `npz` holds the whole prediction."""
 
 AUTOMATIC_FORMATS: dict[str, Encoder] = _offered("coco", "sa1b", "label-map", "masks-png", "overlay", "npz", "polygons")
-"""What `segany auto` writes."""
+"""The formats of `segany auto`."""
 
 DEFAULT_PROMPT_FORMATS = ("overlay", "png", "coco")
-"""A picture to look at, masks for any program, and a text with everything."""
+"""An image to look at, masks for any program, and all values as JSON."""
 
 DEFAULT_AUTOMATIC_FORMATS = ("coco", "overlay")
-"""Everything there is to know, and a picture to look at."""
+"""All values as JSON, and an image to look at."""

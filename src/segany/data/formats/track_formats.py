@@ -32,10 +32,10 @@ SMALL_AREA, LARGE_AREA = 32**2, 96**2
 """Mean areas in pixels at which SA-V divides masklets into small, medium and large."""
 
 MAX_LABEL = 255
-"""The largest object id that fits into an image with a palette."""
+"""Largest object id in an image with a palette."""
 
 LABEL_PNG_COMPRESSION = 6
-"""Of 9. Label images are so uniform that a high level costs little time."""
+"""Compression level, 0..9. Label images are so uniform that a high level takes little time."""
 
 DEFAULT_CATEGORY = "object"
 """Category of objects without one, in formats that need one."""
@@ -190,7 +190,7 @@ def write_npz(frames: Mapping[int, Instances], size_hw: SizeHW, path: Path) -> N
     Args:
         frames: the objects of each frame that has results, by frame number.
         size_hw: size of the video.
-        path: the file.
+        path: path of the file.
     """
     numbers, ids = np.array(sorted(frames), dtype=np.int64), _object_ids(frames)
     scores = np.full((len(numbers), len(ids)), np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Writing the results of tracking while they come."""
+"""A writer of tracking results, which takes the results of frames one by one."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ TRACK_FORMATS = {
     "coco-video": "_coco_video.json",
     "npz": "_tracks.npz",
 }
-"""The formats of tracks, and the endings of the names of their files or folders."""
+"""The formats of tracks, and the suffixes of their files or folders."""
 
 DEFAULT_TRACK_FORMATS = ("overlay", "masks-png")
-"""A video for people, and masks for any program."""
+"""A video to look at, and masks for any program."""
 
 
 class TrackWriter:
     """Writes the results of tracking in some formats. Use it in a `with` block.
 
-    Results may come in any order; of several for the same object in the same frame the last counts. Their `Instances`
-    are kept, which are run-length encoded already. Files are completed when the block ends, also when it ends with an
-    error or an interrupt: they hold the results until then. Images of `masks-png` are written at once.
+    Results may be added in any order. Of several results for the same object in the same frame, the last counts. The
+    writer keeps their `Instances`, whose masks are run-length encoded. Files are completed when the block ends, also
+    after an error or an interrupt: they then hold the results up to that point. Images of `masks-png` are written
+    immediately.
 
-    The overlay is encoded as results come as long as their frame numbers ascend. Once one does not, the overlay is
-    drawn at the end instead, from frames that are read again; from a source that cannot seek, it consists of the
-    frames that came in order.
+    The overlay is encoded while results are added, as long as their frame numbers ascend. Otherwise it is drawn at the
+    end, from frames that are read again. If the source cannot seek, it consists of the frames that were added in
+    ascending order.
     """
 
     def __init__(
@@ -58,21 +59,21 @@ class TrackWriter:
         prompted: Mapping[int, int] | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
-        """Prepare to write.
+        """Prepare the writers of the formats.
 
         Args:
             source: the video; it must stay open until the block ends.
-            folder: the output folder; it is made if it is missing.
-            name: the beginning of the names of the files.
+            folder: the output folder, which is created if it is missing.
+            name: prefix of the names of the files.
             formats: keys of `TRACK_FORMATS`.
-            overlay: the path of the overlay, if it is not in the folder.
+            overlay: path of the overlay; by default it is in the folder.
             keep: resolved paths that must not be overwritten, such as the video itself.
-            prompted: the number of frames with prompts, by object id, for `sav`.
+            prompted: number of frames with prompts, by object id, for `sav`.
             progress: called for each frame of an overlay that is drawn at the end, with the unit "frames".
 
         Raises:
-            OutputError: there is no such format, or a file would replace one of `keep`.
-            MissingExtraError: an overlay is wanted, and PyAV is not installed.
+            OutputError: a format is unknown, or a file would overwrite one of `keep`.
+            MissingExtraError: the overlay needs PyAV, which is not installed.
         """
         unknown = [item for item in formats if item not in TRACK_FORMATS]
         if unknown:
@@ -101,7 +102,7 @@ class TrackWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The error that ended the block matters more than one from finishing.
+        # The error that ended the block is more important than an error of closing.
         with contextlib.suppress(*([SeganyError] if error is not None else [])):
             self.close()
 
@@ -110,11 +111,11 @@ class TrackWriter:
 
         Args:
             result: the objects of the frame.
-            pixels: uint8 [H, W, 3], the frame; read from the source when left out and needed.
+            pixels: uint8 [H, W, 3], the frame. By default, it is read from the source if a format needs it.
 
         Raises:
-            OutputError: the masks are not of the size of the video, an object id does not fit into a format,
-                or a file cannot be written.
+            OutputError: the masks do not have the size of the video, a format cannot hold an object id, or a file
+                cannot be written.
         """
         if result.size_hw != self._source.size_hw:
             raise OutputError(
@@ -128,7 +129,7 @@ class TrackWriter:
             sink.add(whole, pixels)
 
     def close(self) -> None:
-        """Complete all files; without results there are none. A format that fails does not stop the others.
+        """Complete all files. Without results, no file is written. A format that fails does not stop the others.
 
         Raises:
             OutputError: a file could not be written.
@@ -156,16 +157,16 @@ class _Sink(Protocol):
         ...
 
     def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
-        """Complete the files, given the objects of all frames in ascending order; returns the paths."""
+        """Complete the files, given the objects of all frames in ascending order, and return their paths."""
         ...
 
     def abandon(self) -> None:
-        """Remove what was not finished."""
+        """Remove unfinished files."""
         ...
 
 
 class _LabelSink:
-    """One label image per frame, written at once."""
+    """One label image per frame, written immediately."""
 
     def __init__(self, folder: Path, source: FrameSource, keep: Collection[Path]) -> None:
         self._folder, self._source, self._keep = folder, source, keep
@@ -220,7 +221,7 @@ class _OverlaySink:
     """The video with its masks drawn over it."""
 
     def __init__(self, path: Path, source: FrameSource, progress: ProgressCallback | None) -> None:
-        import_av()  # fails now, and not after the first frame was tracked
+        import_av()  # a missing package should fail before the first frame is tracked
         self._path, self._source, self._progress = path, source, progress
         self._open = contextlib.ExitStack()
         self._writer: VideoWriter | None = None
@@ -267,4 +268,4 @@ class _OverlaySink:
 
 
 class _Abandoned(Exception):  # noqa: N818
-    """Ends the `with` block of a file without the file."""
+    """Leaves the `with` block of a video file without keeping the file."""

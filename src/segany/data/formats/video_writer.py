@@ -1,4 +1,4 @@
-"""Writing a video file with PyAV."""
+"""A writer of video files, with PyAV."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from segany.core.extras import import_av
 from segany.core.files import replacing, write_error
 
 CODECS = {"libx264": {"preset": "veryfast", "crf": "18"}, "mpeg4": {}}
-"""Codecs in the order they are tried, and their options. H.264 plays everywhere, but not every FFmpeg has it."""
+"""Codecs in order of preference, and their options. H.264 plays everywhere, but not every FFmpeg build has it."""
 
 MPEG4_BITS = 0.3
-"""Bits a pixel of MPEG-4, which takes no measure of quality here."""
+"""Bits per pixel of MPEG-4, which has no quality setting in FFmpeg like H.264's crf."""
 
 KEYFRAME_SECONDS = 2.0
-"""Between keyframes: players jump to these."""
+"""Interval between keyframes, to which players can seek."""
 
 MAX_DENOMINATOR = 1001
-"""Rates are fractions with at most this below the line, as television has them. MPEG-4 cannot take much more."""
+"""Largest denominator of frame rates, as in NTSC rates. MPEG-4 does not allow much larger ones."""
 
 SQUARE = Fraction(1)
-"""The pixel aspect of nearly all videos."""
+"""The pixel aspect ratio of nearly all videos."""
 
 MAX_ASPECT_TERM = 255
-"""MPEG-4 has eight bits for each term of a pixel aspect."""
+"""Largest term of a pixel aspect ratio, for which MPEG-4 has eight bits."""
 
 BT709 = 1
 """FFmpeg's number for the colors of HD video."""
 
 
 class VideoWriter:
-    """Encodes frames of one size as they come. What was written is a whole file once it is closed."""
+    """Encodes frames of one size. The file is complete only after `close`."""
 
     def __init__(
         self, file: Path, path: Path, size_hw: SizeHW, frame_rate: float, pixel_aspect: Fraction = SQUARE
     ) -> None:
-        """Begin a file.
+        """Open a file for writing.
 
         Args:
-            file: where to, whatever its ending; the format is mp4.
-            path: what errors call it.
-            size_hw: of the frames; odd sides are made even by repeating the last row or column.
-            frame_rate: frames a second.
-            pixel_aspect: width of a pixel over its height, as players are to show it.
+            file: path of the file. The format is mp4, whatever the suffix.
+            path: path that error messages name.
+            size_hw: size of the frames. Odd sides are made even by repeating the last row or column.
+            frame_rate: frames per second.
+            pixel_aspect: pixel aspect ratio, width to height.
         """
         self._av = import_av()
         self._size_hw = size_hw
@@ -69,7 +69,7 @@ class VideoWriter:
         self._path, self._stream = path, stream
 
     def write(self, pixels: PixelArray, number: int) -> None:
-        """Add a frame, uint8 [H, W, 3], that is shown `number` frames after the first. Numbers ascend."""
+        """Encode a frame, uint8 [H, W, 3], that is shown `number` frames after the first. Numbers must ascend."""
         height, width = self._size_hw
         even = (
             np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if (height | width) % 2 else pixels
@@ -82,7 +82,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finish the file."""
+        """Encode pending frames and close the file."""
         with _av_errors(self._av, self._path):
             try:
                 self._container.mux(self._stream.encode())
@@ -92,13 +92,13 @@ class VideoWriter:
 
 @contextlib.contextmanager
 def new_video(path: Path, size_hw: SizeHW, frame_rate: float, pixel_aspect: Fraction = SQUARE) -> Iterator[VideoWriter]:
-    """A video file that takes its place when the `with` block ends, and is not there when that raises.
+    """A video file that is written atomically: it is at `path` after the `with` block, unless the block raises.
 
     Raises:
-        OutputError: it could not be written.
+        OutputError: the file could not be written.
         MissingExtraError: PyAV is not installed.
     """
-    import_av()  # before any file is made
+    import_av()  # a missing package should fail before a temporary file is created
     with replacing(path) as temporary:
         writer = VideoWriter(temporary, path, size_hw, frame_rate, pixel_aspect)
         try:
@@ -109,7 +109,7 @@ def new_video(path: Path, size_hw: SizeHW, frame_rate: float, pixel_aspect: Frac
 
 @contextlib.contextmanager
 def _av_errors(av: Any, path: Path) -> Iterator[None]:
-    """Turn FFmpeg's errors into ours."""
+    """Convert FFmpeg's errors to `OutputError`."""
     try:
         yield
     except av.error.FFmpegError as error:

@@ -1,4 +1,4 @@
-"""What every format needs: the protocol of its function, bytes of PNG and JSON, file names, and writing files."""
+"""Shared code of the file formats: the encoder type, PNG and JSON encoding, file names, and atomic writes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ MAX_STEM_BYTES = 180
 """File systems allow 255 bytes for a name, of which formats and numbers add a few dozen."""
 
 PNG_COMPRESSION = 3
-"""Of 9. More takes several times as long for files a few per cent smaller."""
+"""Compression level, 0..9. Higher levels take several times as long for files a few percent smaller."""
 
 
 @dataclass(frozen=True, eq=False)
 class FormatOptions:
-    """What some formats need besides the annotated image.
+    """Options of the formats.
 
     Attributes:
-        prediction: what the instances come from, where that is prompts: overlays show the prompts.
-        label_order, label_fill: as `Instances.to_label_map` takes them.
+        prediction: the prediction that the instances come from, if they come from prompts. Overlays show its prompts.
+        label_order, label_fill: as for `Instances.to_label_map`.
     """
 
     prediction: MaskPrediction | None = None
@@ -44,32 +44,32 @@ class FormatOptions:
 
 
 Encoder: TypeAlias = Callable[[AnnotatedImage, FormatOptions], Iterator[tuple[str, bytes]]]
-"""A format: yields its files, each as the end of its name (after that of the image) and its content."""
+"""The encoder of a format. It yields the files, each as the suffix of its name (after the image's) and its content."""
 
 
 def png_bytes(pixels: npt.NDArray[Any]) -> bytes:
-    """A PNG file of uint8 [H, W] or [H, W, 3 | 4], or uint16 [H, W]."""
+    """Encode uint8 [H, W] or [H, W, 3 | 4], or uint16 [H, W], as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()
 
 
 def json_bytes(value: Any) -> bytes:
-    """JSON on one line."""
+    """Encode a value as JSON on one line."""
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def write_files(files: Iterable[tuple[str, bytes]], folder: Path, name: str, keep: Collection[Path] = ()) -> list[Path]:
-    """Write files as they are made, each whole or not at all.
+    """Write files one after the other as they are encoded, each atomically.
 
     Args:
-        files: what each is called after `name`, and what it holds.
-        folder: where to; made when it is missing.
-        name: what the files' names begin with.
+        files: suffix of the name and content of each file.
+        folder: the output folder, which is created if it is missing.
+        name: prefix of the names of the files.
         keep: resolved paths that must not be overwritten, such as the images and masks read.
 
     Raises:
-        OutputError: a file could not be written; earlier ones are kept.
+        OutputError: a file could not be written. Files written before stay.
     """
     written = []
     for suffix, data in files:
@@ -87,21 +87,21 @@ def write_formats(
     options: FormatOptions | None = None,
     keep: Collection[Path] = (),
 ) -> dict[str, list[Path]]:
-    """Write an annotated image in some formats: all files, or none.
+    """Write an annotated image in some formats: either all files or none.
 
     Args:
         annotated: the image and its instances.
-        encoders: formats by name.
-        folder: where to; made when it is missing.
-        name: what the files' names begin with.
-        options: of the formats.
+        encoders: encoders of the formats, by name.
+        folder: the output folder, which is created if it is missing.
+        name: prefix of the names of the files.
+        options: options of the formats.
         keep: resolved paths that must not be overwritten, such as the images themselves.
 
     Returns:
-        For every format the files that were written, each whole.
+        The files of each format. Each is written atomically.
 
     Raises:
-        OutputError: a file could not be written; those written before it are removed again.
+        OutputError: a file could not be written. Files written before are removed.
     """
     options = options or FormatOptions()
     encoded = {
@@ -123,16 +123,16 @@ def write_formats(
 
 
 def check_not_kept(path: Path, keep: Collection[Path]) -> None:
-    """Raise `OutputError` where a file to be written is one of these resolved paths."""
+    """Raise `OutputError` if the path of a file to write is one of the resolved paths `keep`."""
     with path_errors(path, OutputError):
         if path.resolve() in keep:
             raise OutputError(f"{path} is one of the inputs and is not overwritten. Choose another folder.")
 
 
 def file_names(sources: Sequence[Path]) -> list[str]:
-    """A name for the files of each image: its own without the ending, numbered where two are the same.
+    """A unique prefix for the files of each image: its name without suffix, with a number for duplicates.
 
-    Names that differ only in upper and lower case count as the same, as they do on many disks. Long ones are cut.
+    Names that differ only in case are duplicates, because many file systems ignore case. Long names are shortened.
     """
     stems = [_short_stem(source.stem) for source in sources]
     taken: set[str] = {stem.casefold() for stem in stems}
@@ -150,7 +150,7 @@ def file_names(sources: Sequence[Path]) -> list[str]:
 
 
 def _short_stem(stem: str) -> str:
-    """A stem that leaves room for what is added to it; a long one ends with a digest of what is cut off."""
+    """A stem that leaves room for suffixes: a long one is truncated, and ends with a digest of the whole."""
     encoded = os.fsencode(stem)
     if len(encoded) <= MAX_STEM_BYTES:
         return stem
@@ -160,7 +160,7 @@ def _short_stem(stem: str) -> str:
 
 
 def file_suffixes(instances: Instances) -> list[str]:
-    """What tells the files of each instance apart: its object id and candidate, or its place from 1 without ids."""
+    """A unique file suffix for each instance: its object id and candidate or, without ids, its number from 1."""
     ids = instances.object_ids.tolist()
     candidates = instances.columns.get("candidate")
     if candidates is not None:
@@ -173,7 +173,7 @@ def file_suffixes(instances: Instances) -> list[str]:
 
 
 def instance_facts(instance: Instance) -> dict[str, Any]:
-    """What text formats tell of an instance besides its shape: object, candidate, score and area, where known."""
+    """The object id, candidate, score and area of an instance, as far as they are known, for text formats."""
     facts: dict[str, Any] = {}
     if instance.object_id != NO_ID:
         facts["object"] = instance.object_id
@@ -185,6 +185,6 @@ def instance_facts(instance: Instance) -> dict[str, Any]:
 
 
 def bbox_xywh(instance: Instance) -> list[int | float]:
-    """Left, top, width and height of an instance's box, whole numbers as such."""
+    """Left, top, width and height of an instance's box, with integers instead of integral floats."""
     x0, y0, x1, y1 = instance.box_xyxy
     return [int(number) if number.is_integer() else number for number in (x0, y0, x1 - x0, y1 - y0)]

@@ -1,7 +1,8 @@
-"""YOLO's segmentation labels: a text file an image, with a class and a polygon a line.
+"""YOLO's segmentation labels: a text file for each image, with a class and a polygon in each line.
 
-Corners are shares of the image's width and height. A polygon is one ring: parts and holes of a mask are joined to it by
-bridges of no width, so that filling it gives exactly the mask. A program that also draws the outline shows the bridges.
+Coordinates are normalized by the image's width and height. A polygon is a single ring: parts and holes of a mask are
+joined to it by bridges of zero width, so that the filled polygon is exactly the mask. Programs that draw the outline
+show the bridges.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from segany.data.annotations import check_path_length
 from segany.data.formats.coco import NO_CLASS
 
 DECIMALS = 8
-"""Of corners: exact to a thousandth of a pixel in images of 100,000 pixels a side."""
+"""Number of decimals of coordinates, exact to a thousandth of a pixel in images of 100,000 pixels a side."""
 
 BOX_NUMBERS = 5
-"""Class, center, width and height: a box without a mask."""
+"""Number of values in a line with a box instead of a polygon: class, center, width and height."""
 
 BRIDGES_TRIED = 200_000
-"""Pairs of corners among which the shortest bridge is looked for; of rings with more, the first corners are joined."""
+"""Largest number of pairs of corners that are searched for the shortest bridge. Beyond it, first corners are joined."""
 
 
 def to_yolo(instances: Instances, classes: Sequence[Category] | None = None) -> str:
-    """The label file of an image.
+    """The content of the label file of an image.
 
-    Only masks and classes are kept: scores, ids, boxes, sources, supercategories and other columns have no place in
-    the format, and a class is a number from 0 instead of the id of its category. Empty masks are left out.
+    The format holds only masks and classes, without scores, ids, boxes, sources, supercategories and other columns. A
+    class is a number from 0 instead of a category id. Empty masks are left out.
 
     Args:
-        instances: any number of them.
-        classes: those of the dataset, in the order of their numbers; by default `classes_of(instances)`.
+        instances: the instances.
+        classes: classes of the dataset, in the order of their numbers; by default `classes_of(instances)`.
 
     Raises:
-        InstancesError: an instance is of a category that is not among the classes.
+        InstancesError: the category of an instance is not one of the classes.
     """
     classes = classes_of(instances) if classes is None else classes
     number_of = {category.name: number for number, category in enumerate(classes)}
@@ -63,10 +64,10 @@ def from_yolo(text: str, size_hw: SizeHW, classes: Sequence[Category] = ()) -> I
     A pixel belongs to a mask when its center lies inside the polygon.
 
     Args:
-        text: what the file holds.
-        size_hw: of the image.
-        classes: those of the dataset, whose ids are the numbers in the file. A number that none has becomes a
-            category whose name is that number.
+        text: content of the file.
+        size_hw: size of the image.
+        classes: classes of the dataset, whose ids are the numbers in the file. An unknown number becomes a category
+            with the number as its name.
 
     Raises:
         InstancesError: a line is neither a polygon nor a box.
@@ -102,9 +103,9 @@ def from_yolo(text: str, size_hw: SizeHW, classes: Sequence[Category] = ()) -> I
 
 
 def classes_of(instances: Instances, classes: Sequence[Category] = ()) -> tuple[Category, ...]:
-    """Classes with numbers from 0, and those of the instances after them: all categories, by name.
+    """Number classes from 0: the given ones, and after them the categories of the instances with other names.
 
-    Instances without a class are of a class "object".
+    Instances without a class have the class "object".
     """
     names = dict.fromkeys(category.name for category in (*classes, *instances.categories))
     if (instances.category_ids == NO_ID).any():
@@ -113,7 +114,7 @@ def classes_of(instances: Instances, classes: Sequence[Category] = ()) -> tuple[
 
 
 def _bridged(rings: Sequence[RingArray]) -> RingArray:
-    """One ring [N, 2] of all rings of a mask: into each a bridge leads at its nearest corner, and back."""
+    """Join the rings of a mask to one ring [N, 2], with a bridge to the nearest corner of each ring and back."""
     path = rings[0]
     for ring in rings[1:]:
         at, start = len(path) - 1, 0
