@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 
 from segany import Prompt, VideoPredictor
 from segany.core.instance import Category
@@ -34,7 +34,7 @@ def predictor() -> VideoPredictor:
     model = small_sam2()
     with torch.no_grad():
         model.sam_mask_decoder.pred_obj_score_head.layers[-1].bias += 1
-    return VideoPredictor(model)
+    return VideoPredictor(loaded(model))
 
 
 def test_frames_that_come_once_are_prompted_as_they_come(predictor: VideoPredictor) -> None:
