@@ -116,7 +116,7 @@ def test_the_validation_split_is_measured(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     assert "davis, split val: 1 measured" in result.stdout
     result = run(root, "--out", tmp_path / "out", "--protocol", "video", "--split", "train")
-    assert "results of another" in result.stderr or "other data" in result.stderr
+    assert "davis, split train: 1 measured" in result.stdout
     result = run(root, "--out", tmp_path / "other", "--protocol", "video", "--split", "test")
     assert "no split 'test'. It has train, val" in result.stderr
     result = run(root, "--out", tmp_path / "other", "--split", "val")

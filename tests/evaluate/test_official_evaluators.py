@@ -53,7 +53,7 @@ class Replay:
         ]
         stack = np.stack(found)
         scores = np.ones(len(ids), np.float32)
-        return FrameResult(frame, tuple(ids), stack > 0, scores, stack if logits else None)
+        return FrameResult.from_masks(frame, ids, stack > 0, scores, mask_logits=stack if logits else None)
 
 
 @pytest.mark.parametrize("layout", ["sav", "davis"])
