@@ -128,7 +128,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All image files below a folder, as `files_below` sorts them; warns about those that cannot be read, such as HEIC."""
+    """All image files below a folder, in the order of `files_below`; warns about those that cannot be read."""
     found = list(walk_files(folder))
     tell_passed_over(found, str(folder))
     suffixes = readable_suffixes()

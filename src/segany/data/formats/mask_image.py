@@ -156,7 +156,8 @@ class MaskImage:
             raise DataError(f"{self.what} holds negative values, which cannot be labels.")
         if len(_distinct(self.labels)) > MAX_LABELS:
             raise DataError(
-                f"{self.what} holds more than {MAX_LABELS:,} different values. That is a photograph and no image of masks."
+                f"{self.what} holds more than {MAX_LABELS:,} different values. That is a photograph and no image of "
+                "masks."
             )
         return self.labels
 
