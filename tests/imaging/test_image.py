@@ -14,7 +14,8 @@ import tifffile
 from PIL import Image
 
 from segany.core.errors import ConfigError, ImageError
-from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image, readable_suffixes
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image, readable_suffixes
+from segany.imaging.pixels import PixelOptions
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
