@@ -145,7 +145,7 @@ CASES: dict[str, Case] = {
         ),
         Case(
             name="mobile_sam/automatic",
-            title="MobileSAM: masks of everything, 32 x 32 points",
+            title="MobileSAM: automatic masks, 32 x 32 points",
             task="automatic",
             peer=MOBILE_SAM,
             model="mobile_sam",
@@ -155,7 +155,7 @@ CASES: dict[str, Case] = {
         ),
         Case(
             name="mobile_sam/automatic_cold",
-            title="MobileSAM: new process to masks of everything",
+            title="MobileSAM: new process to automatic masks",
             task="automatic",
             peer=MOBILE_SAM,
             model="mobile_sam",
@@ -166,7 +166,7 @@ CASES: dict[str, Case] = {
         ),
         Case(
             name="mobile_sam/automatic_memory",
-            title="MobileSAM: memory for masks of everything",
+            title="MobileSAM: memory for automatic masks",
             task="automatic",
             peer=MOBILE_SAM,
             model="mobile_sam",

@@ -35,7 +35,7 @@ CALIBRATED = {"mobile_sam": 20, "sam_vit_b": 8}
 """Images that int8 is calibrated with, at the most."""
 
 RUNTIME_TITLES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "openvino-bf16": "OpenVINO, bf16"}
-TITLES = {"embed": "embed an image", "predict": "one point, three masks", "automatic": "masks of everything"}
+TITLES = {"embed": "embed an image", "predict": "one point, three masks", "automatic": "automatic masks"}
 
 
 @dataclass
@@ -94,7 +94,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--exports", type=Path, help="folder that exports are kept in, and taken from")
     parser.add_argument("--model", action="append", choices=("mobile_sam", "sam_vit_b"))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--automatic", action="store_true", help="masks of everything too, once")
+    parser.add_argument("--automatic", action="store_true", help="automatic masks too, once")
     options = parser.parse_args()
     options.model = options.model or ["mobile_sam", "sam_vit_b"]
     return options

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ImageError,
         InstancesError,
         MissingExtraError,
+        OutOfMemoryError,
         OutputError,
         PromptError,
         SeganyError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
     from segany.hub.model_ref import ModelRef
+    from segany.imaging.pixels import PixelOptions
     from segany.imaging.processor import ImageProcessor
     from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
@@ -78,7 +80,9 @@ _HOMES = {
     "MaskPrediction": "segany.core.prediction",
     "MissingExtraError": "segany.core.errors",
     "ModelRef": "segany.hub.model_ref",
+    "OutOfMemoryError": "segany.core.errors",
     "OutputError": "segany.core.errors",
+    "PixelOptions": "segany.imaging.pixels",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
     "PromptError": "segany.core.errors",
@@ -128,7 +132,9 @@ __all__ = [
     "MaskPrediction",
     "MissingExtraError",
     "ModelRef",
+    "OutOfMemoryError",
     "OutputError",
+    "PixelOptions",
     "Preprocessing",
     "Prompt",
     "PromptError",

@@ -34,7 +34,8 @@ class FakePredictor:
     """Embeds an image as its mean color."""
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(name="fake", encoder_id="f00d", preprocessing=Preprocessing())
+        processor = SimpleNamespace(preprocessing=Preprocessing())
+        self.model = SimpleNamespace(name="fake", encoder_id="f00d", processor=processor)
         self.embedded = 0
 
     def embed(self, pixels: PixelArray) -> Embedding:
@@ -42,7 +43,7 @@ class FakePredictor:
         features = (pixels.mean(axis=(0, 1), dtype=np.float32),)
         model = self.model
         return Embedding(
-            features, pixels.shape[:2], model.preprocessing, model.name, model.encoder_id, content_id(pixels)
+            features, pixels.shape[:2], model.processor.preprocessing, model.name, model.encoder_id, content_id(pixels)
         )
 
 
@@ -231,7 +232,7 @@ def test_interrupt_keeps_what_is_finished_and_the_next_run_goes_on(
     generator.on_generate = interrupt
     result = run("photos", "--format", "coco,masks-png")
     assert result.exit_code == 130
-    assert "goes on from there" in result.stderr
+    assert "the same command resumes" in result.stderr
     assert "Traceback" not in result.stderr
     assert not any(name.startswith("3") or name.endswith(".tmp") for name in written())
     generator.on_generate = lambda number: None
@@ -386,7 +387,7 @@ def test_embeddings_of_others_are_not_used(run: Callable[..., Result], generator
     assert run(*arguments).exit_code == 0
     assert generator.predictor.embedded == 2
     Embedding.load(path)
-    generator.predictor.model.preprocessing = Preprocessing(input_size=512)
+    generator.predictor.model.processor.preprocessing = Preprocessing(input_size=512)
     assert run(*arguments).exit_code == 0
     assert generator.predictor.embedded == 3
     generator.predictor.model.encoder_id = "beef"

@@ -66,6 +66,37 @@ def test_images_without_masks_are_counted(model, folder, tmp_path):
     assert "2 measured, 1 could not be read, 1 images without masks left out" in result.stdout
 
 
+def test_what_datasets_leave_out_is_in_the_reports(model, tmp_path):
+    image = blocks().image
+    (tmp_path / "coco").mkdir()
+    Image.fromarray(image).save(tmp_path / "coco" / "a.png")
+    height, width = image.shape[:2]
+    square = [[1, 1, 9, 1, 9, 9, 1, 9]]
+    annotations = [{"id": number, "image_id": number, "segmentation": square} for number in (1, 2, 3)]
+    images = [{"id": 1, "file_name": "../coco/a.png", "height": height, "width": width}]
+    (tmp_path / "coco" / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    arguments = (tmp_path / "coco" / "a.json", "--out", tmp_path / "out", "--failures", 0)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "--trust-paths" in result.stderr
+    result = run(*arguments, "--trust-paths")
+    assert "1 measured, 2 annotations of images that are not listed left out" in result.stdout
+    assert "2 annotations are left out, since their images are not listed" in result.stderr
+    written = json.loads((tmp_path / "out" / "a" / "results.json").read_text())
+    assert written["omitted"] == {"annotations of images that are not listed": 2}
+
+
+def test_what_is_an_object_is_chosen(model, folder, tmp_path):
+    for number, (options, objects) in enumerate([((), 4), (("--objects", "foreground", "--mask-threshold", 0), 2)]):
+        out = tmp_path / str(number)
+        assert run(folder, "--out", out, "--protocol", "box", "--failures", 0, *options).exit_code == 0
+        written = json.loads((out / "shapes" / "results.json").read_text())
+        assert written["protocols"]["box"]["numbers"]["objects"] == objects
+    result = run(folder, "--out", tmp_path / "0", "--protocol", "box", "--objects", "parts")
+    assert "results of another model, other data or other settings" in result.stderr
+    assert run(folder, "--objects", "values").exit_code == 2
+
+
 def test_the_same_command_goes_on_and_overwrite_begins_anew(model, folder, tmp_path):
     arguments = (folder, "--out", tmp_path / "out", "--failures", 0)
     assert run(*arguments).exit_code == 0
@@ -110,12 +141,12 @@ def test_videos_are_tracked(monkeypatch, tmp_path):
 
 def test_the_validation_split_is_measured(monkeypatch, tmp_path):
     """Training videos lie in the same folders."""
-    monkeypatch.setattr(command, "load_model", lambda *_: small_sam2())
+    monkeypatch.setattr(command, "load_model", lambda *_: loaded(small_sam2()))
     root = video_cases.write_davis(tmp_path / "davis")
     result = run(root, "--out", tmp_path / "out", "--protocol", "video")
     assert result.exit_code == 0, result.output
     assert "davis, split val: 1 measured" in result.stdout
-    result = run(root, "--out", tmp_path / "out", "--protocol", "video", "--split", "train")
+    result = run(root, "--out", tmp_path / "train", "--protocol", "video", "--split", "train")
     assert "davis, split train: 1 measured" in result.stdout
     result = run(root, "--out", tmp_path / "other", "--protocol", "video", "--split", "test")
     assert "no split 'test'. It has train, val" in result.stderr

@@ -52,7 +52,7 @@ def test_a_folder_is_checked_again() -> None:
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     for arguments, message in (
-        ((), "Say what to export"),
+        ((), "Give the model and the folder"),
         (("--check", tmp_path), "is no exported model"),
         (("--check", exported("sam")), "was exported from a checkpoint"),
         (("mobile_sam", "--out", tmp_path / "new", "--precision", "int8"), "needs images to calibrate"),

@@ -57,7 +57,7 @@ def test_paths_without_images() -> None:
     Path("empty").mkdir()
     for path, message in [
         ("missing.png", "There is no file missing.png"),
-        ("empty", "The folder empty holds no images"),
+        ("empty", "The folder empty has no images"),
         ("photos/*.gif", r"No images match photos/\*.gif"),
         ("photos/*.txt", "No images match"),
     ]:

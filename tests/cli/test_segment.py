@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import unicodedata
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -309,7 +311,7 @@ def test_bad_prompts_files(run: Callable[..., Result], folder: Path, content: st
 
 
 def test_prompts_file_that_is_a_folder(run: Callable[..., Result]) -> None:
-    check_refused(run("photo.png", "--prompts", "."), "cannot be read: Is a directory")
+    check_refused(run("photo.png", "--prompts", "."), "is a folder, not a file")
 
 
 def test_bad_masks(run: Callable[..., Result], folder: Path) -> None:
@@ -317,6 +319,7 @@ def test_bad_masks(run: Callable[..., Result], folder: Path) -> None:
     Image.new("L", (WIDTH, HEIGHT)).save("black.png")
     (folder / "text.npz").write_text("no array")
     np.save("bool.npy", np.zeros((HEIGHT, WIDTH), np.bool_))
+    np.save("complex.npy", np.zeros((3, 3), complex))
     np.save("cube.npy", np.zeros((3, 256, 256), np.float32))
     np.save("object.npy", np.array([{}], dtype=object))
     np.save("nan.npy", np.full((256, 256), np.nan, np.float32))
@@ -326,7 +329,8 @@ def test_bad_masks(run: Callable[..., Result], folder: Path) -> None:
         ("small.png", "small.png is 30 wide and 20 high, but the image is 60 wide and 40 high"),
         ("black.png", "black.png is all black"),
         ("text.npz", "text.npz cannot be read"),
-        ("bool.npy", "bool.npy holds bool of shape [40, 60]"),
+        ("bool.npy", "bool.npy is all black"),
+        ("complex.npy", "complex.npy holds complex128 of shape [3, 3]"),
         ("cube.npy", "cube.npy holds float32 of shape [3, 256, 256]"),
         ("object.npy", "object.npy cannot be read"),
         ("nan.npy", "mask_logits must be finite"),
@@ -447,3 +451,124 @@ def test_prompts_file_nested_too_deeply(run: Callable[..., Result]) -> None:
 def test_prompts_file_with_a_byte_order_mark(run: Callable[..., Result]) -> None:
     Path("marked.json").write_text('[{"points_xy": [[1, 2]]}]', encoding="utf-8-sig")
     assert run("photo.png", "--prompts", "marked.json").exit_code == 0
+
+
+def label_map(dtype: type = np.uint16) -> np.ndarray:
+    labels = np.zeros((HEIGHT, WIDTH), dtype=dtype)
+    labels[2:8, 3:20], labels[20:30, 30:50] = 1, 2
+    return labels
+
+
+@pytest.mark.parametrize("name", ["labels.png", "labels.npy"])
+def test_each_label_of_a_mask_is_an_object(run: Callable[..., Result], predictor: FakePredictor, name: str) -> None:
+    labels = label_map(np.uint16 if name.endswith("png") else np.int32)
+    Image.fromarray(labels).save(name) if name.endswith("png") else np.save(name, labels)
+    result = run("photo.png", "--mask", name, "--format", "coco", "--json")
+    assert result.exit_code == 0, result.output
+    prompts, _ = predictor.asked[0]
+    np.testing.assert_array_equal([prompt.mask for prompt in prompts], [labels == 1, labels == 2])
+    assert [one["object"] for one in json.loads(result.stdout)["objects"]] == [1, 2]
+
+
+def test_a_label_of_a_mask_in_a_prompts_file(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    Image.fromarray(label_map()).save("labels.png")
+    items = [{"mask": "labels.png", "label": 2, "points_xy": [[40, 25]]}, {"mask": "labels.png", "label": 1}]
+    Path("prompts.json").write_text(json.dumps(items))
+    assert run("photo.png", "--prompts", "prompts.json").exit_code == 0
+    one, other = predictor.asked[0][0]
+    np.testing.assert_array_equal([one.mask, other.mask], [label_map() == 2, label_map() == 1])
+    assert one.points_xy.tolist() == [[40, 25]]
+
+
+def test_labels_that_are_unclear_are_named(run: Callable[..., Result]) -> None:
+    Image.fromarray(label_map()).save("labels.png")
+    np.save("logits.npy", np.zeros((256, 256), np.float32))
+    for option in (("--point", "5,5"), ("--box", "1,1,9,9")):
+        check_refused(
+            run("photo.png", "--mask", "labels.png", *option), "labels.png holds 2 labels: 1, 2.", '"label": 1'
+        )
+    for item, message in [
+        ({"mask": "labels.png", "label": 7}, "labels.png has no label 7. Its labels: 1, 2."),
+        ({"mask": "logits.npy", "label": 1}, "logits.npy holds logits and no labels"),
+        ({"points_xy": [[1, 1]], "label": 1}, "label is given without a mask"),
+        ({"mask": "labels.png", "label": 0}, "greater than or equal to 1"),
+    ]:
+        Path("prompts.json").write_text(json.dumps([item]))
+        check_refused(run("photo.png", "--prompts", "prompts.json"), message)
+
+
+def test_masks_are_read_by_one_rule(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    mask = label_map() == 2
+    Image.fromarray(np.where(mask, 0, 1).astype(np.uint8)).save("gray.png")
+    white_is_index_0 = Image.fromarray(np.where(mask, 0, 1).astype(np.uint8))
+    white_is_index_0.putpalette([255, 255, 255, 0, 0, 0])
+    white_is_index_0.save("mask.gif")
+    Image.fromarray(np.stack([np.full(mask.shape, 255), mask * 255], axis=2).astype(np.uint8)).save("alpha.png")
+    Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save("mask.jpg", quality=80)
+    for name in ("mask.gif", "alpha.png", "mask.jpg"):
+        result = run("photo.png", "--mask", name)
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(predictor.asked[-1][0][0].mask, mask)
+    assert "mask.jpg has soft edges" in result.stderr
+
+
+LOGITS = np.zeros((1, 3, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"low_res_logits": LOGITS, "scores": np.float32(1)}, "not those of a prediction"),
+        (
+            {"low_res_logits": LOGITS, "scores": np.zeros((1, 4))},
+            "not those of a prediction",
+        ),
+        ({"low_res_logits": LOGITS.astype(int), "scores": np.zeros((1, 3))}, "not those of a prediction"),
+        ({"low_res_logits": np.zeros((0, 3, 8, 8)), "scores": np.zeros((0, 3))}, "not those of a prediction"),
+        ({"mask": np.zeros((2, 3), "S4")}, "It must be low-res logits"),
+        ({"mask": np.array([object()])}, "holds Python objects"),
+        ({f"a{number}": np.zeros(1) for number in range(100)}, "holds the arrays a0, a1"),
+    ],
+)
+def test_archives_of_another_content(run: Callable[..., Result], arrays: dict, message: str) -> None:
+    np.savez("mask.npz", **arrays)
+    result = run("photo.png", "--mask", "mask.npz")
+    check_refused(result, "mask.npz", message)
+    assert len(result.stderr) < 1000
+
+
+def test_arrays_are_not_allocated_as_large_as_their_headers_claim(run: Callable[..., Result]) -> None:
+    """A few kilobytes took as many gigabytes as they named."""
+    for name, shape, dtype in [("a", (10**6, 10**6), "<f4"), ("b", (2, 2), "<U100000000"), ("c", (-1, 5), "<f8")]:
+        with zipfile.ZipFile(f"{name}.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+            file.write(bytes(1 << 20))
+        check_refused(run("photo.png", "--mask", f"{name}.npz"), f"{name}.npz", "takes")
+    with open("d.npy", "wb") as file:  # noqa: PTH123
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (256, 256)})
+    check_refused(run("photo.png", "--mask", "d.npy"), "d.npy cannot be read: it is cut off")
+
+
+def test_pipes_are_not_opened(run: Callable[..., Result]) -> None:
+    for name, options in [("mask.png", "--mask"), ("mask.npy", "--mask"), ("prompts.json", "--prompts")]:
+        os.mkfifo(name)
+        check_refused(run("photo.png", options, name), name, "not a file but a pipe")
+
+
+def test_images_are_looked_up_in_any_unicode_form(run: Callable[..., Result], predictor: FakePredictor) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD"))
+    save_image(Path(decomposed))
+    Path("prompts.json").write_text(json.dumps({composed: [{"box_xyxy": [1, 2, 3, 4]}]}))
+    assert run(decomposed, "--prompts", "prompts.json", "--out", "done").exit_code == 0
+    both = {name: [{"box_xyxy": [1, 2, 3, 4]}] for name in (composed, decomposed)}
+    Path("prompts.json").write_text(json.dumps(both))
+    check_refused(run(decomposed, "--prompts", "prompts.json"), "two lists for the image")
+
+
+def test_patterns_follow_links_once(run: Callable[..., Result]) -> None:
+    """Of a command that takes patterns: links that lead back kept it busy forever."""
+    for number in range(3):
+        Path(f"back{number}").symlink_to(".")
+    from segany.cli.inputs import find_images
+
+    assert find_images([Path("**/*.png")], Path("out")) == [Path("photo.png")]

@@ -181,5 +181,49 @@ def test_what_does_not_fit_the_video(tmp_path: Path) -> None:
     small = save_mask(tmp_path / "small.png", (20, 30))
     with pytest.raises(PromptError, match=r"Frame 1, object 1: The mask .*small\.png is 30 wide and 20 high"):
         read(plan(mask=[f"1:{small}"]))
-    with pytest.raises(PromptError, match=r"is an array\. Give an image"):
-        read(plan(mask=["1:logits.npy"]))
+    np.save(tmp_path / "logits.npy", np.zeros((256, 256), np.float32))
+    with pytest.raises(PromptError, match=r"holds logits\. Give an image"):
+        read(plan(mask=[f"1:{tmp_path / 'logits.npy'}"]))
+
+
+def save_labels(path: Path) -> Path:
+    labels = np.zeros(SIZE_HW, np.uint16)
+    labels[5:10, 5:10], labels[20:30, 20:40] = 3, 700
+    Image.fromarray(labels).save(path)
+    return path
+
+
+def test_each_label_of_a_mask_is_an_object(tmp_path: Path) -> None:
+    path = save_labels(tmp_path / "labels.png")
+    made = plan(mask=[f"2:{path}", f"4:{save_mask(tmp_path / 'one.png')}@8"]).by_label(DEFAULT_MAX_PIXELS)
+    assert made.object_ids == [3, 8, 700]
+    first, second, third = read(made)
+    assert [(item.frame, item.object_id, item.prompt.sum()) for item in (first, second, third)] == [
+        (2, 3, 25),
+        (2, 700, 200),
+        (4, 8, 25),
+    ]
+    with pytest.raises(PromptError, match=r"Frame 2, object 9: .*labels\.png holds 2 labels: 3, 700"):
+        plan(mask=[f"2:{path}@9"]).by_label(DEFAULT_MAX_PIXELS)
+    with pytest.raises(PromptError, match=r"labels\.png holds 2 labels: 3, 700"):
+        read(plan(mask=[f"2:{path}"]))
+    with pytest.raises(PromptError, match="a mask and points or a box"):
+        plan(mask=[f"2:{path}"], point=["2:1,1@3"]).by_label(DEFAULT_MAX_PIXELS)
+
+
+def test_a_label_of_a_mask_in_a_prompts_file(tmp_path: Path) -> None:
+    save_labels(tmp_path / "labels.png")
+    items = [
+        {"frame": 0, "mask": "labels.png", "label": 700},
+        {"frame": 0, "mask": "labels.png", "label": 3},
+        {"frame": 1, "mask": "labels.png", "label": 700, "object": 5},
+    ]
+    made = plan(file=write(tmp_path / "p.json", items)).by_label(DEFAULT_MAX_PIXELS)
+    assert [(item.frame, item.object_id, item.prompt.sum()) for item in read(made)] == [
+        (0, 3, 25),
+        (0, 700, 200),
+        (1, 5, 200),
+    ]
+    wrong = write(tmp_path / "p.json", [{"frame": 0, "mask": "labels.png", "label": 4}])
+    with pytest.raises(PromptError, match=r"Frame 0, object 4: .*has no label 4\. Its labels: 3, 700"):
+        read(plan(file=wrong))

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tests.data_for_tests import picture, save
 from typer.testing import CliRunner, Result
 
 import segany
@@ -135,10 +137,10 @@ def test_stopping_and_going_on() -> None:
     Path("run").rename("whole")
     result = run("--max-steps", "4")
     assert result.exit_code == 0
-    assert "Stopped, as --max-steps asks, after step 4 of 6, which is saved." in result.stdout
+    assert "Stopped by --max-steps after step 4 of 6; the state is saved." in result.stdout
     assert run().exit_code == 2
     result = run("--resume")
-    assert "going on after step 4 of 6" in result.stdout
+    assert "resuming after step 4 of 6" in result.stdout
     assert losses() == whole
 
 
@@ -152,7 +154,7 @@ def test_a_signal_to_another_process_is_no_limit_of_steps(monkeypatch: pytest.Mo
         lambda self, share: [dataclasses.replace(share, wants_stop=True)] if hasattr(share, "wants_stop") else [share],
     )
     result = run()
-    assert "Interrupted after step 1 of 6, which is saved." in result.stdout
+    assert "Interrupted after step 1 of 6; the state is saved." in result.stdout
 
 
 def test_a_folder_of_another_run_is_refused_before_the_task_is_built() -> None:
@@ -209,7 +211,7 @@ def test_no_data() -> None:
 
 def test_help_says_what_each_field_is() -> None:
     result = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200"})
-    assert "loop.warmup_steps = 250: steps over which the learning rate rises" in result.stdout
+    assert "loop.warmup_steps = 250: number of steps of the linear warm-up" in result.stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -231,6 +233,30 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals) -> None:
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
-    assert "Go on with the same command and --resume." in output
+    assert "Resume with the same command and --resume." in output
     assert "Traceback" not in errors
     assert Path("run/state.safetensors").exists()
+
+
+def test_how_data_are_read_and_what_they_leave_out(folder: Path) -> None:
+    (folder / "colors.py").write_text(
+        RECIPE.replace("    datasets=lambda data, progress: DataSplit(Colors(), None),\n", "")
+    )
+    for name in "abcd":
+        save(folder / "data" / "images" / f"{name}.png", picture((32, 32)))
+    for name in "abc":
+        save(
+            folder / "data" / "masks" / f"{name}.png", np.eye(32, dtype=np.uint8) + np.eye(32, k=5, dtype=np.uint8) * 2
+        )
+    result = run("--data", "data", "--val-fraction", "0", "--objects", "foreground", "--mask-threshold", "0.7")
+    assert result.exit_code == 0, result.output
+    assert "Left out of the data for training: 1 images without masks." in result.stderr
+    (start,) = json.loads((folder / "run/environment.json").read_text())
+    assert start["omitted"] == {"images without masks": 1}
+    described = json.loads((folder / "run/config.json").read_text())
+    assert (described["data"]["objects"], described["data"]["mask_threshold"]) == ("foreground", 0.7)
+    other = run("--data", "data", "--val-fraction", "0", "--resume")
+    assert "data.objects: 'foreground' there, 'auto' now" in other.stderr
+    (folder / "colors.py").write_text(RECIPE)
+    refused = run("--objects", "parts")
+    assert (refused.exit_code, "opens its data itself" in refused.stderr) == (2, True)

@@ -138,9 +138,9 @@ def test_damaged_images_are_replaced_and_reported() -> None:
 
 def test_too_much_damage() -> None:
     many = loader(Shapes(200, frozenset(index for index in range(200) if index % 4)), batch_size=20)
-    with pytest.raises(DataError, match=r"of the 1\d\d images met so far are damaged.*The first: folder/\d+: image"):
+    with pytest.raises(DataError, match=r"of the 1\d\d images read so far are damaged.*The first: folder/\d+: image"):
         epochs(many)
-    with pytest.raises(DataError, match=r"2 of the 3 images met so far are damaged"):
+    with pytest.raises(DataError, match=r"2 of the 3 images read so far are damaged"):
         epochs(loader(Shapes(3, frozenset({0, 1}))))
     half = loader(Shapes(40, frozenset(range(20))))
     epochs(half)

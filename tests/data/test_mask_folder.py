@@ -44,7 +44,7 @@ def test_objects(tmp_path: Path) -> None:
     assert len(MaskFolder(tmp_path).read(0).instances) == 1
     parts = MaskFolder(tmp_path, "parts").read(0)
     np.testing.assert_array_equal([parts.instances.mask(0), parts.instances.mask(1)], TWO)
-    with pytest.raises(ConfigError, match="objects must be"):
+    with pytest.raises(ConfigError, match="objects must be one of"):
         MaskFolder(tmp_path, "value")  # type: ignore[arg-type]
 
 

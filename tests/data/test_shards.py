@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -152,3 +153,57 @@ def test_slips_of_the_pen() -> None:
 def test_one_mask_over_the_whole_image(tmp_path: Path) -> None:
     whole = encoded(block(SIZE_HW, 0, 0, 6, 8).astype(np.uint8), "PNG")
     assert TarShards(save_tar(tmp_path / "s.tar", {"a.jpg": JPEG, "a.png": whole})).read(0).instances.mask(0).all()
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("size", [40 * 10**9, 2**62, 2**70])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_sizes_that_members_claim_are_not_believed(tmp_path: Path, size: int, kind: bytes) -> None:
+    path = save_tar(tmp_path / "s.tar", {"a.png": IMAGE, "a.json": RECORD})
+    good = path.read_bytes().rstrip(b"\0")
+    good += b"\0" * (-len(good) % 512)
+    path.write_bytes(good + header("b.json", size, kind) + b"x" * 2048)
+    dataset = TarShards(path)
+    assert len(dataset.read(0).instances) == 2
+    path.write_bytes(good + header("b.png", len(IMAGE)) + IMAGE.ljust(-(-len(IMAGE) // 512) * 512, b"\0")
+                     + header("b.json", size) + b"x" * 2048)  # fmt: skip
+    dataset = TarShards(path)
+    for index, name in enumerate(dataset.names):
+        if name == "s/b":
+            with pytest.raises(DataError, match=r"s/b\.json is cut off"):
+                dataset.read(index)
+
+
+@pytest.mark.parametrize("records", [b"9 size=-1\n", b"x size=1\n", b"30 GNU.sparse.map=1,a\n", b"\xff\xfe"])
+def test_bad_extended_headers_end_the_shard(tmp_path: Path, records: bytes) -> None:
+    path = save_tar(tmp_path / "s.tar", {"a.png": IMAGE, "a.json": RECORD})
+    good = path.read_bytes().rstrip(b"\0")
+    good += b"\0" * (-len(good) % 512)
+    extended = header("pax", len(records), tarfile.XHDTYPE) + records.ljust(512, b"\0")
+    path.write_bytes(good + extended + header("b.json", 3) + b"{}\n".ljust(512, b"\0") + bytes(1024))
+    dataset = TarShards(path)
+    assert dataset.names == ("s/a",)
+    assert len(dataset.read(0).instances) == 2
+
+
+def test_names_do_not_lead_out_of_the_shard(tmp_path: Path) -> None:
+    members = {"../a.png": IMAGE, "../a.json": RECORD, "/b.png": IMAGE, "/b.json": RECORD}
+    assert TarShards(save_tar(tmp_path / "s.tar", members)).names == ("s/a", "s/b")
+
+
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s.tar")
+    with pytest.raises(DataError, match="not a file but a pipe"):
+        TarShards(tmp_path / "s.tar")
+
+
+def test_links_that_lead_back_do_not_keep_patterns_busy(tmp_path: Path) -> None:
+    save_tar(tmp_path / "s.tar", {"a.png": IMAGE})
+    for number in range(3):
+        (tmp_path / f"back{number}").symlink_to(tmp_path)
+    assert find_shards(f"{tmp_path}/**/*.tar") == (tmp_path / "s.tar",)

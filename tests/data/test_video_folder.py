@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from tests.videos_for_tests import number_in, write_video
 
 from segany.core.errors import DataError
 from segany.core.rle import decode_mask
+from segany.data.formats.mask_image import MaskOptions
+from segany.data.opening import open_dataset
 from segany.data.video_folder import VideoFrames, read_video_dataset
 
 SIZE_HW = 6, 8
@@ -174,3 +177,42 @@ def test_masks_of_another_size_than_the_frame(davis: Path) -> None:
     save(davis / "Annotations" / "480p" / "bear" / "00000.png", np.ones((8, 6), np.uint8))
     with pytest.raises(DataError, match="bear/00000 is 8 wide and 6 high"):
         VideoFrames(davis).read(0)
+
+
+def test_names_in_other_unicode_forms(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "thé") for form in ("NFC", "NFD"))
+    (tmp_path / "JPEGImages" / decomposed).mkdir(parents=True)
+    (tmp_path / "JPEGImages" / decomposed / f"{composed}.jpg").write_bytes(encoded(picture(SIZE_HW), "JPEG"))
+    save(tmp_path / "Annotations" / composed / f"{decomposed}.png", ONE.astype(np.uint8))
+    save_json(tmp_path / "meta.json", {"videos": {decomposed: {}}})
+    (video,) = read_video_dataset(tmp_path)
+    assert list(video.masks(0)) == [1]
+    (tmp_path / "sav_val.txt").write_text(decomposed)
+    assert len(read_video_dataset(tmp_path, "val")) == 1
+
+
+def test_two_frames_of_one_name_are_refused(davis: Path) -> None:
+    save(davis / "JPEGImages" / "480p" / "dog" / "00000.png", picture(SIZE_HW))
+    with pytest.raises(DataError, match=r"00000\.jpg and .*00000\.png differ only in their endings"):
+        read_video_dataset(davis)
+
+
+def test_masklets_of_more_frames_than_there_are(tmp_path: Path) -> None:
+    save_frames(tmp_path / "sav_1", 5)
+    save_json(tmp_path / "sav_1_manual.json", masklets(3, 9))
+    with pytest.raises(DataError, match=r"of a video of 9 frames, but .*sav_1 holds 5"):
+        read_video_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("masklet", [{"0": []}, "ab", [{"size": 1}], [["a"], 3]])
+def test_masklets_of_another_form(tmp_path: Path, masklet: object) -> None:
+    save_frames(tmp_path / "sav_1", 1)
+    save_json(tmp_path / "sav_1_manual.json", {**masklets(1, 1), "masklet": masklet})
+    with pytest.raises(DataError, match=r"is damaged|no masklet file"):
+        read_video_dataset(tmp_path)[0].masks(0)
+
+
+def test_masks_are_read_as_asked_for(davis: Path) -> None:
+    for video in read_video_dataset(davis, masks=MaskOptions("foreground")):
+        assert [list(video.masks(frame)) for frame in video.annotated] == [[1], [1]]
+    assert isinstance(open_dataset(davis, objects="parts"), VideoFrames)

@@ -36,7 +36,7 @@ class PaintingModel:
     """
 
     name, encoder_id, pads_boxes, pred_iou_thresh = "painting", "no weights", False, 0.0
-    weights_id = "no weights"
+    weights_id, has_memory = "no weights", False
     low_res_size = SIDE
 
     def __init__(self) -> None:

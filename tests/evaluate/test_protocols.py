@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.evaluate.painting import SIDE, PaintingModel, blocks
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 
 from segany import AutomaticConfig, AutomaticMaskGenerator, ConfigError, ImagePredictor
 from segany.core.instances import Instances
@@ -128,7 +128,7 @@ def test_some_objects_alone():
 
 
 def test_masks_that_the_model_finds_have_a_recall_of_one():
-    model = small_sam()
+    model = loaded(small_sam())
     image = np.random.default_rng(3).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
     found = AutomaticMaskGenerator(model, config).generate(image)
@@ -151,7 +151,7 @@ def test_masks_that_the_model_finds_have_a_recall_of_one():
 
 def test_annotated_areas_and_boxes_count() -> None:
     """As in COCO's and LVIS's evaluators: pixels of the mask and the box around them are something else."""
-    model = small_sam()
+    model = loaded(small_sam())
     image = np.random.default_rng(3).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     config = AutomaticConfig(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.0, box_nms_thresh=1.0)
     found = AutomaticMaskGenerator(model, config).generate(image)

@@ -44,7 +44,7 @@ def test_path_of_what_is_not_cached_says_how_to_get_it(run, server):
 
 
 def test_remove_frees_the_space(run):
-    assert run("remove", "tiny").stdout == "The cache has nothing of tiny.\n"
+    assert run("remove", "tiny").stdout == "The cache has no files of tiny.\n"
     run("pull", "tiny")
     assert run("remove", "tiny").stdout == "Removed tiny: 1 MB freed.\n"
     assert isinstance(run("path", "tiny").exception, WeightsError)

@@ -27,7 +27,7 @@ from segany.models.convert import encoder_id, read_checkpoint
 from segany.models.image_encoder import ImageEncoder
 from segany.models.model_file import save_model, saved_spec
 from segany.models.promptable import PromptableModel
-from segany.models.registry import MODELS, ModelSpec, UrlSource, register_model
+from segany.models.registry import MODELS, ModelSpec, UrlSource, build_model, register_model
 from segany.models.sam.config import DecoderConfig, SamConfig
 from segany.models.sam2.config import Sam2Config
 from segany.runtime import OnnxModel
@@ -107,7 +107,7 @@ RECIPE = SamRecipe(iterations=2, repeats=0, loss_side=32, drop_path=0.0)
 
 @pytest.fixture
 def model() -> PromptableModel:
-    module = CONFIG.build("convnet")
+    module = build_model(CONFIG, "convnet")
     initialize(module, 0)
     module.encoder_id = encoder_id(module.image_encoder)
     return optimize(module.eval())
@@ -204,7 +204,7 @@ def test_learning_rates_decay_from_block_to_block(model: PromptableModel) -> Non
 
 
 def test_what_it_cannot_do_is_refused(model: PromptableModel) -> None:
-    with pytest.raises(ConfigError, match="ConvNet has no branches to drop"):
+    with pytest.raises(ConfigError, match="ConvNet has no drop path"):
         SamTask(model, replace(RECIPE, drop_path=0.1))
     with pytest.raises(ConfigError, match="Masked autoencoding"):
         MaeTask(model)
@@ -230,7 +230,7 @@ def test_it_takes_adapters(model: PromptableModel) -> None:
 
 
 def test_it_is_distilled(model: PromptableModel) -> None:
-    student = replace(CONFIG, encoder=ConvNetConfig(width=8, depth=1)).build("student")
+    student = build_model(replace(CONFIG, encoder=ConvNetConfig(width=8, depth=1)), "student")
     task = DistillTask(model, student, DistillConfig(batch_statistics=False))
     (loss,) = task.losses([shape_item(1, SIDE)])
     loss.total.backward()

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import dataclasses
 import io
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.core.embedding import Embedding
+from segany.core.errors import OutOfMemoryError
+from segany.imaging.pixels import PixelOptions
 from segany.imaging.prompt_masks import mask_to_logits
 from segany.models.sam.config import SamConfig, VitConfig
 
@@ -254,3 +260,54 @@ def test_a_model_upscales_read_only_logits(predictor: ImagePredictor, embedding:
     prediction = predictor.predict(embedding, MIXED[0])
     masks = predictor.model.processor.upscale_masks(prediction.low_res_logits, SIZE_HW)
     np.testing.assert_array_equal(masks, prediction.masks)
+
+
+def test_values_that_are_no_numbers_are_refused(predictor: ImagePredictor, image: np.ndarray) -> None:
+    embedding = predictor.embed(image)
+    damaged = dataclasses.replace(embedding, features=tuple(np.full_like(one, np.nan) for one in embedding.features))
+    with pytest.raises(EmbeddingError, match="not numbers"):
+        predictor.predict(damaged, Prompt(points_xy=[[5, 5]]))
+
+
+def test_masks_that_would_not_fit_are_refused_before_anything_is_computed(
+    predictor: ImagePredictor, image: np.ndarray
+) -> None:
+    embedding = dataclasses.replace(predictor.embed(image), size_hw=(20_000, 20_000))
+    with pytest.raises(OutOfMemoryError, match="predict_instances"):
+        predictor.predict(embedding, [Prompt(points_xy=[[5, 5]])] * 100)
+
+
+def test_instances_of_many_prompts_are_those_of_each(
+    predictor: ImagePredictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segany.predict.image.CHUNK_BYTES", 2 * 3 * image.shape[0] * image.shape[1])
+    embedding = predictor.embed(image)
+    prompts = [Prompt(points_xy=[[x, 20]]) for x in (10, 30, 50, 60, 70)]
+    instances = predictor.predict_instances(embedding, prompts)
+    assert instances.object_ids.tolist() == [1, 2, 3, 4, 5]
+    for index, prompt in enumerate(prompts):
+        np.testing.assert_array_equal(instances.mask(index), predictor.predict(embedding, prompt).best()[0])
+
+
+def test_the_predictor_reads_images_by_its_options(predictor: ImagePredictor) -> None:
+    dark = np.linspace(0, 4095, 60 * 80).astype(np.uint16).reshape(60, 80)
+    with pytest.raises(ImageError, match="12 bits"):
+        predictor.embed(dark)
+    chosen = ImagePredictor(predictor.model, pixel_options=PixelOptions(value_range=(0, 4095))).embed(dark)
+    assert chosen.size_hw == (60, 80)
+
+
+def test_features_may_stay_where_the_encoder_left_them(
+    predictor: ImagePredictor, embedding: Embedding, tmp_path: Path
+) -> None:
+    on_device = replace(
+        embedding, features=tuple(torch.from_numpy(array.copy()).half() for array in embedding.features)
+    )
+    rounded = on_device.to_cpu()
+    assert rounded.features[0].dtype == np.float32
+    np.testing.assert_array_equal(rounded.features[0], embedding.features[0].astype(np.float16))
+    stored = Embedding.load(on_device.save(tmp_path / "image.safetensors"))
+    for one in (rounded, stored, pickle.loads(pickle.dumps(on_device))):
+        np.testing.assert_array_equal(
+            predictor.predict(one, MIXED[0]).low_res_logits, predictor.predict(on_device, MIXED[0]).low_res_logits
+        )

@@ -26,6 +26,7 @@ from PIL import Image
 from tests.data_for_tests import block, encoded, picture, rle, sa1b_record, save, save_json, save_tar
 from tests.robustness.mutations import mutate
 
+from segany import Category, Instances, from_coco, from_sa1b
 from segany.core.errors import CheckpointError, ExportError, SeganyError
 
 SECONDS = 10.0
@@ -35,6 +36,7 @@ MEMORY = 2 * 2**30
 """Bytes beside what the interpreter and its libraries take."""
 
 SIZE_HW = (6, 8)
+SESSION_HW = (24, 32)
 MASKS = (block(SIZE_HW, 0, 0, 2, 3), block(SIZE_HW, 3, 4, 6, 8))
 
 NEVER_WHOLE = ("checkpoint", "manifest")
@@ -48,11 +50,12 @@ def _read_dataset(layout: str) -> Callable[[Path], object]:
     def read(path: Path) -> None:
         from segany.data import open_dataset
 
-        root = path if layout in ("coco", "shards") else path.parents[1] if layout == "masks" else path.parent
+        root = path if layout in ("coco", "shards") else path.parents[1] if layout in ("masks", "yolo") else path.parent
         dataset = open_dataset(root, layout)  # type: ignore[arg-type]
         for index in range(len(dataset)):
-            item = dataset.read(index)
-            item.instances.masks()
+            with contextlib.suppress(SeganyError):  # the others may be good
+                item = dataset.read(index)
+                [(one.mask, one.category, one.area) for one in item.instances]
 
     return read
 
@@ -83,62 +86,42 @@ def _label_map(folder: Path) -> Path:
     return save(folder / "masks" / "a.png", labels.astype(np.uint8))
 
 
+def _palette_map(folder: Path) -> Path:
+    save(folder / "images" / "a.png", picture(SIZE_HW))
+    labels = MASKS[0] * 1 + MASKS[1] * 2
+    return save(folder / "masks" / "a.png", labels.astype(np.uint8), palette=[9, 9, 9, 0, 0, 0, 255, 0, 0])
+
+
 def _label_names(folder: Path) -> Path:
-    path = _label_map(folder)
-    return save_json(path.with_suffix(".json"), {"1": "cat", "2": {"name": "dog", "id": 7, "object_id": 3}})
+    _label_map(folder)
+    names = {"1": "cat", "2": {"name": "dog", "id": 18, "supercategory": "animal", "object_id": 4}}
+    return save_json(folder / "masks" / "labels.json", names)
+
+
+def _read_label_names(path: Path) -> None:
+    from segany.data import MaskFolder
+
+    [one.category for one in MaskFolder(path.parents[1]).read(0).instances]
 
 
 def _yolo_labels(folder: Path) -> Path:
-    from segany import Instances
-    from segany.data.formats.yolo import to_yolo
-
     save(folder / "images" / "a.png", picture(SIZE_HW))
-    (folder / "data.yaml").write_text("names: {0: object}\n")
+    (folder / "data.yaml").write_text("names: {0: cat, 1: dog}\n")
     path = folder / "labels" / "a.txt"
     path.parent.mkdir()
-    path.write_text(to_yolo(Instances.from_masks(np.stack([MASKS[0], MASKS[0] | MASKS[1]]))))
+    path.write_text("0 0.1 0.1 0.9 0.1 0.9 0.9\n1 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.4 0.1 0.4 0.4 0.2 0.9\n")
     return path
 
 
 def _yolo_names(folder: Path) -> Path:
     _yolo_labels(folder)
-    path = folder / "data.yaml"
-    path.write_text("train: images\nnc: 2\nnames:\n  0: cat\n  1: 'dog'\n")
-    return path
+    return folder / "data.yaml"
 
 
-def _read_yolo(path: Path) -> None:
+def _read_yolo_names(path: Path) -> None:
     from segany.data import YoloFolder
 
-    dataset = YoloFolder(path if path.name == "data.yaml" else path.parents[1])
-    for index in range(len(dataset)):
-        dataset.read(index).instances.masks()
-
-
-def _instances(folder: Path) -> Any:
-    from segany.data import CocoDataset
-
-    return CocoDataset(_coco(folder)).read(0).instances
-
-
-def _geojson(folder: Path) -> Path:
-    from segany.data.formats.polygons import to_geojson
-
-    return save_json(folder / "a.geojson", to_geojson(_instances(folder)))
-
-
-def _instances_archive(folder: Path) -> Path:
-    from segany.data.formats.npz import to_npz
-
-    path = folder / "a.npz"
-    path.write_bytes(to_npz(_instances(folder)))
-    return path
-
-
-def _read_instances_archive(path: Path) -> None:
-    from segany.data.formats.npz import from_npz
-
-    from_npz(path).masks()
+    [one.category for one in YoloFolder(path.parent).read(0).instances]
 
 
 def _shards(folder: Path) -> Path:
@@ -246,7 +229,7 @@ def _manifest(folder: Path) -> Path:
     for name in names:
         (folder / f"{name}.onnx").write_bytes(b"")
     record = {
-        "format_version": 1,
+        "format_version": 2,
         "segany_version": "0.1.0",
         "model": "mobile_sam",
         "encoder_id": "a",
@@ -268,6 +251,50 @@ def _read_manifest(path: Path) -> None:
     segany.load(path.parent)
 
 
+def _session(folder: Path) -> Path:
+    from tests.models_for_tests import small_sam2
+
+    import segany
+
+    frames = [picture(SESSION_HW, number) for number in range(3)]
+    with segany.VideoPredictor(small_sam2()).open(frames) as session:
+        session.prompt(0, 1, segany.Prompt(box_xyxy=[1, 1, 20, 20]), category=segany.Category(3, "cat"))
+        list(session.propagate())
+        return session.save(folder / "a.session")
+
+
+def _resume_session(path: Path) -> None:
+    from tests.models_for_tests import small_sam2
+
+    import segany
+
+    frames = [picture(SESSION_HW, number) for number in range(3)]
+    with segany.VideoPredictor(small_sam2()).open(frames, resume=path) as session:
+        for frame in range(3):
+            [one.mask for one in session.result(frame).instances]
+
+
+def _frame_prompts(folder: Path) -> Path:
+    save(folder / "labels.png", (MASKS[0] * 1 + MASKS[1] * 2).astype(np.uint8))
+    return save_json(
+        folder / "prompts.json",
+        [
+            {"frame": 0, "object": 1, "points_xy": [[1, 2]], "labels": [1], "category": "cat"},
+            {"frame": 1, "object": 2, "box_xyxy": [1, 1, 5, 5]},
+            {"frame": 2, "mask": "labels.png"},
+            {"frame": 1, "mask": "labels.png", "label": 2, "object": 7},
+        ],
+    )
+
+
+def _read_frame_prompts(path: Path) -> None:
+    from segany.data.frame_prompts import read_frame_prompts
+    from segany.imaging.frames import open_frames
+
+    with open_frames([picture(SIZE_HW)] * 3) as source:
+        read_frame_prompts(path).by_label(1000).read(source, 1000)
+
+
 def _prompts(folder: Path) -> Path:
     save(folder / "mask.png", MASKS[0].astype(np.uint8) * 255)
     return save_json(
@@ -281,12 +308,13 @@ def _prompts(folder: Path) -> Path:
 
 
 def _read_prompts(path: Path) -> None:
-    from segany import Preprocessing
+    from segany.data.mask_prompts import MaskFiles
     from segany.data.prompts_file import read_prompts_file
 
+    files = MaskFiles(1000)
     for prompt in read_prompts_file(path).objects_in(Path("a.jpg")):
-        mask = prompt.read_mask(SIZE_HW, 1000)
-        prompt.to_prompt(mask, Preprocessing(64), 16)
+        for part in prompt.by_label(files):
+            part.to_prompt(part.read_mask(SIZE_HW, files)).check_fits(SIZE_HW)
 
 
 def _mask_array(folder: Path) -> Path:
@@ -296,22 +324,47 @@ def _mask_array(folder: Path) -> Path:
 
 
 def _read_mask_array(path: Path) -> None:
-    from segany.data.prompts_file import read_mask
+    from segany.data.prompts_file import MaskFiles, ObjectPrompt
 
-    read_mask(path, SIZE_HW, 1000)
+    prompt = ObjectPrompt(mask=path)
+    prompt.to_prompt(prompt.read_mask(SIZE_HW, MaskFiles(1000)))
 
 
-def _dictionary(name: str) -> Callable[[Path], object]:
+def _instance_archive(folder: Path) -> Path:
+    from segany.data.formats.npz import to_npz
+
+    path = folder / "a.npz"
+    categories = [Category(3, "cat")]
+    instances = Instances.from_masks(np.stack(MASKS), category_ids=[3, 3], categories=categories, object_ids=[1, 2])
+    path.write_bytes(to_npz(instances.with_columns(predicted_iou=[0.5, 0.25])))
+    return path
+
+
+def _read_instance_archive(path: Path) -> None:
+    from segany.data.formats.npz import from_npz
+
+    from_npz(path).masks()
+
+
+def _geojson(folder: Path) -> Path:
+    from segany.data.formats.polygons import to_geojson
+
+    return save_json(folder / "a.geojson", to_geojson(Instances.from_masks(np.stack(MASKS), object_ids=[1, 2])))
+
+
+def _read_geojson(data: Any) -> Instances:
+    from segany.data.formats.polygons import from_geojson
+
+    return from_geojson(data)
+
+
+def _dictionary(from_dictionary: Callable[[Any], Instances]) -> Callable[[Path], object]:
     def read(path: Path) -> None:
-        import segany
-        from segany.data.formats.polygons import from_geojson
-
         try:
             data = json.loads(path.read_bytes())
         except (ValueError, RecursionError):  # that is the caller's to read
             return
-        read_dictionary = from_geojson if name == "from_geojson" else getattr(segany, name)
-        read_dictionary(data).masks()
+        from_dictionary(data).masks()
 
     return read
 
@@ -324,16 +377,19 @@ READERS: dict[str, Reader] = {
     "coco": (_coco, _read_dataset("coco")),
     "sa1b": (_sa1b, _read_dataset("sa1b")),
     "label_map": (_label_map, _read_dataset("masks")),
+    "palette_map": (_palette_map, _read_dataset("masks")),
+    "label_names": (_label_names, _read_label_names),
+    "yolo": (_yolo_labels, _read_dataset("yolo")),
+    "yolo_names": (_yolo_names, _read_yolo_names),
     "shards": (_shards, _read_dataset("shards")),
     "masklets": (_masklets, _read_masklets),
-    "coco_dictionary": (_coco, _dictionary("from_coco")),
-    "sa1b_dictionary": (_sa1b, _dictionary("from_sa1b")),
-    "geojson_dictionary": (_geojson, _dictionary("from_geojson")),
-    "instances_archive": (_instances_archive, _read_instances_archive),
-    "label_names": (_label_names, _read_dataset("masks")),
-    "yolo_labels": (_yolo_labels, _read_yolo),
-    "yolo_names": (_yolo_names, _read_yolo),
+    "coco_dictionary": (_coco, _dictionary(from_coco)),
+    "sa1b_dictionary": (_sa1b, _dictionary(from_sa1b)),
+    "geojson": (_geojson, _dictionary(_read_geojson)),
+    "instance_archive": (_instance_archive, _read_instance_archive),
+    "session": (_session, _resume_session),
     "prompts": (_prompts, _read_prompts),
+    "frame_prompts": (_frame_prompts, _read_frame_prompts),
     "mask_array": (_mask_array, _read_mask_array),
     "png": (_picture_as("PNG"), _read_image),
     "jpeg": (_picture_as("JPEG"), _read_image),

@@ -292,32 +292,32 @@ def nan_at_step(step: int) -> MeanTask:
     return task
 
 
-def test_a_loss_that_is_no_number_names_step_and_items(tmp_path):
+def test_a_loss_that_is_not_finite_names_step_and_items(tmp_path):
     task = nan_at_step(6)
     with pytest.raises(TrainingError) as caught:
         run(tmp_path, changed(save_every=3), task)
     message = str(caught.value)
-    assert message.startswith("Step 6: the loss is no number.")
+    assert message.startswith("Step 6: the loss is not finite.")
     assert f"{task.nan_for}: nan (error " in message
     assert "The batch: " + ", ".join(task.runs[-1]) in message
-    assert f"The checkpoint after step 3 is kept in {tmp_path}." in message
+    assert f"The last checkpoint in {tmp_path} is that of step 3." in message
     untouched, _, _ = run(tmp_path.parent / "other", changed(steps=3))
     log, _, _ = run(tmp_path, changed(save_every=3), resume=True)
     assert log.events[0] == ("started", 3, 8)
     assert len(untouched.steps) == 3
 
 
-def test_gradients_that_are_no_numbers(tmp_path):
+def test_gradients_that_are_not_finite_stop_the_run_before_the_step(tmp_path):
     task = MeanTask()
     task.module.head.weight.register_hook(lambda gradient: gradient * math.inf)
     before = task.module.head.bias.clone()
-    with pytest.raises(TrainingError, match=r"Step 1: the gradients are no numbers.*\n.*item-.*Nothing had been saved"):
+    with pytest.raises(TrainingError, match=r"Step 1: the gradients are not finite.*\n.*item-.*No checkpoint had been"):
         run(tmp_path, task=task)
     assert torch.equal(before, task.module.head.bias)
     assert not (tmp_path / "state.safetensors").exists()
 
 
-def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     task = MeanTask()
 
     def validate():
@@ -326,7 +326,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
         return {"score": math.nan}
 
     task.validate = validate
-    with pytest.raises(TrainingError, match=r"weights are no numbers any more \(head\.bias"):
+    with pytest.raises(TrainingError, match=r"weights are not finite \(head\.bias"):
         run(tmp_path, changed(steps=1), task)
     assert not (tmp_path / "state.safetensors").exists()
     assert not (tmp_path / "best.safetensors").exists()
@@ -390,7 +390,7 @@ def test_resuming_where_nothing_is_begins(tmp_path):
     assert result.step == 8
 
 
-def test_no_items_left(tmp_path):
+def test_an_epoch_without_items_is_an_error(tmp_path):
     with pytest.raises(TrainingError, match=r"No items are left.*item-0: damaged"):
         run(tmp_path, batches=MemoryBatches(bad=range(10)))
     with pytest.raises(TrainingError, match="no batches"):
@@ -432,7 +432,7 @@ def test_config_error_is_typed():
 
 
 def test_a_run_of_which_nothing_was_saved_is_no_run(tmp_path):
-    with pytest.raises(TrainingError, match="no number"):
+    with pytest.raises(TrainingError, match="not finite"):
         run(tmp_path, task=nan_at_step(1))
     log, _, _ = run(tmp_path, changed(lr=0.001))
     assert len(log.steps) == len([line for line in lines(tmp_path) if "loss" in line])

@@ -250,8 +250,8 @@ def test_a_recipe_that_is_not_there(tmp_path, monkeypatch):
 def test_a_recipe_is_checked():
     with pytest.raises(ConfigError, match="needs a title"):
         TrainingRecipe(title=" ", build=print, task=TaskNumbers(), items=TaskNumbers(), loop=LoopConfig(steps=1))
-    with pytest.raises(ConfigError, match="task of a recipe is a frozen dataclass with its numbers, not None"):
+    with pytest.raises(ConfigError, match="task of a recipe must be a frozen dataclass, not None"):
         TrainingRecipe(title="Mine", build=print, task=None, items=TaskNumbers(), loop=LoopConfig(steps=1))
-    with pytest.raises(ConfigError, match="items of a recipe is a frozen dataclass"):
+    with pytest.raises(ConfigError, match="items of a recipe must be a frozen dataclass"):
         TrainingRecipe(title="Mine", build=print, task=TaskNumbers(), items=TaskNumbers, loop=LoopConfig(steps=1))
     assert RECIPE_FOLDER.name == "recipes"

@@ -22,7 +22,7 @@ from segany.train.click_simulation import ClickSimulation
 from segany.train.init import initialize
 from segany.train.prompts import draw_prompts
 from segany.train.sam_recipe import SamRecipe
-from segany.train.sam_task import SamTask
+from segany.train.sam_task import SamTask, drop_path_scales
 from segany.train.task import Task
 
 FAMILIES = ["vit", "tiny_vit", "sam2"]
@@ -196,10 +196,8 @@ def test_features_computed_before_replace_the_encoder(family: str, monkeypatch: 
         torch.testing.assert_close(gradient, of_heads[name], atol=1e-4, rtol=1e-2)
 
 
-def test_dropped_branches_are_scaled_up_where_they_stay() -> None:
-    task = SamTask(small_model(), replace(SHORT, drop_path=0.4))
-    scales = task._branch_scales([shape_item(0, 128, seed) for seed in range(400)])
-    assert scales is not None
+def test_drop_path_scales_up_the_branches_that_are_kept() -> None:
+    scales = drop_path_scales(range(400), depth=3, rate=0.4)
     assert scales.shape == (3, 2, 400)
     assert (scales[0] == 1).all()  # the first block is never dropped
     for block, kept in ((1, 0.8), (2, 0.6)):

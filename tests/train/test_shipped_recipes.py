@@ -176,7 +176,7 @@ def test_items_must_be_what_the_model_takes(folder: Path, tmp_path: Path) -> Non
     assert "resize" not in str(error.value)
     with pytest.raises(ConfigError, match=r"use --set items\.resize=square\.$"):
         train(folder, "finetune_decoder", tmp_path / "run", folder / "sam2.safetensors")
-    with pytest.raises(ConfigError, match=r"items\.side 256 is more"):
+    with pytest.raises(ConfigError, match=r"items\.side 256 is larger"):
         train(folder, "mae", tmp_path / "run", None, "items.side=256")
     result = train(folder, "finetune_decoder", tmp_path / "run", folder / "sam2.safetensors", "items.resize=square")
     predict(segany.load(result.best))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from tests.evaluate.painting import Images, PaintingModel, blocks
-from tests.models_for_tests import small_sam
+from tests.models_for_tests import loaded, small_sam
 from tests.train.test_sam_task import SHORT, small_model
 from torch import nn
 
@@ -111,7 +111,7 @@ def test_a_broken_iou_head_is_seen() -> None:
     images, few = Shapes(2, side=64), AutomaticConfig(points_per_side=2, stability_score_thresh=0.0)
     for iou in (0.95, 0.5):
         model.mask_decoder.iou_prediction_head = Constant(iou)
-        scores = ClickScores(images)(model)
+        scores = ClickScores(images)(loaded(model))
         assert scores["above_pred_iou_thresh"] == (iou > 0.88)
         assert scores["predicted_iou_error"] > 0.3  # an untrained model's masks are wrong
     model.mask_decoder.iou_prediction_head = Constant(0.95)

@@ -6,7 +6,7 @@ import { SeganyError } from "./errors";
 export type SizeHW = readonly [number, number];
 
 /** Of `Manifest.format_version`: the one that this code reads. */
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 
 /** How an image becomes the square input of a model; `segany.Preprocessing`. */
 export interface Preprocessing {

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 USER_ERROR = 2
-"""Exit code for what the user can put right, as for a wrong option."""
+"""Exit code for errors of the user, such as a wrong option."""
 
 STDOUT_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF, errno.EPIPE}
-"""What a full disk or a closed pipe does to standard output. Errors of other files name them, or are typed."""
+"""Errors of standard output on a full disk or a closed pipe. Errors of other files have a file name, or are typed."""
 
 
 INTERRUPTED = 130
@@ -29,7 +29,7 @@ TERMINATED = 143
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does, and keeps what is finished."""
+    """SIGTERM ends a command as Ctrl-C does, and keeps finished results."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _run()
-    except KeyboardInterrupt as interrupt:  # while it starts; later, the commands end with the same codes
+    except KeyboardInterrupt as interrupt:  # during startup; later, the commands exit with the same codes
         sys.exit(interrupt_code(interrupt))
     except OSError as error:
         if error.filename is not None or error.errno not in STDOUT_ERRORS:
@@ -68,12 +68,12 @@ def _run() -> None:
             raise
         print(f'error: The command line needs {error.name}. Install it: pip install "segany[cli]"', file=sys.stderr)
         sys.exit(USER_ERROR)
-    # PyTorch's threads wait for each other by spinning. Where other processes want the cores too, that makes
-    # an image take ten times as long; spinning less costs a few percent. It is read when torch is imported.
+    # PyTorch's threads wait for each other by spinning. If other processes need the cores too, an image takes ten
+    # times as long; spinning less costs a few percent. The variable is read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files hold more than some terminals can show
+            stream.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters of file names
     try:
         app()
     finally:

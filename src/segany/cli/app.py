@@ -1,4 +1,4 @@
-"""The command `segany`: its subcommands, and what becomes of errors."""
+"""The command `segany`: its subcommands, and how errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Warnings(logging.Handler):
 
 
 class _Group(TyperGroup):
-    """Turns errors into a line for people and an exit code."""
+    """Turns errors into a line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -50,12 +50,12 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Segment anything in images and video: from a click, a box or a rough mask, or everything at once.",
+    help="Segment objects in images and video from points, boxes and masks, or everything with automatic masks.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,  # what is not a SeganyError is a bug, and wants its plain traceback
+    pretty_exceptions_enable=False,  # anything but a SeganyError is a bug, and needs its plain traceback
 )
 app.command(epilog=EPILOG)(segment)
 app.command()(auto)
@@ -79,7 +79,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself; each acts in its callback."""
+    """Options of the command itself; each one acts in its callback."""
     logger = logging.getLogger("segany")
     if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
         logger.addHandler(_Warnings(logging.WARNING))

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
 from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
+from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.work_bar import ItemBar
 from segany.core.instances import LabelOrder
 from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
@@ -26,11 +27,11 @@ from segany.predict.automatic import AutomaticConfig
 Preset: TypeAlias = Literal["default", "sa1b"]
 
 SOME_FAILED = 1
-"""Exit code when some of the images could not be done."""
+"""Exit code when some of the images failed."""
 
 
 def _setting(name: str, help_text: str, unset: str = "no limit") -> Any:
-    """An option for a field of `AutomaticConfig`, which has the defaults; `unset` says what None is."""
+    """An option for a field of `AutomaticConfig`, whose default is shown; `unset` says what None means."""
     default = getattr(AutomaticConfig(), name)
     shown = unset if default is None else str(default)
     return typer.Option(help=help_text, show_default=shown, rich_help_panel="Settings of the generator")
@@ -41,62 +42,65 @@ def auto(
         list[Path],
         typer.Argument(metavar="PATH...", help="Image files, folders, and patterns in quotes.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder of the results; created if it is missing.")] = Path("out"),
     formats: Annotated[
         str,
-        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; with commas between."),
+        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; separated by commas."),
     ] = ",".join(DEFAULT_AUTOMATIC_FORMATS),
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
     ] = DEFAULT_MODEL,
     runtime: RuntimeOption = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA if available")
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="Settings to start from: the official defaults, or those of SA-1B.")
+        Preset, typer.Option(help="Settings to start from: the official defaults, or those with which SA-1B was made.")
     ] = "default",
     points_per_side: Annotated[int | None, _setting("points_per_side", "Points along each side of the grid.")] = None,
     pred_iou_thresh: Annotated[
-        float | None, _setting("pred_iou_thresh", "Drop masks of a lower predicted IoU.", "0.88; SAM 2: 0.8")
+        float | None, _setting("pred_iou_thresh", "Drop masks with a lower predicted IoU.", "0.88; SAM 2: 0.8")
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, _setting("stability_score_thresh", "Drop masks that are less stable.")
+        float | None, _setting("stability_score_thresh", "Drop masks with a lower stability score.")
     ] = None,
     crop_n_layers: Annotated[
-        int | None, _setting("crop_n_layers", "Look again at crops of the image: layer i has 2^i x 2^i.")
+        int | None, _setting("crop_n_layers", "Layers of image crops to search too: layer i has 2^i x 2^i crops.")
     ] = None,
     crop_n_points_downscale_factor: Annotated[
         int | None,
-        _setting("crop_n_points_downscale_factor", "Divide the points a side by this for each layer of crops."),
+        _setting("crop_n_points_downscale_factor", "Divide the points per side by this for each layer of crops."),
     ] = None,
     min_mask_region_area: Annotated[
-        int | None, _setting("min_mask_region_area", "Remove islands and holes of fewer pixels from masks.")
+        int | None, _setting("min_mask_region_area", "Remove islands and holes with fewer pixels from masks.")
     ] = None,
-    min_mask_area: Annotated[int | None, _setting("min_mask_area", "Drop masks of fewer pixels.")] = None,
+    min_mask_area: Annotated[int | None, _setting("min_mask_area", "Drop masks with fewer pixels.")] = None,
     max_mask_fraction: Annotated[
-        float | None, _setting("max_mask_fraction", "Drop masks that cover more than this share of the image.")
+        float | None, _setting("max_mask_fraction", "Drop masks that cover this fraction of the image or more.")
     ] = None,
     label_order: Annotated[
-        LabelOrder, typer.Option(help="In label maps, what lies on top: the smaller mask, or the better one.")
+        LabelOrder,
+        typer.Option(help="Which mask is on top in label maps: the smallest, or the highest-scoring."),
     ] = "area",
     label_fill: Annotated[
-        bool, typer.Option("--label-fill", help="In label maps, give pixels without a mask to the nearest one.")
+        bool, typer.Option("--label-fill", help="In label maps, give pixels without a mask to the nearest mask.")
     ] = False,
     embeddings: Annotated[
-        Path | None, typer.Option(help="Folder to save embeddings in, and to take them from.", show_default=False)
+        Path | None, typer.Option(help="Folder in which embeddings are cached.", show_default=False)
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")] = DEFAULT_MAX_PIXELS,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = DEFAULT_MAX_PIXELS,
+    value_range: RangeOption = None,
+    bands: BandsOption = None,
+    page: PageOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Process images again that are done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
     ] = False,
 ) -> None:
     """Find automatic masks: segment everything in images.
 
-    Images that are done already, with the same settings, are skipped, so that after an interrupt the
-    same command goes on where it stopped. An image that fails does not stop the others: it is listed at the
-    end, and the exit code is 1.
+    Images that are done already with the same settings are skipped, so that the same command resumes after an
+    interrupt. An image that fails does not stop the others: it is listed at the end, and the exit code is 1.
     """
     check_folder(out, "--out")
     if embeddings is not None:
@@ -120,6 +124,7 @@ def auto(
         label_order=label_order,
         label_fill=label_fill,
         max_pixels=max_pixels,
+        pixel_options=parse_pixel_options(value_range, bands, page),
         embeddings=embeddings,
         protected=frozenset(image.resolve() for image in images),
     )
@@ -131,7 +136,7 @@ def auto(
             records = DoneRecords(out / RECORDS_FOLDER)
             results = run(task, items, records, overwrite=overwrite, progress=bar, on_result=reporter)
     except KeyboardInterrupt:
-        errors.print("Interrupted. What is finished is kept; the same command goes on from there.")
+        errors.print("Interrupted. Finished images are kept; the same command resumes.")
         raise
     if not as_json:
         Console(soft_wrap=True, highlight=False).print(summarize(results, out))
@@ -141,6 +146,6 @@ def auto(
 
 
 def _config(preset: Preset, **chosen: Any) -> AutomaticConfig:
-    """The preset, with the options that were given."""
+    """The preset, changed by the options that were given."""
     base = AutomaticConfig.sa1b() if preset == "sa1b" else AutomaticConfig()
     return replace(base, **{name: value for name, value in chosen.items() if value is not None})

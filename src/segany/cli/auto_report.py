@@ -1,4 +1,4 @@
-"""What `segany auto` tells of its work: a bar with the time left on stderr, and a line an image on stdout."""
+"""The output of `segany auto`: a progress bar on stderr, and a line for each image on stdout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from segany.jobs.automatic import ImageItem
 
 
 class AutoReporter:
-    """Tells how each image ended."""
+    """Reports the result of each image."""
 
     def __init__(self, bar: ItemBar, *, as_json: bool) -> None:
-        """Prepare to tell, in JSON for programs or in words for people; `bar` is on the same terminal."""
+        """Prepare to report, in JSON or as text; `bar` is on the same terminal."""
         self.bar, self.as_json = bar, as_json
-        # On one terminal, lines have to go around the bar.
+        # On a shared terminal, lines must be printed through the bar's console.
         shares_terminal = sys.stdout.isatty() and sys.stderr.isatty()
         self._lines = bar.console if shares_terminal else Console(soft_wrap=True, highlight=False)
 
@@ -48,7 +48,7 @@ def _line(result: ItemResult[ImageItem]) -> Text:
 
 
 def summarize(results: Sequence[ItemResult[ImageItem]], out: Path) -> Text:
-    """How many images ended how."""
+    """The numbers of images that are done, skipped and failed."""
     parts = []
     for status, words in (("done", "done"), ("skipped", "done before"), ("failed", "failed")):
         count = sum(result.status == status for result in results)

@@ -1,10 +1,11 @@
-"""`segany evaluate`: how good a model is on annotated images and videos, from the command line."""
+"""`segany evaluate`: measures a model on annotated images and videos, from the command line."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,14 +14,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segany.cli.inputs import RuntimeOption, check_folder, load_model, parse_formats
+from segany.cli.inputs import (
+    MaskThresholdOption,
+    ObjectsOption,
+    RuntimeOption,
+    TrustPathsOption,
+    check_folder,
+    load_model,
+    parse_formats,
+)
 from segany.cli.track import DEFAULT_VIDEO_MODEL
 from segany.cli.work_bar import ItemBar
 from segany.core.errors import ConfigError, check
 from segany.core.extras import import_extra
 from segany.core.files import path_errors
 from segany.data.formats.writing import file_names
-from segany.data.opening import Layout, open_dataset
+from segany.data.opening import DataOptions, Layout, open_dataset
 from segany.data.video_folder import default_split, read_video_dataset
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import (
@@ -44,7 +53,7 @@ PROTOCOLS = ("clicks", "box", "noc", "automatic", "video")
 DEFAULT_PROTOCOLS = "clicks,box"
 
 EXTRAS = {"scipy": "Evaluation needs SciPy", "matplotlib": "Plots need Matplotlib"}
-"""What is looked for before anything is measured, and not hours later, when it is first used."""
+"""Modules that are imported before anything is measured, and not hours later, when they are first used."""
 
 
 def evaluate_command(
@@ -59,43 +68,50 @@ def evaluate_command(
         ),
     ] = None,
     protocols: Annotated[
-        str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; with commas between.")
+        str, typer.Option("--protocol", metavar="LIST", help=f"Any of {', '.join(PROTOCOLS)}; separated by commas.")
     ] = DEFAULT_PROTOCOLS,
-    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder of the results; created if it is missing.")] = Path("evaluation"),
     max_images: Annotated[
-        int | None, typer.Option(min=1, help="Measure only the first so many images or videos.", show_default="all")
+        int | None,
+        typer.Option(min=1, help="Measure only this number of images or videos, the first ones.", show_default="all"),
     ] = None,
     layout: Annotated[
-        Layout | None, typer.Option(help="How images are laid out.", show_default="whatever is found")
+        Layout | None, typer.Option(help="Layout of the datasets of images.", show_default="detected")
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help="Split of a dataset of videos.", show_default="val, where there are lists of splits"),
+        typer.Option(help="Split of a dataset of videos.", show_default="val, if the dataset lists its splits"),
     ] = None,
     proposals: Annotated[
-        ProposalPreset, typer.Option(help="Settings of automatic masks: the usual, or the paper's, four times as slow.")
+        ProposalPreset,
+        typer.Option(help="Settings of automatic masks: the default ones, or the paper's, four times as slow."),
     ] = "default",
-    failures: Annotated[int, typer.Option(min=0, help="Show so many of the worst objects; 0 for none.")] = 12,
+    objects: ObjectsOption = "auto",
+    mask_threshold: MaskThresholdOption = 0.5,
+    trust_paths: TrustPathsOption = False,
+    failures: Annotated[int, typer.Option(min=0, help="Number of the worst objects to draw; 0 for none.")] = 12,
     runtime: RuntimeOption = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA if available")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do anew what is done already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Measure again what is measured already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each dataset, and nothing else.")
     ] = False,
 ) -> None:
-    """Measure how good a model is on annotated data, by the protocols of the papers.
+    """Measure a model on annotated data, by the protocols of the papers.
 
-    clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three masks after one. box: mean IoU
-    of the boxes around objects. noc: number of clicks to an IoU of 80, 85 and 90%. automatic: average recall
-    of automatic masks. video: J, F and J&F of objects tracked from their first masks.
+    clicks: mean IoU after 1, 3 and 5 simulated clicks, and of the best of three candidates after one click.
+    box: mean IoU of prompts with the bounding box of the object. noc: number of clicks to reach an IoU of 80, 85
+    and 90%. automatic: average recall of automatic masks. video: J, F and J&F of objects that are tracked from
+    their first masks.
 
-    After an interrupt, the same command goes on where it stopped.
+    After an interrupt, the same command resumes.
     """
     check_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
-    datasets = [_open(path, layout, split, chosen) for path in data]
+    options = DataOptions(objects, mask_threshold, trust_paths)
+    datasets = [_open(path, layout, split, chosen, options) for path in data]
     for module, what in EXTRAS.items():
         import_extra(module, what, "train")
     default = DEFAULT_VIDEO_MODEL if _is_for_videos(chosen) else DEFAULT_MODEL
@@ -106,6 +122,7 @@ def evaluate_command(
     results = []
     for path, name, dataset in zip(data, names, datasets, strict=True):
         source = f"{path.resolve()}, {type(dataset).__name__}" + (f", {part}" if (part := _split_of(dataset)) else "")
+        source += "" if options == DataOptions() else f", {options}"
         try:
             with ItemBar(name, is_quiet=as_json) as bar:
                 task = EvaluationTask(dataset, LoadedModel(loaded), facts, tuple(chosen), name, source)
@@ -114,7 +131,7 @@ def evaluate_command(
                 write_report(found, dataset, subject_of, out / name, failures=failures)
         except KeyboardInterrupt:
             errors = Console(stderr=True, soft_wrap=True, highlight=False)
-            errors.print("Interrupted. What is measured is kept; the same command goes on from there.")
+            errors.print("Interrupted. Measured images are kept; the same command resumes.")
             raise
         results.append(found)
         if as_json:
@@ -142,12 +159,14 @@ def _is_for_videos(protocols: Sequence[Protocol]) -> bool:
     return any(isinstance(one, VideoProtocol) for one in protocols)
 
 
-def _open(path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol]) -> Readable:
+def _open(
+    path: Path, layout: Layout | None, split: str | None, protocols: Sequence[Protocol], options: DataOptions
+) -> Readable:
     if not _is_for_videos(protocols):
         check(split is None, "--split is for --protocol video.")
-        return open_dataset(path, layout)
+        return open_dataset(path, layout, **asdict(options))
     chosen = default_split(path) if split is None else split
-    return Videos(read_video_dataset(path, chosen), chosen)
+    return Videos(read_video_dataset(path, chosen, options.masks), chosen)
 
 
 def _split_of(dataset: Readable) -> str | None:
@@ -155,7 +174,7 @@ def _split_of(dataset: Readable) -> str | None:
 
 
 def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -> None:
-    """The numbers as tables, a row a number and a column a dataset; and what of the datasets was not measured."""
+    """Print the scores as a table, a row for each score and a column for each dataset, and what was not measured."""
     console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
     table = Table(title=results[0].model.name, title_justify="left")
     table.add_column("")
@@ -168,11 +187,10 @@ def _tell(results: Sequence[Results], datasets: Sequence[Readable], out: Path) -
             table.add_row(f"{protocol.name}: {key}", *[_shown(one.get(key)) for one in numbers])
     console.print(table)
     for one, dataset in zip(results, datasets, strict=True):
-        without, split = len(getattr(dataset, "left_out", ())), _split_of(dataset)
+        split = _split_of(dataset)
         skipped = f", {len(one.skipped)} could not be read" if one.skipped else ""
         left_out = f", {one.left_out} objects without a pixel left out" if one.left_out else ""
-        if without:
-            left_out += f", {without} images without masks left out"
+        left_out += "".join(f", {count:,} {what} left out" for what, count in one.omitted.items())
         name = one.dataset if split is None else f"{one.dataset}, split {split}"
         console.print(Text(f"{name}: {one.measured} measured{skipped}{left_out}: {out / one.dataset}"))
         for item in one.skipped:

@@ -27,33 +27,34 @@ def export(
         typer.Argument(help="A name from `segany models`, or the path of a checkpoint.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the export; replaced where it is one already.", show_default=False)
+        Path | None, typer.Option(help="Folder of the export; an earlier export there is replaced.", show_default=False)
     ] = None,
     precision: Annotated[
-        ExportPrecision, typer.Option(help="Of the arithmetic. fp16 and int8 change masks slightly.")
+        ExportPrecision, typer.Option(help="Precision of the arithmetic. fp16 and int8 change masks slightly.")
     ] = "fp32",
     calibrate: Annotated[
-        Path | None, typer.Option(help="For int8: a folder of images like those to come, about twenty.")
+        Path | None, typer.Option(help="For int8: a folder of about twenty images like those to be segmented.")
     ] = None,
     min_iou: Annotated[
-        float, typer.Option(min=0, max=1, help="For int8: the mean IoU with PyTorch's masks to be reached.")
+        float, typer.Option(min=0, max=1, help="For int8: the mean IoU with PyTorch's masks that is required.")
     ] = 0.95,
-    opset: Annotated[int, typer.Option(min=18, help="Of ONNX.")] = 20,
+    opset: Annotated[int, typer.Option(min=18, help="Operator set version of ONNX.")] = 20,
     check: Annotated[
-        Path | None, typer.Option(help="Do not export: check this folder again, against PyTorch.", show_default=False)
+        Path | None,
+        typer.Option(help="Do not export, but check this export again against PyTorch.", show_default=False),
     ] = None,
-    runtime: Annotated[RuntimeName, typer.Option(help="For --check: what runs the export.")] = "onnx",
+    runtime: Annotated[RuntimeName, typer.Option(help="For --check: the runtime of the export.")] = "onnx",
 ) -> None:
     """Export a model to ONNX files that run without PyTorch: encoder, decoder, and a manifest.
 
-    An export is checked before it is accepted: points, boxes and masks on a portrait, a landscape and a
-    square image must give the masks that PyTorch gives. SAM 2 gets two more files, for the memory of video.
+    An export is checked before it is accepted: prompts with points, boxes and masks on a portrait, a landscape and a
+    square image must give PyTorch's masks. SAM 2 has two more files, for the memory of video.
     """
     if check is not None:
         _print_checks(_check(check, model, runtime, min_iou))
         return
     if model is None or out is None:
-        raise ConfigError("Say what to export and where to: segany export mobile_sam --out onnx/")
+        raise ConfigError("Give the model and the folder: segany export mobile_sam --out onnx/")
     from segany.export import to_onnx
 
     images = find_images([calibrate], out) if calibrate is not None else []

@@ -1,4 +1,4 @@
-"""What the commands have in common: lists of images, of formats, and a folder for the results."""
+"""Options that several commands share: images, formats, the runtime, and the folder of the results."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import typer
 from segany.cli.work_bar import EventBars
 from segany.core.errors import ImageError, OutputError
 from segany.core.files import path_errors
+from segany.data.folders import matching_files
+from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image, readable_suffixes
@@ -23,23 +25,42 @@ if TYPE_CHECKING:
 RuntimeOption = Annotated[
     Runtime | None,
     typer.Option(
-        help="What runs the model. All but torch export a model by name on first use.",
+        help="Runtime of the model. All but torch export a model on first use, if it is given by name.",
         show_default="torch; onnx for an exported folder",
     ),
 ]
 
 
+ObjectsOption = Annotated[
+    Objects,
+    typer.Option(
+        help="What is an object in images of masks: each value (labels), all that is not background (foreground), its "
+        "connected parts, or labels unless edges are soft (auto)."
+    ),
+]
+MaskThresholdOption = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Where foregrounds and soft edges of masks are cut: a share of an image's highest value."
+    ),
+]
+TrustPathsOption = Annotated[
+    bool,
+    typer.Option("--trust-paths", help="Read images that a COCO file names outside of its folder, such as ../a.jpg."),
+]
+
+
 def load_model(ref: ModelRef) -> TorchModel | ExportedModel:
-    """Load a model, with bars for what that takes."""
+    """Load a model, with progress bars for downloads and exports."""
     with EventBars() as progress:
         return ref.load(progress)
 
 
 def parse_formats(text: str, known: Collection[str], option: str = "--format", what: str = "format") -> tuple[str, ...]:
-    """The formats of a list with commas, or what else an option takes.
+    """The formats of a list that is separated by commas, or other values of an option.
 
     Raises:
-        OutputError: one is not among the known ones, or there is none.
+        OutputError: a format is unknown, or there is none.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
@@ -50,7 +71,7 @@ def parse_formats(text: str, known: Collection[str], option: str = "--format", w
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Raise `OutputError` where a file is in the way of a folder for results."""
+    """Raise `OutputError` if the folder of the results, or one above it, is a file."""
     with path_errors(folder, OutputError):
         folder.resolve()
         existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
@@ -61,13 +82,13 @@ def check_folder(folder: Path, option: str) -> None:
 def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
     """The image files that paths on the command line stand for, each once.
 
-    A file is an image whatever its name. Of folders and globs, the files count that are named like
-    images and are not hidden, in alphabetical order; folders within folders do not.
+    A file is an image whatever its name. In folders and patterns, files count that have the suffix of an image and
+    are not hidden, in alphabetical order; subfolders do not count.
 
     Args:
-        paths: files, folders, and patterns (`photos/*.jpg`, `photos/**/*.png`) the shell left alone.
-        out: the folder of the results, which no folder or pattern may take images from: the next run
-            would take the pictures that this one writes for images.
+        paths: files, folders, and patterns (`photos/*.jpg`, `photos/**/*.png`) that the shell did not expand.
+        out: the folder of the results. No folder or pattern may match images in it, because the next run would
+            segment the overlays of this one.
 
     Raises:
         ImageError: a path does not exist, or a folder or pattern has no images.
@@ -86,12 +107,11 @@ def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
 def _images_at(path: Path, out: Path) -> list[Path]:
     if path.is_dir():
         candidates: Iterable[Path] = path.iterdir()
-        advice = f"The folder {path} holds no images. If folders within it do, give '{path / '**' / '*'}', in quotes."
+        advice = f"The folder {path} has no images. If its subfolders do, give '{path / '**' / '*'}', in quotes."
     elif path.exists():
         return [path]
     elif glob.has_magic(str(path)):
-        # Not Path.glob, which takes no absolute patterns.
-        candidates = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207
+        candidates = matching_files(str(path))
         advice = f"No images match {path}. Check the pattern; in quotes, it works the same in every shell."
     else:
         raise missing_image(path)

@@ -1,4 +1,4 @@
-"""`segany models`: what can be loaded."""
+"""`segany models`: the table of models."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from segany.data.prompts_file import ObjectPrompt, PromptPlan, check_prompt, rea
 
 
 def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None, file: Path | None) -> PromptPlan:
-    """Which objects the options of the command line describe.
+    """The objects that the options of the command line describe.
 
-    All points belong to one object, which may have one box and one mask besides. Several boxes without
-    points are several objects.
+    All points belong to one object, which may also have one box and one mask. Several boxes without points are
+    several objects.
 
     Args:
         points: "x,y" or "x,y,label" each.
@@ -24,7 +24,7 @@ def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None,
         file: a prompts file, instead of all the others.
 
     Raises:
-        PromptError: nothing is asked for, the options contradict each other, or one is malformed.
+        PromptError: there is no prompt, the options contradict each other, or one is malformed.
     """
     if file is not None:
         if points or boxes or mask is not None:
@@ -43,7 +43,7 @@ def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None,
     triples = [parse_numbers(f"--point {text}", text, "x,y or x,y,label", (2, 3)) for text in points]
     for triple, text in zip(triples, points, strict=True):
         if len(triple) == 3 and triple[2] not in (0, 1):
-            raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
+            raise PromptError(f"--point {text}: the label must be 1 (foreground) or 0 (background).")
     labels: list[Any] = [triple[2] if len(triple) == 3 else FOREGROUND for triple in triples]
     points_xy = [triple[:2] for triple in triples]
     box = boxes_xyxy[0] if boxes_xyxy else None
@@ -52,21 +52,21 @@ def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None,
 
 
 def parse_numbers(option: str, text: str, form: str, counts: tuple[int, ...]) -> Any:
-    """Numbers with commas between.
+    """Parse numbers that are separated by commas.
 
     Args:
-        option: the option and all it was given, for the error.
+        option: the option with its value, for the error.
         text: the numbers.
-        form: what it should look like, for the error.
-        counts: how many there may be.
+        form: the expected form, for the error.
+        counts: the allowed numbers of numbers.
 
     Raises:
-        PromptError: they are no numbers, or not one of these counts.
+        PromptError: a part is no number, or there are too few or too many.
     """
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if len(numbers) not in counts:
-        raise PromptError(f"{option}: it must be {form}, numbers with commas and no spaces between.")
+        raise PromptError(f"{option}: it must be {form}, numbers separated by commas, without spaces.")
     return numbers

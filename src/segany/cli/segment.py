@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segany.cli.inputs import RuntimeOption, check_folder, parse_formats
+from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.prompt_options import plan_prompts
 from segany.cli.work_bar import LOADING_UNITS, EventBars
 from segany.core.errors import ImageError, PromptError
@@ -28,9 +29,9 @@ from segany.jobs.segmentation import PromptedItem, SegmentationTask
 from segany.models.registry import DEFAULT_MODEL
 
 EPILOG = f"""
-A prompts file describes several objects at once: `{PROMPTS_EXAMPLE}`. A mask goes in as
-`{{"mask": "rough.png"}}`, its path beginning at the folder of the prompts file. For several images it is
-a dictionary: `{{"a.jpg": [...], "b.jpg": [...]}}`.
+A prompts file describes several objects: `{PROMPTS_EXAMPLE}`. A mask is given as `{{"mask": "rough.png"}}`; its path is
+relative to the folder of the prompts file. Each label of a label map is an object, and `"label": 2` selects one. For
+several images the file is a dictionary: `{{"a.jpg": [...], "b.jpg": [...]}}`.
 """
 
 
@@ -38,15 +39,19 @@ def segment(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     point: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y[,LABEL]", help="A point on the object (label 1) or beside it (0). Repeatable."),
+        typer.Option(
+            metavar="X,Y[,LABEL]", help="A point: foreground (label 1, the default) or background (0). Repeatable."
+        ),
     ] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option(metavar="X0,Y0,X1,Y1", help="A box around the object. Repeated: one object a box."),
+        typer.Option(metavar="X0,Y0,X1,Y1", help="A box around the object. Several boxes are several objects."),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="A rough mask: a picture of the image's size, or low-res logits as .npy or .npz."),
+        typer.Option(
+            help="A mask prompt: a mask image or a label map of the image's size, or low-res logits as .npy or .npz."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help="A JSON file with prompts for many objects or images; see below.")
@@ -56,30 +61,37 @@ def segment(
     ] = DEFAULT_MODEL,
     runtime: RuntimeOption = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA if available")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the results; made when it is missing.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder of the results; created if it is missing.")] = Path("out"),
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(PROMPT_FORMATS)}; with commas between.")
+        str, typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(PROMPT_FORMATS)}; separated by commas.")
     ] = ",".join(DEFAULT_PROMPT_FORMATS),
     masks: Annotated[
         MaskMode,
-        typer.Option(help="Candidates a prompt: three (multi), one (single), or what suits the prompt (auto)."),
+        typer.Option(
+            help="Candidates per prompt: three (multi), one (single), or three if the prompt is ambiguous (auto)."
+        ),
     ] = "auto",
     all_candidates: Annotated[
-        bool, typer.Option("--all-candidates", help="Write all candidates of a prompt and not only the best.")
+        bool,
+        typer.Option(
+            "--all-candidates", help="Write all candidates of a prompt, not only the one with the highest score."
+        ),
     ] = False,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images of more pixels.")] = DEFAULT_MAX_PIXELS,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Refuse images with more pixels.")] = DEFAULT_MAX_PIXELS,
+    value_range: RangeOption = None,
+    bands: BandsOption = None,
+    page: PageOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
     ] = False,
 ) -> None:
-    """Segment objects in images: from points, a box, a rough mask, or a file of prompts.
+    """Segment objects in images from points, a box, a mask, or a file of prompts.
 
-    Coordinates are pixels of the original image, x then y. All points together are one object, with the
-    box and the mask if there are any. Files in the output folder are named after the image and replaced
-    when they exist. At the first image that is bad the command stops with exit code 2; the files of the
-    images before it are complete.
+    Coordinates are pixels of the original image, x then y. All points, the box and the mask are one prompt for one
+    object. Files in the output folder are named after the image; existing files are replaced. The command stops
+    with exit code 2 at the first image that fails; the files of the images before it are complete.
     """
     plan = plan_prompts(point or (), box or (), mask, prompts)
     chosen_formats = parse_formats(formats, PROMPT_FORMATS)
@@ -91,6 +103,7 @@ def segment(
         masks=masks,
         all_candidates=all_candidates,
         max_pixels=max_pixels,
+        pixel_options=parse_pixel_options(value_range, bands, page),
         protected=frozenset(path.resolve() for path in (*images, *plan.mask_files, *([prompts] if prompts else []))),
     )
     items = [
@@ -115,7 +128,7 @@ def segment(
 
 
 def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
-    """Find what is sure to fail before any work is done for the images before it."""
+    """Raise errors that are certain before any image is processed."""
     for image in images:
         with path_errors(image, ImageError):
             image.resolve()

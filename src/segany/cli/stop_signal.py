@@ -1,4 +1,4 @@
-"""Ctrl-C that lets the work in hand be finished."""
+"""Handling of Ctrl-C that finishes the current unit of work."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from segany.core.progress import Cancellation
 
 
 class StopSignal:
-    """Turns the first Ctrl-C into a flag, and the next one into the usual `KeyboardInterrupt`.
+    """Turns the first Ctrl-C into a cancellation, and the next one into the usual `KeyboardInterrupt`.
 
-    Use it in a `with` block in the main thread; in other threads, which get no signals, it does nothing.
+    Use it in a `with` block in the main thread; in other threads, which receive no signals, it does nothing.
 
     Attributes:
         cancellation: canceled by the signal.
@@ -23,7 +23,7 @@ class StopSignal:
     """
 
     def __init__(self, signals: Sequence[int] = (signal.SIGINT,)) -> None:
-        """Listen from the `with` block on, to Ctrl-C or other signals too."""
+        """Listen to these signals inside the `with` block."""
         self.number: int | None = None
         self.cancellation = Cancellation()
         self._signals = signals

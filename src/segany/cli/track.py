@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_VIDEO_MODEL = "sam2.1_hiera_tiny"
 
 EPILOG = f"""
-A prompts file describes several objects at once: `{FRAME_PROMPTS_EXAMPLE}`. A mask is given as
-`{{"frame": 0, "mask": "rough.png"}}`; its path begins at the folder of the prompts file.
+A prompts file describes several objects: `{FRAME_PROMPTS_EXAMPLE}`. A mask is given as
+`{{"frame": 0, "mask": "rough.png"}}`; its path is relative to the folder of the prompts file. Each label of a label map
+is an object, and `"label": 2` selects one.
 """
 
 
@@ -40,17 +41,22 @@ def track(
     ],
     point: Annotated[
         list[str] | None,
-        typer.Option(metavar="FRAME:X,Y[,LABEL][@ID]", help="A point on an object (label 1) or beside it. Repeatable."),
+        typer.Option(
+            metavar="FRAME:X,Y[,LABEL][@ID]",
+            help="A point: foreground (label 1, the default) or background (0). Repeatable.",
+        ),
     ] = None,
     box: Annotated[
         list[str] | None, typer.Option(metavar="FRAME:X0,Y0,X1,Y1[@ID]", help="A box around an object. Repeatable.")
     ] = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option(metavar="FRAME:FILE[@ID]", help="An image of the size of the video with an object. Repeatable."),
+        typer.Option(metavar="FRAME:FILE[@ID]", help="A mask image or label map of the size of the video. Repeatable."),
     ] = None,
-    prompts: Annotated[Path | None, typer.Option(help="A JSON file with prompts on frames instead; see below.")] = None,
-    direction: Annotated[Direction, typer.Option(help="Where to track from the first frame.")] = "forward",
+    prompts: Annotated[
+        Path | None, typer.Option(help="A JSON file with prompts on frames, instead of the options; see below.")
+    ] = None,
+    direction: Annotated[Direction, typer.Option(help="Direction in which to track from the first frame.")] = "forward",
     start: Annotated[
         int | None, typer.Option(min=0, help="The first frame to track.", show_default="the first one with a prompt")
     ] = None,
@@ -59,23 +65,23 @@ def track(
         str, typer.Option(help="A name from `segany models`, or the path of a checkpoint.")
     ] = DEFAULT_VIDEO_MODEL,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA where there is any")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", show_default="CUDA if available")
     ] = None,
     motion_aware: Annotated[
         bool, typer.Option("--motion-aware", help="Select masks and memories by a motion model (SAMURAI).")
     ] = False,
     min_mask_region_area: Annotated[
-        int, typer.Option(min=0, help="Remove islands and holes of fewer pixels from masks.")
+        int, typer.Option(min=0, help="Remove islands and holes with fewer pixels from masks.")
     ] = 0,
     out: Annotated[
-        Path, typer.Option(help="Folder of the results, made when it is missing; or an .mp4 file for the overlay.")
+        Path, typer.Option(help="Folder of the results, created if it is missing; or an .mp4 file for the overlay.")
     ] = Path("out"),
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
             metavar="LIST",
-            help=f"Any of {', '.join(TRACK_FORMATS)}; with commas between, or repeated.",
+            help=f"Any of {', '.join(TRACK_FORMATS)}; separated by commas, or repeated.",
             show_default=",".join(DEFAULT_TRACK_FORMATS),
         ),
     ] = None,
@@ -89,7 +95,7 @@ def track(
     Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID belong to
     one object; the default id is 1. After Ctrl-C the files hold the results until then.
     """
-    wanted = parse_track_prompts(point or (), box or (), mask or (), prompts)
+    wanted = parse_track_prompts(point or (), box or (), mask or (), prompts).by_label(max_pixels)
     target = _Target.chosen(video, out, formats)
     if "overlay" in target.formats:
         import_av()

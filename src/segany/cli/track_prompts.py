@@ -9,7 +9,7 @@ from typing import Any
 from segany.cli.prompt_options import parse_numbers
 from segany.core.errors import PromptError
 from segany.core.prompt import FOREGROUND
-from segany.data.frame_prompts import DEFAULT_OBJECT, FrameObject, FramePrompts, read_frame_prompts
+from segany.data.frame_prompts import FrameObject, FramePrompts, read_frame_prompts
 
 MAX_DIGITS = 18
 """Longer numbers of frames and objects are mistakes."""
@@ -48,27 +48,27 @@ def parse_track_prompts(
 
 
 def _parse_point(text: str) -> FrameObject:
-    frame, rest, object_id = _parts("--point", text, POINT_FORM)
+    frame, rest, ids = _parts("--point", text, POINT_FORM)
     triple = parse_numbers(f"--point {text}", rest, POINT_FORM, (2, 3))
     if len(triple) == 3 and triple[2] not in (0, 1):
-        raise PromptError(f"--point {text}: the label must be 1 (on the object) or 0 (beside it).")
+        raise PromptError(f"--point {text}: the label must be 1 (foreground) or 0 (background).")
     labels: list[Any] = [triple[2] if len(triple) == 3 else FOREGROUND]
-    return _item("--point", text, frame=frame, object=object_id, points_xy=[triple[:2]], labels=labels)
+    return _item("--point", text, frame=frame, **ids, points_xy=[triple[:2]], labels=labels)
 
 
 def _parse_box(text: str) -> FrameObject:
-    frame, rest, object_id = _parts("--box", text, BOX_FORM)
+    frame, rest, ids = _parts("--box", text, BOX_FORM)
     box = parse_numbers(f"--box {text}", rest, BOX_FORM, (4,))
-    return _item("--box", text, frame=frame, object=object_id, box_xyxy=box)
+    return _item("--box", text, frame=frame, **ids, box_xyxy=box)
 
 
 def _parse_mask(text: str) -> FrameObject:
-    frame, rest, object_id = _parts("--mask", text, MASK_FORM)
-    return _item("--mask", text, frame=frame, object=object_id, mask=Path(rest))
+    frame, rest, ids = _parts("--mask", text, MASK_FORM)
+    return _item("--mask", text, frame=frame, **ids, mask=Path(rest))
 
 
-def _parts(option: str, text: str, form: str) -> tuple[int, str, int]:
-    """Frame, the part between, and object id. Names of files may contain colons and at signs too."""
+def _parts(option: str, text: str, form: str) -> tuple[int, str, dict[str, int]]:
+    """Frame, the part between, and the object id, if there is one. Names of files may hold colons and at signs too."""
     frame, colon, rest = text.partition(":")
     before, at, object_id = rest.rpartition("@")
     has_id = bool(at) and _is_number(object_id)
@@ -79,7 +79,7 @@ def _parts(option: str, text: str, form: str) -> tuple[int, str, int]:
         raise PromptError(f"{option} {text}: there is nothing after the frame. It must be {form}.")
     if at and not has_id and option != "--mask":
         raise PromptError(f"{option} {text}: what comes after @ must be the number of an object: {form}.")
-    return int(frame), middle, int(object_id) if has_id else DEFAULT_OBJECT
+    return int(frame), middle, {"object": int(object_id)} if has_id else {}
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What `segany train` tells: a bar on stderr, a line for each validation, and where the models are."""
+"""The output of `segany train`: a progress bar on stderr, a line for each validation, and the paths of the models."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from segany.train.loop_report import Observer, StepLog, TrainingResult
 from segany.train.recipe import TrainingRecipe
 
 SMOOTHING = 0.9
-"""Share that the loss and the speed shown keep of what they were, a step."""
+"""Factor of the exponential moving averages of loss and speed that are shown."""
 
 
 class TrainReporter(Observer):
-    """Watches a training. Use it in a `with` block; the bar is there only where stderr is a terminal."""
+    """Reports on a training. Use it in a `with` block; there is a bar only if stderr is a terminal."""
 
     def __init__(self, recipe: TrainingRecipe, *, is_main: bool = True) -> None:
-        """Prepare to tell of a recipe; only the main process of several tells."""
+        """Prepare to report on a recipe; of several processes only the main one prints."""
         self._recipe = recipe
         self._console = Console(soft_wrap=True, highlight=False, quiet=not is_main)
         self._progress = work_bar()
@@ -43,7 +43,7 @@ class TrainReporter(Observer):
         self._progress.stop()
 
     def loading(self, event: ProgressEvent) -> None:
-        """Data or a model are fetched."""
+        """Data or a model is downloaded."""
         if event.unit in LOADING_UNITS and not self._console.quiet:
             self._loading(event)
 
@@ -51,7 +51,7 @@ class TrainReporter(Observer):
         self._total = total
         self._loading.clear()
         if step:
-            self._console.print(f"going on after step {step} of {total}")
+            self._console.print(f"resuming after step {step} of {total}")
         self._progress.update(self._task, description="training", completed=step, total=total)
 
     def stepped(self, log: StepLog) -> None:
@@ -72,14 +72,14 @@ class TrainReporter(Observer):
             self._console.print(Text(f"step {step}: {shown}" + ("  (best)" if is_best else "")))
 
     def summarize(self, result: TrainingResult, *, is_stopped: bool) -> None:
-        """Training is over: say how it ended, where the models are and how to use or go on with them."""
+        """Print how training ended, where the models are, and how to use or resume them."""
         tell = self._console.print
         if result.end == "interrupted":
-            why = "Interrupted" if is_stopped else "Stopped, as --max-steps asks,"
-            tell(f"{why} after step {result.step} of {result.total}, which is saved.")
-            tell("Go on with the same command and --resume.")
+            why = "Interrupted" if is_stopped else "Stopped by --max-steps"
+            tell(f"{why} after step {result.step} of {result.total}; the state is saved.")
+            tell("Resume with the same command and --resume.")
         elif result.end == "early":
-            tell(f"stopped early after step {result.step} of {result.total}: it got no better")
+            tell(f"stopped early after step {result.step} of {result.total}: the score did not improve")
         else:
             tell(f"finished after step {result.step}")
         score = "" if result.best_score is None else f", score {result.best_score:.4f}"

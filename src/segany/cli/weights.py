@@ -1,4 +1,4 @@
-"""`segany weights`: what is fetched, from where, and where it is kept."""
+"""`segany weights`: lists, downloads, locates and removes the weights of models."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from segany.core.errors import WeightsError
 from segany.hub import WeightsStatus, cached_path, fetch_weights, remove_weights, weights_status
 from segany.models.registry import find_spec
 
-app = typer.Typer(help="Fetch, find and remove the weights of the models.", no_args_is_help=True)
+app = typer.Typer(help="Download, locate and remove the weights of models.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models(
-    sources: Annotated[bool, typer.Option("--sources", help="Say too where the files are and come from.")] = False,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="Also show the paths and the sources of the files.")
+    ] = False,
 ) -> None:
     """Show every model and whether its weights are in the cache."""
     table = Table("name", "size", "cached", "license")
@@ -33,20 +35,20 @@ def list_models(
 
 @app.command()
 def pull(names: Annotated[list[str], typer.Argument(help="Models, as `segany weights list` names them.")]) -> None:
-    """Fetch the weights of these models, unless the cache has them."""
-    specs = [find_spec(name) for name in names]  # all of them, before the first gigabyte
+    """Download the weights of models, unless they are in the cache."""
+    specs = [find_spec(name) for name in names]  # check all names before the first download
     for spec in specs:
         with EventBars() as progress:
             path = fetch_weights(spec, progress=progress)
-        typer.echo(f"{spec.name}: {path}")  # once the bar is gone
+        typer.echo(f"{spec.name}: {path}")  # after the bar is removed
 
 
 @app.command()
 def path(name: str) -> None:
-    """Print where the weights of a model are, and nothing else."""
+    """Print the path of the weights of a model, and nothing else."""
     found = cached_path(find_spec(name))
     if found is None:
-        raise WeightsError(f"The weights of {name!r} are not in the cache. Fetch them: segany weights pull {name}")
+        raise WeightsError(f"The weights of {name!r} are not in the cache. Download them: segany weights pull {name}")
     typer.echo(found)
 
 
@@ -54,7 +56,7 @@ def path(name: str) -> None:
 def remove(name: str) -> None:
     """Delete the weights of a model from the cache."""
     freed = remove_weights(find_spec(name))
-    typer.echo(f"Removed {name}: {freed / 1e6:.0f} MB freed." if freed else f"The cache has nothing of {name}.")
+    typer.echo(f"Removed {name}: {freed / 1e6:.0f} MB freed." if freed else f"The cache has no files of {name}.")
 
 
 def _state(status: WeightsStatus) -> str:
@@ -64,7 +66,7 @@ def _state(status: WeightsStatus) -> str:
 
 
 def _places(status: WeightsStatus) -> str:
-    """The model's file and its sources, a line each: a terminal may wrap them, but nothing cuts them."""
+    """The model's file and its sources, one per line; a terminal may wrap these lines, but nothing truncates them."""
     lines = [f"cached at {status.path}"] if status.path else list(status.damage)
     lines += [f"from {source}" for source in status.spec.sources]
     return "\n  ".join([f"{status.spec.name}:", *lines])

@@ -1,4 +1,4 @@
-"""Bars of long work, drawn on stderr where that is a terminal."""
+"""Progress bars of long work, drawn on stderr if that is a terminal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from segany.core.progress import ProgressEvent
 MEGABYTE = 1_000_000
 
 SPEED_SECONDS = 600.0
-"""The time left of many items is estimated from the speed over that long: items differ."""
+"""The remaining time of many items is estimated over this period, as items differ in cost."""
 
 LOADING_UNITS = ("", "bytes", "files")
-"""Of events that a model is loaded, and not that items are processed."""
+"""Units of the events of loading a model, as opposed to those of processing items."""
 
 NAME_LENGTH = 40
 
 
 def work_bar(speed_seconds: float = 30.0) -> Progress:
-    """A bar with the time left on stderr, only where that is a terminal. Its tasks have a field `count`.
+    """A bar with the remaining time on stderr, only if that is a terminal. Its tasks have a field `count`.
 
     Args:
-        speed_seconds: how much of the past the time left is estimated from.
+        speed_seconds: period over which the speed is estimated.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -43,13 +43,13 @@ def work_bar(speed_seconds: float = 30.0) -> Progress:
 
 
 class EventBars:
-    """A `ProgressCallback` that draws a bar for each task it is told of. Use it in a `with` block.
+    """A `ProgressCallback` that draws a bar for each task of the events. Use it in a `with` block.
 
-    Nothing is drawn before the first event, so that what takes no time draws nothing.
+    Nothing is drawn before the first event.
     """
 
     def __init__(self, bars: Progress | None = None) -> None:
-        """Draw on bars of one's own, or on those given, which somebody else starts and stops."""
+        """Draw on new bars, or on given ones, which the caller starts and stops."""
         self._bars, self._is_shared = bars or work_bar(), bars is not None
         self._tasks: dict[str, TaskID] = {}
 
@@ -81,11 +81,11 @@ class ItemBar:
     """One bar over many items, for the events of `segany.jobs.run`. Use it in a `with` block.
 
     Attributes:
-        console: that prints lines around the bar.
+        console: prints lines above the bar.
     """
 
     def __init__(self, description: str, total: int | None = None, *, is_quiet: bool = False) -> None:
-        """Prepare a bar over so many items; a quiet one is not drawn."""
+        """Prepare a bar over `total` items; a quiet one is not drawn."""
         self._bars = work_bar(SPEED_SECONDS)
         self._bars.disable = self._bars.disable or is_quiet
         self.console = self._bars.console
@@ -103,7 +103,7 @@ class ItemBar:
         self._bars.stop()
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Move the bar: to the item that begins, or on within it. Loading the model has bars of its own."""
+        """Move the bar to the item that begins, or within the current item. Loading the model has bars of its own."""
         if event.unit == "items":
             self._number, self._share, self._total = event.done, 0.0, event.total
             self._bars.update(self._task, description=shortened(event.task))
@@ -116,12 +116,12 @@ class ItemBar:
         self._show()
 
     def skipped(self) -> None:
-        """The item in hand was done before: that takes no time, and must not count towards the speed."""
+        """The current item was done before: it takes no time, and does not count toward the speed."""
         self._skipped += 1
         self._show()
 
     def describe(self, text: str) -> None:
-        """Say what is done instead of the name of an item."""
+        """Show a text instead of the name of an item."""
         self._bars.update(self._task, description=text)
 
     def _show(self) -> None:
@@ -131,7 +131,7 @@ class ItemBar:
 
 
 def count_text(event: ProgressEvent) -> str:
-    """How much of how much: "1.0/40.7 MB", "3/7 files"."""
+    """The count of an event: "1.0/40.7 MB", "3/7 files"."""
     if not event.unit:
         return ""
     if event.unit == "bytes":
@@ -141,5 +141,5 @@ def count_text(event: ProgressEvent) -> str:
 
 
 def shortened(name: str) -> str:
-    """The end of a long name."""
+    """A long name reduced to its end."""
     return name if len(name) <= NAME_LENGTH else f"...{name[3 - NAME_LENGTH :]}"

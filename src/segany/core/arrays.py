@@ -29,6 +29,24 @@ MASK_THRESHOLD = 0.0
 """Pixels with a mask logit above this are foreground."""
 
 
+class ReadOnlyArrays:
+    """Base class of frozen dataclasses with arrays: the arrays of copies and unpickled objects are read-only too."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, _frozen(value))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return frozen_view(value)
+    if isinstance(value, tuple):
+        return tuple(_frozen(item) for item in value) if any(isinstance(one, np.ndarray) for one in value) else value
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return value
+
+
 def frozen_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a read-only view, so that the arrays of frozen dataclasses cannot be changed either."""
     view: npt.NDArray[Any] = array.view()

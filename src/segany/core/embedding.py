@@ -19,7 +19,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from segany.core.arrays import FloatArray, SizeHW, frozen_view
+from segany.core.arrays import FloatArray, ReadOnlyArrays, SizeHW, frozen_view
 from segany.core.errors import ConfigError, EmbeddingError, check
 from segany.core.files import path_errors, write_file
 from segany.core.preprocessing import Preprocessing
@@ -42,7 +42,7 @@ _HEADER_KEY = "segany_embedding"
 
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
+class Embedding(ReadOnlyArrays):
     """The output of the image encoder for one image: computed once, then decoded with any number of prompts.
 
     Attributes:

@@ -62,6 +62,10 @@ class InstancesError(SeganyError, ValueError):
     """Masks or their columns are damaged, incomplete, or belong to images of different sizes."""
 
 
+class OutOfMemoryError(SeganyError, MemoryError):
+    """An image or a request needs more memory than is available."""
+
+
 class CanceledError(SeganyError):
     """The caller canceled the work."""
 
@@ -71,7 +75,7 @@ class DataError(SeganyError, ValueError):
 
 
 class TrainingError(SeganyError, RuntimeError):
-    """Training cannot continue: the loss is not finite, the run folder has another recipe, or no items are left."""
+    """Training cannot continue: a loss is not finite, the folder holds another run, or no items are left."""
 
 
 class MissingExtraError(SeganyError, ImportError):

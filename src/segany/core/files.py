@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -56,6 +57,34 @@ def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:  # Path.resolve raises RuntimeError for cycles
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise kind(f"{path} cannot be used: {reason}. Check the path.") from error
+
+
+def read_file(path: Path, kind: type[SeganyError]) -> bytes:
+    """Read the content of a regular file. Pipes, sockets and devices are not opened, since reading may not end.
+
+    Raises:
+        SeganyError: of type `kind`, with the path: it is missing, not a regular file, or not readable.
+    """
+    with path_errors(path, kind):
+        check_is_file(path, kind)
+        return path.read_bytes()
+
+
+def read_text(path: Path, kind: type[SeganyError]) -> str:
+    """Read a regular file as UTF-8 text; errors as for `read_file`."""
+    try:
+        return read_file(path, kind).decode("utf-8-sig")  # some editors write a byte order mark
+    except UnicodeDecodeError as error:
+        raise kind(f"{path} is no text in UTF-8: {error}.") from error
+
+
+def check_is_file(path: Path, kind: type[SeganyError]) -> None:
+    """Raise `kind` if the path is a folder, pipe, socket or device, and `OSError` if it does not exist."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise kind(f"{path} is a folder, not a file. Check the path.")
+    if not stat.S_ISREG(mode):
+        raise kind(f"{path} is not a file but a pipe, socket or device. Save its content to a file first.")
 
 
 def write_file(path: Path, data: bytes) -> Path:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, SizeHW, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, ReadOnlyArrays, SizeHW, frozen_view
 from segany.core.errors import PromptError, check
 from segany.core.instance import NO_ID
 from segany.core.instances import Instances
 
 
 @dataclass(frozen=True, eq=False)
-class FrameResult:
+class FrameResult(ReadOnlyArrays):
     """The tracked objects in one frame. There may be none.
 
     Attributes:

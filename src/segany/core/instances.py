@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW
+from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW
 from segany.core.boxes import nms
 from segany.core.columns import box_column, check_categories, column, id_column, score_column, source_column
 from segany.core.errors import ConfigError, InstancesError
@@ -30,7 +30,7 @@ Index: TypeAlias = "slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Instances(Sequence[Instance]):
+class Instances(ReadOnlyArrays, Sequence[Instance]):
     """N objects of one image, as columns. N may be 0. The arrays are read-only.
 
     `len`, iteration and `instances[i]` give rows. Indexing with a slice, an index list or array, or a boolean array
@@ -311,6 +311,10 @@ class Instances(Sequence[Instance]):
     def with_categories(self, category_ids: npt.ArrayLike, categories: Iterable[Category]) -> Instances:
         """Return the instances with other categories; arguments as for `Instances`."""
         return self._changed(category_ids=category_ids, categories=tuple(categories))
+
+    def with_object_ids(self, object_ids: npt.ArrayLike) -> Instances:
+        """Return the instances with other object ids, int [N]; `NO_ID` for none."""
+        return self._changed(object_ids=object_ids)
 
     def _changed(self, **changes: Any) -> Instances:
         return Instances(**{**self._values(), **changes})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, frozen_view
 from segany.core.errors import PromptError
 from segany.core.instances import Instances
 from segany.core.prompt import Prompt, checked_points
@@ -15,7 +15,7 @@ from segany.core.rle import encode_masks
 
 
 @dataclass(frozen=True, eq=False)
-class MaskPrediction:
+class MaskPrediction(ReadOnlyArrays):
     """Masks for P prompts, up to M candidates each. The rank is fixed: no axis is ever squeezed.
 
     If prompts with three candidates and prompts with one are mixed, M is three and the unused entries are empty masks

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, SizeHW, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW, frozen_view
 from segany.core.errors import PromptError
 
 MaskMode: TypeAlias = Literal["auto", "multi", "single"]
@@ -64,7 +64,7 @@ def _short(value: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class Prompt(ReadOnlyArrays):
     """A prompt for one object: points, a box, a mask, or a combination of them.
 
     Attributes:

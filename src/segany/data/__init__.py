@@ -1,8 +1,8 @@
-"""Annotated images: reading them from what datasets come in, and bringing them to the size of training."""
+"""Datasets of annotated images and videos: readers of their formats, training items and the data loader."""
 
 from segany.data.coco import CocoDataset
 from segany.data.image_folder import ImageFolder
-from segany.data.item import AnnotatedImage, Dataset, TrainingItem
+from segany.data.item import AnnotatedImage, Dataset, SkippedItem, TrainingItem
 from segany.data.loader import Loader, LoadReport
 from segany.data.mask_folder import MaskFolder
 from segany.data.opening import open_dataset, open_images

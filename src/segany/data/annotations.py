@@ -13,9 +13,14 @@ from pycocotools import mask as coco_mask
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import DataError, InstancesError
-from segany.core.files import path_errors
+from segany.core.files import read_file
 from segany.core.rle import Rle, run_lengths
-from segany.imaging.image import DEFAULT_MAX_PIXELS
+
+MAX_PIXELS = 10**9
+"""Of an image as a file claims it. Masks of larger ones would fill the memory before the image itself is read."""
+
+MAX_PATH_LENGTH = 5_000_000
+"""Pixels along the outline of one mask. pycocotools takes some forty bytes for each."""
 
 MIN_POLYGON_NUMBERS = 6
 """Three corners. What has fewer has no area, and pycocotools takes four numbers for a box."""
@@ -27,9 +32,7 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: it is missing, may not be read, or is no JSON.
     """
-    with path_errors(path, DataError):
-        data = path.read_bytes()
-    return parse_json(data, str(path))
+    return parse_json(read_file(path, DataError), str(path))
 
 
 def parse_json(data: bytes, what: str) -> Any:
@@ -45,17 +48,28 @@ def parse_json(data: bytes, what: str) -> Any:
         raise DataError(f"{what} cannot be read as JSON: {reason}.") from error
 
 
-def image_size(image: Any) -> SizeHW:
-    """Height and width as a dictionary of COCO's or SA-1B's has them of an image.
+def checked_size(height: Any, width: Any) -> SizeHW:
+    """The size of an image as a file claims it.
 
     Raises:
-        TypeError, KeyError, OverflowError: it is of another form.
-        ValueError: there is no such size, or it is above `DEFAULT_MAX_PIXELS`.
+        ValueError: it is not made of whole numbers from 1, or of more than `MAX_PIXELS`.
+        TypeError, OverflowError: it is not made of numbers.
     """
-    height, width = int(image["height"]), int(image["width"])
-    if height < 1 or width < 1 or height * width > DEFAULT_MAX_PIXELS:
-        raise ValueError(f"an image is not {width} wide and {height} high")
-    return height, width
+    size_hw = int(height), int(width)
+    if min(size_hw) < 1 or size_hw[0] * size_hw[1] > MAX_PIXELS:
+        raise ValueError(
+            f"an image cannot be {_short(width)} wide and {_short(height)} high: at most {MAX_PIXELS:,} pixels are read"
+        )
+    return size_hw
+
+
+def check_path_length(rings: Sequence[npt.NDArray[np.float64]]) -> None:
+    """Raise `ValueError` where the rings [N, 2] of a mask, in pixels, are so long that filling them takes gigabytes."""
+    length = sum(float(np.abs(ring - np.roll(ring, 1, axis=0)).max(axis=1).sum()) for ring in rings if len(ring))
+    if not length <= MAX_PATH_LENGTH:
+        raise ValueError(
+            f"Its outline is {length:.3g} pixels long, more than the {MAX_PATH_LENGTH:,} that are read for one mask."
+        )
 
 
 def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[Rle | None]:
@@ -122,6 +136,7 @@ def _from_polygons(polygons: Sequence[Any], size_hw: SizeHW) -> Rle | None:
     rings = [ring for ring in (_checked_ring(polygon, size_hw) for polygon in polygons) if ring is not None]
     if not rings:
         return None
+    check_path_length([ring.reshape(-1, 2) for ring in rings])
     merged = coco_mask.merge(coco_mask.frPyObjects([ring.tolist() for ring in rings], height, width))
     return Rle(size=[height, width], counts=merged["counts"].decode("ascii"))
 

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import DataError, InstancesError
-from segany.core.instance import Category
+from segany.core.instance import NO_ID, Category
 from segany.data.annotations import read_json
-from segany.data.folders import check_folder, check_not_empty, check_size, printable, read_item_image
-from segany.data.formats.coco import FORM_ERRORS, NOT_COCO, CocoAnnotations, read_categories
+from segany.data.folders import (
+    check_folder,
+    check_not_empty,
+    check_size,
+    find_file,
+    nfc,
+    printable,
+    read_item_image,
+    safe_name,
+)
+from segany.data.formats.coco import (
+    FORM_ERRORS,
+    NOT_COCO,
+    CocoAnnotations,
+    images_by_id,
+    normal_id,
+    read_categories,
+    whole_number,
+)
 from segany.data.item import AnnotatedImage
+
+_logger = logging.getLogger(__name__)
 
 IMAGES_TRIED = 100
 """If none of the first so many images is in any folder, the folder is not known; later ones are damage."""
@@ -25,16 +45,31 @@ class _Described:
     """What the file says of an image.
 
     Attributes:
+        id: as `normal_id` gives it.
         path: of the image, from a folder of images.
         size_hw: None where the file does not say.
-        image_id: None where it is no whole number.
         rows: its annotations among those of the file.
     """
 
+    id: Any
     path: PurePosixPath
     size_hw: SizeHW | None
-    image_id: int | None
     rows: slice
+
+    @property
+    def image_id(self) -> int | None:
+        """None where it is no whole number."""
+        return None if whole_number(self.id) == NO_ID else self.id
+
+
+@dataclass(frozen=True, eq=False)
+class _Parsed:
+    """What a file says: its images, their annotations, image by image, all categories, and what was left out."""
+
+    images: list[_Described]
+    annotations: CocoAnnotations
+    categories: tuple[Category, ...]
+    omitted: Mapping[str, int]
 
 
 class CocoDataset:
@@ -48,9 +83,17 @@ class CocoDataset:
 
     Attributes:
         categories: of the file, in its order.
+        omitted: what was left out, and how many: annotations without a mask or of images that are not listed, and
+            images without objects.
     """
 
-    def __init__(self, annotations: str | os.PathLike[str], images: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        annotations: str | os.PathLike[str],
+        images: str | os.PathLike[str] | None = None,
+        *,
+        trust_paths: bool = False,
+    ) -> None:
         """Read a file.
 
         Args:
@@ -58,14 +101,20 @@ class CocoDataset:
             images: the folder of its images. Where it is left out, the usual places are tried: for
                 annotations/instances_val2017.json the folders val2017, images/val2017 and images beside
                 annotations, and the places of the file and its parent.
+            trust_paths: read images whose names are absolute paths or lead out of the folder (../a.jpg). A file of
+                somebody else's could name any file of this machine.
 
         Raises:
-            DataError: the file is missing, damaged, of another form or describes no masks; or none of its
-                images was found, with where they were looked for.
+            DataError: the file is missing, damaged, of another form or describes no masks; two images have one id
+                or are one file; an image lies outside of the folder and is not to be trusted; or none of the images
+                was found, with where they were looked for.
         """
         self.path = Path(annotations)
-        record = read_json(self.path)
-        described, self._annotations, self.categories = _parse(record, self.path)
+        parsed = _parse(read_json(self.path), self.path)
+        self._annotations, self.categories = parsed.annotations, parsed.categories
+        self.omitted = parsed.omitted
+        _check_inside(parsed.images, self.path, trust_paths=trust_paths)
+        described = [image for image in parsed.images if parsed.annotations[image.rows].has_objects]
         check_not_empty(len(described), self.path, "masks (boxes, crowds and captions do not count)")
         self._images = sorted(described, key=lambda image: image.path.as_posix())
         self.names = _names(self._images)
@@ -73,6 +122,7 @@ class CocoDataset:
         if images is not None:
             check_folder(Path(images))
         self._check_found()
+        self._check_files_differ(parsed.images)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -95,8 +145,9 @@ class CocoDataset:
 
     def _find(self, path: PurePosixPath) -> Path | None:
         """Where an image is: at its whole path, or at its name alone."""
-        candidates = (folder / tail for tail in (path, path.name) for folder in self._folders)
-        return next((candidate for candidate in candidates if _is_file(candidate)), None)
+        tails = (path, PurePosixPath(path.name))
+        found = (find_file(folder, tail) for tail in tails for folder in self._folders)
+        return next((file for file in found if file is not None), None)
 
     def _check_found(self) -> None:
         tried = self._images[:IMAGES_TRIED]
@@ -106,27 +157,72 @@ class CocoDataset:
                 "Give the folder of the images."
             )
 
+    def _check_files_differ(self, images: Sequence[_Described]) -> None:
+        """Raise `DataError` where two images of the file are one file: masks of one would be on the other."""
+        by_name: dict[str, list[_Described]] = {}
+        for image in images:
+            by_name.setdefault(nfc(image.path.name).casefold(), []).append(image)
+        for group in by_name.values():
+            found: dict[PurePath, _Described] = {}
+            for image in group if len(group) > 1 else ():
+                file = self._find(image.path)
+                other = found.setdefault(image.path if file is None else file.resolve(), image)
+                if other is not image:
+                    both = f"{other.path} (id {other.id}) and {image.path} (id {image.id})"
+                    raise DataError(
+                        f"{self.path}: the images {both} are one file, {file or image.path}. Give the folder that "
+                        "tells them apart, or list the image once."
+                    )
 
-def _parse(record: Any, path: Path) -> tuple[list[_Described], CocoAnnotations, tuple[Category, ...]]:
-    """The images with objects, all annotations, image by image, and all categories."""
-    described = []
+
+def _parse(record: Any, path: Path) -> _Parsed:
+    """All images with their annotations, image by image, and all categories."""
+    omitted = {"annotations without a mask": 0, "annotations of images that are not listed": 0}
     try:
-        by_image: dict[Any, list[Any]] = {image["id"]: [] for image in record["images"]}
+        images = images_by_id(record)
+        by_image: dict[Any, list[Any]] = {number: [] for number in images}
+        unlisted = None
         for annotation in record["annotations"]:
-            if annotation.get("segmentation"):
-                by_image[annotation["image_id"]].append(annotation)
+            if not annotation.get("segmentation"):
+                omitted["annotations without a mask"] += 1
+                continue
+            number = normal_id(annotation["image_id"])
+            if number in by_image:
+                by_image[number].append(annotation)
+            else:
+                unlisted = number
+                omitted["annotations of images that are not listed"] += 1
         annotations = CocoAnnotations.parse([item for items in by_image.values() for item in items])
-        stop = 0
-        for image in {image["id"]: image for image in record["images"]}.values():
-            rows = slice(stop, stop + len(by_image[image["id"]]))
+        described, stop = [], 0
+        for number, image in images.items():
+            rows = slice(stop, stop + len(by_image[number]))
             stop = rows.stop
-            image_id = image["id"] if isinstance(image["id"], int) else None
-            one = _Described(_image_path(image), _size_hw(image), image_id, rows)
-            if annotations[rows].has_objects:
-                described.append(one)
-        return described, annotations, read_categories(record)
+            described.append(_Described(number, _image_path(image), _size_hw(image), rows))
+        omitted["images without objects"] = sum(not annotations[one.rows].has_objects for one in described)
+        categories = read_categories(record)
+    except InstancesError as error:
+        raise DataError(f"{path}: {error}") from error
     except FORM_ERRORS as error:
         raise DataError(f"{path}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
+    if unlisted is not None:
+        count = omitted["annotations of images that are not listed"]
+        _logger.warning("%s: %s annotations are left out, since their images are not listed, such as image %s.",
+                        path, f"{count:,}", unlisted)  # fmt: skip
+    return _Parsed(described, annotations, categories, {what: count for what, count in omitted.items() if count})
+
+
+def _check_inside(images: Sequence[_Described], path: Path, *, trust_paths: bool) -> None:
+    """Raise `DataError` where the name of an image names no file, or one outside of the folder of the images."""
+    for image in images:
+        name = image.path
+        if name.name in ("", ".."):
+            raise DataError(f"{path}: image {image.id} has the file_name {name.as_posix()!r}, which names no file.")
+        leads_out = name.is_absolute() or ".." in name.parts or bool(PureWindowsPath(name).anchor)
+        if leads_out and not trust_paths:
+            raise DataError(
+                f"{path}: the image {name} lies outside of the folder of the images. If you trust this file, say so: "
+                "trust_paths=True, on the command line --trust-paths."
+            )
 
 
 def _image_path(image: Mapping[str, Any]) -> PurePosixPath:
@@ -144,9 +240,9 @@ def _size_hw(image: Mapping[str, Any]) -> SizeHW | None:
 
 def _names(images: list[_Described]) -> tuple[str, ...]:
     """The paths without suffix; with it where that would not tell images apart, and numbered as a last resort."""
-    names = [printable(image.path.with_suffix("").as_posix()) for image in images]
+    names = [safe_name(image.path) for image in images]
     if len(set(names)) < len(names):
-        names = [printable(image.path.as_posix()) for image in images]
+        names = [f"{name}{printable(image.path.suffix)}" for name, image in zip(names, images, strict=True)]
     seen: dict[str, int] = {}
     unique = []
     for name in names:
@@ -161,13 +257,6 @@ def _usual_folders(path: Path) -> list[Path]:
     root = path.parent.parent
     folders = [root / split, root / "images" / split, root / "images", path.parent, path.parent / "images", root]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _listed(folders: list[Path]) -> str:

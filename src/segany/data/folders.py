@@ -1,4 +1,4 @@
-"""Finding the files of a dataset in its folders, and what to call them."""
+"""Search for the files of a dataset in folders, and names of items."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError
@@ -16,7 +16,7 @@ from segany.imaging.image import read_image, readable_suffixes
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `DataError` unless there is a folder of that name."""
+    """Raise `DataError` unless the folder exists."""
     with path_errors(folder, DataError):
         if not folder.exists():
             raise DataError(f"There is no folder {folder}. Check the path.")
@@ -25,11 +25,11 @@ def check_folder(folder: Path) -> None:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """The files of a folder and all folders in it that end so, ascending by their path from it. Links are followed.
+    """The files with certain suffixes below a folder, sorted by their relative paths. Symbolic links are followed.
 
     Args:
-        folder: where to look.
-        suffixes: in lower case, with the dot; in names case does not matter.
+        folder: the folder.
+        suffixes: suffixes in lower case, with the dot. The case of suffixes of files is ignored.
 
     Raises:
         DataError: a folder cannot be read.
@@ -39,7 +39,7 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """The files of a folder and all folders in it, in no order, without what is hidden. Links are followed, once.
+    """Yield the files below a folder, in any order, without hidden ones. Each symbolic link is followed once.
 
     Raises:
         DataError: a folder cannot be read.
@@ -64,10 +64,10 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """The files that match a pattern, ascending, in the way of `glob` with `**` for any folders, without hidden ones.
+    """The files that match a `glob` pattern, in which `**` matches any folders; sorted, without hidden files.
 
-    Unlike `glob`, it enters a folder that links lead to several times only once, so that links that lead back to where
-    they are do not keep it busy forever.
+    Unlike `glob`, it visits a folder that several symbolic links refer to only once, so that cyclic links do not make
+    it run forever.
 
     Raises:
         DataError: a folder cannot be read.
@@ -79,7 +79,10 @@ def matching_files(pattern: str) -> list[Path]:
     roots = [Path(root or ("/" if before.startswith("/") else "."))]
     if glob.has_magic(root):
         roots = [Path(path) for path in glob.iglob(root) if os.path.isdir(path)]  # noqa: PTH112, PTH207
-    matches = re.compile(_regex(prefix + star + after)).fullmatch
+    try:
+        matches = re.compile(_regex(prefix + star + after)).fullmatch
+    except re.error as error:
+        raise DataError(f"{pattern} is no pattern: {error}.") from error
     found = {
         file
         for folder in roots
@@ -91,7 +94,7 @@ def matching_files(pattern: str) -> list[Path]:
 
 
 def _regex(pattern: str) -> str:
-    """The regular expression of a pattern's relative paths."""
+    """The regular expression for the relative paths that match a `glob` pattern."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]*\])", pattern)
     known = {"**/": "(?:.+/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     translated = (
@@ -101,7 +104,7 @@ def _regex(pattern: str) -> str:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder; a link to itself is none, and no reason to read nothing else."""
+    """Whether an entry is a folder. A link to itself, for which the system raises an error, is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -109,37 +112,76 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, by name, without hidden ones."""
+    """The folders in a folder, sorted by name, without hidden ones."""
     return sorted(entry for entry in entries(folder) if entry.is_dir())
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, by name, without what is hidden.
+    """The entries of a folder, sorted by name, without hidden ones.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the folder cannot be read.
     """
     with path_errors(folder, DataError):
         return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def images_below(folder: Path) -> list[Path]:
-    """As `files_below`, all images."""
+    """All image files below a folder; see `files_below`."""
     return files_below(folder, readable_suffixes())
 
 
 def name_of(path: Path, root: Path) -> str:
-    """What a dataset calls a file: its path from the root, with slashes and without suffix.
+    """The name of a file in a dataset: its path relative to the root, with slashes and without suffix.
 
-    What no text can hold is escaped, so that names can be printed and written whatever they are.
+    Characters that cannot be encoded are escaped, so that every name can be printed and written.
     """
     relative = path.relative_to(root)
     return printable(relative.with_name(relative.stem).as_posix())
 
 
 def printable(text: str) -> str:
-    """Text without what cannot be written, such as the surrogates that stand for bytes which are no UTF-8."""
+    """Escape characters that cannot be encoded, such as surrogates, which stand for bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def safe_name(path: PurePath) -> str:
+    """A path without suffix as the name of an item, which files may be called: never one outside of their folder."""
+    parts = [part for part in path.with_suffix("").parts if part not in ("..", path.anchor)]
+    return printable("/".join(parts))
+
+
+def find_path(folder: Path, name: PurePath) -> Path | None:
+    """What has a name in a folder, in whichever Unicode form; None where nothing does.
+
+    "é" is one letter or two, and some systems change that when files are copied.
+    """
+    path = folder / name
+    if _exists(path) or name.as_posix().isascii():
+        return path if _exists(path) else None
+    places = [folder]  # the parts of the path may be in different forms
+    for part in name.parts:
+        spellings = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        places = [place / spelling for place in places for spelling in spellings if _exists(place / spelling)]
+    return places[0] if places else None
+
+
+def find_file(folder: Path, name: PurePath) -> Path | None:
+    """As `find_path`, a file."""
+    path = find_path(folder, name)
+    return path if path is not None and path.is_file() else None
+
+
+def nfc(text: str) -> str:
+    """Text in the Unicode form in which names are compared."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def stem_key(path: Path) -> str:
@@ -147,41 +189,41 @@ def stem_key(path: Path) -> str:
 
     The same letters may be written in several ways, and some systems change that when files are copied.
     """
-    return unicodedata.normalize("NFC", path.stem)
+    return nfc(path.stem)
 
 
 def by_stem(files: Collection[Path]) -> dict[str, Path]:
     """Files by `stem_key`.
 
     Raises:
-        DataError: two share one.
+        DataError: two files have the same key.
     """
     return by_key(files, stem_key)
 
 
 def by_key(files: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
-    """Files by what a function makes of their paths.
+    """Files by a key that a function computes from their paths.
 
     Raises:
-        DataError: it makes the same of two.
+        DataError: two files have the same key.
     """
     found: dict[str, Path] = {}
     for file in files:
         other = found.setdefault(key(file), file)
         if other is not file:
-            raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
+            raise DataError(f"{other} and {file} differ only in their endings. Keep only one of them.")
     return found
 
 
 def read_item_image(path: Path, size_hw: SizeHW | None = None) -> PixelArray:
-    """The image of an item, uint8 [H, W, 3].
+    """Read the image of an item, uint8 [H, W, 3].
 
     Args:
-        path: of the image.
-        size_hw: of its masks.
+        path: path of the image.
+        size_hw: size of its masks, if it is known.
 
     Raises:
-        DataError: it is missing or damaged, or its masks are of another size.
+        DataError: the image is missing or damaged, or its masks have another size.
     """
     try:
         image = read_image(path)
@@ -193,7 +235,7 @@ def read_item_image(path: Path, size_hw: SizeHW | None = None) -> PixelArray:
 
 
 def check_size(image: PixelArray, size_hw: SizeHW, what: str) -> None:
-    """Raise `DataError` unless masks of that size fit an image [H, W, 3]; `what` begins the message."""
+    """Raise `DataError` unless masks of a size fit an image [H, W, 3]. `what` is the start of the message."""
     height, width = image.shape[:2]
     if (height, width) != tuple(size_hw):
         raise DataError(
@@ -202,6 +244,6 @@ def check_size(image: PixelArray, size_hw: SizeHW, what: str) -> None:
 
 
 def check_not_empty(count: int, where: Path | str, what: str) -> None:
-    """Raise `DataError` where nothing was found."""
+    """Raise `DataError` if a dataset has no items."""
     if not count:
         raise DataError(f"{where} holds no {what}. The dataset is empty.")

@@ -14,7 +14,9 @@ from segany.core.arrays import BoolArray
 from segany.core.errors import PromptError
 from segany.core.instance import Category
 from segany.core.prompt import FOREGROUND, Prompt
-from segany.data.prompts_file import MASK_ARRAY_SUFFIXES, ObjectPrompt, load_json, parse_objects, read_mask
+from segany.core.rle import decode_mask
+from segany.data.mask_prompts import LABELS_SHOWN, MaskFiles
+from segany.data.prompts_file import ObjectPrompt, load_json, parse_objects
 from segany.imaging.frames import FrameSource
 
 FRAME_PROMPTS_EXAMPLE = (
@@ -24,7 +26,7 @@ FRAME_PROMPTS_EXAMPLE = (
 """A prompts file with two objects on the first frame."""
 
 DEFAULT_OBJECT = 1
-"""The id of an object that is given none."""
+"""The default object id."""
 
 VideoPrompt: TypeAlias = "Prompt | BoolArray"
 """Points and a box, or a mask bool [H, W] at the size of the video."""
@@ -44,7 +46,8 @@ class FrameObject(ObjectPrompt):
 
     Attributes:
         frame: number of the frame, from 0.
-        object: id of the object; prompts with the same id on other frames refine it.
+        object: id of the object; prompts with the same id on other frames refine it. 1 where it is left out, and for a
+            mask with a label that label.
         category: name of the class of the object; formats with categories have it.
     """
 
@@ -116,8 +119,30 @@ class FramePrompts:
         ids = {name: number for number, name in enumerate(sorted(set(names.values())), start=1)}
         return {object_id: Category(ids[name], name) for object_id, name in names.items()}
 
+    def by_label(self, max_pixels: int) -> FramePrompts:
+        """The same prompts with an object for each label of the masks that are label maps. Its id is the label.
+
+        Raises:
+            PromptError: an object id is given to a mask with several labels; or as for `read`.
+            ImageError: as for `read`.
+        """
+        items: list[FrameObject] = []
+        files = MaskFiles(max_pixels)
+        for item in self.items:
+            parts = item.by_label(files)
+            if len(parts) > 1 and "object" in item.model_fields_set:
+                labels = ", ".join(str(part.label) for part in parts[:LABELS_SHOWN])
+                more = ", ..." if len(parts) > LABELS_SHOWN else ""
+                raise PromptError(
+                    f"Frame {item.frame}, object {item.object}: {item.mask} holds {len(parts)} labels: {labels}{more}. "
+                    'Leave out the id, and each is an object of its own; or say which, "label": 2 in a prompts file.'
+                )
+            ids = [{} if len(parts) == 1 else {"object": part.label} for part in parts]
+            items += [part.model_copy(update=update) for part, update in zip(parts, ids, strict=True)]
+        return FramePrompts.of(items)
+
     def read(self, source: FrameSource, max_pixels: int) -> list[FramePrompt]:
-        """The prompts for a video, with the masks read.
+        """The prompts for a video, with the masks read. A mask must have one label, or the prompt say which it is.
 
         Args:
             source: the video.
@@ -127,10 +152,10 @@ class FramePrompts:
             PromptError: a frame does not exist, a point lies outside, or a mask is not of the size of the video.
             ImageError: the image of a mask cannot be read.
         """
-        prompts, categories = [], self.categories
+        prompts, categories, files = [], self.categories, MaskFiles(max_pixels)
         for item in self.items:
             try:
-                prompt = _for_video(item, source, max_pixels)
+                prompt = _for_video(item, source, files)
             except PromptError as error:
                 raise PromptError(f"Frame {item.frame}, object {item.object}: {error}") from error
             prompts.append(FramePrompt(item.frame, item.object, prompt, categories.get(item.object)))
@@ -158,7 +183,13 @@ def parse_frame_prompts(content: Any, where: str, folder: Path) -> FramePrompts:
         PromptError: it is not of that form; the message tells the place.
     """
     form = "a list of objects on frames"
-    return FramePrompts.of(parse_objects(content, FrameObject, where, folder, form, FRAME_PROMPTS_EXAMPLE))
+    items = parse_objects(content, FrameObject, where, folder, form, FRAME_PROMPTS_EXAMPLE)
+    return FramePrompts.of(
+        item.model_copy(update={"object": item.label})
+        if item.label is not None and "object" not in item.model_fields_set
+        else item
+        for item in items
+    )
 
 
 def _joined(one: FrameObject, other: FrameObject) -> FrameObject:
@@ -175,6 +206,7 @@ def _joined(one: FrameObject, other: FrameObject) -> FrameObject:
             "labels": labels or None,
             "box_xyxy": one.box_xyxy or other.box_xyxy,
             "mask": one.mask or other.mask,
+            "label": one.label or other.label,
             "category": one.category or other.category,
         }
     )
@@ -189,13 +221,14 @@ def _labels(item: FrameObject) -> list[int]:
     return list(item.labels) if item.labels else [FOREGROUND] * len(_points(item))
 
 
-def _for_video(item: FrameObject, source: FrameSource, max_pixels: int) -> VideoPrompt:
+def _for_video(item: FrameObject, source: FrameSource, files: MaskFiles) -> VideoPrompt:
     if source.count is not None and item.frame >= source.count:
         raise PromptError(f"there is no such frame: {source.name} has {source.count} frames, from 0.")
     if item.mask is None:
         prompt = Prompt(item.points_xy, item.labels, item.box_xyxy)
         prompt.check_fits(source.size_hw)
         return prompt
-    if item.mask.suffix.lower() in MASK_ARRAY_SUFFIXES:
-        raise PromptError(f"the mask {item.mask} is an array. Give an image of the size of the video, as PNG.")
-    return np.asarray(read_mask(item.mask, source.size_hw, max_pixels), dtype=np.bool_)
+    mask = files.mask(item.mask, source.size_hw, item.label)
+    if isinstance(mask, np.ndarray):
+        raise PromptError(f"the mask {item.mask} holds logits. Give an image of the size of the video, as PNG.")
+    return decode_mask(mask)

@@ -1,4 +1,4 @@
-"""A folder of images without masks, for what learns from images alone."""
+"""A folder of images without masks, for distillation and pre-training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from segany.data.item import AnnotatedImage
 
 
 class ImageFolder:
-    """A `Dataset` of all images in a folder and the folders in it, none of which has masks.
+    """A `Dataset` of all images below a folder, without masks.
 
-    Items of it need `ItemConfig(needs_masks=False)`.
+    Its training items need `ItemConfig(needs_masks=False)`.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Look for files; none is read.
+        """List the image files, without reading them.
 
         Raises:
-            DataError: there is no such folder, it has no images, or two differ only in their endings.
+            DataError: the folder does not exist or has no images, or two images differ only in their suffixes.
         """
         root = Path(folder)
         check_folder(root)
@@ -29,7 +29,7 @@ class ImageFolder:
         for file in images_below(root):
             other = self._files.setdefault(name_of(file, root), file)
             if other is not file:
-                raise DataError(f"{other} and {file} differ only in their endings. Leave only one of them there.")
+                raise DataError(f"{other} and {file} differ only in their endings. Keep only one of them.")
         check_not_empty(len(self._files), root, "images")
         self.names = tuple(self._files)
 

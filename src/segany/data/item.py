@@ -1,7 +1,8 @@
-"""What datasets hold: annotated images; and what training takes: the same at its size."""
+"""Annotated images, the items of datasets; and training items, which are resized to the model's input."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,17 +16,17 @@ from segany.core.instances import Instances
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """An image and its instances: what datasets hold, and what is written.
+    """An image and its instances, which datasets yield and formats write.
 
     Attributes:
-        name: of the image in its dataset, unlike all others: a path from the dataset's root, without suffix.
+        name: unique name of the image in its dataset: its path relative to the root, without suffix.
         image: uint8 [H, W, 3].
-        instances: of the image's size. Crowd regions of COCO are among them; see `objects`.
-        file_name: of the image file, where formats have a place for it.
-        image_id: number of the image in its dataset; None where that has none.
+        instances: instances of the image's size. They include crowd regions of COCO; see `objects`.
+        file_name: name of the image file, for formats that store it.
+        image_id: id of the image in its dataset, if it has one.
 
     Raises:
-        DataError: the instances are of another size than the image.
+        DataError: the instances do not have the size of the image.
     """
 
     name: str
@@ -44,20 +45,20 @@ class AnnotatedImage:
 
     @cached_property
     def objects(self) -> Instances:
-        """The instances that are objects: what training and evaluation use.
+        """The instances without crowd regions (`iscrowd`), which training and evaluation use.
 
-        A crowd region (`iscrowd`) covers many objects under one mask, so that it is none itself.
+        A crowd region covers many objects with one mask, and is therefore not an object.
         """
         iscrowd = self.instances.columns.get("iscrowd", np.zeros(0)).astype(np.bool_)
         return self.instances[~iscrowd] if iscrowd.any() else self.instances
 
 
 class Dataset(Protocol):
-    """Annotated images by number. Reading one may be done in any process, in any order."""
+    """Annotated images by index. They can be read in any process and in any order."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all images, in the order of their numbers; the same on every machine."""
+        """The names of all images, in the order of their indices. The order is the same on every machine."""
         ...
 
     def __len__(self) -> int: ...
@@ -71,13 +72,19 @@ class Dataset(Protocol):
         ...
 
 
+def omitted_by(dataset: object) -> dict[str, int]:
+    """What a dataset, or the one that a subset is of, leaves out without reading it: how many, by what it is."""
+    omitted: Mapping[str, int] = getattr(dataset, "omitted", {})
+    return {what: count for what, count in omitted.items() if count}
+
+
 @dataclass(frozen=True)
 class SkippedItem:
-    """An image or video of a dataset that could not be read, and why.
+    """An image or video of a dataset that could not be read.
 
     Attributes:
-        name: in its dataset.
-        reason: the message of the error.
+        name: its name in the dataset.
+        reason: the error message.
     """
 
     name: str
@@ -86,17 +93,16 @@ class SkippedItem:
 
 @dataclass(frozen=True, eq=False)
 class TrainingItem:
-    """An annotated image at the size of training.
+    """An annotated image that is resized to the model's input.
 
     Attributes:
-        name: of the image in its dataset.
-        image: uint8 [h, w, 3], h and w at most S, the side of the model's input; float32 in the same units for
-            models that resize in floating-point numbers (SAM 2). It lies at the top left of the input; what is
-            right of it and below is padding, which the model makes itself.
-        masks: bool [N, S, S], none of them empty; N is 0 where masks are not needed.
-        boxes_xyxy: float32 [N, 4], in pixels of the model's input.
-        seed: of everything random that training does with this item in this epoch: the same whatever process
-            meets it, in whatever batch.
+        name: name of the image in its dataset.
+        image: uint8 [h, w, 3], with h and w at most S, the side of the model's input; float32 in 0..255 for models that
+            resize in floating point (SAM 2). The image is at the top left of the input. The processor pads it at the
+            right and bottom.
+        masks: bool [N, S, S], none of which is empty; N is 0 if masks are not needed.
+        boxes_xyxy: float32 [N, 4], boxes of the masks, in pixels of the model's input.
+        seed: seed of all random numbers for this item in this epoch. It does not depend on the process or the batch.
     """
 
     name: str

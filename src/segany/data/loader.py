@@ -1,4 +1,4 @@
-"""Items in batches, epoch after epoch: the same for a seed, whatever processes load and take them."""
+"""The data loader: deterministic batches of training items, for any number of worker and training processes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from segany.data.transforms import ItemConfig
 from segany.data.workers import WorkerPool
 
 JUDGED_FROM = 100
-"""Images that must have been met before the share of damaged ones is judged, so that chance does not decide.
+"""Number of images after which the share of damaged ones is checked, so that a few early ones are no error.
 
-Of a smaller dataset, all must have been met."""
+A smaller dataset is checked after all its images."""
 
 AHEAD_PER_WORKER = 2
-"""Items that are loaded ahead, beside those of the next batch."""
+"""Number of items that each worker prefetches, in addition to those of the next batch."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a loader of this process has met so far.
+    """Counts of the data loader of this process.
 
     Attributes:
-        items: how many were given out.
-        damaged: images that could not be read, each once, in the order they were met.
-        without_masks: names of images of which no mask was left at least once: there were none, they covered
-            nearly all of it, or jitter had cut them off.
+        items: number of items that it has yielded.
+        damaged: images that could not be read, each once, in the order in which they were read.
+        without_masks: names of images that have had no usable mask at least once: they had none, or the masks covered
+            nearly the whole image, or augmentation cropped them off.
     """
 
     items: int
@@ -46,22 +46,22 @@ class LoadReport:
 
 
 class Loader:
-    """Batches of items of a dataset.
+    """A data loader that yields batches of training items.
 
-    An epoch is a random order of the dataset, filled up from its beginning to whole batches. Every batch is
-    shared out evenly among the processes of a training, so that together they see exactly what one would see
-    alone. An item depends on the seed, the epoch and its place in the order alone: the number of workers, of
-    processes, and stopping and resuming make no difference.
+    An epoch is a random permutation of the dataset, completed to whole batches with its first images. Every batch is
+    divided evenly among the processes of distributed training, so that together they see the same items as a single
+    process. An item depends only on the seed, the epoch and its position in the permutation, and not on the number of
+    workers or processes, or on interruptions.
 
-    An image that is damaged or has no masks left is replaced by another, drawn at random from the same seed.
-    So the others stay where they are, and all batches are of one size.
+    An image that is damaged or has no usable mask is replaced by a random other image, drawn from the same seed. The
+    positions of all other images, and the batch size, do not change.
 
-    Iterating gives the rest of the current epoch and ends; iterating again gives the next one, or what was left
-    where the loop over the first was left early. One iteration at a time. Use it in a `with` block, or `close`
-    it, when it has workers.
+    An iteration yields the rest of the current epoch. The next iteration yields the next epoch, or continues the
+    current one if the previous iteration was left early. Only one iteration can run at a time. With workers, use the
+    loader in a `with` block, or call `close`.
 
     Attributes:
-        epoch, batch: numbers of the next batch to be given out, from 0.
+        epoch, batch: indices of the next batch, from 0.
     """
 
     def __init__(
@@ -75,27 +75,27 @@ class Loader:
         process: tuple[int, int] = (0, 1),
         max_damaged: float = 0.5,
     ) -> None:
-        """Load nothing yet.
+        """Create a loader, which loads nothing until it is iterated.
 
         Args:
-            dataset: where images come from. With workers, it must go through pickle.
-            config: what items are.
-            batch_size: items in a batch, over all processes together.
-            seed: of everything random, from 0.
-            workers: processes that load items ahead; with 0, items are loaded when they are asked for.
-            process: number of this process of the training, and how many there are.
-            max_damaged: the share of damaged images above which iterating raises.
+            dataset: the dataset. With workers, it must be picklable.
+            config: config of the training items.
+            batch_size: number of items in a batch, over all processes.
+            seed: random seed, not negative.
+            workers: number of worker processes that prefetch items; 0 loads items in this process.
+            process: rank of this training process, and number of processes.
+            max_damaged: share of damaged images above which iterating raises an error.
 
         Raises:
-            ConfigError: a value is out of range, or the batch cannot be shared out evenly.
+            ConfigError: a value is out of range, or the batch cannot be divided evenly.
             DataError: the dataset is empty.
         """
         rank, world = process
         check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}.")
         check(seed >= 0, f"seed must not be negative, got {seed}.")
         check(workers >= 0, f"workers must not be negative, got {workers}.")
-        check(0 <= rank < world, f"process must be a number from 0 and how many there are, got {process}.")
-        check(batch_size % world == 0, f"A batch of {batch_size} cannot be shared out evenly among {world} processes.")
+        check(0 <= rank < world, f"process must be a rank from 0 and the number of processes, got {process}.")
+        check(batch_size % world == 0, f"A batch of {batch_size} cannot be divided evenly among {world} processes.")
         check(0 <= max_damaged <= 1, f"max_damaged must be from 0 to 1, got {max_damaged}.")
         if not len(dataset):
             raise DataError("The dataset is empty.")
@@ -115,14 +115,14 @@ class Loader:
         self._without_masks: dict[int, None] = {}
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(len(self.dataset) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[TrainingItem]]:
-        """The rest of the current epoch: this process's share of each batch, in order.
+        """Yield this process's share of each batch of the rest of the current epoch.
 
         Raises:
-            DataError: too many images are damaged, no item can be made, or a worker has died.
+            DataError: too many images are damaged, no usable image is found, or a worker process has died.
         """
         loading = self._loaded_ahead() if self._workers else self._loaded_at_once()
         try:
@@ -131,7 +131,7 @@ class Loader:
                 for each in loaded:
                     self._note(each)
                 self._judge()
-                # Before it is given out: whoever asks for the state with the batch in hand has had it.
+                # The position moves on before the yield, so that a state taken after it does not repeat the batch.
                 self.epoch, self.batch = (self.epoch, batch + 1) if batch + 1 < len(self) else (self.epoch + 1, 0)
                 yield [each.item for each in loaded]
         finally:
@@ -139,7 +139,7 @@ class Loader:
 
     @property
     def report(self) -> LoadReport:
-        """What was met so far, by this process and since it began."""
+        """The counts of this process since it started."""
         names = self.dataset.names
         return LoadReport(
             self._items,
@@ -148,32 +148,32 @@ class Loader:
         )
 
     def state(self) -> dict[str, Any]:
-        """Where it is, for JSON: the next batch, and what `restore` checks.
+        """The position as JSON values: the next batch, and values that `restore` checks.
 
-        A batch counts as done once it was given out.
+        A batch counts as done once it has been yielded.
         """
         return {"epoch": self.epoch, "batch": self.batch, **self._identity}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on where another loader was. Not while iterating.
+        """Continue from the position of a state. It must not be called during an iteration.
 
         Raises:
-            DataError: the state is of another dataset, seed or batch size, or damaged. The number of workers
-                and of processes may differ.
+            DataError: the state is damaged, or belongs to another dataset, seed or batch size. The numbers of workers
+                and processes may differ.
         """
         for key, here in self._identity.items():
             if state.get(key) != here:
                 raise DataError(
                     f"The state cannot be restored: its {key} is {state.get(key)!r}, but here it is {here!r}. "
-                    "Resume with the dataset, seed and batch size that it began with."
+                    "Resume with the dataset, seed and batch size that it started with."
                 )
         epoch, batch = state.get("epoch"), state.get("batch")
         if not isinstance(epoch, int) or not isinstance(batch, int) or epoch < 0 or not 0 <= batch < len(self):
-            raise DataError(f"The state cannot be restored: it says batch {batch!r} of epoch {epoch!r}.")
+            raise DataError(f"The state cannot be restored: batch {batch!r} of epoch {epoch!r} does not exist.")
         self.epoch, self.batch = epoch, batch
 
     def close(self) -> None:
-        """End the workers. Iterating again starts new ones."""
+        """End the worker processes. Another iteration starts new ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
@@ -188,12 +188,12 @@ class Loader:
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        """What decides which items there are, besides their configuration."""
+        """The values that determine the order of items."""
         names = hashlib.sha256("\0".join(self.dataset.names).encode()).hexdigest()
         return {"seed": self.seed, "batch_size": self.batch_size, "images": len(self.dataset), "names": names[:16]}
 
     def _slots(self) -> Iterator[Slot]:
-        """What is left of this epoch for this process."""
+        """Yield the slots of this process in the rest of the current epoch."""
         epoch = self.epoch
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
         for batch in range(self.batch, len(self)):
@@ -234,6 +234,6 @@ class Loader:
         if met >= min(JUDGED_FROM, len(self.dataset)) and damaged > self._max_damaged * met:
             first = next(iter(self.report.damaged))
             raise DataError(
-                f"{damaged} of the {met} images met so far are damaged, which is too many to go on. "
+                f"{damaged} of the {met} images read so far are damaged, which is more than the allowed share. "
                 f"The first: {first.name}: {first.reason}"
             )

@@ -1,4 +1,4 @@
-"""Loading one item: which image it is of, and what takes the place of one that cannot be used."""
+"""Loading of one training item, with a replacement for an image that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from segany.data.item import Dataset, TrainingItem
 from segany.data.transforms import ItemConfig, make_item
 
 MAX_TRIES = 100
-"""Other images that may take the place of one that cannot be used."""
+"""Largest number of replacements that are tried for an image that cannot be used."""
 
 _REPLACEMENT = 1
-"""Tells the random stream of replacements from the seed of the item."""
+"""Stream of random numbers for replacements, to keep it independent of the seed of the item."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in the order of an epoch. What fills it depends on nothing else, so that any process may do it.
+    """A position in the order of an epoch. It determines its item, so that any process can load it.
 
     Attributes:
-        seed, epoch, place: which one it is; together the source of all that is random.
-        index: of the image whose place it is.
+        seed, epoch, place: seed of the loader, epoch and position, from which all random numbers are derived.
+        index: index of the image at this position.
     """
 
     seed: int
@@ -35,24 +35,24 @@ class Slot:
 
     @property
     def item_seed(self) -> int:
-        """Of the item, below 2**63."""
+        """The seed of the item, below 2**63."""
         state = np.random.SeedSequence((self.seed, self.epoch, self.place)).generate_state(1, np.uint64)
         return int(state[0] >> np.uint64(1))
 
     def replacements(self) -> np.random.Generator:
-        """What draws the images that take its place where its own cannot be used."""
+        """The generator of random replacements for the image."""
         return np.random.default_rng([self.seed, self.epoch, self.place, _REPLACEMENT])
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """An item, and what was met on the way to it.
+    """An item, and the images that could not be used for it.
 
     Attributes:
-        item: of the image of the slot, or of one in its place.
-        index: of the image.
-        damaged: numbers of images that could not be read, each with the reason.
-        without_masks: numbers of images of which no mask was left.
+        item: the item of the image of the slot, or of its replacement.
+        index: index of the image that was used.
+        damaged: indices of images that could not be read, each with the reason.
+        without_masks: indices of images without a usable mask.
     """
 
     item: TrainingItem
@@ -62,10 +62,10 @@ class Loaded:
 
 
 def load_slot(dataset: Dataset, config: ItemConfig, slot: Slot) -> Loaded:
-    """Fill a slot: with its image, or where that is damaged or has no masks with one drawn at random.
+    """Load the item of a slot. An image that is damaged or has no usable mask is replaced by a random one.
 
     Raises:
-        DataError: none of `MAX_TRIES` others could be used either.
+        DataError: none of `MAX_TRIES` replacements could be used.
     """
     damaged: dict[int, str] = {}
     without_masks: dict[int, None] = {}
@@ -91,7 +91,7 @@ def load_slot(dataset: Dataset, config: ItemConfig, slot: Slot) -> Loaded:
 
 @dataclass(frozen=True, eq=False)
 class PackedItem:
-    """An item on its way between processes: eight pixels of a mask a byte."""
+    """An item in the form in which worker processes send it, with eight mask pixels in a byte."""
 
     name: str
     image: PixelArray | FloatArray
@@ -102,11 +102,11 @@ class PackedItem:
 
     @classmethod
     def of(cls, item: TrainingItem) -> PackedItem:
-        """Pack an item."""
+        """Pack the masks of an item."""
         return cls(item.name, item.image, np.packbits(item.masks), item.masks.shape, item.boxes_xyxy, item.seed)
 
     def unpacked(self) -> TrainingItem:
-        """The item."""
+        """The item with unpacked masks."""
         count = int(np.prod(self.masks_shape))
         masks: BoolArray = np.unpackbits(self.bits, count=count).view(np.bool_).reshape(self.masks_shape)
         return TrainingItem(self.name, self.image, masks, self.boxes_xyxy, self.seed)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import os
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segany.core.errors import DataError, InstancesError, check
+from segany.core.errors import DataError, InstancesError
 from segany.core.instances import Instances
 from segany.data.folders import (
     by_key,
@@ -17,10 +16,12 @@ from segany.data.folders import (
     check_not_empty,
     images_below,
     name_of,
+    nfc,
     read_item_image,
     subfolders,
 )
-from segany.data.formats.label_map import LabelNames, Objects, has_void, read_objects
+from segany.data.formats.label_map import LabelNames, MaskReader, has_void
+from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.item import AnnotatedImage
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
@@ -59,32 +60,31 @@ class MaskFolder:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        objects: Objects = "values",
+        objects: Objects = "auto",
         *,
         masks: str | os.PathLike[str] | None = None,
+        mask_threshold: float = 0.5,
     ) -> None:
         """Look for files; none is read.
 
         Args:
             folder: that holds both folders; or that of the images, where `masks` is given.
-            objects: what is an object in a label map: each of the "values" but 0, the whole "foreground" as
-                one, or each of its connected "parts".
+            objects: what is an object in a label map: each of the "labels" but 0, the whole "foreground" as
+                one, or each of its connected "parts". "auto" takes labels, and where edges are soft (antialiased,
+                JPEG) the foreground.
             masks: the folder of masks.
+            mask_threshold: where foregrounds and soft edges are cut, as a share of the highest value of an image.
 
         Raises:
             DataError: a folder is missing, no image has a mask, or two files differ only in their endings.
-            ConfigError: there is no such kind of objects.
+            ConfigError: there is no such kind of objects, or the threshold is out of range.
         """
-        check(
-            objects in ("values", "foreground", "parts"),
-            f"objects must be 'values', 'foreground' or 'parts', got {objects!r}.",
-        )
+        self._reader = MaskReader(MaskOptions(objects, mask_threshold))
         root = Path(folder)
         check_folder(root)
         self.images = root if masks is not None else named_folder(root, IMAGE_FOLDERS)
         self.masks = Path(masks) if masks is not None else named_folder(root, MASK_FOLDERS)
         check_folder(self.masks)
-        self.objects: Objects = objects
         self.label_names = LabelNames.beside((self.masks, root))
         images = (image for image in images_below(self.images) if self.masks not in image.parents)
         items = _paired(_by_name(images, self.images), _by_name(images_below(self.masks), self.masks))
@@ -94,6 +94,11 @@ class MaskFolder:
         check_not_empty(matching, self.images, f"image that has a mask of the same name in {self.masks}")
         self.names = tuple(item.name for item in self._items)
 
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without masks": len(self.left_out)}
+
     def __len__(self) -> int:
         return len(self._items)
 
@@ -102,9 +107,9 @@ class MaskFolder:
         item = self._items[index]
         if item.image is None:
             raise DataError(f"{item.label_map} has no image of the same name in {self.images}.")
-        found = [(part, read_objects(part, str(part), "foreground")) for part in item.parts]
+        found = [(part, self._reader.read(part, str(part), is_one_object=True)) for part in item.parts]
         if item.label_map is not None:
-            masks = read_objects(item.label_map, str(item.label_map), self.objects, void=self._has_void)
+            masks = self._reader.read(item.label_map, str(item.label_map), void=self._has_void)
             found.insert(0, (item.label_map, masks))
         sizes = {(mask["size"][0], mask["size"][1]) for _, masks in found for mask in masks.values()}
         if len(sizes) > 1:
@@ -124,7 +129,7 @@ class MaskFolder:
         return has_void(item.label_map for item in self._items if item.label_map is not None)
 
     def _names_of(self, file: Path, item: _Item) -> LabelNames:
-        if self.objects != "values" or file != item.label_map:
+        if self._reader.options.objects not in ("auto", "labels") or file != item.label_map:
             return LabelNames.none()
         own = file.with_suffix(".json")
         return LabelNames.read(own) if own.is_file() else self.label_names
@@ -145,7 +150,7 @@ def named_folder(root: Path, names: Iterable[str]) -> Path:
 
 def _by_name(files: Iterable[Path], root: Path) -> dict[str, Path]:
     # The same letters may be written in several ways, and some systems change that when files are copied.
-    return by_key(files, lambda file: unicodedata.normalize("NFC", name_of(file, root)))
+    return by_key(files, lambda file: nfc(name_of(file, root)))
 
 
 def _paired(images: dict[str, Path], masks: dict[str, Path]) -> list[_Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -11,6 +12,7 @@ from segany.core.errors import DataError, check
 from segany.core.files import path_errors
 from segany.data.coco import CocoDataset
 from segany.data.folders import entries, walk_files
+from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.image_folder import ImageFolder
 from segany.data.item import Dataset
 from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
@@ -33,7 +35,33 @@ LOOKED_FOR = """\
 ENTRIES_SHOWN = 10
 
 
-def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> Dataset:
+@dataclass(frozen=True)
+class DataOptions:
+    """How datasets are read, as `open_dataset` takes it.
+
+    Attributes:
+        objects, mask_threshold: as of `MaskOptions`.
+        trust_paths: as for `CocoDataset`.
+    """
+
+    objects: Objects = "auto"
+    mask_threshold: float = 0.5
+    trust_paths: bool = False
+
+    @property
+    def masks(self) -> MaskOptions:
+        """How images of masks are read."""
+        return MaskOptions(self.objects, self.mask_threshold)
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    layout: Layout | None = None,
+    *,
+    objects: Objects = "auto",
+    mask_threshold: float = 0.5,
+    trust_paths: bool = False,
+) -> Dataset:
     """Open a dataset. Files are found, but images and masks are only read when they are asked for.
 
     Args:
@@ -41,23 +69,36 @@ def open_dataset(path: str | os.PathLike[str], layout: Layout | None = None) -> 
         layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "coco"
             (`CocoDataset`), "yolo" (`YoloFolder`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards"
             (`TarShards`). These classes have options of their own.
+        objects: what is an object in images of masks: each value but 0 ("labels"), the whole "foreground", each
+            connected part of it ("parts"), or "auto": the foreground where edges are soft (antialiased, JPEG), and
+            labels otherwise. Other layouts do not use it.
+        mask_threshold: where foregrounds and soft edges are cut, as a share of the highest value of an image.
+        trust_paths: read images that the file of a dataset names outside of its folders, such as ../a.jpg.
 
     Raises:
         DataError: there is no such path, it is of no known layout, which says what was looked for and what is
             there, it holds several datasets, or it is empty.
-        ConfigError: there is no such layout.
+        ConfigError: there is no such layout or kind of objects, or the threshold is out of range.
     """
+    options = DataOptions(objects, mask_threshold, trust_paths)
+    MaskOptions(objects, mask_threshold)  # for its checks, whatever the layout
     check(
         layout is None or layout in get_args(Layout),
         f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}.",
     )
     if layout is None:
         layout = _recognize(Path(path))
-    return _OPENERS[layout](Path(path))
+    return _OPENERS[layout](Path(path), options)
 
 
-def open_images(path: str | os.PathLike[str]) -> Dataset:
-    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks.
+def open_images(
+    path: str | os.PathLike[str],
+    *,
+    objects: Objects = "auto",
+    mask_threshold: float = 0.5,
+    trust_paths: bool = False,
+) -> Dataset:
+    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks. Arguments as there.
 
     Raises:
         DataError: as for `open_dataset`, but any folder with images will do.
@@ -67,7 +108,7 @@ def open_images(path: str | os.PathLike[str]) -> Dataset:
         is_folder = folder.is_dir()
     if is_folder and entries(folder) and _layout_of_folder(folder) is None:
         return ImageFolder(folder)
-    return open_dataset(folder)
+    return open_dataset(folder, objects=objects, mask_threshold=mask_threshold, trust_paths=trust_paths)
 
 
 def _recognize(path: Path) -> Layout:
@@ -147,22 +188,22 @@ def _json_files(folder: Path) -> list[Path]:
     return [file for file in entries(folder) if file.suffix.lower() == ".json" and file.is_file()]
 
 
-def _open_coco(path: Path) -> CocoDataset:
+def _open_coco(path: Path, options: DataOptions) -> CocoDataset:
     if not path.is_dir():
-        return CocoDataset(path)
+        return CocoDataset(path, trust_paths=options.trust_paths)
     files = _coco_files(path)
     if not files:
         raise DataError(f"{path} has no .json file, nor has a folder annotations in it.")
     if len(files) > 1:
         raise DataError(f"{path} holds several datasets: give one of {', '.join(str(file) for file in files)}.")
-    return CocoDataset(files[0])
+    return CocoDataset(files[0], trust_paths=options.trust_paths)
 
 
-_OPENERS: dict[Layout, Callable[[Path], Dataset]] = {
-    "sa1b": Sa1bFolder,
+_OPENERS: dict[Layout, Callable[[Path, DataOptions], Dataset]] = {
+    "sa1b": lambda path, _: Sa1bFolder(path),
     "coco": _open_coco,
-    "yolo": YoloFolder,
-    "masks": MaskFolder,
-    "videos": VideoFrames,
-    "shards": TarShards,
+    "yolo": lambda path, _: YoloFolder(path),
+    "masks": lambda path, options: MaskFolder(path, options.objects, mask_threshold=options.mask_threshold),
+    "videos": lambda path, options: VideoFrames(path, masks=options.masks),
+    "shards": lambda path, options: TarShards(path, options.objects, mask_threshold=options.mask_threshold),
 }

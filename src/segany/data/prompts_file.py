@@ -6,23 +6,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from segany.core.arrays import BoolArray, FloatArray, SizeHW
+from segany.core.arrays import SizeHW
 from segany.core.errors import PromptError
+from segany.core.files import check_is_file
 from segany.core.prompt import Prompt
-from segany.imaging.image import read_image
+from segany.core.rle import decode_mask
+from segany.data.folders import nfc
+from segany.data.mask_prompts import MaskFiles, MaskInput, shown_labels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PROMPTS_EXAMPLE = '[{"points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, {"box_xyxy": [10, 20, 200, 300]}]'
 """A prompts file with two objects; for several images, `{"a.jpg": [...], "b.jpg": [...]}`."""
-
-MASK_ARRAY_SUFFIXES = (".npy", ".npz")
-
-MaskInput: TypeAlias = "BoolArray | FloatArray"
-"""A mask [H, W] at the size of the image (bool), or low-res logits [h, w] (float32)."""
 
 
 class ObjectPrompt(BaseModel):
@@ -32,8 +33,9 @@ class ObjectPrompt(BaseModel):
         points_xy: pixels of the original image.
         labels: 1 for a point on the object, 0 for one beside it; all 1 when left out.
         box_xyxy: left, top, right, bottom.
-        mask: a picture of the image's size, or low-res logits as .npy or .npz; its path is taken from
+        mask: an image of the image's size, or low-res logits as .npy or .npz; its path is taken from
             the folder of the prompts file.
+        label: which object of a mask that is a label map. Without it, each label is an object.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,22 +44,50 @@ class ObjectPrompt(BaseModel):
     labels: list[Literal[0, 1]] | None = None
     box_xyxy: tuple[float, float, float, float] | None = None
     mask: Path | None = None
+    label: Annotated[int, Field(ge=1, strict=True)] | None = None
 
     def without_mask(self) -> Prompt | None:
         """The points and the box, checked; None where there is only a mask."""
+        if self.label is not None and self.mask is None:
+            raise PromptError("label is given without a mask: it says which object of a label map is meant.")
         if self.mask is not None and self.points_xy is None and self.labels is None and self.box_xyxy is None:
             return None
         return Prompt(self.points_xy, self.labels, self.box_xyxy)
 
-    def read_mask(self, size_hw: SizeHW, max_pixels: int) -> MaskInput | None:
+    def by_label(self, files: MaskFiles) -> tuple[Self, ...]:
+        """One prompt for each label of the mask, where that is a label map; the prompt itself otherwise.
+
+        Raises:
+            PromptError: there are several labels, and points or a box, of which it is unclear what they belong to; or
+                as for `MaskFiles`.
+            ImageError: there is no such image.
+        """
+        if self.mask is None or self.label is not None:
+            return (self,)
+        masks = files.masks(self.mask)
+        if not isinstance(masks, Mapping) or len(masks) == 1:
+            return (self,)
+        if self.points_xy is not None or self.box_xyxy is not None:
+            raise PromptError(
+                f"{self.mask} holds {len(masks)} labels: {shown_labels(masks)}. It is unclear which of them the points "
+                "and the box belong to. Say so in a prompts file: "
+                f'{{"mask": "{self.mask.name}", "label": {min(masks)}, "points_xy": [[...]]}}.'
+            )
+        return tuple(self.model_copy(update={"label": label}) for label in masks)
+
+    def read_mask(self, size_hw: SizeHW, files: MaskFiles) -> MaskInput | None:
         """Read the mask for an image of that size; None where there is none."""
-        return None if self.mask is None else read_mask(self.mask, size_hw, max_pixels)
+        return None if self.mask is None else files.mask(self.mask, size_hw, self.label)
 
     def to_prompt(self, mask: MaskInput | None) -> Prompt:
         """The prompt, with the mask that `read_mask` gave."""
-        form = "mask" if mask is not None and mask.dtype == np.bool_ else "mask_logits"
-        return Prompt(self.points_xy, self.labels, self.box_xyxy, **{form: mask})
+        if mask is None or isinstance(mask, np.ndarray):
+            return Prompt(self.points_xy, self.labels, self.box_xyxy, mask_logits=mask)
+        return Prompt(self.points_xy, self.labels, self.box_xyxy, mask=decode_mask(mask))
 
+
+NAMES_SHOWN = 12
+"""Of images, in messages."""
 
 AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)
 
@@ -88,11 +118,14 @@ class PromptPlan:
         """
         if self.by_image is None:
             return self.everywhere
+        by_name = {nfc(name): objects for name, objects in self.by_image.items()}
         for key in (str(image), image.as_posix(), image.name):
-            if key in self.by_image:
-                return self.by_image[key]
+            if nfc(key) in by_name:
+                return by_name[nfc(key)]
+        names = list(self.by_image)
+        listed = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN))
         raise PromptError(
-            f"The prompts file has nothing for {image}. It names {', '.join(self.by_image) or 'no image'}; "
+            f"The prompts file has nothing for {image}. It names {listed or 'no image'}; "
             "an image is looked up by its path as given, then by its file name."
         )
 
@@ -106,6 +139,11 @@ def read_prompts_file(path: Path) -> PromptPlan:
     content = load_json(path, PROMPTS_EXAMPLE)
     folder = path.parent
     if isinstance(content, dict):
+        forms: dict[str, str] = {}
+        for name in content:
+            other = forms.setdefault(nfc(name), name)
+            if other != name:
+                raise PromptError(f"{path} has two lists for the image {name!r}, in two Unicode forms. Leave one out.")
         by_image = {name: _objects(value, f"{path}, image {name!r}", folder) for name, value in content.items()}
         return PromptPlan(by_image=by_image)
     return PromptPlan(_objects(content, str(path), folder))
@@ -118,6 +156,7 @@ def load_json(path: Path, example: str) -> Any:
         PromptError: the file is missing or not JSON.
     """
     try:
+        check_is_file(path, PromptError)
         return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
     except FileNotFoundError:
         raise PromptError(f"There is no prompts file {path}. Check the path.") from None
@@ -127,64 +166,6 @@ def load_json(path: Path, example: str) -> Any:
         raise PromptError(f"The prompts file {path} is not JSON: {error}.") from error
     except RecursionError:
         raise PromptError(f"The prompts file {path} is nested too deeply. It looks like {example}") from None
-
-
-def read_mask(path: Path, size_hw: SizeHW, max_pixels: int) -> MaskInput:
-    """Read the file of a mask prompt.
-
-    Args:
-        path: a picture of the image's size, where everything that is not black is the object; or low-res
-            logits as .npy, or as .npz that holds one array or a prediction in the npz format.
-        size_hw: size of the image.
-        max_pixels: refuse pictures of more pixels.
-
-    Raises:
-        PromptError: the mask is of another size, empty, or its file is damaged.
-        ImageError: the picture cannot be read.
-    """
-    if path.suffix.lower() in MASK_ARRAY_SUFFIXES:
-        return _read_logits(path)
-    mask = np.asarray(read_image(path, max_pixels).any(axis=2), dtype=np.bool_)
-    if mask.shape != size_hw:
-        raise PromptError(
-            f"The mask {path} is {mask.shape[1]} wide and {mask.shape[0]} high, but the image is {size_hw[1]} wide "
-            f"and {size_hw[0]} high. A mask picture must be of the image's size."
-        )
-    if not mask.any():
-        raise PromptError(f"The mask {path} is all black. Paint the object in any other color.")
-    return mask
-
-
-def _read_logits(path: Path) -> FloatArray:
-    try:
-        arrays = _load_arrays(path)
-    except FileNotFoundError:
-        raise PromptError(f"There is no mask file {path}. Check the path.") from None
-    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
-        raise PromptError(f"The mask file {path} cannot be read: {error}.") from error
-    if "low_res_logits" in arrays and "scores" in arrays:
-        logits, scores = arrays["low_res_logits"], arrays["scores"]
-        if len(logits) != 1:
-            raise PromptError(f"{path} holds masks of {len(logits)} objects. Save the logits of one of them as .npy.")
-        return np.asarray(logits[0, int(scores[0].argmax())], dtype=np.float32)
-    if len(arrays) != 1:
-        raise PromptError(f"{path} holds the arrays {', '.join(arrays)}. Save the low-res logits alone, as .npy.")
-    (array,) = arrays.values()
-    array = array.reshape(array.shape[-2:]) if array.ndim > 2 and array.size == np.prod(array.shape[-2:]) else array
-    if array.ndim != 2 or array.dtype.kind != "f":
-        raise PromptError(
-            f"{path} holds {array.dtype} of shape {list(array.shape)}. It must be low-res logits: floats [h, w], "
-            "as in the low_res_logits of a prediction. Give a mask of the image's size as a PNG picture."
-        )
-    return np.asarray(array, dtype=np.float32)
-
-
-def _load_arrays(path: Path) -> dict[str, Any]:
-    loaded = np.load(path, allow_pickle=False)
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        return {"": loaded}
-    with loaded:
-        return dict(loaded)
 
 
 def check_prompt(prompt: ObjectPrompt) -> ObjectPrompt:

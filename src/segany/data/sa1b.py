@@ -1,8 +1,9 @@
-"""Folders like those of SA-1B: images, and for each a JSON file of the same name with its masks."""
+"""Datasets in the layout of SA-1B: images, each with a JSON file of the same name that holds its masks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +24,21 @@ from segany.data.item import AnnotatedImage
 
 
 class Sa1bFolder:
-    """A `Dataset` of images and JSON files, side by side or in separate folders, at any depth.
+    """A `Dataset` of images and JSON files, in the same folder or in separate folders, at any depth.
 
-    An image and a JSON file belong together when they have the same name, up to the ending, in the same
-    folder, or in any two folders below the root where that is not the case. Images without a JSON file are
-    left out. A JSON file without an image is an item that cannot be read, so that it is counted and reported
-    like other damage.
+    An image belongs to the JSON file of the same name, without suffix, in the same folder, or else anywhere below the
+    root. Images without a JSON file are left out. A JSON file without an image is an item that cannot be read, so that
+    it is reported like a damaged image.
 
     Attributes:
         left_out: names of the images without a JSON file.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Look for files; none is read.
+        """List the files, without reading them.
 
         Raises:
-            DataError: there is no such folder, it holds no image with its JSON file, or several of one name.
+            DataError: the folder does not exist, it holds no image with a JSON file, or several files share a name.
         """
         self.folder = Path(folder)
         check_folder(self.folder)
@@ -47,6 +47,11 @@ class Sa1bFolder:
         self._pairs = sorted(pairs, key=lambda pair: name_of(pair.path, self.folder))
         self.names = tuple(name_of(pair.path, self.folder) for pair in self._pairs)
         self.left_out = tuple(name_of(image, self.folder) for image in left)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -70,14 +75,14 @@ class Sa1bFolder:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A JSON file, and the image of the same name where there is one."""
+    """A JSON file, and the image of the same name if there is one."""
 
     record: Path
     image: Path | None
 
     @property
     def path(self) -> Path:
-        """What the pair is named after."""
+        """The file whose name is the name of the item."""
         return self.image or self.record
 
 

@@ -1,4 +1,4 @@
-"""Pictures of simple shapes, drawn when asked for: data to try a training with, where none is at hand."""
+"""A synthetic dataset of simple shapes, for trying out training without data."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _FloatMap = npt.NDArray[np.float64]
 _COLORS_TRIED = 4
 
 _MIN_VISIBLE = 0.4
-"""Share of a shape that must not be covered by others for it to be an object of the picture."""
+"""Smallest visible share of a shape that counts as an object."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """A `Dataset` of discs, rectangles and triangles that cover each other, on a textured background.
+    """A `Dataset` of overlapping discs, rectangles and triangles on a textured background.
 
-    Each picture follows from the seed and its number alone, so two seeds are two sets without a picture in
-    common.
+    An image is drawn when it is read. It depends only on the seed and its index, so that datasets with different seeds
+    have no image in common.
 
     Attributes:
-        count: number of pictures.
-        side: height and width of the pictures.
-        seed: of all pictures.
-        most: of shapes in a picture; at least one.
+        count: number of images.
+        side: height and width of the images.
+        seed: random seed.
+        most: largest number of shapes in an image; the smallest is one.
     """
 
     count: int
@@ -72,7 +72,7 @@ class Shapes:
 
 
 def _color(rng: np.random.Generator, others: list[_FloatMap]) -> _FloatMap:
-    """Of a few random colors [3] the one that is least like any other."""
+    """A random color [3] that differs from other colors: the most different of a few candidates."""
     colors = rng.uniform(0, 255, (_COLORS_TRIED, 3))
     distances = [min((float(np.abs(color - other).sum()) for other in others), default=0.0) for color in colors]
     chosen: _FloatMap = colors[int(np.argmax(distances))]
@@ -109,7 +109,7 @@ def _triangle(rng: np.random.Generator, side: int) -> BoolArray:
 
 
 def _turned(rng: np.random.Generator, side: int) -> tuple[_FloatMap, _FloatMap]:
-    """Coordinates of the pixels along two axes at right angles, from a random center and at a random angle."""
+    """Pixel coordinates [side, side] along two perpendicular axes with a random origin and a random rotation."""
     y, x = np.mgrid[:side, :side] + 0.5
     center_y, center_x = rng.uniform(0.15, 0.85, 2) * side
     angle = rng.uniform(0, 2 * np.pi)

@@ -7,24 +7,30 @@ import itertools
 import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from segany.core.arrays import PixelArray
 from segany.core.errors import DataError, ImageError, InstancesError
-from segany.core.files import path_errors
+from segany.core.files import check_is_file, path_errors
 from segany.core.instances import Instances
 from segany.data.annotations import parse_json
-from segany.data.folders import check_not_empty, check_size, printable
-from segany.data.formats.label_map import LabelNames, Objects, read_objects
+from segany.data.folders import check_not_empty, check_size, matching_files, printable, safe_name
+from segany.data.formats.label_map import LabelNames, MaskReader
+from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
 from segany.imaging.image import read_image, readable_suffixes
 
 MAX_SHARDS = 1_000_000
 """A pattern that stands for more is a slip of the pen."""
+
+_TAR_ERRORS = (
+    tarfile.TarError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, MemoryError,
+)  # fmt: skip
+"""What `tarfile` raises for damaged headers."""
 
 ShardInput: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
@@ -64,31 +70,39 @@ class TarShards:
         warnings: what is wrong with shards that can be used in part.
     """
 
-    def __init__(self, pattern: ShardInput, objects: Objects = "values") -> None:
+    def __init__(self, pattern: ShardInput, objects: Objects = "auto", *, mask_threshold: float = 0.5) -> None:
         """Find shards, and the samples in them.
 
         Args:
             pattern: a tar file; a folder of them; a pattern with {000..012}, {train,val}, * or ?; or a list of
                 these.
-            objects: what is an object in a label map, see `MaskFolder`.
+            objects, mask_threshold: what is an object in a label map, as for `MaskFolder`.
 
         Raises:
             DataError: there are no shards, one is no tar file, compressed or has no readable beginning, or there
                 are no images with masks in them.
         """
         self.shards = find_shards(pattern)
-        self.objects: Objects = objects
+        self._reader = MaskReader(MaskOptions(objects, mask_threshold))
         self.label_names = LabelNames.beside([shard.parent for shard in self.shards[:1]])
         self.warnings: list[str] = []
         samples: dict[str, _Sample] = {}
         for shard, title in zip(self.shards, _titles(self.shards), strict=True):
-            for name, sample in self._index(shard).items():
-                samples[printable(f"{title}/{name}")] = sample
+            for path, sample in self._index(shard).items():
+                name = printable(f"{title}/{safe_name(PurePosixPath(path))}")
+                while name in samples:
+                    name += "_"
+                samples[name] = sample
         with_image = {name: sample for name, sample in sorted(samples.items()) if _image_ending(sample) is not None}
         self._samples = [sample for sample in with_image.values() if _has_masks(sample)]
         self.names = tuple(name for name, sample in with_image.items() if _has_masks(sample))
         self.left_out = tuple(name for name, sample in with_image.items() if not _has_masks(sample))
         check_not_empty(len(self._samples), str(pattern), "images with masks (.jpg with .json or .png)")
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"samples without masks": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -106,12 +120,13 @@ class TarShards:
                 parts.append(from_sa1b(parse_json(_read(sample, "json", name), f"{name}.json")))
                 check_size(image, parts[0].size_hw, name)
             pictures = _mask_endings(sample)
+            has_labels = self._reader.options.objects in ("auto", "labels")
             for ending in pictures:
-                objects = self.objects if len(pictures) == 1 else "foreground"
-                masks = read_objects(_read(sample, ending, name), f"{name}.{ending}", objects)
+                is_part = len(pictures) > 1
+                masks = self._reader.read(_read(sample, ending, name), f"{name}.{ending}", is_one_object=is_part)
                 for mask in masks.values():
                     check_size(image, (mask["size"][0], mask["size"][1]), name)
-                names = self.label_names if objects == "values" else LabelNames.none()
+                names = self.label_names if has_labels and not is_part else LabelNames.none()
                 parts.append(names.to_instances(masks, size_hw))
             instances = Instances.concatenate(parts, drop_unshared=True)
         except InstancesError as error:
@@ -122,17 +137,20 @@ class TarShards:
         """The samples of a shard by their path in it."""
         samples: dict[str, _Sample] = {}
         try:
-            with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            check_is_file(shard, DataError)
+            with shard.open("rb") as file, tarfile.open(fileobj=_Bounded(file), mode="r:") as archive:  # type: ignore[call-overload]
                 try:
                     for member in archive:
                         path = PurePosixPath(member.name)
                         stem, _, ending = path.name.partition(".")
-                        if member.isreg() and stem:
+                        if member.issparse():
+                            self.warnings.append(f"{shard}: {member.name} is a sparse file, which is left out.")
+                        elif member.isreg() and stem:
                             sample = samples.setdefault((path.parent / stem).as_posix(), _Sample(shard))
                             sample.members[ending.lower()] = _Member(member.offset_data, member.size)
-                except tarfile.TarError as error:
+                except _TAR_ERRORS as error:
                     self.warnings.append(f"{shard} is damaged or cut off ({error}); what comes before is used.")
-        except tarfile.TarError as error:
+        except _TAR_ERRORS as error:
             raise DataError(
                 f"{shard} is no tar file, or a compressed one, which cannot be read at any place ({error}). "
                 "Unpack compressed ones first."
@@ -140,6 +158,29 @@ class TarShards:
         except OSError as error:
             raise DataError(f"{shard} cannot be read: {error.strerror or error}.") from error
         return samples
+
+
+class _Bounded:
+    """A file as `tarfile` reads it, which allocates what headers claim, and may follow them in a circle."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        self._left_to_read = 2 * self._size + (1 << 20)
+
+    def read(self, count: int) -> bytes:
+        left = max(0, self._size - self._file.tell())
+        data = self._file.read(min(count, left) if count >= 0 else left)
+        self._left_to_read -= len(data)
+        if self._left_to_read < 0:
+            raise tarfile.ReadError("its headers lead back")
+        return data
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(min(offset, self._size))
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
@@ -160,10 +201,10 @@ def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
             return (path,)
         found: list[Path] = []
         for text in expand_braces(str(pattern)):
-            matches = sorted(glob.glob(text)) if glob.has_magic(text) else [text] * Path(text).exists()  # noqa: PTH207
+            matches = matching_files(text) if glob.has_magic(text) else [Path(text)] * Path(text).exists()
             if not matches:
                 raise DataError(f"There is no file {text}. Check the path.")
-            found.extend(Path(match) for match in matches)
+            found.extend(matches)
     return tuple(dict.fromkeys(found))
 
 
@@ -219,14 +260,15 @@ def _read(sample: _Sample, ending: str, name: str) -> bytes:
     """A member. Files are opened anew each time, so that processes and threads do not share a place in them."""
     member = sample.members[ending]
     try:
+        check_is_file(sample.shard, DataError)
         with sample.shard.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if member.size < 0 or member.offset + member.size > length:  # nothing is allocated for what is claimed
+                raise DataError(f"{name}.{ending} is cut off: the end of {sample.shard} is missing.")
             file.seek(member.offset)
-            data = file.read(member.size)
+            return file.read(member.size)
     except OSError as error:
         raise DataError(f"{sample.shard} cannot be read: {error.strerror or error}.") from error
-    if len(data) < member.size:
-        raise DataError(f"{name}.{ending} is cut off: the end of {sample.shard} is missing.")
-    return data
 
 
 def _read_image(data: bytes, what: str) -> PixelArray:

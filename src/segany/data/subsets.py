@@ -1,24 +1,29 @@
-"""Parts of datasets, chosen by name."""
+"""Subsets of datasets, and the split into a training and a validation set."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from segany.core.errors import DataError, check
-from segany.data.item import AnnotatedImage, Dataset
+from segany.data.item import AnnotatedImage, Dataset, omitted_by
 
 
 class Subset:
-    """Some images of a `Dataset`, in its order."""
+    """A `Dataset` of some images of another dataset, in its order."""
 
     def __init__(self, dataset: Dataset, indices: Iterable[int]) -> None:
-        """Take the images of these numbers."""
+        """Take the images with these indices."""
         self.dataset = dataset
         self.indices = tuple(sorted(set(indices)))
         names = dataset.names
         self.names = tuple(names[index] for index in self.indices)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """What the whole dataset leaves out."""
+        return omitted_by(self.dataset)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -29,10 +34,10 @@ class Subset:
 
 
 def only(dataset: Dataset, names: Iterable[str]) -> Subset:
-    """The images of some names.
+    """The subset of the images with some names.
 
     Raises:
-        DataError: there is none of a name, or no name is given.
+        DataError: a name does not exist, or no name is given.
     """
     index_of = {name: index for index, name in enumerate(dataset.names)}
     wanted = list(names)
@@ -51,21 +56,24 @@ def only(dataset: Dataset, names: Iterable[str]) -> Subset:
 def split_by_name(
     dataset: Dataset, held_out: float = 0.1, seed: int = 0, *, by_folder: bool = False
 ) -> tuple[Subset, Subset]:
-    """Split a dataset in two: those to train on, and those held out.
+    """Split a dataset into a training set and a held-out validation set.
 
-    A hash of the seed and of its name decides where an image goes, so that the split is the same on every
-    machine, whatever the order of files, and few images change sides when others come or go.
+    The split depends on a hash of the seed and the name of each image. It is therefore the same on every machine and
+    for every order of the files, and few images change sides when images are added or removed.
 
     Args:
-        dataset: to split.
-        held_out: how many images to hold out: below 1 a share of all, rounded; from 1 a whole number.
-        seed: another gives another split.
-        by_folder: keep images of one folder on one side, such as the frames of a video; then `held_out`
+        dataset: the dataset.
+        held_out: size of the validation set: below 1 a share of the images, rounded; from 1 their number.
+        seed: random seed of the split.
+        by_folder: keep images of the same folder, such as the frames of a video, in the same set. `held_out` then
             counts folders.
 
+    Returns:
+        The training set and the validation set.
+
     Raises:
-        ConfigError: `held_out` is no share and no whole number from 1.
-        DataError: nothing would be left on one side.
+        ConfigError: `held_out` is neither a share nor a whole number from 1.
+        DataError: the training set would be empty.
     """
     is_share = 0 < held_out < 1
     check(is_share or (1 <= held_out < math.inf and held_out == int(held_out)),

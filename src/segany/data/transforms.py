@@ -1,4 +1,4 @@
-"""Annotated images at the size of training."""
+"""Augmentation and resizing of annotated images to training items."""
 
 from __future__ import annotations
 
@@ -20,43 +20,42 @@ from segany.data.item import AnnotatedImage, TrainingItem
 from segany.imaging.resize import extent, resize_pixels
 
 LARGE_SCALE_JITTER = (0.1, 2.0)
-"""The scales that SAM was trained at while its data was the output of the first two stages of the data engine.
+"""The scale range of SAM's large-scale jitter, used in training on the first two stages of the data engine.
 
-On all of SA-1B, it was trained without augmentation (SAM, appendix A), and that is the default.
+On SA-1B, SAM was trained without augmentation (SAM, appendix A), which is the default.
 """
 
 CROP_ASPECT = (3 / 4, 4 / 3)
-"""Lowest and highest ratio of the width to the height of a random resized crop."""
+"""Range of the aspect ratio (width to height) of a random resized crop."""
 
 _CROP_TRIES = 10
-"""Crops that are drawn before the largest one in the middle is taken instead."""
+"""Number of random crops that are tried before the largest center crop is taken."""
 
 HALF_COVERED = 128
-"""Of 255: a pixel belongs to a resized mask when the mask covers half of it or more."""
+"""Threshold of a resized mask in 0..255: a pixel belongs to the mask if at least half of it is covered."""
 
 BoxXyxy: TypeAlias = tuple[float, float, float, float]
 _Pixel = TypeVar("_Pixel", np.uint8, np.float32)
 
 _JITTER, _FLIP, _DRAW = range(3)
-"""What a random stream of an item is for: each has its own, so that changing one setting leaves the others."""
+"""Streams of random numbers of an item. They are separate, so that one setting does not affect the others."""
 
 
 @dataclass(frozen=True)
 class ItemConfig:
-    """How an annotated image becomes an item. The defaults are those of SAM's training (appendix A).
+    """Configuration of resizing and augmentation. The defaults are those of SAM's training (appendix A).
 
     Attributes:
-        side: S, of the model's input.
+        side: side S of the model's input.
         resize: as in `Preprocessing`: "longest_side" for SAM, "square" for SAM 2.
-        max_masks: at most so many masks of an image, drawn at random.
-        max_mask_fraction: masks that cover more of the image, or of what is left of it, are dropped.
-        jitter: lowest and highest factor of the image's size (large-scale jitter): above 1 it is cropped at
-            random, below 1 padded. None for none; see `LARGE_SCALE_JITTER`.
-        crop_area: lowest and highest share of the image's area that a random crop shows, with an aspect ratio in
-            `CROP_ASPECT`, stretched to `side` x `side` (random resized crop, as in MAE). None for none.
-        flip: probability of mirroring left and right.
-        needs_masks: whether an image without masks is of no use. Where it is false, items have no masks, and those
-            of their images are not read.
+        max_masks: largest number of masks of an item. If an image has more, a random sample is taken.
+        max_mask_fraction: largest share of the image, or of its crop, that a mask may cover. Larger masks are dropped.
+        jitter: range of the scale of large-scale jitter. Above 1 the image is cropped at random, below 1 it is padded.
+            None for no jitter; see `LARGE_SCALE_JITTER`.
+        crop_area: range of the area of a random resized crop, as a share of the image, as in MAE. The aspect ratio is
+            in `CROP_ASPECT`, and the crop is resized to `side` x `side`. None for no crop.
+        flip: probability of a horizontal flip.
+        needs_masks: whether items need masks. Otherwise they have none, and the masks of images are not decoded.
 
     Raises:
         ConfigError: a value is out of range.
@@ -93,24 +92,24 @@ class ItemConfig:
             )
 
     def void_fields(self) -> Mapping[str, str]:
-        """Fields that have no effect beside the values of others, each with the reason."""
+        """Fields that have no effect with the values of the others, each with the reason."""
         return {} if self.needs_masks else dict.fromkeys(("max_masks", "max_mask_fraction"), "items have no masks")
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Of a model of that input; its normalization has no part in items."""
+        """The preprocessing of a model with this input. Items do not depend on its normalization."""
         return Preprocessing(input_size=self.side, resize=self.resize)
 
 
 @dataclass(frozen=True)
 class _View:
-    """What an item shows of its image.
+    """The crop, size and flip of an item.
 
     Attributes:
-        box_xyxy: the part of the image, in its pixels and fractions of them.
-        size_hw: at which size.
-        is_whole: whether that is all of the image, at the size it has for inference.
-        is_flipped: whether it is mirrored afterwards.
+        box_xyxy: the crop, in pixels of the image and fractions of them.
+        size_hw: size of the resized crop.
+        is_whole: whether the crop is the whole image, at its size in inference.
+        is_flipped: whether it is flipped horizontally after resizing.
     """
 
     box_xyxy: BoxXyxy
@@ -120,21 +119,19 @@ class _View:
 
 
 def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> TrainingItem | None:
-    """Bring an annotated image to the size of training.
+    """Augment and resize an annotated image to a training item.
 
-    Without jitter and flip the image is, bit for bit, what the model gets for inference. Masks go through the
-    same resampling as the image and keep what covers half of a pixel or more: that is how a mask that is
-    predicted in low resolution is compared with a true one, edges stay where they are, no holes open, and thin
-    lines do not fall into dots as they do when only pixel centers are taken. A mask of which nothing is left
-    is dropped.
+    Without augmentation, the image is bit for bit the same as in inference. Masks are resampled in the same way as the
+    image, and thresholded at half coverage. With this threshold, edges do not move, no holes appear, and thin lines are
+    not broken into dots as with nearest-neighbor resampling. Masks that become empty are dropped.
 
     Args:
-        annotated: image and masks. Only masks that are drawn are decoded.
-        config: what to do.
-        seed: of everything random, from 0. It becomes that of the item.
+        annotated: the image and its masks. Only sampled masks are decoded.
+        config: configuration of resizing and augmentation.
+        seed: random seed, not negative. It is also the seed of the item.
 
     Returns:
-        None where no mask is left, if masks are needed.
+        The item; None if masks are needed and the image has no usable mask.
 
     Raises:
         DataError: a mask is damaged.
@@ -170,7 +167,7 @@ def _choose_view(size_hw: SizeHW, config: ItemConfig, seed: int) -> _View:
         scaled = max(1, round(full * scale))
         shown = min(scaled, config.side)
         start = int(random.integers(scaled - shown + 1))
-        # The last is exact where nothing is cut off: Pillow takes no box beyond the image.
+        # The end is exact where nothing is cropped, because Pillow refuses a box beyond the image.
         stop = float(side) if start + shown == scaled else (start + shown) * side / scaled
         spans.append((start * side / scaled, stop, shown))
     (top, bottom, shown_height), (left, right, shown_width) = spans
@@ -178,7 +175,7 @@ def _choose_view(size_hw: SizeHW, config: ItemConfig, seed: int) -> _View:
 
 
 def _random_crop(size_hw: SizeHW, area: tuple[float, float], random: np.random.Generator) -> BoxXyxy:
-    """A part of an image of a random area, the logarithm of its aspect ratio uniform."""
+    """A random crop with uniform area and log-uniform aspect ratio."""
     height, width = size_hw
     low, high = (math.log(aspect) for aspect in CROP_ASPECT)
     for _ in range(_CROP_TRIES):
@@ -194,7 +191,7 @@ def _random_crop(size_hw: SizeHW, area: tuple[float, float], random: np.random.G
 
 
 def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed: int) -> list[BoolArray]:
-    """At most `max_masks` resized masks, in the order of the dataset."""
+    """Sample at most `max_masks` masks, and resize them: bool [h, w] each, in the order of the dataset."""
     kept: dict[int, BoolArray] = {}
     objects = annotated.objects
     for index in _stream(seed, _DRAW).permutation(len(objects)).tolist():
@@ -210,7 +207,7 @@ def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed
 
 
 def _is_of_use(encoding: Rle, name: str, max_fraction: float) -> bool:
-    """Whether a mask is not empty and not too large; without decoding it."""
+    """Whether a mask is neither empty nor too large, without decoding it."""
     try:
         area = mask_area(encoding)
     except ValueError as error:
@@ -220,16 +217,16 @@ def _is_of_use(encoding: Rle, name: str, max_fraction: float) -> bool:
 
 
 def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = None) -> BoolArray:
-    """Resize a mask as images are resized, bilinear with averaging, and take what is half covered or more.
+    """Resize a mask like an image, bilinearly with antialiasing, and threshold it at half coverage.
 
-    It is Pillow's resizing, once along rows and once along columns, of no more rows and columns than the mask
-    reaches: of a large image's many small masks, a third of the time. Against resizing a picture of the whole
-    mask in one call, covered shares are rounded once more, by 1 in 255.
+    Pillow resizes the bounding box of the mask in two passes, along rows and along columns. For the many small masks of
+    a large image, this takes a third of the time of resizing whole masks. The intermediate result is rounded to 8 bits,
+    which changes coverage by up to 1/255.
 
     Args:
-        encoding: of a mask of H x W.
-        size_hw: of the result.
-        box_xyxy: the part of the mask to resize, all of it where left out.
+        encoding: run-length encoding of a mask [H, W].
+        size_hw: size h, w of the result.
+        box_xyxy: crop of the mask to resize; by default the whole mask.
 
     Returns:
         bool [h, w].
@@ -246,7 +243,7 @@ def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = No
     rows[:, x : x + crop.shape[1]][crop] = 255
     narrow = _resized(rows, (len(rows), width), (left, 0, right, len(rows))) if len(rows) else rows
     first, last = extent(narrow.any(axis=0))
-    if first == last:  # empty, or beside the part
+    if first == last:  # empty, or outside of the crop
         return resized
     columns = np.zeros((image_height, last - first), dtype=np.uint8)
     columns[y : y + len(rows)] = narrow[:, first:last]
@@ -258,7 +255,7 @@ def _resize_image(image: PixelArray, view: _View, config: ItemConfig) -> PixelAr
     resized: PixelArray | FloatArray
     if view.is_whole:
         resized = resize_pixels(image, config.preprocessing)
-    elif config.resize == "square":  # in floating-point numbers, as SAM 2 has it
+    elif config.resize == "square":  # in floating point, as in SAM 2
         channels = [image[..., channel].astype(np.float32) for channel in range(3)]
         resized = np.stack([_resized(channel, view.size_hw, view.box_xyxy) for channel in channels], axis=-1)
     else:

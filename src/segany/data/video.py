@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError, VideoError
 from segany.core.rle import Rle, coco_bbox_xywh
-from segany.data.annotations import encode_segmentation, read_json
+from segany.data.annotations import checked_size, encode_segmentation, read_json
 from segany.data.folders import read_item_image
-from segany.data.formats.label_map import has_void, read_objects
+from segany.data.formats.label_map import MaskReader, has_void
+from segany.data.formats.mask_image import MaskOptions
 from segany.imaging.frames import FrameSource, open_frames
 
 
@@ -88,14 +89,17 @@ class LabelMapVideo(AnnotatedVideo):
 
     may_overlap = False
 
-    def __init__(self, name: str, frames: Sequence[Path], pictures: Mapping[int, Path]) -> None:
-        """Take the pictures by the number of their frame."""
+    def __init__(
+        self, name: str, frames: Sequence[Path], pictures: Mapping[int, Path], masks: MaskOptions | None = None
+    ) -> None:
+        """Take the pictures by the number of their frame, and how they are read."""
         super().__init__(name, frames, tuple(sorted(pictures)))
+        self._reader = MaskReader(masks)
         self._pictures = pictures
 
     def masks(self, frame: int) -> dict[int, Rle]:
         path = self._pictures[frame]
-        return read_objects(path, str(path), void=self._has_void)
+        return self._reader.read(path, str(path), void=self._has_void)
 
     @functools.cached_property
     def _has_void(self) -> bool:
@@ -106,9 +110,16 @@ class LabelMapVideo(AnnotatedVideo):
 class PicturesVideo(AnnotatedVideo):
     """A video with a picture for each object in each annotated frame: as in the SA-V validation and test sets."""
 
-    def __init__(self, name: str, frames: Sequence[Path], pictures: Mapping[int, Mapping[int, Path]]) -> None:
-        """Take the pictures by the number of their frame and the id of their object."""
+    def __init__(
+        self,
+        name: str,
+        frames: Sequence[Path],
+        pictures: Mapping[int, Mapping[int, Path]],
+        masks: MaskOptions | None = None,
+    ) -> None:
+        """Take the pictures by the number of their frame and the id of their object, and how they are read."""
         super().__init__(name, frames, tuple(sorted(pictures)))
+        self._reader = MaskReader(masks)
         self._pictures = pictures
 
     def annotated_frames(self, object_id: int) -> tuple[int, ...]:
@@ -117,7 +128,7 @@ class PicturesVideo(AnnotatedVideo):
     def masks(self, frame: int) -> dict[int, Rle]:
         masks = {}
         for object_id, path in sorted(self._pictures[frame].items()):
-            for mask in read_objects(path, str(path), "foreground").values():
+            for mask in self._reader.read(path, str(path), is_one_object=True).values():
                 masks[object_id] = mask
         _check_one_size(masks, f"The masks of frame {self.frame_name(frame)} of {self.name}")
         return masks
@@ -133,6 +144,11 @@ class MaskletVideo(AnnotatedVideo):
             DataError: it is damaged, or of another form.
         """
         record = _read_masklets(record_path)
+        if not isinstance(frames, Path) and record.frames > len(frames):
+            raise DataError(
+                f"{record_path} is of a video of {record.frames} frames, but {frames[0].parent} holds {len(frames)}. "
+                "Copy the missing ones, or leave the file out."
+            )
         super().__init__(name, frames, tuple(range(0, record.frames, record.stride)))
         self._record_path = record_path
         self._stride = record.stride
@@ -165,11 +181,12 @@ class _Masklets:
     def __init__(self, record: Any, path: Path) -> None:
         try:
             self.frames = int(record["video_frame_count"])
-            self.size_hw: SizeHW = (int(record["video_height"]), int(record["video_width"]))
+            self.size_hw: SizeHW = checked_size(record["video_height"], record["video_width"])
             self.object_ids = [int(object_id) for object_id in record["masklet_id"]]
             self.masklet: list[list[Any]] = record["masklet"]
             count = len(self.masklet)
-            is_table = all(len(row) == len(self.object_ids) for row in self.masklet)
+            is_table = isinstance(self.masklet, list) and all(isinstance(row, list) for row in self.masklet)
+            is_table = is_table and all(len(row) == len(self.object_ids) for row in self.masklet)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise DataError(f"{path} is no masklet file of SA-V ({type(error).__name__}: {error}).") from error
         strides = [stride for stride in (4, 1) if count and count == -(-self.frames // stride)]

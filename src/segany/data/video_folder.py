@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from segany.core.errors import DataError, VideoError
+from segany.core.files import read_text
 from segany.core.instances import Instances
 from segany.data.annotations import read_json
-from segany.data.folders import check_folder, check_not_empty, check_size, entries, files_below, name_of, subfolders
+from segany.data.folders import (
+    by_stem,
+    check_folder,
+    check_not_empty,
+    check_size,
+    entries,
+    files_below,
+    find_path,
+    name_of,
+    nfc,
+    stem_key,
+    subfolders,
+)
+from segany.data.formats.mask_image import MaskOptions
 from segany.data.item import AnnotatedImage
 from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
 from segany.imaging.frames.images import images_in
@@ -30,7 +44,9 @@ MASKLET_ENDINGS = ("_manual", "_auto")
 """SA-V has two files of masklets for a video; where both are there, the first counts."""
 
 
-def read_video_dataset(folder: str | os.PathLike[str], split: str | None = None) -> list[AnnotatedVideo]:
+def read_video_dataset(
+    folder: str | os.PathLike[str], split: str | None = None, masks: MaskOptions | None = None
+) -> list[AnnotatedVideo]:
     """Find the annotated videos of a dataset, by name. Frames and masks are read when they are asked for.
 
     Args:
@@ -38,6 +54,7 @@ def read_video_dataset(folder: str | os.PathLike[str], split: str | None = None)
             resolution); of SA-V validation or test (JPEGImages_24fps and Annotations_6fps); or of SA-V training
             (videos and `*_manual.json` or `*_auto.json`, at any depth).
         split: one of `video_splits`, such as "val"; None for all videos.
+        masks: how images of masks are read.
 
     Raises:
         DataError: it is none of these, a masklet file is damaged, masks belong to no frame, it is empty, or there is
@@ -46,7 +63,7 @@ def read_video_dataset(folder: str | os.PathLike[str], split: str | None = None)
     root = Path(folder)
     check_folder(root)
     if split is not None:
-        return _read_split(root, split)
+        return _read_split(root, split, masks)
     parts = [name for name in SPLIT_FOLDERS if has_frame_folders(root / name)]
     if parts and not has_frame_folders(root):
         raise DataError(f"{root} holds the splits {', '.join(parts)}. Say which one.")
@@ -56,7 +73,7 @@ def read_video_dataset(folder: str | os.PathLike[str], split: str | None = None)
             f"Annotations_6fps (SA-V), and *_manual.json or *_auto.json beside videos; found "
             f"{', '.join(entry.name for entry in entries(root)[:10]) or 'nothing'}."
         )
-    videos = _folder_videos(root) if has_frame_folders(root) else _masklet_videos(root)
+    videos = _folder_videos(root, masks) if has_frame_folders(root) else _masklet_videos(root)
     check_not_empty(len(videos), root, "annotated videos")
     return videos
 
@@ -88,15 +105,15 @@ def default_split(folder: str | os.PathLike[str]) -> str | None:
     return next((name for name in ("val", "valid", *splits[:1]) if name in splits), None)
 
 
-def _read_split(root: Path, split: str) -> list[AnnotatedVideo]:
+def _read_split(root: Path, split: str, masks: MaskOptions | None) -> list[AnnotatedVideo]:
     splits = video_splits(root)
     if split not in splits:
         known = f"It has {', '.join(splits)}." if splits else "It has none."
         raise DataError(f"{root} has no split {split!r}. {known}")
     names = splits[split]
     if names is None:
-        return read_video_dataset(root / split)
-    by_name = {video.name: video for video in read_video_dataset(root)}
+        return read_video_dataset(root / split, masks=masks)
+    by_name = {nfc(video.name): video for video in read_video_dataset(root, masks=masks)}
     missing = [name for name in names if name not in by_name]
     if missing:
         raise DataError(f"{len(missing)} videos of the split {split!r} are not in {root}, such as {missing[0]}.")
@@ -105,11 +122,8 @@ def _read_split(root: Path, split: str) -> list[AnnotatedVideo]:
 
 def _read_list(path: Path) -> tuple[str, ...]:
     """The names of videos, one a line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    lines = read_text(path, DataError).splitlines()
+    return tuple(nfc(line.strip()) for line in lines if line.strip())
 
 
 class VideoFrames:
@@ -118,9 +132,11 @@ class VideoFrames:
     Frames of one video are alike: keep them on one side of a split (`split_by_name(by_folder=True)`).
     """
 
-    def __init__(self, folder: str | os.PathLike[str], split: str | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], split: str | None = None, masks: MaskOptions | None = None
+    ) -> None:
         """See `read_video_dataset`."""
-        self.videos = read_video_dataset(folder, split)
+        self.videos = read_video_dataset(folder, split, masks)
         self._items = [(video, frame) for video in self.videos for frame in video.annotated]
         self.names = tuple(f"{video.name}/{video.frame_name(frame)}" for video, frame in self._items)
 
@@ -159,13 +175,16 @@ def _masklet_videos(root: Path) -> list[AnnotatedVideo]:
     videos: list[AnnotatedVideo] = []
     for name, record in masklet_files(root).items():
         title = record.stem.rsplit("_", 1)[0]
-        file, folder = record.with_name(f"{title}.mp4"), record.with_name(title)
-        frames = images_in(folder) if folder.is_dir() else file
+        file, folder = (find_path(record.parent, PurePath(name)) for name in (f"{title}.mp4", title))
+        is_folder = folder is not None and folder.is_dir()
+        frames = images_in(folder) if folder is not None and is_folder else file or record.with_name(f"{title}.mp4")
+        if not isinstance(frames, Path):
+            by_stem(frames)
         videos.append(MaskletVideo(name, frames, record))
     return videos
 
 
-def _folder_videos(root: Path) -> list[AnnotatedVideo]:
+def _folder_videos(root: Path, masks_as: MaskOptions | None) -> list[AnnotatedVideo]:
     frame_root, mask_root = _first_of(root, FRAME_FOLDERS), _first_of(root, MASK_FOLDERS)
     assert frame_root is not None
     assert mask_root is not None
@@ -173,22 +192,24 @@ def _folder_videos(root: Path) -> list[AnnotatedVideo]:
     videos: list[AnnotatedVideo] = []
     listed = _listed_in_meta(root)
     for masks in subfolders(mask_root):
-        if listed is not None and masks.name not in listed:
+        if listed is not None and nfc(masks.name) not in listed:
             continue
+        folder = find_path(frame_root, PurePath(masks.name)) or frame_root / masks.name
         try:
-            frames = images_in(frame_root / masks.name)
+            frames = images_in(folder)
         except VideoError as error:
             raise DataError(f"The video {masks.name} has masks but no frames. {error}") from error
-        number_of = {frame.stem: number for number, frame in enumerate(frames)}
+        by_stem(frames)  # of two frames of one name, it is unclear which the masks belong to
+        number_of = {stem_key(frame): number for number, frame in enumerate(frames)}
         objects = subfolders(masks)
         if objects:
             pictures: dict[int, dict[int, Path]] = {}
-            for object_id, folder in _numbered(objects):
-                for frame, picture in _pictures(folder, number_of):
+            for object_id, object_folder in _numbered(objects):
+                for frame, picture in _pictures(object_folder, number_of):
                     pictures.setdefault(frame, {})[object_id] = picture
-            videos.append(PicturesVideo(masks.name, frames, pictures))
+            videos.append(PicturesVideo(masks.name, frames, pictures, masks_as))
         else:
-            videos.append(LabelMapVideo(masks.name, frames, dict(_pictures(masks, number_of))))
+            videos.append(LabelMapVideo(masks.name, frames, dict(_pictures(masks, number_of)), masks_as))
     return [video for video in videos if video.annotated]
 
 
@@ -201,15 +222,15 @@ def _listed_in_meta(root: Path) -> set[str] | None:
     videos = record.get("videos") if isinstance(record, dict) else None
     if not isinstance(videos, dict):
         raise DataError(f'{path} is no meta.json of YouTube-VOS: that has "videos" by name.')
-    return set(videos)
+    return {nfc(name) for name in videos}
 
 
 def _pictures(folder: Path, number_of: dict[str, int]) -> Iterator[tuple[int, Path]]:
     """The pictures of masks in a folder, with the numbers of their frames."""
     for picture in files_below(folder, {".png"}):
-        if picture.stem not in number_of:
+        if stem_key(picture) not in number_of:
             raise DataError(f"{picture} belongs to no frame: there is none of the name {picture.stem}.")
-        yield number_of[picture.stem], picture
+        yield number_of[stem_key(picture)], picture
 
 
 def _numbered(folders: list[Path]) -> Iterator[tuple[int, Path]]:

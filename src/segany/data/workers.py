@@ -1,7 +1,7 @@
-"""Processes that load items.
+"""Worker processes of the data loader.
 
-They are started anew and not forked: a fork of a process with threads, as every one with PyTorch has, may
-hang. So the program's main module is imported again in each, but nothing here imports PyTorch.
+They are spawned instead of forked, because a fork of a process with threads, such as those of PyTorch, may deadlock.
+Every worker therefore imports the program's main module again. This module does not import PyTorch.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from segany.data.transforms import ItemConfig
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What a worker found. `loaded` has no item, which comes packed."""
+    """The result of a worker. The item of `loaded` is in `packed`."""
 
     loaded: Loaded
     packed: PackedItem
 
 
 class WorkerPool:
-    """Worker processes that share a dataset. They end with `close`, with this process, and however that ends."""
+    """Worker processes with a copy of the dataset each. They end with `close`, and when this process ends."""
 
     def __init__(self, dataset: Dataset, config: ItemConfig, workers: int) -> None:
-        """Each worker gets a copy of the dataset, through pickle, once.
+        """Pickle the dataset once, for all workers.
 
         Raises:
-            DataError: the dataset does not go through pickle.
+            DataError: the dataset is not picklable.
         """
         try:
             packed = pickle.dumps(dataset)
-        except Exception as error:  # whatever a dataset of the user's holds
+        except Exception as error:  # pickling a dataset of the user can raise any exception
             raise _not_sent(error) from error
         self._executor = ProcessPoolExecutor(
             workers,
@@ -52,22 +52,22 @@ class WorkerPool:
         )
 
     def submit(self, slot: Slot) -> Future[_Answer]:
-        """Begin to fill a slot.
+        """Start loading the item of a slot.
 
         Raises:
-            DataError: a worker has died.
+            DataError: a worker process has died.
         """
         try:
-            with _interrupts_held():  # which may start a worker
+            with _interrupts_held():  # submitting may start a worker
                 return self._executor.submit(_load, slot)
         except BrokenProcessPool as error:
             raise _died() from error
 
     def result(self, waiting: Future[_Answer]) -> Loaded:
-        """Wait for a slot to be filled.
+        """Wait for the item of a slot.
 
         Raises:
-            DataError: as for `load_slot`; or a worker has died, or cannot have the dataset.
+            DataError: as for `load_slot`, or a worker process has died or cannot unpickle the dataset.
         """
         try:
             answer = waiting.result()
@@ -76,16 +76,16 @@ class WorkerPool:
         return replace(answer.loaded, item=answer.packed.unpacked())
 
     def close(self) -> None:
-        """End the workers, once they have done what is in their hands."""
+        """Cancel pending slots, and end the workers after their current ones."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block. Processes that are started in it never see one.
+    """Block SIGINT inside the `with` block. Processes that are started in it inherit the blocked signal.
 
-    It goes to all processes of a terminal; the one that started the workers ends them. A worker that is only
-    starting cannot do anything about it by itself yet.
+    Ctrl-C sends SIGINT to all processes of a terminal, and this process ends the workers. A worker that has just
+    started could not ignore the signal yet.
     """
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
@@ -99,36 +99,36 @@ def _interrupts_held() -> Iterator[None]:
 
 def _died() -> DataError:
     return DataError(
-        "A process that loads images has died, most likely for want of memory: each holds a few images at once. "
-        "Use fewer workers. (A program of one's own must start under `if __name__ == '__main__':`.)"
+        "A worker process of the data loader has died, most likely because memory ran out: each holds a few images. "
+        "Use fewer workers. (Your own program must be guarded by `if __name__ == '__main__':`.)"
     )
 
 
 def _not_sent(error: Exception) -> DataError:
     return DataError(
-        f"The dataset cannot be given to processes that load images ({type(error).__name__}: {error}). Use no workers "
-        "(--set loop.workers=0), or have its class in a module that can be imported: a recipe's own file is none."
+        f"The dataset cannot be given to worker processes ({type(error).__name__}: {error}). Use no workers "
+        "(--set loop.workers=0), or define its class in a module that can be imported, which a recipe file cannot."
     )
 
 
 _dataset: Dataset | DataError | None = None
 _config: ItemConfig | None = None
-"""What a worker loads from, or why it cannot. Set once, in workers only."""
+"""The dataset of a worker, or the error of unpickling it, and its config. They are set once, in workers only."""
 
 
 def _begin(packed: bytes, config: ItemConfig) -> None:
-    global _dataset, _config  # all that the tasks of a worker share
+    global _dataset, _config  # the executor passes nothing else to the calls of a worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         found: Dataset | DataError = pickle.loads(packed)
-    except Exception as error:  # raised here, it would end the worker without a word
+    except Exception as error:  # raised in the initializer, it would end the worker without its message
         found = _not_sent(error)
     _dataset, _config = found, config
 
 
 def _end_with_parent() -> None:
-    """Where the parent is killed nobody tells the workers, and they would wait for ever."""
+    """End this worker when its parent is killed; otherwise it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

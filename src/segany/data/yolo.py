@@ -1,22 +1,24 @@
-"""Datasets for YOLO's segmentation: images, a label file for each, and the names of the classes."""
+"""Datasets in YOLO's segmentation format: images, a label file for each, and the names of the classes."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from segany.core.errors import DataError, InstancesError
-from segany.core.files import path_errors, write_file
+from segany.core.files import read_text, write_file
 from segany.core.instance import Category
 from segany.data.folders import (
     check_folder,
     check_not_empty,
+    find_file,
     images_below,
     name_of,
     read_item_image,
@@ -29,13 +31,13 @@ from segany.data.item import AnnotatedImage, Dataset
 from segany.imaging.image import readable_suffixes
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
-"""Where the names of classes are, from the folder of a dataset; the first that is there counts."""
+"""Files with the names of classes, relative to the folder of a dataset. The first one that exists is read."""
 
 FOLDERS_UP = 3
-"""The names may also be in one of so many folders above: of images/train, those of all splits."""
+"""Number of parent folders in which `CLASS_FILES` are looked for as well, for a folder of one split."""
 
 FILES_TRIED = 100
-"""Label files that are looked at to tell a layout, and polygons from boxes."""
+"""Number of label files that are read to recognize the layout, and to distinguish polygons from boxes."""
 
 
 class YoloFolder:
@@ -52,13 +54,13 @@ class YoloFolder:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Look for files, and read the names of the classes.
+        """List the files, and read the names of the classes.
 
         Args:
-            folder: that of the dataset or of a split, or a `data.yaml`.
+            folder: the folder of the dataset or of a split, or a `data.yaml`.
 
         Raises:
-            DataError: there is no such folder, no image has a label file, or label files hold boxes alone.
+            DataError: the folder does not exist, no image has a label file, or the label files hold only boxes.
         """
         root = Path(folder)
         if root.suffix.lower() in (".yaml", ".yml"):
@@ -71,6 +73,11 @@ class YoloFolder:
         check_not_empty(len(self._pairs), root, "image with a label file (images/a.jpg with labels/a.txt)")
         self.names = tuple(name_of(image, root) for image, _ in self._pairs)
         _check_polygons([label for _, label in self._pairs[:FILES_TRIED]], root)
+
+    @property
+    def omitted(self) -> Mapping[str, int]:
+        """How many images are left out, by reason."""
+        return {"images without a label file": len(self.left_out)}
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -87,9 +94,10 @@ class YoloFolder:
 
 
 def has_yolo_labels(folder: Path) -> bool:
-    """Whether a folder, or one in it, holds a folder `labels` of label files that go with images.
+    """Whether a folder has the layout of a YOLO dataset.
 
-    Or whether it is a folder of images that such a one goes with. Nothing else is looked through: it may be large.
+    It has if it, or a folder in it, holds a folder `labels` with label files of images, or if it is a folder of images
+    with such a folder beside it. Other folders are not searched, because a folder may be large.
     """
     own = _replaced(folder, "images", "labels")
     places = [folder / "labels", *(sub / "labels" for sub in subfolders(folder)), *([own] if own else [])]
@@ -107,15 +115,16 @@ def has_yolo_labels(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class YoloReport:
-    """What `write_yolo` wrote, and what the format has no place for.
+    """Counts of what `write_yolo` wrote, and of what the format cannot represent.
 
     Attributes:
-        images: images with their label files.
-        instances: lines in the label files.
-        bridged: instances with holes or several parts, which bridges of no width join; some programs draw these.
-        without_class: instances that became of the class "object".
-        left_out: instances that are not written: crowd regions and empty masks.
-        skipped: images that could not be read, with the reason.
+        images: number of images with label files.
+        instances: number of lines in the label files.
+        bridged: number of instances with holes or several parts, which are joined by bridges of zero width. Some
+            programs draw the bridges.
+        without_class: number of instances without a class, which get the class "object".
+        left_out: number of instances that are not written: crowd regions and empty masks.
+        skipped: images that could not be read, each with the reason.
     """
 
     images: int
@@ -127,11 +136,11 @@ class YoloReport:
 
 
 def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
-    """Write a dataset as YOLO has it: `images/NAME.png`, `labels/NAME.txt`, and `data.yaml` with the classes.
+    """Write a dataset in YOLO's format: `images/NAME.png`, `labels/NAME.txt`, and `data.yaml` with the classes.
 
     Args:
-        dataset: images and instances.
-        folder: where to; made when it is missing.
+        dataset: the dataset.
+        folder: the output folder, which is created if it is missing.
 
     Raises:
         OutputError: a file could not be written.
@@ -163,11 +172,12 @@ def write_yolo(dataset: Dataset, folder: str | os.PathLike[str]) -> YoloReport:
 def _label_file(image: Path) -> Path | None:
     places = [_replaced(image, "images", "labels"), image]
     texts = (place.with_suffix(".txt") for place in places if place is not None)
-    return next((text for text in texts if text.is_file()), None)
+    found = (find_file(text.parent, PurePath(text.name)) for text in texts)
+    return next((text for text in found if text is not None), None)
 
 
 def _replaced(path: Path, name: str, by: str) -> Path | None:
-    """A path with another name for the last folder of some name in it; None where it has none."""
+    """A path in which the last folder with a name is renamed; None if it has no such folder."""
     places = [index for index, part in enumerate(path.parts) if part == name]
     return Path(*path.parts[: places[-1]], by, *path.parts[places[-1] + 1 :]) if places else None
 
@@ -198,5 +208,4 @@ def _read_classes(root: Path) -> tuple[Category, ...]:
 
 
 def _text(path: Path) -> str:
-    with path_errors(path, DataError):
-        return path.read_text(encoding="utf-8-sig")
+    return read_text(path, DataError)

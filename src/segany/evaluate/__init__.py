@@ -1,1 +1,1 @@
-"""Evaluation by the papers' protocols: simulated clicks and boxes, automatic masks, video."""
+"""Evaluation protocols of the papers: simulated clicks, boxes, automatic masks, and video object segmentation."""

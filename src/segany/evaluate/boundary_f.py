@@ -1,4 +1,4 @@
-"""J and F of tracked objects: how well regions and their outlines agree (DAVIS)."""
+"""Region similarity J and boundary accuracy F of tracked objects (DAVIS)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from segany.core.extras import import_extra
 from segany.evaluate.metrics import mask_iou, mean
 
 TOLERANCE = 0.008
-"""How far outlines may lie apart and still agree, as a share of the image's diagonal."""
+"""Largest distance of matched boundary pixels, as a share of the image's diagonal."""
 
 
 def tolerance_pixels(size_hw: SizeHW) -> int:
-    """The same in pixels, rounded up."""
+    """`TOLERANCE` in pixels for an image of a size, rounded up."""
     return math.ceil(TOLERANCE * math.hypot(*size_hw))
 
 
 def outline(mask: BoolArray) -> BoolArray:
-    """The outline of a mask [H, W], one pixel wide: bool [H, W].
+    """The boundary of a bool mask [H, W], one pixel wide: bool [H, W].
 
-    As in DAVIS's evaluation, these are the pixels that differ from the one to the right, the one below, or the
-    one right below; in the last row to the right only, and in the last column below only. So the outline
-    lies half a pixel up and left of the edges, and there is none along the borders of the image.
+    As in DAVIS's evaluation, boundary pixels differ from their right, lower or lower right neighbor. In the last row
+    only the right neighbor counts, and in the last column only the lower one. The boundary is therefore shifted by half
+    a pixel to the top left, and the borders of the image are not part of it.
     """
     found = np.zeros_like(mask)
     found[:-1, :-1] = (
@@ -39,12 +39,12 @@ def outline(mask: BoolArray) -> BoolArray:
 
 
 def boundary_f(predicted: BoolArray, target: BoolArray) -> float:
-    """F of two masks [H, W]: how well their outlines agree (DAVIS 2016, section 4, as its evaluation computes it).
+    """Boundary accuracy F of two bool masks [H, W] (DAVIS 2016, section 4, as in its evaluation code).
 
-    A pixel of one outline is matched where the other outline passes within `tolerance_pixels`, which stands for
-    a matching of pixel to pixel. F is the harmonic mean of precision, the share of matched pixels of the
-    prediction's outline, and recall, that of the object's. Without an outline in either mask it is 1, with
-    one in only one of them 0.
+    A boundary pixel of one mask is matched if the boundary of the other mask is within `tolerance_pixels`, which
+    approximates a bipartite matching of pixels. F is the harmonic mean of precision, the share of matched boundary
+    pixels of the prediction, and recall, that of the target. F is 1 if neither mask has a boundary, and 0 if only one
+    of them has.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -52,7 +52,7 @@ def boundary_f(predicted: BoolArray, target: BoolArray) -> float:
     box = mask_box(predicted | target)
     if box is None:
         return 1.0
-    # One pixel more to all sides holds all of the outlines, and keeps the borders of the image where they are.
+    # The crop has a margin of one pixel, so that it holds all boundary pixels and cuts at the image borders only.
     left, top, right, bottom = box
     part = np.s_[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1]
     outlines = outline(predicted[part]), outline(target[part])
@@ -69,11 +69,11 @@ def boundary_f(predicted: BoolArray, target: BoolArray) -> float:
 
 @dataclass(frozen=True)
 class TrackScores:
-    """How well one object was tracked.
+    """J and F of one tracked object.
 
     Attributes:
-        j: IoU in each frame.
-        f: F in each frame.
+        j: region similarity (IoU) in each frame.
+        f: boundary accuracy in each frame.
     """
 
     j: tuple[float, ...]
@@ -89,33 +89,33 @@ class TrackScores:
 
     @property
     def mean_jf(self) -> float | None:
-        """J&F: the mean of both means. None where no frame counted."""
-        return mean([*self.j, *self.f])  # as many of both
+        """J&F, the mean of both means; None without frames."""
+        return mean([*self.j, *self.f])  # j and f have the same length
 
 
 def score_track(
     predicted: Iterable[BoolArray], targets: Iterable[BoolArray], *, from_the_start: bool = False
 ) -> TrackScores:
-    """J and F of an object in its annotated frames, as the evaluators of DAVIS and SA-V have it.
+    """J and F of an object in its annotated frames, as in the evaluation code of DAVIS and SA-V.
 
-    The first frame, which the model was given, and the last one do not count. Frames before the object is seen for
-    the first time, in the annotation or the prediction, do not count either in SA-V's evaluation. Frames in which the
-    object is rightly missing later on count as 1.
+    The first frame, whose mask is the prompt, and the last frame are not evaluated. SA-V's evaluation also ignores
+    frames before the object is first visible in the annotation or the prediction. A later frame in which both masks are
+    empty counts as 1.
 
     Args:
-        predicted: a mask [H, W] for each frame in which the object is annotated, in their order. Two are held at a
-            time.
-        targets: the annotation, as many.
-        from_the_start: count every frame between the first and the last where the object is annotated in the first:
+        predicted: bool [H, W], a mask for each frame in which the object is annotated, in their order. Two of them are
+            in memory at a time.
+        targets: bool [H, W], the annotated masks of the same frames.
+        from_the_start: evaluate all frames between the first and the last if the object is visible in the first, as in
             DAVIS's evaluation.
 
     Returns:
-        No frames at all where the object is annotated in none of those that count; such objects are left out
-        of means.
+        The scores of the evaluated frames. They are empty if the object is annotated in none of these frames; such
+        objects are excluded from means.
     """
     scores: list[tuple[float, float]] = []
     is_there = counts = False
-    waiting: tuple[BoolArray, BoolArray] | None = None  # it is not the last if another one comes
+    waiting: tuple[BoolArray, BoolArray] | None = None  # held back, because the last frame is not evaluated
     for number, pair in enumerate(zip(predicted, targets, strict=True)):
         if number == 0:
             counts = is_there = from_the_start and bool(pair[1].any())

@@ -1,8 +1,7 @@
-"""Where an annotator would click next: the simulated clicks of SAM's and RITM's evaluations.
+"""Simulated clicks of an annotator, as in SAM's and RITM's evaluations.
 
-Distances are Euclidean, between the centers of pixels; what lies outside the image counts as no part of any
-region, so that the border of the image is a boundary too. Of pixels equally far from a boundary the topmost is
-clicked, and of those the leftmost.
+Distances are Euclidean, between the centers of pixels. Regions end at the border of the image, which is therefore a
+boundary too. Of several pixels with the same distance, the topmost is clicked, and of those the leftmost.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Click:
     """A click on a pixel.
 
     Attributes:
-        x, y: column and row of the pixel, as a `Prompt` has it.
-        label: 1 where the object was missed, 0 where it was overstepped.
+        x, y: column and row of the pixel, as in `Prompt`.
+        label: 1 for a false negative, 0 for a false positive.
     """
 
     x: int
@@ -34,26 +33,27 @@ class Click:
 
 
 NextClick: TypeAlias = Callable[[BoolArray, BoolArray, Sequence[Click]], "Click | None"]
-"""A rule of clicking: the object and what was predicted of it, bool [H, W], and the clicks so far, to the next click.
+"""A click rule: a function of the target and the predicted mask, bool [H, W], and the clicks so far.
 
-It is None where there is nothing left to click on. Before the first click, the prediction is empty.
+It returns the next click, or None if there is no pixel left to click. Before the first click, the predicted mask is
+empty.
 """
 
 
 def sam_click(target: BoolArray, predicted: BoolArray, earlier: Sequence[Click] = ()) -> Click | None:  # noqa: ARG001
     """The click of SAM's evaluation (SAM, section D.1, "Point sampling").
 
-    The first click is the pixel of the object that is farthest from its boundary. Each further one is the
-    pixel farthest from the boundary of the error region between object and prediction: missed and
-    overstepped pixels together, as one region. Its label says whether the pixel belongs to the object.
+    The first click is the pixel of the object that is farthest from its boundary. Each further click is the pixel that
+    is farthest from the boundary of the error region, in which false negatives and false positives form one region.
+    Its label is foreground if the pixel belongs to the object.
 
     Args:
-        target: bool [H, W], the object.
-        predicted: bool [H, W]; empty before the first click.
-        earlier: the clicks so far, which make no difference.
+        target: bool [H, W], mask of the object.
+        predicted: bool [H, W], predicted mask; empty before the first click.
+        earlier: the clicks so far, which this rule ignores.
 
     Returns:
-        The click; None where the prediction is perfect.
+        The click; None if the prediction has no error.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -68,18 +68,18 @@ def sam_click(target: BoolArray, predicted: BoolArray, earlier: Sequence[Click] 
 def ritm_click(target: BoolArray, predicted: BoolArray, earlier: Sequence[Click] = ()) -> Click | None:
     """The click of the number-of-clicks protocol (RITM, section 5.1, and its code).
 
-    What was missed and what was overstepped are two regions, each padded by a pixel. Of both the pixel that
-    is farthest from the boundary of its region is clicked, and where both are as far, the overstepped one.
+    False negatives and false positives are two separate regions, each padded by a pixel. The click is the pixel of
+    either region that is farthest from the boundary of its region; of two with the same distance, the false positive.
     No pixel is clicked twice.
 
     Args:
-        target: bool [H, W], the object.
-        predicted: bool [H, W]; empty before the first click.
+        target: bool [H, W], mask of the object.
+        predicted: bool [H, W], predicted mask; empty before the first click.
         earlier: the clicks so far.
 
     Returns:
-        The click; None where no wrong pixel is left that was not clicked, in which case RITM's code
-        clicks the top left corner of the image.
+        The click; None if all wrong pixels have been clicked, in which case RITM's code clicks the top left corner of
+        the image.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -92,13 +92,13 @@ def ritm_click(target: BoolArray, predicted: BoolArray, earlier: Sequence[Click]
 
 
 def _deepest(region: BoolArray, without: Sequence[Click] = ()) -> tuple[int, int, float] | None:
-    """Column, row and depth of the pixel of a region that is farthest from its boundary; None where there is none."""
+    """Column, row and distance of the pixel of a region that is farthest from its boundary; None if there is none."""
     box = mask_box(region)
     if box is None:
         return None
     left, top, right, bottom = box
     distance_transform = import_extra("scipy.ndimage", "Simulated clicks need SciPy", "train").distance_transform_edt
-    # Beyond its box a region has no pixels, and a frame of one pixel says so.
+    # The padding of one pixel makes the border of the region's box a boundary.
     depths = distance_transform(np.pad(region[top:bottom, left:right], 1))[1:-1, 1:-1]
     for click in without:
         if left <= click.x < right and top <= click.y < bottom:

@@ -1,4 +1,4 @@
-"""Pictures of the worst objects: annotation, prediction and prompts, in one mosaic."""
+"""Pictures of the objects with the lowest scores: annotation, prediction and prompts, in one mosaic."""
 
 from __future__ import annotations
 
@@ -23,26 +23,32 @@ from segany.imaging.visualize.marks import draw_box, draw_point
 from segany.imaging.visualize.style import BLACK, PALETTE, WHITE, Sizes
 
 TILE = 300
-"""Side of a picture in pixels; what is smaller is enlarged."""
+"""Side of a picture in pixels. Smaller crops are enlarged."""
 
 CAPTION = 34
-"""Height of the lines above and below the pictures."""
+"""Height of the text above and below the pictures, in pixels."""
 
 MARGIN = 0.35
-"""How much of the image is shown around an object, as a share of its longer side."""
+"""Margin around an object, as a share of its longer side."""
 
 TARGET_COLOR = PALETTE[1]
-"""Outline of the annotation. Predictions have the first color of the palette."""
+"""Color of the outline of the annotation. Predictions have the first color of the palette."""
 
 FAILURES = 12
-"""How many objects are shown."""
+"""Default number of objects in a mosaic."""
 
 COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An object that a protocol did badly on: the name of its image, its index there, and the score."""
+    """An object with a low score.
+
+    Attributes:
+        name: name of its image.
+        index: index of the object in its image.
+        score: its score.
+    """
 
     name: str
     index: int
@@ -50,7 +56,7 @@ class Failure:
 
 
 def worst_objects(results: Results, protocol: Protocol, count: int = FAILURES) -> list[Failure]:
-    """The objects with the lowest scores, the worst first; none for protocols without pictures."""
+    """The objects with the lowest scores, in ascending order; none for protocols without scores of objects."""
     found = [
         Failure(name, int(record["object"]), score)
         for name, records in results.records[protocol.name].items()
@@ -61,7 +67,7 @@ def worst_objects(results: Results, protocol: Protocol, count: int = FAILURES) -
 
 
 def draw_failure(subject: ImageSubject, protocol: Protocol, failure: Failure) -> PixelArray:
-    """One object with its annotation, and what the protocol's prompts lead to, done once more.
+    """Predict one object again with the prompts of the protocol, and draw the prediction and the annotation.
 
     Returns:
         uint8 [TILE + CAPTION, TILE, 3].
@@ -89,14 +95,15 @@ def draw_object(
     clicks: Sequence[Click] = (),
     box_xyxy: FloatArray | None = None,
 ) -> PixelArray:
-    """One object as it is annotated and as it was predicted, with the prompts that led there.
+    """Draw one object with its annotation, its prediction and the prompts.
 
     Args:
         annotated: the image and its objects.
-        index: of an object with at least one pixel.
-        mask: bool [H, W], the prediction.
-        caption: a short line below the picture.
-        clicks, box_xyxy: the prompts.
+        index: index of the object, which must have at least one pixel.
+        mask: bool [H, W], the predicted mask.
+        caption: a short text below the picture.
+        clicks: the clicks.
+        box_xyxy: float32 [4], the box prompt.
 
     Returns:
         uint8 [TILE + CAPTION, TILE, 3].
@@ -110,7 +117,7 @@ def draw_object(
 
 
 def mosaic(tiles: Sequence[PixelArray], title: str) -> PixelArray:
-    """Pictures of one size side by side, with a title and what the colors mean: uint8 [H, W, 3]."""
+    """Arrange pictures of one size, uint8 [h, w, 3], in a grid with a title and a legend: uint8 [H, W, 3]."""
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles[0].shape[:2]
@@ -131,7 +138,7 @@ def mosaic(tiles: Sequence[PixelArray], title: str) -> PixelArray:
 def _draw(
     annotated: AnnotatedImage, index: int, mask: BoolArray, clicks: Sequence[Click], box_xyxy: FloatArray | None
 ) -> Image.Image:
-    """The object and its surroundings, at most TILE wide and high."""
+    """Draw the object and its surroundings, at most TILE wide and high."""
     target = annotated.objects.mask(index)
     left, top, right, bottom = _surroundings(target, clicks)
     part = np.s_[top:bottom, left:right]
@@ -153,10 +160,10 @@ def _draw(
 
 
 def _surroundings(target: BoolArray, clicks: Sequence[Click]) -> tuple[int, int, int, int]:
-    """The part of the image to show: the object and all clicks, and a margin."""
+    """The crop to show, left, top, right and bottom: the object, all clicks, and a margin."""
     height, width = target.shape
     box = mask_box(target)
-    assert box is not None  # no other objects are prompted
+    assert box is not None  # only visible objects are prompted
     xs, ys = [click.x for click in clicks], [click.y for click in clicks]
     left, top = min([box[0], *xs]), min([box[1], *ys])
     right, bottom = max([box[2], *(x + 1 for x in xs)]), max([box[3], *(y + 1 for y in ys)])

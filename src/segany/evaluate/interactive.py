@@ -1,4 +1,4 @@
-"""One image under simulated prompts: clicks that go where the mask is wrong, and the boxes of its objects."""
+"""Simulated prompts on the objects of one image: iterative clicks, and boxes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ ClickRule: TypeAlias = Literal["sam", "ritm"]
 RULES: dict[ClickRule, NextClick] = {"sam": sam_click, "ritm": ritm_click}
 
 PIXELS_AT_ONCE = 64_000_000
-"""Pixels of masks that are predicted together, which bounds the memory: a byte each, and as much for the objects."""
+"""Largest number of mask pixels in one prediction, which bounds the memory: a byte each, and one for the targets."""
 
 OBJECTS_AT_ONCE = 32
-"""Objects that are prompted together at most."""
+"""Largest number of objects in one prediction."""
 
 
 @dataclass(frozen=True)
 class ClickPlan:
-    """How to click.
+    """Configuration of simulated clicks.
 
     Attributes:
-        rule: where to click: see `clicks.sam_click` and `clicks.ritm_click`.
-        max_clicks: after so many, it is enough.
-        stop_iou: with this IoU it is enough, too; None to go on in any case.
+        rule: the click rule, `clicks.sam_click` or `clicks.ritm_click`.
+        max_clicks: largest number of clicks on an object.
+        stop_iou: IoU at which the clicks on an object end; None for always `max_clicks`.
     """
 
     rule: ClickRule = "sam"
@@ -51,15 +51,15 @@ class ClickPlan:
 
 @dataclass(frozen=True, eq=False)
 class ClickedObject:
-    """What clicks on one object led to.
+    """The result of simulated clicks on one object.
 
     Attributes:
-        index: of the object in its image.
-        clicks: in order.
-        ious: after each click; as many. They end before `max_clicks` where that was enough.
-        predicted_ious: what the model predicted for the same masks.
-        oracle_iou: after the first click, of the best of all candidates by the true IoU.
-        mask: bool [H, W], the last prediction.
+        index: index of the object in its image.
+        clicks: the clicks, in order.
+        ious: IoU after each click. There are fewer than `max_clicks` if the clicks ended early.
+        predicted_ious: predicted IoU of the same masks.
+        oracle_iou: highest true IoU of the candidates after the first click.
+        mask: bool [H, W], the last predicted mask.
     """
 
     index: int
@@ -70,13 +70,19 @@ class ClickedObject:
     mask: BoolArray
 
     def iou_after(self, count: int) -> float:
-        """The IoU after so many clicks, or after the last one where there are fewer."""
+        """The IoU after `count` clicks, or after the last click if there are fewer."""
         return self.ious[min(count, len(self.ious)) - 1]
 
 
 @dataclass(frozen=True, eq=False)
 class BoxedObject:
-    """What the box of one object led to: `index` of the object, `iou`, and `mask`, bool [H, W]."""
+    """The result of a box prompt for one object.
+
+    Attributes:
+        index: index of the object in its image.
+        iou: IoU of the predicted mask.
+        mask: bool [H, W], the predicted mask.
+    """
 
     index: int
     iou: float
@@ -84,7 +90,7 @@ class BoxedObject:
 
 
 def visible_objects(annotated: AnnotatedImage) -> list[int]:
-    """The objects of an image with at least one pixel: no others can be prompted."""
+    """The indices of objects with at least one pixel. Other objects cannot be prompted."""
     return [index for index, (x0, _, x1, _) in enumerate(annotated.objects.mask_boxes_xyxy.tolist()) if x1 > x0]
 
 
@@ -97,19 +103,19 @@ def click_objects(
 ) -> Iterator[ClickedObject]:
     """Simulate clicks on the objects of an image (SAM, section D.1; RITM, section 5.1).
 
-    The first click yields three candidates, of which the one with the best predicted IoU is taken. With
-    each further click goes everything before it: the earlier clicks and the logits of the mask so far. From then
-    on there is one candidate.
+    For the first click, the model predicts three candidates, of which the one with the highest predicted IoU is taken.
+    Each further prompt consists of all clicks so far and the low-res logits of the previous mask, and has one
+    candidate.
 
     Args:
-        predictor: the model.
-        embedding: of the image.
+        predictor: the predictor.
+        embedding: embedding of the image.
         annotated: the image and its objects.
-        plan: how to click.
-        only: some of the objects, by index; by default all visible ones.
+        plan: configuration of the clicks.
+        only: indices of the objects; by default all visible ones.
 
     Yields:
-        Each object, in order.
+        The result for each object, in order.
 
     Raises:
         MissingExtraError: SciPy is not installed.
@@ -128,7 +134,7 @@ def click_objects(
 
 
 class _Run:
-    """One object that is clicked on."""
+    """The simulation of clicks on one object."""
 
     def __init__(self, index: int, target: BoolArray) -> None:
         self.index, self.target = index, target
@@ -143,7 +149,7 @@ class _Run:
         return plan.stop_iou is not None and bool(self.ious) and self.ious[-1] >= plan.stop_iou
 
     def click(self, rule: NextClick) -> bool:
-        """Click once more; False where there is nothing to click on."""
+        """Add the next click; False if there is no pixel left to click."""
         found = rule(self.target, self.mask, self.clicks)
         if found is not None:
             self.clicks.append(found)
@@ -156,10 +162,10 @@ class _Run:
         return Prompt(point, label) if self.before is None else self.before.refine(point, label)
 
     def answer(self, prediction: MaskPrediction) -> None:
-        """Take what was predicted for the prompt, P = 1."""
+        """Take the prediction for the current prompt, P = 1."""
         candidates = prediction.masks[0]
         best = int(prediction.best_index[0])
-        self.mask = candidates[best].copy()  # or it would keep those of all other objects
+        self.mask = candidates[best].copy()  # a view would keep the masks of all objects in memory
         ious = [mask_iou(candidate, self.target) for candidate in (candidates if not self.ious else [self.mask])]
         if not self.ious:
             self.oracle_iou = max(ious)
@@ -174,7 +180,7 @@ class _Run:
 
 
 def _without_masks(prediction: MaskPrediction) -> MaskPrediction:
-    """What the next prompt needs of a prediction: masks at the size of the image are most of its memory."""
+    """A prediction for `refine` without its masks at the size of the image, which take most of its memory."""
     return MaskPrediction(
         np.zeros((*prediction.scores.shape, 0, 0), dtype=np.bool_),
         prediction.scores,
@@ -187,13 +193,13 @@ def _without_masks(prediction: MaskPrediction) -> MaskPrediction:
 def box_objects(
     predictor: ImagePredictor, embedding: Embedding, annotated: AnnotatedImage, only: Sequence[int] | None = None
 ) -> Iterator[BoxedObject]:
-    """Prompt with the box around each object; as in SAM's evaluation of boxes there is one candidate.
+    """Prompt with the bounding box of each object. As in SAM's evaluation of boxes, there is one candidate.
 
     Args:
         predictor, embedding, annotated, only: as for `click_objects`.
 
     Yields:
-        Each object, in order.
+        The result for each object, in order.
     """
     boxes = annotated.objects.mask_boxes_xyxy
     for indices in _batches(annotated, only):
@@ -203,7 +209,7 @@ def box_objects(
 
 
 def _batches(annotated: AnnotatedImage, only: Sequence[int] | None) -> Iterator[list[int]]:
-    """The objects of an image, as many together as memory allows."""
+    """Split the objects of an image into batches that bound the memory."""
     indices = visible_objects(annotated) if only is None else list(only)
     height, width = annotated.image.shape[:2]
     together = max(1, min(OBJECTS_AT_ONCE, PIXELS_AT_ONCE // (3 * height * width)))

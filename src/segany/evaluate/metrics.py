@@ -1,4 +1,4 @@
-"""How good masks of objects are, and how many clicks they took."""
+"""Metrics of masks: IoU, and number of clicks (NoC)."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from segany.core.arrays import BoolArray
 from segany.core.errors import check
 
 MAX_CLICKS = 20
-"""Where simulations of clicks give up, in RITM's protocol and those it compares to."""
+"""Largest number of clicks on an object in RITM's protocol."""
 
 
 def mask_iou(predicted: BoolArray, target: BoolArray) -> float:
-    """Intersection over union of two masks [H, W]; 1 where both are empty (DAVIS's region similarity J)."""
+    """Intersection over union of two bool masks [H, W]; 1 if both are empty (DAVIS's region similarity J)."""
     shared = int(np.count_nonzero(predicted & target))
     union = int(np.count_nonzero(predicted)) + int(np.count_nonzero(target)) - shared
     return shared / union if union else 1.0
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean of numbers; None of none, which no number could stand for."""
+    """The mean of numbers; None for an empty sequence."""
     return float(np.mean(values, dtype=np.float64)) if len(values) else None
 
 
 def clicks_needed(ious: Sequence[float], quality: float) -> int | None:
-    """The number of clicks after which an IoU was reached for the first time; None where it never was.
+    """The number of clicks that first reach an IoU; None if no number of clicks does.
 
     Args:
-        ious: after each click.
-        quality: the IoU, in 0..1.
+        ious: IoU after each click.
+        quality: the IoU to reach, in 0..1.
     """
     return next((count for count, iou in enumerate(ious, start=1) if iou >= quality), None)
 
 
 @dataclass(frozen=True)
 class ClickCount:
-    """How many clicks objects take to an IoU: NoC@quality (RITM, section 5.1).
+    """The number of clicks to reach an IoU: NoC@quality (RITM, section 5.1).
 
     Attributes:
-        quality: the IoU, in 0..1.
-        mean: number of clicks on average. Objects that never get there count with the most clicks there may be.
-        failures: share of the objects that never get there. RITM's code also counts those as failures that
-            get there with the very last click.
+        quality: the IoU to reach, in 0..1.
+        mean: mean number of clicks. Objects that do not reach the IoU count with the largest number of clicks.
+        failures: share of the objects that do not reach the IoU. RITM's code also counts objects that reach it with
+            the last click.
     """
 
     quality: float
@@ -53,15 +53,15 @@ class ClickCount:
 
 
 def count_clicks(ious: Sequence[Sequence[float]], quality: float, max_clicks: int = MAX_CLICKS) -> ClickCount | None:
-    """NoC@quality of objects.
+    """Compute NoC@quality.
 
     Args:
-        ious: of each object, after each of its clicks; simulations may stop where the IoU is reached.
-        quality: in 0..1.
-        max_clicks: what counts where it is not reached.
+        ious: for each object the IoU after each click, which may end where `quality` is reached.
+        quality: the IoU to reach, in 0..1.
+        max_clicks: number of clicks of objects that do not reach it.
 
     Returns:
-        None where there are no objects.
+        The number of clicks; None without objects.
 
     Raises:
         ConfigError: `quality` or `max_clicks` is out of range.

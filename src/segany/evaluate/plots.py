@@ -1,4 +1,4 @@
-"""Plots of what was measured: IoU against clicks, objects done against clicks, recall against IoU, tracks by score."""
+"""Plots of results: IoU against clicks, finished objects against clicks, recall against IoU, and tracks by score."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ COLORS = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in PALETTE]
 
 
 def write_plot(results: Results, path: Path) -> Path | None:
-    """Draw the curves of results into a PNG, a panel for each protocol that has one.
+    """Plot the curves of results as PNG, with a panel for each protocol that has a curve.
 
     Returns:
-        The path; None where there is nothing to draw.
+        The path; None if there is nothing to plot.
 
     Raises:
         MissingExtraError: Matplotlib is not installed.
         OutputError: the file could not be written.
     """
-    # Of videos of which only the first frame is annotated, for one, there are records but no scores.
+    # Records may have no scores, for example those of videos whose first frame only is annotated.
     scored = [one for one in results.protocols if results.numbers(one)["objects"]]
     drawn = [(draw, one) for one in scored if (draw := _PANELS.get(type(one)))]
     if not drawn:
         return None
     figure_module = import_extra("matplotlib.figure", "Plots need Matplotlib", "train")
     width, height = PANEL_INCHES
-    # A figure of its own: pyplot keeps figures, and may look for a screen.
+    # pyplot would keep a reference to the figure, and may need a display.
     figure = figure_module.Figure(figsize=(width * len(drawn), height), dpi=DOTS_PER_INCH, layout="constrained")
     for number, (draw, one) in enumerate(drawn, start=1):
         axes = figure.add_subplot(1, len(drawn), number)

@@ -1,4 +1,4 @@
-"""What a protocol is: a way to measure images or videos one by one, and what a dataset's numbers are made of."""
+"""The base class of evaluation protocols: records of single images or videos, and their summary for a dataset."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, ClassVar, TypeAlias
 from segany.core.progress import ProgressCallback
 
 Record: TypeAlias = dict[str, Any]
-"""What was measured of one object, or of one image as a whole: JSON values."""
+"""The measurements of one object, or of one whole image, as JSON values."""
 
 Numbers: TypeAlias = dict[str, float | int | None]
-"""What was measured of a dataset; None where there was nothing to measure."""
+"""The metrics of a dataset by name; None if there was nothing to measure."""
 
 
 class Protocol(abc.ABC):
-    """One way to measure.
+    """An evaluation protocol. A subclass is a frozen dataclass, whose fields are its settings.
 
     Attributes:
-        name: what files and the command line call it.
-        version: goes up when the same settings give other numbers, so that earlier results are not taken over.
+        name: name of the protocol in files and on the command line.
+        version: is incremented when the same settings give other numbers, so that earlier records are not reused.
     """
 
     name: ClassVar[str]
@@ -29,7 +29,7 @@ class Protocol(abc.ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that its numbers depend on besides model and data; JSON values."""
+        """The version and the fields of the protocol, on which its numbers depend, as JSON values."""
         return {"version": self.version, **asdict(self)}  # type: ignore[call-overload]
 
     @abc.abstractmethod
@@ -38,8 +38,8 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def summarize(self, records: Sequence[Record]) -> Numbers:
-        """The numbers of a dataset, from the records of all its images or videos."""
+        """Compute the metrics of a dataset from the records of all its images or videos."""
 
     def worst(self, record: Record) -> float | None:  # noqa: ARG002
-        """How good one object is, for the pictures of failures; None where the protocol has none."""
+        """The score of one object, by which the pictures of failures are chosen; None for protocols without it."""
         return None

@@ -1,4 +1,4 @@
-"""The papers' protocols for images."""
+"""Evaluation protocols for images: clicks, boxes, number of clicks, and average recall of automatic masks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from segany.predict.image import ImagePredictor
 
 @dataclass(frozen=True, eq=False)
 class ImageSubject:
-    """An image that protocols are run on. It is embedded once, when the first of them needs it.
+    """An image that protocols measure. It is embedded once, when the first protocol needs the embedding.
 
     Attributes:
-        predictor: the model.
+        predictor: the predictor.
         annotated: the image and its objects.
-        known: its embedding, where that was computed before.
+        known: embedding of the image, if it has been computed before.
     """
 
     predictor: ImagePredictor
@@ -43,22 +43,22 @@ class ImageSubject:
 
     @cached_property
     def objects(self) -> list[int]:
-        """The visible objects, by index."""
+        """The indices of the visible objects."""
         return visible_objects(self.annotated)
 
     @property
     def left_out(self) -> int:
-        """How many objects have no pixel, and so cannot be prompted or found."""
+        """Number of objects without a pixel, which cannot be prompted or found."""
         return len(self.annotated.objects) - len(self.objects)
 
 
 @dataclass(frozen=True)
 class ClickProtocol(Protocol):
-    """Mean IoU after 1, 3 and 5 clicks, and that of the best of three candidates after one (SAM, sections 7.1, D.1).
+    """Mean IoU after 1, 3 and 5 clicks, and oracle mean IoU of three candidates after one (SAM, sections 7.1, D.1).
 
     Attributes:
         counts: numbers of clicks, in ascending order.
-        rule: where to click.
+        rule: the click rule.
     """
 
     counts: tuple[int, ...] = (1, 3, 5)
@@ -100,8 +100,8 @@ class ClickProtocol(Protocol):
 
 
 def _clicked(subject: ImageSubject, plan: ClickPlan) -> Iterator[tuple[ClickedObject, Record]]:
-    """The objects of an image after their clicks, and what is written of any of them."""
-    if subject.objects:  # or it needs no embedding
+    """Yield the result of clicks on each object of an image, and the common part of its record."""
+    if subject.objects:  # an image without objects needs no embedding
         for clicked in click_objects(subject.predictor, subject.embedding, subject.annotated, plan):
             clicks = [[click.x, click.y, click.label] for click in clicked.clicks]
             yield clicked, {"object": clicked.index, "clicks": clicks}
@@ -109,13 +109,13 @@ def _clicked(subject: ImageSubject, plan: ClickPlan) -> Iterator[tuple[ClickedOb
 
 @dataclass(frozen=True)
 class BoxProtocol(Protocol):
-    """Mean IoU of what the box around each object prompts."""
+    """Mean IoU of the masks predicted for the bounding boxes of objects."""
 
     name: ClassVar[str] = "box"
 
     def measure(self, subject: ImageSubject, progress: ProgressCallback | None = None) -> list[Record]:  # noqa: ARG002
         if not subject.objects:
-            return []  # and no embedding
+            return []  # an image without objects needs no embedding
         boxed = box_objects(subject.predictor, subject.embedding, subject.annotated)
         return [{"object": one.index, "iou": one.iou} for one in boxed]
 
@@ -128,12 +128,12 @@ class BoxProtocol(Protocol):
 
 @dataclass(frozen=True)
 class ClickCountProtocol(Protocol):
-    """How many clicks it takes to an IoU: NoC@80, @85 and @90, by RITM's simulation (RITM, section 5.1).
+    """Number of clicks to reach an IoU: NoC@80, @85 and @90, with RITM's simulated clicks (RITM, section 5.1).
 
     Attributes:
-        qualities: the IoUs, in percent.
-        max_clicks: where it gives up.
-        rule: where to click.
+        qualities: the IoUs to reach, in percent.
+        max_clicks: largest number of clicks on an object.
+        rule: the click rule.
     """
 
     qualities: tuple[int, ...] = (80, 85, 90)
@@ -165,30 +165,30 @@ class ClickCountProtocol(Protocol):
         return float(record["ious"][-1])
 
     def curve(self, records: Sequence[Record], quality: int) -> list[float]:
-        """The share of objects that reached an IoU, in percent, after each number of clicks."""
+        """The share of objects that have reached the IoU `quality`, in percent, after each number of clicks."""
         needed = [clicks_needed(one["ious"], quality / 100) for one in records]
         reached = [sum(one is not None and one <= count for one in needed) for count in range(1, self.max_clicks + 1)]
         return [count / len(records) for count in reached] if records else []
 
 
 def proposals_config() -> AutomaticConfig:
-    """What SAM's authors find proposals with (SAM, section D.3): 64 x 64 points, and box NMS at 0.9 only.
+    """The config of SAM's object proposals (SAM, section D.3): 64 x 64 points, and NMS with a box IoU threshold of 0.9.
 
-    It takes four times as long as the defaults.
+    It takes four times as long as the default config.
     """
     return AutomaticConfig(points_per_side=64, box_nms_thresh=0.9)
 
 
 @dataclass(frozen=True)
 class AutomaticProtocol(Protocol):
-    """Average recall of automatic masks, AR@10, 100 and 1000, of masks and of boxes (SAM, sections 7.3, D.3).
+    """Average recall AR@10, AR@100 and AR@1000 of automatic masks and of their boxes (SAM, sections 7.3, D.3).
 
-    Proposals are ranked by the mean of predicted IoU and stability, as in the paper, and all objects count
-    as one category. Areas and boxes of objects are those that are annotated, where they are, as COCO's and LVIS's
-    evaluators have it.
+    Proposals are ranked by the mean of predicted IoU and stability score, as in the paper, and all objects are one
+    category. Areas and boxes of objects are the annotated ones, if there are any, as in the evaluators of COCO and
+    LVIS.
 
     Attributes:
-        config: of the generator; the paper's is `proposals_config()`.
+        config: config of the automatic mask generator; the paper's is `proposals_config()`.
     """
 
     config: AutomaticConfig = field(default_factory=AutomaticConfig)
@@ -232,7 +232,7 @@ class AutomaticProtocol(Protocol):
         return numbers
 
     def curve(self, records: Sequence[Record], limit: int) -> list[tuple[float, float]]:
-        """IoU thresholds, and the share of objects that so many masks find at each."""
+        """IoU thresholds, and recall of the first `limit` masks at each."""
         counts = _pooled(records, "mask")
         if not counts.objects[0]:
             return []
@@ -241,13 +241,13 @@ class AutomaticProtocol(Protocol):
 
 
 def _annotated_areas(objects: Instances) -> npt.NDArray[np.float64]:
-    """float64 [N], as annotated; pixels of the mask where that is missing."""
+    """Annotated areas, float64 [N]; the number of mask pixels where an annotation has none."""
     annotated = objects.columns.get("annotated_area", np.full(len(objects), np.nan)).astype(np.float64)
     return np.where(np.isnan(annotated), objects.areas, annotated)
 
 
 def _pooled(records: Sequence[Record], kind: str) -> RecallCounts:
-    """The counts of all images together."""
+    """The sum of the recall counts of all images."""
     counts = RecallCounts.none()
     for record in records:
         found: Mapping[str, Any] = record[kind]

@@ -1,4 +1,4 @@
-"""Average recall of masks that were found without prompts: how many of the annotated objects are among them."""
+"""Average recall of object proposals, as in COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from segany.core.errors import check
 from segany.core.rle import Rle
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-"""An object is found at a threshold where a mask overlaps it by at least that IoU (COCO)."""
+"""IoU thresholds of average recall: an object is found at a threshold if a proposal has at least that IoU (COCO)."""
 
 LIMITS = (10, 100, 1000)
-"""How many masks an image may propose."""
+"""Numbers of proposals per image."""
 
 AREAS = {"all": (0, 10**10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 10**10)}
-"""Sizes of objects in pixels, both ends included, as COCO has them."""
+"""Ranges of the areas of objects in pixels, both ends included, as in COCO's evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecallCounts:
-    """What average recall is made of. Counts of several images are added.
+    """Counts of objects for average recall, which can be added over images.
 
     Attributes:
-        objects: int64 [4], objects of each of `AREAS`.
-        found: int64 [4, 3, 10], how many of them were found, by area, limit and IoU.
+        objects: int64 [4], number of objects in each of `AREAS`.
+        found: int64 [4, 3, 10], number of objects found, by area, limit and IoU threshold.
     """
 
     objects: IntArray
@@ -38,7 +38,7 @@ class RecallCounts:
 
     @classmethod
     def none(cls) -> RecallCounts:
-        """Of no images."""
+        """The counts of no images, all zero."""
         shape = (len(AREAS), len(LIMITS), len(IOU_THRESHOLDS))
         return cls(np.zeros(shape[:1], dtype=np.int64), np.zeros(shape, dtype=np.int64))
 
@@ -46,14 +46,14 @@ class RecallCounts:
         return RecallCounts(self.objects + other.objects, self.found + other.found)
 
     def average_recall(self, limit: int, area: str = "all") -> float | None:
-        """AR@limit: recall of the objects of a size, averaged over the IoU thresholds. None where there are none.
+        """AR@limit: recall averaged over the IoU thresholds; None without objects in the area range.
 
         Args:
-            limit: one of `LIMITS`.
-            area: one of `AREAS`.
+            limit: number of proposals per image, one of `LIMITS`.
+            area: area range, one of `AREAS`.
 
         Raises:
-            ConfigError: it is none of them.
+            ConfigError: `limit` or `area` is unknown.
         """
         check(limit in LIMITS, f"limit must be one of {LIMITS}, got {limit}.")
         check(area in AREAS, f"area must be one of {list(AREAS)}, got {area!r}.")
@@ -64,12 +64,12 @@ class RecallCounts:
 
 
 def mask_overlaps(proposals: Sequence[Rle], objects: Sequence[Rle]) -> npt.NDArray[np.float64]:
-    """IoU of masks with each other: [D, G]."""
+    """Pairwise IoU [D, G] of D proposals with G objects, given as run lengths."""
     return _overlaps(list(proposals), list(objects))
 
 
 def box_overlaps(proposals_xyxy: FloatArray, objects_xyxy: FloatArray) -> npt.NDArray[np.float64]:
-    """IoU of half-open boxes [D, 4] and [G, 4] with each other: [D, G]."""
+    """Pairwise IoU [D, G] of half-open boxes [D, 4] and [G, 4]."""
     boxes = [np.asarray(xyxy, dtype=np.float64).reshape(-1, 4) for xyxy in (proposals_xyxy, objects_xyxy)]
     return _overlaps(*(np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1) for xyxy in boxes))
 
@@ -81,14 +81,14 @@ def _overlaps(proposals: Any, objects: Any) -> npt.NDArray[np.float64]:
 
 
 def count_found(overlaps: npt.NDArray[np.float64], areas: npt.ArrayLike) -> RecallCounts:
-    """Match proposals to objects of an image as COCO does, without regard to categories.
+    """Match proposals to the objects of an image greedily, as in COCO's evaluation, and count the matched objects.
 
-    The proposals choose one after the other, the best first. Each takes the object it overlaps most among
-    those that it overlaps enough and that no other has taken; of equal ones the last.
+    In the order of their ranks, each proposal is matched to the unmatched object with the highest IoU that is at least
+    the threshold; of objects with the same IoU, to the last. Categories are ignored.
 
     Args:
-        overlaps: [D, G], IoU of the proposals, best first, with the objects.
-        areas: [G], of the objects in pixels, as annotated.
+        overlaps: float64 [D, G], IoU of the proposals, in descending order of their ranks, with the objects.
+        areas: [G], annotated areas of the objects in pixels.
     """
     object_areas = np.asarray(areas)
     counts = RecallCounts.none()
@@ -102,13 +102,13 @@ def count_found(overlaps: npt.NDArray[np.float64], areas: npt.ArrayLike) -> Reca
 
 
 def _taken_by(overlaps: npt.NDArray[np.float64]) -> IntArray:
-    """Which proposal takes each object at each threshold, int64 [10, G]; a number beyond all limits where none does."""
+    """The rank of the proposal matched to each object at each threshold, int64 [10, G]; `max(LIMITS)` for none."""
     nobody = max(LIMITS)
     taken_by = np.full((len(IOU_THRESHOLDS), overlaps.shape[1]), nobody, dtype=np.int64)
     every_row = np.arange(len(IOU_THRESHOLDS))
     for number in np.flatnonzero((overlaps >= IOU_THRESHOLDS[0]).any(axis=1)).tolist():
         possible = (overlaps[number] >= IOU_THRESHOLDS[:, None]) & (taken_by == nobody)  # [10, G]
-        rated = np.where(possible, overlaps[number], -1)[:, ::-1]  # reversed: argmax takes the first of equal ones
+        rated = np.where(possible, overlaps[number], -1)[:, ::-1]  # reversed, because argmax returns the first maximum
         choice = overlaps.shape[1] - 1 - rated.argmax(axis=1)
         rows = possible[every_row, choice]
         taken_by[every_row[rows], choice[rows]] = number

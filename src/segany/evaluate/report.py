@@ -1,4 +1,4 @@
-"""The report on a dataset: numbers as JSON, a plot, and the worst objects as pictures."""
+"""The report of an evaluation: metrics as JSON, a plot, and pictures of the objects with the lowest scores."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def write_report(
     *,
     failures: int = FAILURES,
 ) -> list[Path]:
-    """Write `results.json`, `curves.png`, and for each protocol `PROTOCOL.jsonl`, with a line an image or video.
+    """Write `results.json`, `curves.png`, and for each protocol `PROTOCOL.jsonl`, with a line for each image or video.
 
-    Protocols of single objects get `PROTOCOL_failures.png` too.
+    For protocols that score single objects, `PROTOCOL_failures.png` is written too.
 
     Args:
-        results: what was measured.
-        dataset: of what; the images of failures are read and embedded once more.
-        subject_of: as for `evaluate`.
-        folder: where to.
-        failures: how many objects to show; 0 for no pictures.
+        results: the results.
+        dataset: the dataset. The images of failures are read and embedded again.
+        subject_of: makes the subject of an image, as `segany.jobs.evaluation.subject_maker` returns it.
+        folder: folder of the report.
+        failures: number of objects to show; 0 for no pictures.
 
     Returns:
-        The files.
+        The files that were written.
 
     Raises:
         OutputError: a file could not be written.
@@ -62,7 +62,7 @@ def _write_failures(
     results: Results, dataset: Readable, subject_of: Callable[[Any], Any], folder: Path, count: int
 ) -> list[Path]:
     number_of = {name: number for number, name in enumerate(dataset.names)}
-    subjects: dict[str, ImageSubject] = {}  # embedded once for all protocols
+    subjects: dict[str, ImageSubject] = {}  # shared, so that an image is embedded once for all protocols
     files = []
     for protocol in results.protocols:
         worst = worst_objects(results, protocol, count)

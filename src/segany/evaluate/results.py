@@ -1,9 +1,9 @@
-"""What was measured of a dataset, and with which model."""
+"""The results of an evaluation, and the identity of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from typing import Protocol as Interface
 
@@ -12,7 +12,7 @@ from segany.evaluate.protocol import Numbers, Protocol, Record
 
 
 class Readable(Interface):
-    """What is evaluated: a `Dataset` of images, or the same of videos."""
+    """A dataset to evaluate: a `Dataset` of images, or one of videos."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
@@ -23,7 +23,7 @@ class Readable(Interface):
 
 
 class Subject(Interface):
-    """An image or a video with the predictor that it is measured with."""
+    """An image or a video, and the predictor to measure."""
 
     @property
     def left_out(self) -> int: ...
@@ -31,12 +31,12 @@ class Subject(Interface):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Which model was evaluated.
+    """The identity of the evaluated model.
 
     Attributes:
-        name: of the registry.
+        name: name of the model in the registry.
         encoder_id: digest of the image encoder's weights.
-        weights_id: digest of all weights: fine-tuned decoders have the encoder of others.
+        weights_id: digest of all weights, because models with fine-tuned decoders share an encoder.
     """
 
     name: str
@@ -45,27 +45,23 @@ class ModelFacts:
 
     @classmethod
     def of(cls, model: Any) -> ModelFacts:
-        """Of what `segany.load` returned."""
-        if hasattr(model, "manifest"):
-            digests = sorted(record.sha256 for record in model.manifest.files.values())
-            return cls(model.name, model.encoder_id, "-".join(digest[:16] for digest in digests))
-        from segany.models.convert import encoder_id
-
-        return cls(model.name, model.encoder_id, encoder_id(model))
+        """The identity of a model that `segany.load` returned."""
+        return cls(model.name, model.encoder_id, model.weights_id)
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What was measured of a dataset.
+    """The results of an evaluation on a dataset.
 
     Attributes:
-        dataset: what it is called.
-        model: which model it was.
-        protocols: what was measured.
-        measured: how many images or videos were, by protocol.
-        left_out: how many of their objects have no pixel.
-        skipped: those that could not be read.
-        records: of every image or video, by protocol and name.
+        dataset: name of the dataset.
+        model: identity of the model.
+        protocols: the protocols.
+        measured: number of images or videos that were measured.
+        left_out: number of their objects without a pixel.
+        skipped: images or videos that could not be read.
+        records: records of each image or video, by protocol and name.
+        omitted: what the dataset leaves out without reading it, such as images without masks: counts by kind.
     """
 
     dataset: str
@@ -75,17 +71,18 @@ class Results:
     left_out: int
     skipped: tuple[SkippedItem, ...]
     records: Mapping[str, Mapping[str, Sequence[Record]]]
+    omitted: Mapping[str, int] = field(default_factory=dict)
 
     def numbers(self, protocol: Protocol) -> Numbers:
-        """The numbers of one of the protocols."""
+        """The metrics of one of the protocols."""
         return protocol.summarize(self.flat_records(protocol))
 
     def flat_records(self, protocol: Protocol) -> list[Record]:
-        """The records of one of the protocols, of all images or videos."""
+        """The records of one of the protocols, for all images or videos."""
         return [record for records in self.records[protocol.name].values() for record in records]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the records, as `results.json` has it."""
+        """The content of `results.json`: everything except the records."""
         from segany.core.version import __version__
 
         return {
@@ -94,6 +91,7 @@ class Results:
             "segany": __version__,
             "measured": self.measured,
             "objects_left_out": self.left_out,
+            "omitted": dict(self.omitted),
             "skipped": [asdict(one) for one in self.skipped],
             "protocols": {one.name: {"settings": one.settings, "numbers": self.numbers(one)} for one in self.protocols},
         }

@@ -1,4 +1,4 @@
-"""Scores of a model on images in memory: what validation during training needs."""
+"""Scores of a model on annotated images, without files, for validation during training."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from segany.evaluate.protocols import ImageSubject
 from segany.predict.image import ImageModel, ImagePredictor
 
 DEFAULT_PRED_IOU_THRESH = 0.88
-"""SAM's threshold of the predicted IoU of automatic masks, for models that name none."""
+"""SAM's predicted IoU threshold of automatic masks, for models without one of their own."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How good the masks of a model are. Means are over objects, and None where there are none.
+    """Scores of a model. Means are over objects, and None without objects.
 
     Attributes:
-        miou: mean IoU after each click, as many as there were.
-        oracle_miou: of the best of the candidates after the first click; None without clicks.
-        box_miou: of boxes; None without them.
-        predicted_iou_error: mean absolute difference of the predicted IoU and the true one after the first click.
-        above_pred_iou_thresh: share of the objects whose predicted IoU after the first click is above the threshold
-            of automatic masks: what automatic mask generation would keep.
-        images, objects: how many were measured.
-        skipped: images that could not be read: name and reason.
+        miou: mean IoU after each click.
+        oracle_miou: mean of the highest IoU of the candidates after the first click; None without clicks.
+        box_miou: mean IoU of box prompts; None without them.
+        predicted_iou_error: mean absolute error of the predicted IoU after the first click.
+        above_pred_iou_thresh: share of the objects whose predicted IoU after the first click is above the predicted IoU
+            threshold, and which automatic mask generation would therefore keep.
+        images, objects: numbers of measured images and objects.
+        skipped: images that could not be read.
     """
 
     miou: tuple[float | None, ...]
@@ -44,8 +44,8 @@ class Scores:
     above_pred_iou_thresh: float | None = None
 
     def numbers(self) -> dict[str, float]:
-        """What there is of `miou_1`, `miou_2`, ..., `oracle_miou_1`, `box_miou`, `predicted_iou_error` and
-        `above_pred_iou_thresh`, in this order.
+        """The scores that are not None, by name: `miou_1`, `miou_2`, ..., `oracle_miou_1`, `box_miou`,
+        `predicted_iou_error` and `above_pred_iou_thresh`, in this order.
         """
         found = {f"miou_{count}": value for count, value in enumerate(self.miou, start=1)}
         found |= {"oracle_miou_1": self.oracle_miou, "box_miou": self.box_miou}
@@ -62,24 +62,24 @@ def evaluate_clicks(
     max_images: int | None = None,
     embeddings: Mapping[str, Embedding] | None = None,
 ) -> Scores:
-    """Mean IoU after clicks and of boxes, by the protocols `ClickProtocol` and `BoxProtocol`; no files are written.
+    """Measure mean IoU after clicks and of boxes, as in `ClickProtocol` and `BoxProtocol`, without writing files.
 
     Args:
-        model: what `segany.load` returns. One in training is switched to inference meanwhile.
+        model: a model that `segany.load` returned. A model in training mode is in evaluation mode meanwhile.
         data: a dataset, or annotated images.
-        clicks: how many on each object; 0 for none.
-        boxes: whether to prompt with boxes as well.
-        max_images: only so many images, the first ones.
-        embeddings: of the images, by name, made by this model; images that are not among them are embedded.
+        clicks: number of clicks on each object; 0 for none.
+        boxes: whether to measure box prompts as well.
+        max_images: number of images to measure, from the first; None for all.
+        embeddings: embeddings of images by this model, by image name. Images without one are embedded.
 
     Raises:
         DataError: there are no images, or none can be read.
-        ConfigError: `clicks` or `max_images` is out of range, or nothing is to be measured.
-        EmbeddingError: an embedding was made by another model or other weights.
+        ConfigError: `clicks` or `max_images` is out of range, or neither clicks nor boxes are wanted.
+        EmbeddingError: an embedding belongs to another model or other weights.
         MissingExtraError: SciPy is not installed.
     """
     check(clicks >= 0, f"clicks must not be negative, got {clicks}.")
-    check(clicks > 0 or boxes, "There is nothing to measure: ask for clicks, boxes or both.")
+    check(clicks > 0 or boxes, "There is nothing to measure: choose clicks, boxes or both.")
     check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
     predictor = ImagePredictor(model)
     ious: list[list[float]] = [[] for _ in range(clicks)]
@@ -136,10 +136,10 @@ def _images(
 
 @contextlib.contextmanager
 def _in_inference(model: Any) -> Iterator[None]:
-    """Switch off what a module does in training only, such as dropping paths."""
-    module = getattr(model, "module", None)  # of a model in PyTorch
+    """Set a PyTorch model to evaluation mode, and restore the modes of its modules afterwards."""
+    module = getattr(model, "module", None)  # exported models have none
     modules = list(module.modules()) if module is not None and module.training else []
-    modes = [part.training for part in modules]  # parts that are not trained may be in inference already
+    modes = [part.training for part in modules]  # frozen parts may be in evaluation mode
     if module is not None and modules:
         module.eval()
     try:

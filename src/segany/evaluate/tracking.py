@@ -1,4 +1,4 @@
-"""One annotated video, tracked from the masks of the frames where its objects first appear."""
+"""Semi-supervised video object segmentation: tracking annotated objects from their first masks, scored by J and F."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from segany.predict.video import VideoPredictor
 
 GIVEN_LOGIT = 10.0
-"""Logit of a pixel inside a mask that was given, as SAM 2 outputs it; outside it is the negative."""
+"""Mask logit of a pixel inside a mask prompt, as in SAM 2; outside it is negated."""
 
 
 class Videos:
-    """Videos as a dataset, with `names` and `read`.
+    """Annotated videos as a dataset, with `names` and `read`.
 
     Attributes:
-        split: which split of their dataset they are, where that has any.
+        split: name of the split of the dataset that they belong to, if it has splits.
     """
 
     def __init__(self, videos: Sequence[AnnotatedVideo], split: str | None = None) -> None:
@@ -47,24 +47,24 @@ class Videos:
 def track_objects(
     predictor: VideoPredictor, video: AnnotatedVideo, progress: ProgressCallback | None = None
 ) -> dict[int, TrackScores]:
-    """Track the objects of a video forward and score them: semi-supervised, as of DAVIS and SA-V (SAM 2, section F).
+    """Track the objects of a video and score them, as in the semi-supervised protocol (SAM 2, section F).
 
-    Each object is prompted once, with its mask in the first frame in which it is annotated and to be seen.
-    Before that frame, its prediction is empty. Where the masks of a video cannot overlap, a pixel belongs to the
-    object with the highest logit, as in the official inference for DAVIS and YouTube-VOS. The first and the last
-    annotated frame of each object do not count.
+    Each object is prompted once, with its mask in the first annotated frame in which it is visible. Before that frame,
+    its prediction is empty. If the masks of the dataset do not overlap, a pixel belongs to the object with the highest
+    logit, as in the official inference for DAVIS and YouTube-VOS. The first and the last annotated frame of each
+    object are not evaluated.
 
     Args:
-        predictor: the model.
-        video: what to track.
+        predictor: the predictor.
+        video: the annotated video.
         progress: called after each frame, with the unit "frames".
 
     Returns:
-        The scores of each object; without any frames where it is only seen in the first or the last.
+        The scores by object id. They are empty for an object that is visible in its first or last frame only.
 
     Raises:
         VideoError: a frame cannot be read.
-        DataError: an annotation cannot be read, or does not fit the frames.
+        DataError: an annotation cannot be read, or does not have the size of the frames.
         MissingExtraError: SciPy is not installed.
     """
     with video.open() as frames:
@@ -97,7 +97,7 @@ def track_objects(
 
 
 def _checked(video: AnnotatedVideo, frame: int, size_hw: SizeHW) -> dict[int, Rle]:
-    """The masks of a frame that are not empty."""
+    """The masks of a frame that are not empty, by object id, after a check of their size."""
     masks = video.masks(frame)
     for object_id, mask in masks.items():
         if tuple(mask["size"]) != size_hw:
@@ -115,7 +115,10 @@ def _track(
     progress: ProgressCallback | None,
     may_overlap: bool,
 ) -> Iterator[tuple[int, int, BoolArray]]:
-    """Frames, objects and masks. Objects join when they appear: none influences another, so each is as if alone."""
+    """Yield frame, object id and mask. Objects are added in the frame where they first appear.
+
+    Objects are tracked independently, so that a later object does not change the masks of earlier ones.
+    """
     first = min(appearing)
     for object_id in appearing[first]:
         session.prompt(first, object_id, decode_mask(targets[first][object_id]))
@@ -134,7 +137,7 @@ def _track(
 
 
 def without_overlaps(masks: BoolArray, mask_logits: FloatArray) -> BoolArray:
-    """Each pixel of several masks goes to the object with the highest logit there, of equal ones to the first.
+    """Assign each pixel of overlapping masks to the object with the highest logit, or to the first of equal ones.
 
     Args:
         masks: bool [O, H, W].
@@ -150,23 +153,23 @@ def without_overlaps(masks: BoolArray, mask_logits: FloatArray) -> BoolArray:
 
 @dataclass(frozen=True, eq=False)
 class VideoSubject:
-    """A video that is to be tracked, and what tracks it."""
+    """An annotated video, and the predictor to measure."""
 
     predictor: VideoPredictor
     video: AnnotatedVideo
 
     @property
     def left_out(self) -> int:
-        """Objects that are never seen are only known once all is read, and have records without scores."""
+        """Always 0: objects that are never visible have records without scores instead."""
         return 0
 
 
 @dataclass(frozen=True)
 class VideoProtocol(Protocol):
-    """J, F and J&F of objects given by their first masks (DAVIS 2017; SA-V, as its evaluation code has it).
+    """J, F and J&F of semi-supervised video object segmentation (DAVIS 2017, and SA-V's evaluation code).
 
-    A dataset's J is the mean over all objects of all videos of each object's mean over frames; F is the same,
-    and J&F the mean of both.
+    J of a dataset is the mean of J over the frames of each object, averaged over all objects of all videos. F is
+    averaged in the same way, and J&F is the mean of both.
     """
 
     name: ClassVar[str] = "video"

@@ -90,7 +90,7 @@ def to_onnx(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(module, f"Exporting needs {module}", "export")
     images = [read_image(source) for source in calibrate]
-    with _replacing_folder(Path(folder)) as temporary:
+    with _replacing_export(Path(folder)) as temporary:
         _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset, progress)
         manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou, progress)
         _write_manifest(manifest, temporary)
@@ -236,7 +236,7 @@ def _tensor_record(name: str, value: torch.Tensor, axes: dict[int, str]) -> Tens
 
 
 @contextlib.contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
+def _replacing_export(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder`, a new path or an earlier export, at the end of the block."""
     with path_errors(folder, OutputError):
         if folder.exists() and not folder.is_dir():

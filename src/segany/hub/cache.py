@@ -138,11 +138,21 @@ def discard_parts(spec: ModelSpec) -> None:
 
 
 def clear(spec: ModelSpec) -> int:
-    """Delete all files of a model. Returns the number of bytes freed. The caller must hold the lock."""
-    directory = weights_directory(spec)
-    freed = sum(file.lstat().st_size for file in directory.rglob("*") if not file.is_dir())
-    for entry in directory.iterdir():  # keep the directory itself, which may be a link to another disk
-        _delete(entry)
+    """Delete the checkpoints of a model, their digests, and partial downloads. The caller must hold the lock.
+
+    Other files are kept, since the directory may be a link to one with other content.
+
+    Returns:
+        The number of bytes freed.
+    """
+    directory, freed = weights_directory(spec), 0
+    checkpoints = [checkpoint_path(spec, source) for source in spec.sources]
+    ours = {path.name for checkpoint in checkpoints for path in (checkpoint, _note_path(checkpoint))}
+    for entry in list(directory.iterdir()):
+        if entry.name in ours or entry.name.endswith(_PART_SUFFIX):
+            inside = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else [entry]
+            freed += sum(file.lstat().st_size for file in inside if not file.is_dir())
+            _delete(entry)
     return freed
 
 

@@ -156,6 +156,11 @@ def content_id(pixels: PixelArray) -> str:
     return digest.hexdigest()
 
 
+def keeps_high_bytes_only(image: Image.Image) -> bool:
+    """Tell whether an image from `decode_image` has only the high 8 of the 16 bits per channel of its file."""
+    return bool(image.info.get(_HIGH_BYTES))
+
+
 def readable_suffixes() -> frozenset[str]:
     """Return the suffixes of readable files, in lower case and with the dot."""
     formats = set(readable_formats())

@@ -1,4 +1,4 @@
-"""Work on many items that reports its progress, can be canceled, and resumes from what is recorded.
+"""Pipelines over many items that report their progress, can be canceled, and resume from records.
 
     from segany.jobs import DoneRecords, run
     from segany.jobs.automatic import AutomaticTask
@@ -6,8 +6,8 @@
     task = AutomaticTask(ModelRef("mobile_sam"), AutomaticConfig(), Path("out"))
     results = run(task, items, DoneRecords(Path("out/.segany")))
 
-A `Task` says what is done with one item. It and its items are small values that can be pickled, so that `run`, which
-works in this process, may have siblings that work elsewhere.
+A `Task` defines the processing of one item. Tasks and items are small picklable values, so that executors other than
+`run`, which works in this process, can run them in other processes or on other machines.
 """
 
 from segany.jobs.pipeline import ItemResult, Task, Written, run

@@ -1,4 +1,4 @@
-"""Automatic masks of many images, written as files."""
+"""Automatic mask generation for many images, with results as files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from segany.data.formats.writing import FormatOptions, write_files
 from segany.data.item import AnnotatedImage
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.jobs.pipeline import Task, Written
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """An image file, and what the names of its results begin with."""
+    """An image file, and the prefix of the names of its results."""
 
     source: Path
     name: str
@@ -33,14 +34,14 @@ class ImageItem:
 
 @dataclass(frozen=True, eq=False)
 class FoundMasks:
-    """The automatic masks of an image, and what is to be written of them.
+    """The automatic masks of an image, to be written.
 
     Attributes:
         image: uint8 [H, W, 3].
         instances: the masks.
-        formats: to be written.
-        cache: where the embedding is to be kept, if it is.
-        embedding: to be kept; None where it is already, or is not to be.
+        formats: formats to write.
+        cache: cache for the embedding; None for no cache.
+        embedding: the embedding to store; None if it is already in the cache, or there is no cache.
     """
 
     image: PixelArray
@@ -52,17 +53,17 @@ class FoundMasks:
 
 @dataclass(frozen=True)
 class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMasks]):
-    """Find the automatic masks of images, and write them in some formats.
+    """Generate the automatic masks of images, and write them in some formats.
 
     Attributes:
-        model: that finds them.
-        out: folder of the results; made when it is missing.
-        config: of the generator.
+        model: the model.
+        out: folder of the results, which is created if it is missing.
+        config: config of the automatic mask generator.
         formats: keys of `AUTOMATIC_FORMATS`, the parts of an item.
-        label_order, label_fill: as `Instances.to_label_map` takes them.
-        max_pixels: larger images are refused.
-        embeddings: folder where embeddings are kept and looked for; there must be no crops then, each of which
-            has an embedding of its own.
+        label_order, label_fill: as for `Instances.to_label_map`.
+        max_pixels: largest number of pixels of an image. Larger images are refused.
+        pixel_options: interpretation of the values of images.
+        embeddings: folder of an embedding cache. It excludes crops, each of which has an embedding of its own.
         protected: resolved paths that must not be overwritten, such as the images.
     """
 
@@ -73,18 +74,19 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
     label_order: LabelOrder = "area"
     label_fill: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    pixel_options: PixelOptions = AS_STORED
     embeddings: Path | None = None
     protected: frozenset[Path] = frozenset()
 
     def __post_init__(self) -> None:
         check(
             self.embeddings is None or self.config.crop_n_layers == 0,
-            "Embeddings are kept without crops only: each crop has an embedding of its own. "
+            "Embeddings can be cached only without crops, each of which has an embedding of its own. "
             "Leave out --embeddings, or give --crop-n-layers 0.",
         )
 
     def settings(self) -> Mapping[str, Any]:
-        made_by = {"model": self.model.identity(), "config": asdict(self.config)}
+        made_by = {"model": self.model.identity(), "config": asdict(self.config), "pixels": asdict(self.pixel_options)}
         labels = {"label_order": self.label_order, "label_fill": self.label_fill}
         return {name: {**made_by, **labels} if name == "label-map" else made_by for name in self.formats}
 
@@ -95,7 +97,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         try:
             return sha256_of(item.source)
         except OSError:
-            return ""  # reading the image says what is wrong
+            return ""  # reading the image raises an error with the reason
 
     def is_there(self, part: str, value: Any) -> bool:  # noqa: ARG002
         return isinstance(value, list) and all((self.out / str(path)).is_file() for path in value)
@@ -104,7 +106,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
         return AutomaticMaskGenerator(self.model.load(progress), self.config, max_pixels=self.max_pixels)
 
     def read(self, item: ImageItem) -> PixelArray:
-        return read_image(item.source, self.max_pixels)
+        return read_image(item.source, self.max_pixels, options=self.pixel_options)
 
     def process(
         self,
@@ -145,7 +147,7 @@ class AutomaticTask(Task[ImageItem, PixelArray, AutomaticMaskGenerator, FoundMas
 
 
 def _remove_other_masks(written: Sequence[Path]) -> None:
-    """Delete masks of an earlier run that found more, so that a folder holds what its metadata.csv lists."""
+    """Delete masks of an earlier run that found more masks, so that a folder holds what its metadata.csv lists."""
     for folder in {path.parent for path in written}:
         for path in folder.glob("*.png"):
             if path.stem.isdigit() and path not in written:

@@ -1,4 +1,4 @@
-"""Measuring a model on a dataset by protocols."""
+"""Evaluation of a model on a dataset by protocols."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol as Interface
 
 from segany.core.errors import DataError, ImageError, OutputError, SeganyError, VideoError, check
 from segany.core.progress import ProgressCallback, ProgressEvent
-from segany.data.item import SkippedItem
+from segany.data.item import SkippedItem, omitted_by
 from segany.evaluate.protocol import Protocol
 from segany.evaluate.protocols import ImageSubject
 from segany.evaluate.results import ModelFacts, Readable, Results
@@ -21,14 +21,14 @@ from segany.predict.image import ImagePredictor
 
 
 class ModelSource(Interface):
-    """What loads a model: a `ModelRef`, or a `LoadedModel` in this process."""
+    """Loads a model: a `ModelRef`, or a `LoadedModel` in this process."""
 
     def load(self, progress: ProgressCallback | None = None) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model that is in memory already."""
+    """A model that is already in memory."""
 
     model: Any
 
@@ -38,18 +38,18 @@ class LoadedModel:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTask(Task[int, Any, Any, Mapping[str, Any]]):
-    """Measure images, or videos, by protocols. An item is an index of the dataset.
+    """Measure images or videos by protocols. An item is an index into the dataset.
 
-    What is measured depends on the name of an item and on where the dataset is, not on a digest of its content:
-    reading all images and masks to skip them would take as long as measuring them on a GPU.
+    Records identify an item by its name and the source of the dataset instead of a digest of its content: reading all
+    images and masks only to skip them would take as long as measuring them on a GPU.
 
     Attributes:
-        dataset: images or videos, as the protocols need.
-        model: that is measured.
-        facts: which model that is.
-        protocols: the parts of an item.
-        title: what the dataset is called.
-        source: where the dataset is and how it is read.
+        dataset: a dataset of images or videos, as the protocols need.
+        model: the model to measure.
+        facts: identity of the model.
+        protocols: the protocols, the parts of an item.
+        title: name of the dataset.
+        source: location of the dataset, and the options with which it is read.
 
     Raises:
         ConfigError: there is no protocol, or two have the same name.
@@ -67,7 +67,7 @@ class EvaluationTask(Task[int, Any, Any, Mapping[str, Any]]):
     def __post_init__(self) -> None:
         check(len(self.protocols) > 0, "There is no protocol. Give at least one.")
         names = {one.name for one in self.protocols}
-        check(len(names) == len(self.protocols), "A protocol is there twice. Give each once.")
+        check(len(names) == len(self.protocols), "A protocol is given twice. Give each once.")
 
     def settings(self) -> Mapping[str, Any]:
         shared = {"dataset": self.title, "source": self.source, "model": asdict(self.facts)}
@@ -97,10 +97,10 @@ class EvaluationTask(Task[int, Any, Any, Mapping[str, Any]]):
 
 
 def subject_maker(model: Any, protocols: Sequence[Protocol]) -> Callable[[Any], Any]:
-    """What makes the subjects that protocols measure of what a dataset reads.
+    """A function from what a dataset reads, an `AnnotatedImage` or `AnnotatedVideo`, to the subject of protocols.
 
     Raises:
-        ConfigError: the protocols are for videos, and the model is for images alone.
+        ConfigError: the protocols are for videos, and the model cannot track.
     """
     if any(isinstance(one, VideoProtocol) for one in protocols):
         from segany.predict.video import VideoPredictor
@@ -119,19 +119,19 @@ def evaluate(
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Results:
-    """Measure a dataset. What an earlier run has measured is taken from the records in the folder.
+    """Evaluate a model on a dataset. Items that an earlier run has measured are taken from the records in the folder.
 
     Args:
-        task: what is measured, and how.
-        folder: of the records and of the report that `write_report` makes.
-        max_images: only so many images or videos, the first ones.
-        overwrite: measure everything anew.
-        progress: told of the work.
+        task: the task.
+        folder: folder of the records, and of the report that `write_report` writes.
+        max_images: number of images or videos to measure, from the first; None for all.
+        overwrite: measure all items again.
+        progress: called with the progress of the work.
 
     Raises:
-        DataError: the dataset is empty, or nothing of it can be read.
+        DataError: the dataset is empty, or none of its items can be read.
         OutputError: the folder holds results of another model, other data or other settings, or cannot be written to.
-        ConfigError: `max_images` is no positive number, or the model cannot be measured by the protocols.
+        ConfigError: `max_images` is not positive, or the protocols do not fit the model.
     """
     check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
     names = task.dataset.names[:max_images]
@@ -166,11 +166,12 @@ def _gather(task: EvaluationTask, results: Sequence[ItemResult[int]]) -> Results
         records={
             one.name: {name: values[one.name]["records"] for name, values in measured.items()} for one in task.protocols
         },
+        omitted=omitted_by(task.dataset),
     )
 
 
 def _share_of(progress: ProgressCallback | None, number: int, count: int) -> ProgressCallback | None:
-    """Tells what one protocol of so many does as a share of what all do."""
+    """A callback for one of `count` protocols, which reports its progress as a share of that of all protocols."""
     if progress is None:
         return None
 

@@ -1,8 +1,9 @@
-"""Running a task over many items: one is read and another written while a third is in the model."""
+"""A pipeline that runs a task over many items. Reading, processing and writing of different items overlap."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,12 +12,15 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from segany.core.errors import CanceledError, SeganyError
+from segany.core.errors import CanceledError, OutOfMemoryError, SeganyError
 from segany.core.progress import ProgressCallback, ProgressEvent, report
 from segany.jobs.records import DoneRecords
 
 READ_AHEAD = 2
-"""Items that are read before the model gets to them, and results that wait to be written: what bounds the memory."""
+"""Number of items that are read ahead, and of results that wait to be written. It bounds the memory."""
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+"""What PyTorch's `RuntimeError`s for too little memory say."""
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -30,11 +34,11 @@ Status: TypeAlias = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Written:
-    """What was made of an item.
+    """The result of writing an item.
 
     Attributes:
-        values: of each part, a JSON value: what is recorded, such as the names of files, or numbers.
-        facts: JSON values for whoever watches, which are not recorded.
+        values: a JSON value for each part, which is recorded, such as names of files or numbers.
+        facts: JSON values for `on_result`, which are not recorded.
     """
 
     values: Mapping[str, Any]
@@ -43,15 +47,15 @@ class Written:
 
 @dataclass(frozen=True)
 class ItemResult(Generic[ItemT]):
-    """How an item ended.
+    """The result of an item.
 
     Attributes:
         item: the item.
-        status: "done" now, "skipped" because it was done before, or "failed".
-        values: of each part, as of `Written`; those of earlier runs too. Empty where it failed.
-        facts: as of `Written`; empty unless it is done now.
-        seconds: it took to process, without reading and writing.
-        error: why it failed.
+        status: "done" in this run, "skipped" because an earlier run did it, or "failed".
+        values: the values of `Written`, including those of parts that earlier runs did. Empty if the item failed.
+        facts: the facts of `Written`. Empty unless the status is "done".
+        seconds: duration of processing, without reading and writing.
+        error: the error of a failed item.
     """
 
     item: ItemT
@@ -63,47 +67,47 @@ class ItemResult(Generic[ItemT]):
 
 
 class Task(abc.ABC, Generic[ItemT, InputT, ModelT, OutputT]):
-    """What is done with each of many items.
+    """The processing of each of many items: reading, processing and writing.
 
-    A subclass is a frozen dataclass of small values that can be pickled, as are its items: `open` loads what is large.
+    A subclass is a frozen dataclass of small picklable values, and so are its items. `open` loads the model.
 
     Attributes:
-        item_errors: raised by `read`, `process` or `write`, these fail the item alone; others end the run.
+        item_errors: errors of `read`, `process` and `write` that fail only the item. Other errors end the run.
     """
 
     item_errors: ClassVar[tuple[type[SeganyError], ...]] = (SeganyError,)
 
     @abc.abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """The parts that are made of every item, and what each depends on besides the item's content; JSON values."""
+        """The parts of the result of every item, each with the settings that it depends on, as JSON values."""
 
     @abc.abstractmethod
     def name(self, item: ItemT) -> str:
-        """The name of an item, different from those of all others: for records and for people."""
+        """The unique name of an item, for records and messages."""
 
     def content_id(self, item: ItemT) -> str:  # noqa: ARG002
-        """A digest of what the item holds, where results are to be made anew when that changes."""
+        """A digest of the item's content. When it changes, the item is done again. Empty to ignore the content."""
         return ""
 
     def is_there(self, part: str, value: Any) -> bool:  # noqa: ARG002
-        """Whether what an earlier run recorded of a part is still there."""
+        """Whether the result of a part that an earlier run recorded still exists."""
         return True
 
     @abc.abstractmethod
     def open(self, progress: ProgressCallback | None) -> ModelT:
-        """Load what `process` needs. Called once, when the first item needs it."""
+        """Load the model. It is called once, when the first item needs the model."""
 
     @abc.abstractmethod
     def read(self, item: ItemT) -> InputT:
-        """Read an item, in a thread beside the model's."""
+        """Read an item. It is called in a reader thread."""
 
     @abc.abstractmethod
     def process(self, model: ModelT, value: InputT, parts: Sequence[str], progress: ProgressCallback | None) -> OutputT:
-        """Compute these parts of what `read` returned."""
+        """Compute some parts of the result from the value that `read` returned."""
 
     @abc.abstractmethod
     def write(self, item: ItemT, output: OutputT) -> Written:
-        """Write what `process` returned, in a thread beside the model's."""
+        """Write the output of `process`. It is called in a writer thread."""
 
 
 def run(
@@ -116,33 +120,35 @@ def run(
     progress: ProgressCallback | None = None,
     on_result: Callable[[ItemResult[ItemT]], None] | None = None,
 ) -> list[ItemResult[ItemT]]:
-    """Do a task with all items.
+    """Run a task over items.
 
-    What is wrong with one item fails that item alone. When the run is canceled, by Ctrl-C or by what `progress`
-    raises, finished items are recorded, and the next run with the same records goes on from there.
+    An error of one item fails only that item. When the run is canceled, by Ctrl-C or by an exception of `progress`,
+    finished items are recorded, and the next run with the same records resumes after them.
 
     Args:
-        task: what to do.
-        items: with different names.
-        records: of what is done already, to be skipped, and of what is done now. None skips and records nothing.
-        overwrite: do anew what is done already.
-        stop_at_failure: raise the error of the first item that fails, after the results of those before it.
-        progress: told which item is in hand ("items"), what loading the model takes, and how far the item is.
-        on_result: told how each item ended, in the thread that calls `run`.
+        task: the task.
+        items: items with unique names.
+        records: records of finished items, which are skipped; items of this run are added. None skips and records
+            nothing.
+        overwrite: do finished items again.
+        stop_at_failure: raise the error of the first failed item, after the results of the items before it.
+        progress: called with the current item, with the unit "items", with the progress of loading the model, and with
+            the progress inside an item.
+        on_result: called with the result of each item, in the thread that calls `run`.
 
     Returns:
-        How the items ended, in the order in which they did.
+        The results, in the order in which the items ended.
 
     Raises:
         OutputError: the disk is full, or nothing can be written at all.
-        SeganyError: the model cannot be loaded, or another error that is not one of `task.item_errors`.
+        SeganyError: the model cannot be loaded, or an error is not one of `task.item_errors`.
     """
     return _Run(task, records, overwrite, stop_at_failure, progress, on_result).over(items)
 
 
 @dataclass(frozen=True)
 class _Pending(Generic[ItemT, InputT]):
-    """An item that is read: its input is None where all parts are done already."""
+    """An item that is read. Its value is None if all its parts are done."""
 
     item: ItemT
     content_id: str
@@ -152,11 +158,26 @@ class _Pending(Generic[ItemT, InputT]):
 
 
 class _FatalWrite(Exception):  # noqa: N818 - carries an error out of the processing of another item
-    """An error of writing that ends the run."""
+    """A write error that ends the run."""
 
     def __init__(self, error: SeganyError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Too little memory for one item is that item's failure, whoever says so: NumPy and Pillow, or PyTorch."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, SeganyError):
+            raise
+        text = str(error)
+        if isinstance(error, RuntimeError) and not any(words in text for words in _NO_MEMORY):
+            raise
+        reason = f" ({text.splitlines()[0]})" if text else ""
+        raise OutOfMemoryError(f"There is not enough memory{reason}. Use a smaller image or fewer prompts.") from error
 
 
 class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
@@ -222,12 +243,14 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
                 found = self.records.find(task.name(item), content_id, self.settings)
                 done = {part: value for part, value in found.items() if task.is_there(part, value)}
         missing = tuple(part for part in self.settings if part not in done)
-        return _Pending(item, content_id, done, missing, task.read(item) if missing else None)
+        with _memory_errors():
+            return _Pending(item, content_id, done, missing, task.read(item) if missing else None)
 
     def _process(self, model: ModelT, pending: _Pending[ItemT, InputT], value: InputT) -> None:
         started = perf_counter()
         try:
-            output = self.task.process(model, value, pending.missing, self._tell)
+            with _memory_errors():
+                output = self.task.process(model, value, pending.missing, self._tell)
         except CanceledError:
             raise
         except self.task.item_errors as error:
@@ -237,20 +260,21 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
         self.writing.append((pending.item, self.writer.submit(self._write, pending, output, seconds)))
 
     def _tell(self, event: ProgressEvent) -> None:
-        """Hand on how far an item is, and meanwhile tell of those that are written."""
+        """Forward the progress of an item, and deliver the results of items that have been written meanwhile."""
         if self.progress is not None:
             self.progress(event)
         self._collect(at_most_waiting=READ_AHEAD)
 
     def _write(self, pending: _Pending[ItemT, InputT], output: OutputT, seconds: float) -> ItemResult[ItemT]:
-        written = self.task.write(pending.item, output)
+        with _memory_errors():
+            written = self.task.write(pending.item, output)
         if self.records is not None:
             settings = {part: self.settings[part] for part in written.values}
             self.records.write(self.task.name(pending.item), pending.content_id, settings, written.values)
         return ItemResult(pending.item, "done", {**pending.done, **written.values}, written.facts, seconds)
 
     def _collect(self, at_most_waiting: int) -> None:
-        """Tell of the items that are written, waiting for the oldest ones until few enough are left."""
+        """Deliver the results of written items, and wait for the oldest until at most `at_most_waiting` are pending."""
         while self.writing and (self.writing[0][1].done() or len(self.writing) > at_most_waiting):
             item, writing = self.writing.popleft()
             try:
@@ -263,7 +287,7 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
                 self._end(result)
 
     def _is_hopeless(self, error: SeganyError) -> bool:
-        """Whether nothing more can be written: the disk is full, or even a record is refused."""
+        """Whether no further writes can succeed: the disk is full, or not even a record can be written."""
         cause = error.__cause__
         if isinstance(cause, OSError) and cause.errno in _DISK_IS_FULL:
             return True

@@ -1,8 +1,8 @@
-"""Records of which items are done, from which an interrupted job resumes.
+"""Records of finished items, from which an interrupted job resumes.
 
-A record is a JSON file an item, written once all that is made of the item is. It holds a digest of the item's content
-and, for each part that is made of it (a file format, a measurement), the settings it was made with and a value. A part
-counts as done when content and settings are the same: not by dates, which copying changes.
+A record is a JSON file for each item, written after all results of the item. It holds a digest of the item's content
+and, for each part of the result (a file format, a protocol), its settings and a value. A part is done if content and
+settings are the same. Dates are not compared, because copying a file changes them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from segany.core.files import write_error, write_file
 _logger = logging.getLogger(__name__)
 
 RECORDS_FOLDER = ".segany"
-"""Of a folder of results: where its records are."""
+"""Name of the folder of records inside a folder of results."""
 
 RECORD_VERSION = 2
-"""Goes up when earlier records mean something else; their items are done anew."""
+"""Is incremented when the meaning of records changes. Items with records of other versions are done again."""
 
 _PLAIN_NAME = re.compile(r"[^/\\:.][^/\\:]{0,99}")
 
@@ -38,19 +38,19 @@ class _Record:
 
 
 class DoneRecords:
-    """The records in a folder. Several processes may write to one folder; of one item, the last one counts."""
+    """The records in a folder. Several processes may write to one folder; the last record of an item counts."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder, which is made when the first record is written."""
+        """Use a folder, which is created with the first record."""
         self.folder = folder
 
     def find(self, name: str, content_id: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of those parts of an item that are done.
+        """The recorded values of those parts of an item that are done.
 
         Args:
-            name: of the item.
+            name: name of the item.
             content_id: digest of its content.
-            settings: of each part that is wanted, what it depends on besides the content; JSON values.
+            settings: the wanted parts, each with the settings that it depends on, as JSON values.
         """
         record = self._read(name)
         if record is None or record.content_id != content_id:
@@ -62,7 +62,7 @@ class DoneRecords:
         }
 
     def find_conflict(self, settings: Mapping[str, Any]) -> str | None:
-        """The name of an item, any in the folder, of which one of these parts was made with other settings."""
+        """The name of any item in the folder that has a record of one of these parts with other settings."""
         wanted = _plain(settings)
         for path in sorted(self.folder.glob("*.json")):
             record = _read_record(path)
@@ -84,12 +84,12 @@ class DoneRecords:
                 raise write_error(path, error) from error
 
     def write(self, name: str, content_id: str, settings: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Record that parts of an item are done. Other parts that are recorded of the same content stay.
+        """Record that parts of an item are done. Records of its other parts stay if the content is the same.
 
         Args:
             name, content_id: as for `find`.
-            settings: of each of the parts.
-            values: of each of the parts, JSON values that `find` gives back.
+            settings: the settings of each part.
+            values: the value of each part, JSON values that `find` returns.
 
         Raises:
             OutputError: the record could not be written.
@@ -111,29 +111,29 @@ class DoneRecords:
         try:
             write_file(probe, b"probe")
             probe.unlink()
-        except OSError:  # of which OutputError is one
+        except OSError:  # includes OutputError
             return False
         return True
 
     def _read(self, name: str) -> _Record | None:
-        """The record of an item; None where there is none, or none that can be used."""
+        """The record of an item; None if there is no usable one."""
         record = _read_record(self._path(name))
         return record if record is not None and record.name == name else None
 
     def _path(self, name: str) -> Path:
-        """Plain names are those of files too; others, with folders in them or very long, give way to their digest."""
+        """The file of a record: the name of the item if it is a valid file name, and else a digest of the name."""
         plain = _PLAIN_NAME.fullmatch(name) is not None
         return self.folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
 
 def _read_record(path: Path) -> _Record | None:
-    """The record in a file; None, with a warning, where it cannot be used."""
+    """The record in a file; None if there is none or, with a warning, if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _logger.warning("The record %s cannot be read, so its item is done anew: %s", path, error)
+        _logger.warning("The record %s cannot be read, so its item is done again: %s", path, error)
         return None
     try:
         values = json.loads(text)
@@ -142,10 +142,10 @@ def _read_record(path: Path) -> _Record | None:
         parts = {str(part): (each["settings"], each["value"]) for part, each in values["parts"].items()}
         return _Record(str(values["name"]), str(values["content_id"]), parts)
     except (ValueError, TypeError, KeyError, AttributeError):
-        _logger.warning("The record %s is damaged, so its item is done anew.", path)
+        _logger.warning("The record %s is damaged, so its item is done again.", path)
         return None
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value as it comes back from a file, with lists for tuples."""
+    """A value as it is after writing and reading JSON, with lists instead of tuples."""
     return json.loads(json.dumps(value, default=str))

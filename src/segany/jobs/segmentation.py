@@ -1,10 +1,11 @@
-"""Masks for the prompts on many images, written as files."""
+"""Segmentation of many images from prompts, with results as files."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from segany.core.prompt import MaskMode
 from segany.data.formats.table import DEFAULT_PROMPT_FORMATS, PROMPT_FORMATS
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, write_formats
 from segany.data.item import AnnotatedImage
-from segany.data.prompts_file import MaskInput, ObjectPrompt
+from segany.data.mask_prompts import MaskFiles, MaskInput
+from segany.data.prompts_file import ObjectPrompt
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.jobs.pipeline import Task, Written
 from segany.predict.image import ImagePredictor
 
 
 @dataclass(frozen=True)
 class PromptedItem:
-    """An image file, what the names of its results begin with, and the objects to segment in it."""
+    """An image file, the prefix of the names of its results, and the objects to segment in it."""
 
     source: Path
     name: str
@@ -35,13 +38,13 @@ class PromptedItem:
 
 @dataclass(frozen=True, eq=False)
 class PromptedImage:
-    """An image that was read, and the objects to segment in it, checked as far as that needs no model.
+    """An image that has been read, and the objects to segment in it, whose prompts have been checked against its size.
 
     Attributes:
         source: the file.
         pixels: uint8 [H, W, 3].
-        objects: what to segment.
-        masks: of each object the mask to start from, if there is one.
+        objects: the objects to segment; each label of a label map is one.
+        masks: the mask prompt of each object, if it has one.
     """
 
     source: Path
@@ -52,7 +55,7 @@ class PromptedImage:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedItem:
-    """The masks of an image, and what is to be written of them."""
+    """The masks of an image, to be written."""
 
     image: PixelArray
     prediction: MaskPrediction
@@ -62,15 +65,16 @@ class SegmentedItem:
 
 @dataclass(frozen=True)
 class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, SegmentedItem]):
-    """Segment the objects that prompts describe, and write them in some formats.
+    """Segment objects from prompts, and write their masks in some formats.
 
     Attributes:
-        model: that segments.
-        out: folder of the results; made when it is missing.
+        model: the model.
+        out: folder of the results, which is created if it is missing.
         formats: keys of `PROMPT_FORMATS`, the parts of an item.
-        masks: candidates a prompt, as of `ImagePredictor.predict`.
-        all_candidates: write all candidates of a prompt and not only the best.
-        max_pixels: larger images are refused.
+        masks: number of candidates of a prompt, as for `ImagePredictor.predict`.
+        all_candidates: write all candidates of a prompt instead of the best one only.
+        max_pixels: largest number of pixels of an image. Larger images are refused.
+        pixel_options: interpretation of the values of images.
         protected: resolved paths that must not be overwritten, such as the images.
     """
 
@@ -80,10 +84,16 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
     masks: MaskMode = "auto"
     all_candidates: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
+    pixel_options: PixelOptions = AS_STORED
     protected: frozenset[Path] = frozenset()
 
     def settings(self) -> Mapping[str, Any]:
-        made_by = {"model": self.model.identity(), "masks": self.masks, "all_candidates": self.all_candidates}
+        made_by = {
+            "model": self.model.identity(),
+            "masks": self.masks,
+            "all_candidates": self.all_candidates,
+            "pixels": asdict(self.pixel_options),
+        }
         return dict.fromkeys(self.formats, made_by)
 
     def name(self, item: PromptedItem) -> str:
@@ -97,7 +107,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
             for path in (item.source, *(prompt.mask for prompt in item.objects if prompt.mask is not None)):
                 digest.update(sha256_of(path).encode())
         except OSError:
-            return ""  # reading the image says what is wrong
+            return ""  # reading the image raises an error with the reason
         return digest.hexdigest()
 
     def is_there(self, part: str, value: Any) -> bool:  # noqa: ARG002
@@ -107,17 +117,19 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         return ImagePredictor(self.model.load(progress), max_pixels=self.max_pixels)
 
     def read(self, item: PromptedItem) -> PromptedImage:
-        pixels = read_image(item.source, self.max_pixels)
+        pixels = read_image(item.source, self.max_pixels, options=self.pixel_options)
         size_hw = (pixels.shape[0], pixels.shape[1])
         try:
             for one in item.objects:
                 prompt = one.without_mask()
                 if prompt is not None:
                     prompt.check_fits(size_hw)
-            masks = tuple(one.read_mask(size_hw, self.max_pixels) for one in item.objects)
+            files = MaskFiles(self.max_pixels)
+            objects = tuple(part for one in item.objects for part in one.by_label(files))
+            masks = tuple(one.read_mask(size_hw, files) for one in objects)
         except PromptError as error:
             raise PromptError(f"{item.source}: {error}") from error
-        return PromptedImage(item.source, pixels, item.objects, masks)
+        return PromptedImage(item.source, pixels, objects, masks)
 
     def process(
         self,
@@ -136,6 +148,7 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
         encoders = {name: PROMPT_FORMATS[name] for name in output.formats}
         options = FormatOptions(output.prediction)
         files = write_formats(annotated, encoders, self.out, item.name, options, self.protected)
+        _remove_other_files(self.out, item.name, files)
         return Written(
             {name: [path.relative_to(self.out).as_posix() for path in paths] for name, paths in files.items()},
             {
@@ -147,3 +160,24 @@ class SegmentationTask(Task[PromptedItem, PromptedImage, ImagePredictor, Segment
                 "files": {name: [str(path) for path in paths] for name, paths in files.items()},
             },
         )
+
+
+_NUMBERED = r"(_\d+)?(_candidate_\d+)?"
+_FILES_OF_FORMATS = {
+    "overlay": rf"_overlay{_NUMBERED}\.png",
+    "overlay-jpg": rf"_overlay{_NUMBERED}\.jpg",
+    "png": rf"_mask{_NUMBERED}\.png",
+    "cutout": rf"_cutout{_NUMBERED}\.png",
+}
+"""How the names of the files end that a format may have several of."""
+
+
+def _remove_other_files(folder: Path, name: str, written: Mapping[str, Sequence[Path]]) -> None:
+    """Delete the files of an earlier run on the image that had more objects, in the formats that are written now."""
+    for item, ending in _FILES_OF_FORMATS.items():
+        if item not in written:
+            continue
+        is_one = re.compile(re.escape(name) + ending).fullmatch
+        for path in folder.iterdir():
+            if path not in written[item] and is_one(path.name):
+                path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from segany.core.errors import UnknownModelError, check
 from segany.models.mobile_sam.config import MOBILE_SAM
@@ -101,7 +101,7 @@ class ModelSpec:
 
     def build(self) -> PromptableModel:
         """Build the model with random weights, on the CPU, in float32."""
-        return self.config.build(self.name)
+        return build_model(self.config, self.name)
 
     def build_empty(self) -> PromptableModel:
         """Build the model on the meta device, for `load_state_dict(..., assign=True)`."""
@@ -109,6 +109,11 @@ class ModelSpec:
 
         with init_empty_weights():
             return self.build()
+
+
+def build_model(config: SamConfig, name: str) -> PromptableModel:
+    """Build a model of any registered architecture with random weights, on the CPU, in float32."""
+    return cast("PromptableModel", config.build(name))
 
 
 def _sam2_spec(

@@ -21,8 +21,12 @@ from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_
 from segany.imaging.components import remove_small_regions
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
 from segany.imaging.measure import Logits, MaskMeasures
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
+
+MAX_POINTS_PER_SIDE, MAX_CROP_LAYERS = 1024, 6
+"""Upper limits, a million points and four thousand crops: more would take days per image."""
 
 
 class ProposingModel(ImageModel, Protocol):
@@ -89,6 +93,8 @@ class AutomaticConfig:
             check(getattr(self, name) >= 0, f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("points_per_side", "crop_n_points_downscale_factor"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, most in (("points_per_side", MAX_POINTS_PER_SIDE), ("crop_n_layers", MAX_CROP_LAYERS)):
+            check(getattr(self, name) <= most, f"{name} must be at most {most}, got {getattr(self, name)}.")
         batch = self.points_per_batch
         check(batch is None or batch >= 1, f"points_per_batch must be at least 1, got {batch}.")
         check(0 <= self.crop_overlap_ratio < 1, f"crop_overlap_ratio must lie in 0..1, got {self.crop_overlap_ratio}.")
@@ -180,6 +186,7 @@ class AutomaticMaskGenerator:
         config: AutomaticConfig | None = None,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        pixel_options: PixelOptions = AS_STORED,
     ) -> None:
         """Wrap a model.
 
@@ -187,12 +194,13 @@ class AutomaticMaskGenerator:
             model: a model from `segany.load`.
             config: the settings; by default those of the official code.
             max_pixels: larger images are refused before they are decoded.
+            pixel_options: value range, bands and page of images that do not determine them.
         """
         self.model = model
         self.config = config or AutomaticConfig()
         chosen = self.config.pred_iou_thresh
         self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
-        self.predictor = ImagePredictor(model, max_pixels=max_pixels)
+        self.predictor = ImagePredictor(model, max_pixels=max_pixels, pixel_options=pixel_options)
 
     def generate(self, image: ImageSource | Embedding, *, progress: ProgressCallback | None = None) -> Instances:
         """Generate automatic masks.
@@ -221,7 +229,7 @@ class AutomaticMaskGenerator:
             crops = self._crops(size_hw)
             embeddings: Iterable[Embedding] = (image,)
         else:
-            pixels = read_image(image, max_pixels=self.predictor.max_pixels)
+            pixels = read_image(image, self.predictor.max_pixels, options=self.predictor.pixel_options)
             size_hw = (pixels.shape[0], pixels.shape[1])
             crops = self._crops(size_hw)
             embeddings = (self._embed(pixels, crop) for crop in crops)  # one at a time

@@ -7,14 +7,22 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, FloatArray, IntArray, PixelArray
+from segany.core.arrays import IMAGES_AT_ONCE, MASK_THRESHOLD, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.embedding import Embedding, Feature
-from segany.core.errors import PromptError
+from segany.core.errors import EmbeddingError, OutOfMemoryError, PromptError
+from segany.core.instances import Instances
 from segany.core.prediction import MaskPrediction
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.imaging.processor import ImageProcessor
 from segany.imaging.prompt_masks import prompt_mask_logits
+
+MAX_RESULT_BYTES = 8 * 2**30
+"""Largest size of the masks that `predict` returns; larger requests are refused before the computation."""
+
+CHUNK_BYTES = 256 * 2**20
+"""Size of the batch of masks that `predict_instances` keeps decoded."""
 
 
 class ImageModel(Protocol):
@@ -58,15 +66,23 @@ class ImagePredictor:
         >>> mask = prediction.best()[0]  # bool [H, W]
     """
 
-    def __init__(self, model: ImageModel, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        model: ImageModel,
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        pixel_options: PixelOptions = AS_STORED,
+    ) -> None:
         """Wrap a model.
 
         Args:
             model: a model from `segany.load`.
             max_pixels: larger images are refused before they are decoded.
+            pixel_options: value range, bands and page of images that do not determine them.
         """
         self.model = model
         self.max_pixels = max_pixels
+        self.pixel_options = pixel_options
 
     @overload
     def embed(self, image: ImageSource) -> Embedding: ...
@@ -96,7 +112,7 @@ class ImagePredictor:
         return embeddings
 
     def _embed(self, images: Sequence[ImageSource]) -> list[Embedding]:
-        pixels = [read_image(source, max_pixels=self.max_pixels) for source in images]
+        pixels = [read_image(source, self.max_pixels, options=self.pixel_options) for source in images]
         return [
             Embedding(
                 features=features,
@@ -127,8 +143,9 @@ class ImagePredictor:
             with_logits: return the logits at the size of the image too (4 bytes per pixel and mask).
 
         Raises:
-            EmbeddingError: the embedding was made by another model or other weights.
+            EmbeddingError: the embedding was made by another model or other weights, or its values are not finite.
             PromptError: there is no prompt, a prompt lies outside the image, or a mask has the wrong shape.
+            OutOfMemoryError: the masks need more than `MAX_RESULT_BYTES`; `predict_instances` needs less memory.
         """
         embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
@@ -141,7 +158,13 @@ class ImagePredictor:
         if masks not in ("auto", "multi", "single"):
             raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
         multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
+        _check_result_size(len(chosen), 3 if any(multi) else 1, embedding.size_hw)
         low_res, scores, candidates = self._decode(embedding, chosen, multi)
+        if np.isnan(scores).any() or np.isnan(low_res).any():
+            raise EmbeddingError(
+                "The model returned values that are not numbers. The embedding or the weights are damaged: embed the "
+                "image again, or load the model again."
+            )
         logits = None
         if with_logits:
             logits = self.model.processor.upscale(low_res, embedding.size_hw)
@@ -158,6 +181,28 @@ class ImagePredictor:
             prompts=chosen,
             logits=logits,
         )
+
+    def predict_instances(self, embedding: Embedding, prompts: Sequence[Prompt]) -> Instances:
+        """Predict the best mask of each prompt, run-length encoded, in batches that need little memory.
+
+        Args:
+            embedding: an embedding from `embed` with the same model.
+            prompts: one prompt per object; at least one.
+
+        Returns:
+            One instance per prompt, in order, of source "prompt", with object ids from 1; see
+            `MaskPrediction.to_instances`.
+
+        Raises:
+            EmbeddingError, PromptError: as for `predict`.
+        """
+        height, width = embedding.size_hw
+        together = max(1, CHUNK_BYTES // (3 * height * width))
+        parts = [
+            self.predict(embedding, prompts[first : first + together]).to_instances()
+            for first in range(0, max(1, len(prompts)), together)
+        ]
+        return Instances.concatenate(parts).with_object_ids(np.arange(1, len(prompts) + 1))
 
     def _decode(
         self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
@@ -189,6 +234,15 @@ class ImagePredictor:
                 return *outputs, np.full(len(prompts), outputs[1].shape[1], dtype=np.int64)
             decoded.update(zip(members, zip(*outputs, strict=True), strict=True))
         return _side_by_side([decoded[index] for index in range(len(prompts))])
+
+
+def _check_result_size(prompts: int, candidates: int, size_hw: SizeHW) -> None:
+    needed = prompts * candidates * size_hw[0] * size_hw[1]
+    if needed > MAX_RESULT_BYTES:
+        raise OutOfMemoryError(
+            f"The masks of {prompts} prompts would take {needed / 2**30:.0f} GB. Predict some prompts at a time, or "
+            "use predict_instances, which keeps run lengths."
+        )
 
 
 def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:

@@ -12,7 +12,7 @@ from segany.core.files import path_errors, sha256_of
 from segany.core.preprocessing import Preprocessing
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Incremented when older versions of segany can no longer read the folder."""
 
 ExportPrecision: TypeAlias = Literal["fp32", "fp16", "int8"]
@@ -155,6 +155,10 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+EXPORT_ENDINGS = (".onnx", ".onnx.data")
+"""Suffixes of the files that an export writes; other files in a manifest are not treated as part of an export."""
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Return the sorted names in a folder that do not belong to an exported model of any version.
 
@@ -167,8 +171,11 @@ def foreign_files(folder: Path) -> list[str]:
         except ValidationError:
             pass
         else:
-            known = {MANIFEST_NAME} | {part.path for part in parts} | {part.data for part in parts if part.data}
-    return sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
+            listed = {part.path for part in parts} | {part.data for part in parts if part.data}
+            known = {MANIFEST_NAME} | {name for name in listed if name.endswith(EXPORT_ENDINGS)}
+    return sorted(
+        entry.name for entry in folder.iterdir() if entry.name not in known or entry.is_symlink() or not entry.is_file()
+    )
 
 
 class _Part(BaseModel):

@@ -1,1 +1,4 @@
-"""Training: what is learned (tasks), how (one loop), and from scratch, in part, by distillation or by masking."""
+"""Training: tasks (losses and parameters), one training loop, and recipes that combine them.
+
+Recipes train from scratch, fine-tune, train adapters, distill, and pre-train by masked autoencoding.
+"""

@@ -1,4 +1,4 @@
-"""Low-rank adapters on an image encoder (Hu et al., LoRA, 2021), by the peft library."""
+"""Low-rank adapters (Hu et al., LoRA, 2021) on an image encoder, with the peft library."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ Model = TypeVar("Model", bound=PromptableModel)
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """How linear layers of an image encoder are adapted: W x becomes W x + (alpha / rank) B A x.
+    """Configuration of the adapters: a linear layer W x becomes W x + (alpha / rank) B A x.
 
     Attributes:
-        rank: rows of A and columns of B (LoRA, section 4.1; 8 is in the middle of what table 6 compares).
-        alpha: strength of what is added. Changing it with the rank keeps the learning rate right.
-        dropout: share of the numbers that enter A that are set to zero in training.
-        target: "attention" adapts the projections into and out of attention (LoRA, section 4.2), "all" the
-            layers of the MLPs too.
-        seed: of A's random values. B starts as zeros, so that the model starts unchanged.
+        rank: number of rows of A and columns of B (LoRA, section 4.1; 8 is in the middle of what table 6 compares).
+        alpha: scale of the adapters' output. When alpha is proportional to the rank, the learning rate need not
+            be tuned again.
+        dropout: dropout probability of the input of A during training.
+        target: "attention" adapts the query, key, value and output projections (LoRA, section 4.2); "all" adapts
+            the layers of the MLPs too.
+        seed: random seed of A. B is initialized to zero, so that training starts from the unchanged model.
     """
 
     rank: int = 8
@@ -45,16 +46,16 @@ class AdapterConfig:
 
 
 def add_adapters(model: Model, config: AdapterConfig | None = None) -> Model:
-    """Put adapters on a model's image encoder and freeze the encoder's own weights.
+    """Add adapters to a model's image encoder and freeze the encoder's own weights.
 
-    The model is changed in place and returned. Its prompt encoder and decoder are left as they are: whoever
-    trains decides about them, and about batch norms (TinyViT's), which move in training mode although their
-    weights are frozen. The model gives the same numbers as before until it is trained. Its state dict has
-    other names until `merge_adapters` restores them.
+    The model is changed in place and returned. The prompt encoder and the mask decoder do not change: the task
+    freezes or trains them. It also sets the mode of batch norms (TinyViT's), whose running statistics change in
+    training mode although their weights are frozen. The model's outputs are unchanged until it is trained. The
+    names in its state dict differ until `merge_adapters` restores them.
 
     Raises:
         MissingExtraError: peft is not installed.
-        TrainingError: the model has adapters already.
+        TrainingError: the model already has adapters.
     """
     config = config or AdapterConfig()
     peft = import_extra("peft", "Low-rank adapters need peft", "train")
@@ -75,10 +76,10 @@ def add_adapters(model: Model, config: AdapterConfig | None = None) -> Model:
 
 
 def merge_adapters(model: Model) -> Model:
-    """Fold the adapters into the weights they adapt, so that the model is again what it was before.
+    """Merge the adapters into the weights that they adapt, and remove them.
 
-    It has the layers, the names and the speed of a model that never had adapters, and all its weights may be
-    trained. The model is changed in place and returned; without adapters nothing happens.
+    Afterwards the model has the layers, the names and the speed of a model without adapters, and no weight of its
+    image encoder is frozen. The model is changed in place and returned. A model without adapters does not change.
     """
     adapted = adapter_layers(model)
     encoder = model.image_encoder
@@ -93,10 +94,10 @@ def merge_adapters(model: Model) -> Model:
 
 
 def merged_copy(model: Model) -> Model:
-    """What a training with adapters saves for use: a copy with the adapters merged; without any, the model itself."""
+    """A copy of a model with its adapters merged, to be saved for inference. A model without adapters is returned."""
     return merge_adapters(deepcopy(model)) if adapter_layers(model) else model
 
 
 def adapter_layers(model: PromptableModel) -> dict[str, Any]:
-    """The adapted layers of a model by their names in its image encoder; none where there are no adapters."""
+    """The layers of a model's image encoder that have adapters, by name."""
     return {name: layer for name, layer in model.image_encoder.named_modules() if hasattr(layer, "lora_A")}

@@ -1,4 +1,4 @@
-"""Where the loop takes its items from, as `segany.data.loader.Loader` gives them; and what a task may offer besides."""
+"""Protocols of the training loop: its source of batches (`segany.data.loader.Loader`), and optional parts of a task."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from segany.data.loader import LoadReport
 
 
 class Batches(Protocol):
-    """Items in batches, epoch after epoch.
+    """A data loader that yields batches of items, one epoch for each iteration over it.
 
-    In a training of several processes each has batches of its own: its share, maybe an empty one, of what a
-    step takes. All have as many batches, and each is at the same one.
+    In distributed training, every process iterates over its own share of each batch, which may be empty. All
+    processes have the same number of batches and are always at the same batch.
     """
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         ...
 
     def __iter__(self) -> Iterator[Sequence[TrainingItem]]:
-        """The batches of this epoch that have not been given out; after the last one the next epoch begins."""
+        """Yield the batches that are left of the current epoch. The next iteration starts the next epoch."""
         ...
 
     def state(self) -> dict[str, object]:
-        """Where to go on: after the last batch given out. JSON values."""
+        """The position after the last batch that was yielded, as JSON values."""
         ...
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Go on where the state was taken.
+        """Continue from the position of a state.
 
         Raises:
-            SeganyError: the state is that of other data.
+            SeganyError: the state belongs to other data.
         """
         ...
 
     @property
     def report(self) -> LoadReport:
-        """What this process has read and could not use since it began."""
+        """Counts of the items that this process has loaded, and the images that it had to skip."""
         ...
 
 
 @runtime_checkable
 class ShowsSamples(Protocol):
-    """A task with pictures of what has been learned so far."""
+    """A task that draws predictions of the current model."""
 
     def samples(self) -> Sequence[PixelArray]:
-        """Pictures of predictions on held-out data, uint8 [H, W, 3] of any sizes. Called after `validate`."""
+        """Pictures of predictions on the validation set, uint8 [H, W, 3] of any sizes. Called after `validate`."""
         ...
 
 
 @runtime_checkable
 class SavesAnotherModule(Protocol):
-    """A task that trains more, or something else, than what is of use afterwards."""
+    """A task whose `module` is not the model to save for inference."""
 
     def saved_module(self) -> nn.Module:
-        """What `best.safetensors` and `last.safetensors` hold: the model with its adapters merged, an encoder."""
+        """The module that `best.safetensors` and `last.safetensors` hold, such as the model with merged adapters."""
         ...
 
 
 @runtime_checkable
 class HasBlocks(Protocol):
-    """A task that says which modules are its blocks, where the modules in module lists are not what is meant."""
+    """A task that names its blocks, where they are not the modules in the module lists of the model."""
 
     def blocks(self) -> Sequence[nn.Module]:
-        """What is compiled, and of which activations are computed anew: modules that are called by themselves."""
+        """The blocks for compilation and activation checkpointing: modules whose `forward` the task calls."""
         ...

@@ -1,4 +1,4 @@
-"""The blocks of a model, and what can be done to each alone: compiling it, computing its activations anew."""
+"""Compilation and activation checkpointing of a model, one block at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segany.train.loop_config import LoopConfig
 
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """What deep models repeat: the blocks of an image encoder, and elsewhere the modules in module lists."""
+    """The repeated blocks of a model: those of its image encoder, and elsewhere the modules in module lists."""
     blocks: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, ImageEncoder):
@@ -29,11 +29,11 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def prepared_blocks(blocks: Sequence[nn.Module], config: LoopConfig) -> Iterator[None]:
-    """Have blocks do what the config asks for until the end of the `with` block. No weight changes its name.
+    """Compile and checkpoint blocks, as the config says, inside the `with` block. Names of weights do not change.
 
-    Blocks are compiled one by one: those alike are compiled once, and it does not matter how a task calls the
-    model around them. What they draw at random must come from PyTorch's own generators, whose state is put
-    back when activations are computed anew.
+    Every block is compiled separately: equal blocks share one compilation, and a task may call the rest of the
+    model in any way. Random numbers inside a block must come from PyTorch's generators, because activation
+    checkpointing restores only their state before it recomputes the activations.
     """
     try:
         for block in blocks:
@@ -58,7 +58,7 @@ def _recompute(block: nn.Module) -> None:
     def forward_twice(*args: Any, **options: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **options)
-        # Blocks that are compiled take no contexts, and change statistics once as it is.
+        # Compiled blocks do not accept contexts, and update the running statistics only once anyway.
         if norms and not torch.compiler.is_compiling():
             options["context_fn"] = contexts
         return checkpoint(forward, *args, use_reentrant=False, **options)
@@ -68,7 +68,7 @@ def _recompute(block: nn.Module) -> None:
 
 @contextlib.contextmanager
 def _statistics_kept(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Have batch norms learn nothing from a batch that they have seen already."""
+    """Freeze the running statistics of batch norms, which the first forward pass has already updated."""
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -1,4 +1,4 @@
-"""What a training that stopped needs to go on as if it never had: one file, replaced as a whole."""
+"""Checkpoints: the training state that a run resumes from, in one file that is replaced atomically, and the models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segany.models.model_file import read_metadata, save_model, write_tensors
 from segany.models.promptable import PromptableModel
 
 STATE_KEY = "segany.training"
-"""Of the metadata of a state: JSON of `Progress`, and the digest of the weights that are not trained."""
+"""Key of the metadata of a state: `TrainingProgress` as JSON, and the digest of the frozen weights."""
 
 STATE_VERSION = 1
 
@@ -25,18 +25,18 @@ _MODULE, _OPTIMIZER = "module/", "optimizer/"
 
 
 @dataclass
-class Progress:
-    """How far a training is. All of it is JSON values.
+class TrainingProgress:
+    """The position of a run in its training, as JSON values.
 
-    What is random needs no place here: it comes from the seeds of the items.
+    It holds no state of random generators, because all random numbers are derived from the seeds of the items.
 
     Attributes:
-        step: how many are done.
-        given: batches that were given out, those included of which nothing was left.
-        batches: the state of `Batches`.
-        best: the best score of a validation, None before the first.
-        best_step: when that was.
-        since_best: validations since then.
+        step: number of optimizer steps done.
+        given: number of batches that the data loader has yielded, including empty ones.
+        batches: state of the data loader, from `Batches.state`.
+        best: best validation score; None before the first validation.
+        best_step: step of the best validation score.
+        since_best: number of validations since the best score.
     """
 
     step: int = 0
@@ -48,22 +48,22 @@ class Progress:
 
 
 def check_finite(module: nn.Module, step: int) -> None:
-    """Raise `TrainingError` where trained weights are no numbers any more, so that they are not saved."""
+    """Raise `TrainingError` where trained weights are not finite, so that they are not saved."""
     bad = [name for name, value in _trained(module).items() if not torch.isfinite(value).all()]
     if bad:
         raise TrainingError(
-            f"After step {step}, {len(bad)} of the weights are no numbers any more ({bad[0]} is the first). "
-            "They were not saved. Go on from the last checkpoint with a lower learning rate, or clip gradients."
+            f"After step {step}, {len(bad)} of the weights are not finite ({bad[0]} is the first). "
+            "They were not saved. Resume from the last checkpoint with a lower learning rate, or clip the gradients."
         )
 
 
-def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the trained weights, the buffers, the optimizer's state, and how far the training is.
+def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: TrainingProgress) -> None:
+    """Write the trained weights, the buffers, the state of the optimizer and the progress.
 
-    Weights that are not trained are not in it; a digest of them is, by which another model is told.
+    Frozen weights are not written. Their digest is, so that `load_state` can refuse another model.
 
     Raises:
-        OutputError: the file could not be written; the state on disk stays.
+        OutputError: the file could not be written. An earlier file is not changed.
     """
     tensors = {_MODULE + name: value for name, value in _trained(module).items()}
     for name, values in _optimizer_state(module, optimizer).items():
@@ -72,11 +72,11 @@ def save_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, 
     write_tensors(path, tensors, {STATE_KEY: json.dumps(facts)})
 
 
-def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a module and its optimizer into the state that `save_state` wrote.
+def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingProgress:
+    """Load the state that `save_state` wrote into a module and its optimizer.
 
     Raises:
-        CheckpointError: the file is damaged, no such state, or of another model.
+        CheckpointError: the file is damaged, is not a training state, or belongs to another model.
     """
     from safetensors.torch import load_file
 
@@ -92,17 +92,17 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
         if key.startswith(_OPTIMIZER):
             kind, _, name = key.removeprefix(_OPTIMIZER).partition("/")
             if name not in numbers:
-                raise CheckpointError(f"{path} trained {name}, which is not trained now. Resume with the same recipe.")
+                raise CheckpointError(f"{path} trains {name}, which is frozen now. Resume with the same recipe.")
             state.setdefault(numbers[name], {})[kind] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**facts)
+    return TrainingProgress(**facts)
 
 
 def save_module(path: Path, module: nn.Module, notes: Mapping[str, str]) -> None:
-    """Write a module for use: a promptable model so that `segany.load` takes it, others as tensors by name.
+    """Write a module for inference: a promptable model as `segany.load` reads it, another module as its state dict.
 
     Raises:
-        OutputError: the file could not be written; an earlier one stays.
+        OutputError: the file could not be written. An earlier file is not changed.
     """
     if isinstance(module, PromptableModel):
         save_model(module, path, notes)
@@ -116,14 +116,14 @@ def _facts(path: Path) -> dict[str, Any]:
         facts = json.loads(described or "")
         version = facts.pop("version")
     except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no state of a training. Train into another folder.") from error
+        raise CheckpointError(f"{path} is not a training state. Choose another folder.") from error
     if version != STATE_VERSION:
         raise CheckpointError(f"{path} was written by another version of segany. Resume with that one.")
     return dict(facts)
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
-    """By name, what training changes: parameters with gradients, and the buffers that are saved."""
+    """The tensors that training changes, by name: parameters with gradients, and persistent buffers."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     return {name: value for name, value in module.state_dict().items() if name not in frozen}
 
@@ -144,13 +144,13 @@ def _check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module, fr
         )
     if frozen != _frozen_digest(module):
         raise CheckpointError(
-            f"{path} is the state of a training from other weights: those that are not trained differ. "
-            "Resume with the model that the run began with, or choose another folder."
+            f"{path} is the state of a training from other weights: the frozen weights differ. "
+            "Resume with the model that the run started from, or choose another folder."
         )
 
 
 def _names(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
-    """The parameters of the optimizer by name, in its own order."""
+    """The names of the optimizer's parameters, in the order of their numbers in its state dict."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 

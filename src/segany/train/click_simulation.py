@@ -1,4 +1,4 @@
-"""One item's objects while they are prompted again and again."""
+"""Simulated interactive prompts on the objects of one training item."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from segany.train.prompts import PromptDraws, jitter_boxes, sample_error_points,
 from segany.train.sam_recipe import SamRecipe
 
 _MASKS_AT_ONCE = 16
-"""Masks that are brought to the size of the input together to look for errors."""
+"""Number of masks that are upsampled together to find their error regions; it bounds the memory."""
 
 
 class ClickSimulation:
-    """Objects of an item that began with the same kind of prompt, and what they have been told since.
+    """The N objects of an item whose first prompt is of the same kind, and their prompts up to this iteration.
 
     Attributes:
-        item: number of the item in its batch.
-        masks: bool [N, S, S], at the size of the model's input.
-        truth: of `shrink_masks`, [N, s, s], with which the mask losses compare.
-        points: float32 [N, n, 2], pixels of the model's input: the corners of a box, and clicks.
+        item: index of the item in its batch.
+        masks: bool [N, S, S], the true masks at the size of the model's input.
+        truth: [N, s, s], the target of the mask losses, from `shrink_masks`.
+        points: float32 [N, n, 2], clicks and the two corners of a box, in pixels of the model's input.
         labels: int64 [N, n].
-        mask_logits: float32 [N, h, w], of the answer before; None before the first.
-        losses: of every answer.
+        mask_logits: float32 [N, h, w], low-res logits of the previous iteration; None before the first.
+        losses: the losses of each iteration.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class ClickSimulation:
         return len(self.masks)
 
     def prompt(self, iteration: int) -> None:
-        """Add what this iteration adds to the prompts."""
+        """Add the click of this iteration, sampled from the error region, to the prompts of each object."""
         if iteration == 0 or iteration in self.repeats:
             return
         points, labels = self._corrections(self.draws[iteration])
-        # Clicks come before the corners of a box, which is the order that predictors have.
+        # Clicks come before the corners of a box, as in the predictors.
         corners = 2 if self.starts_with_box else 0
         clicks = self.points.shape[1] - corners
         self.points = torch.cat([self.points[:, :clicks], points[:, None].float(), self.points[:, clicks:]], dim=1)
@@ -79,12 +79,12 @@ class ClickSimulation:
         return points, labels
 
     def is_ambiguous(self, *, box_multimask: bool) -> bool:
-        """Whether this is the only prompt so far, so that the model answers with three masks."""
+        """Whether the prompt is a single point or box without a mask, for which the model predicts three masks."""
         single = self.labels.shape[1] == 1 or (self.starts_with_box and self.labels.shape[1] == 2 and box_multimask)
         return single and self.mask_logits is None
 
     def padded(self, *, pads_boxes: bool) -> tuple[Tensor, Tensor]:
-        """The points and labels for the prompt encoder: with a padding point where predictors have one."""
+        """Points [N, n, 2] and labels [N, n] for the prompt encoder, with a padding point where predictors add one."""
         if self.starts_with_box and not pads_boxes:
             return self.points, self.labels
         return F.pad(self.points, (0, 0, 0, 1)), F.pad(self.labels, (0, 1), value=PADDING_LABEL)

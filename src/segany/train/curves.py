@@ -1,4 +1,4 @@
-"""Plots of a training: its losses and its scores over the steps."""
+"""Plots of the loss and the validation scores of a run against its steps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from segany.core.extras import import_extra
 
 SMOOTHING = 50
-"""The smooth line is drawn through about so many means."""
+"""Number of means that the smoothed loss curve is drawn through, at most."""
 
 
 def draw_curves(lines: Iterable[Mapping[str, Any]]) -> bytes:
-    """A PNG of the loss of every step and the losses and scores of every validation.
+    """Plot the loss of every step, and the loss and scores of every validation, as PNG.
 
     Args:
-        lines: of `metrics.jsonl`.
+        lines: the lines of `metrics.jsonl`.
     """
     import_extra("matplotlib", "Loss curves need matplotlib", "train")
     from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def draw_curves(lines: Iterable[Mapping[str, Any]]) -> bytes:
     if losses:
         left.legend()
     for name, points in scores.items():
-        if not name.startswith("automatic_masks"):  # counts, beside shares
+        if not name.startswith("automatic_masks"):  # counts do not fit the axis of the other scores, 0..1
             right.plot(*np.array(points).T, marker=".", label=name)
     if scores:
         right.legend()

@@ -1,4 +1,4 @@
-"""Decoupled distillation: a smaller image encoder learns the embeddings of a larger one (MobileSAM, section 3.2)."""
+"""Decoupled distillation: a student image encoder learns the teacher's embeddings (MobileSAM, section 3.2)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 TeacherFeatures = Callable[[TrainingItem], tuple[Tensor, ...]]
-"""What `EmbeddingStore.features` is: the first of what it gives is the image embedding [C, h, w]."""
+"""A function such as `EmbeddingStore.features`. The first tensor that it returns is the image embedding [C, h, w]."""
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How embeddings are compared, and what of the student learns.
+    """Configuration of the distillation loss and of the student's training.
 
     Attributes:
-        padding_weight: of positions of the embedding that see no pixel of the image but only the padding
-            around it. The decoder attends to these too, so 1 counts them as all others, as MobileSAM does;
-            0 leaves them out.
-        batch_statistics: whether batch norms of the student normalize by the batch and learn its statistics,
-            which a student that starts from random weights needs. A loss then depends on what it shares a
-            batch with, so more processes or smaller pieces of a batch change it. False keeps the statistics
-            of the student as they are, which suits one that is trained on.
-        weight_decay: of everything but biases and norms; the paper gives none, this is SAM's.
+        padding_weight: weight in the loss of the positions of the embedding that cover only padding. The decoder
+            attends to these positions too, so that 1, MobileSAM's weight, counts them like the others; 0 ignores
+            them.
+        batch_statistics: whether batch norms of the student use and update batch statistics, which a student with
+            random weights needs. The loss of an item then depends on the other items of its micro-batch, and so
+            on the number of processes and on `micro_batch_size`. False freezes the running statistics, which
+            suits a student that is already trained.
+        weight_decay: weight decay of everything except biases and norms. The paper gives none; this is SAM's.
     """
 
     padding_weight: float = 1.0
@@ -49,21 +49,22 @@ class DistillConfig:
 
 
 class DistillTask:
-    """Learns an image encoder from another one's embeddings of the same images; a `Task`.
+    """Trains a student's image encoder to predict the teacher's image embeddings; a `Task`.
 
-    The student has the teacher's prompt encoder and decoder from the start, frozen: whatever checkpoint is
-    saved is a whole model, as `assemble` gives it.
+    From the start, the student has copies of the teacher's prompt encoder and mask decoder, which are frozen. Every
+    checkpoint is therefore a complete model, as `assemble` returns it.
 
     Args:
-        teacher: it is not changed, and stays on its device.
-        student: a model with the image encoder to train, in place. Its prompt encoder and decoder are replaced.
-        config: how embeddings are compared.
-        features: the teacher's features where they are kept, such as `EmbeddingStore(folder, teacher).features`.
-        val_items: what `validate` measures on.
-        automatic: scores of automatic masks, such as `AutomaticScore`.
+        teacher: the teacher. It does not change, and stays on its device.
+        student: the model whose image encoder is trained in place. Its prompt encoder and decoder are replaced.
+        config: configuration of the loss.
+        features: cached teacher features, such as `EmbeddingStore(folder, teacher).features`. Without them the
+            teacher computes its embeddings in every epoch.
+        val_items: the validation items.
+        automatic: computes scores of automatic masks, such as `AutomaticScore`.
 
     Raises:
-        ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
+        ConfigError: a model is not of the SAM family, or the sizes of embeddings or decoders differ.
     """
 
     module: PromptableModel
@@ -96,8 +97,8 @@ class DistillTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Means over held-out items: the cosine of the two embeddings, by position, and the squared error, which is
-        the loss; and the scores of `automatic`. Nothing without such items.
+        """Means over the validation items of the cosine similarity of the two embeddings and of the squared error,
+        which is the loss; then the scores of `automatic`. Empty without validation items.
         """
         if not self.val_items:
             return {}
@@ -130,7 +131,7 @@ class DistillTask:
         return embeddings
 
     def _weights(self, item: TrainingItem, embedding: Tensor) -> Tensor:
-        """[h, w]: 1 where a position sees any of the image, elsewhere the weight of padding."""
+        """Weights [h, w] of the positions: 1 where a position covers any pixel of the image, else `padding_weight`."""
         height, width = (-(-side // EMBEDDING_STRIDE) for side in item.image.shape[:2])
         weights = torch.full_like(embedding[0], self.config.padding_weight)
         weights[:height, :width] = 1.0
@@ -143,7 +144,7 @@ def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
     Args:
         ours: [C, h, w], with gradients.
         theirs: [C, h, w].
-        weights: [h, w], of positions, not all zero.
+        weights: [h, w], weights of the positions, not all zero.
     """
     error = ((ours - theirs).square().mean(0) * weights).sum() / weights.sum()
     with torch.no_grad():
@@ -152,12 +153,12 @@ def embedding_loss(ours: Tensor, theirs: Tensor, weights: Tensor) -> ItemLoss:
 
 
 def assemble(student: PromptableModel, teacher: PromptableModel) -> PromptableModel:
-    """The student's image encoder with copies of the teacher's prompt encoder and decoder.
+    """Replace the student's prompt encoder and mask decoder by copies of the teacher's.
 
     The student is changed in place and returned.
 
     Raises:
-        ConfigError: a model is none of the SAM family, or embeddings or decoders differ in size.
+        ConfigError: a model is not of the SAM family, or the sizes of embeddings or decoders differ.
     """
     student, teacher = _checked(student), _checked(teacher)
     ours, theirs = ((m.config.encoder.out_channels, m.config.embedding_size) for m in (student, teacher))
@@ -180,7 +181,7 @@ def assemble(student: PromptableModel, teacher: PromptableModel) -> PromptableMo
 
 
 def _checked(model: PromptableModel) -> PromptableModel:
-    """The model, where its decoder takes nothing of an image but the embedding."""
+    """The model, if the image embedding is the only feature that its decoder takes."""
     if len(model.feature_names) > 1:
-        raise ConfigError(f"Distillation is for models of the SAM family; {model.name!r} is none.")
+        raise ConfigError(f"Distillation needs a model of the SAM family, and {model.name!r} is not one.")
     return model

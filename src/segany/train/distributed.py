@@ -1,4 +1,4 @@
-"""Data-parallel training in several processes, each with its share of every batch."""
+"""Data-parallel training: several processes that each train on a share of every batch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from segany.core.errors import ConfigError, SeganyError
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=12)
-"""How long processes wait for each other: the main process alone validates, which may take long.
+"""Timeout of collective operations. It is long because the other processes wait while the main process validates.
 
-`torchrun` ends all of them when one fails, so that nobody waits this long for nothing.
+When one process fails, `torchrun` ends the others, so that none of them waits for the timeout.
 """
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The place of this process among those that train together, and what they exchange.
+    """The rank of this process in the process group, and the collective operations of training.
 
     Attributes:
-        rank: of this one, from 0.
-        world_size: how many there are.
-        local_rank: of this one among those of its machine.
+        rank: rank of this process, from 0.
+        world_size: number of processes.
+        local_rank: rank of this process on its machine.
     """
 
     rank: int = 0
@@ -41,11 +41,11 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that validates, writes files and reports."""
+        """Whether this process validates, writes files and calls the observer."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+        """The values of all processes, in the order of their ranks."""
         if self.world_size == 1:
             return [value]
         values: list[T | None] = [None] * self.world_size
@@ -53,7 +53,7 @@ class DistributedContext:
         return values  # type: ignore[return-value]
 
     def on_main(self, act: Callable[[], T]) -> T:
-        """Run `act` in the main process alone, and return its value in all. An error there is raised in all."""
+        """Run `act` in the main process only, and return its value in every process. Its errors are raised in all."""
         if self.world_size == 1:
             return act()
         outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
@@ -69,7 +69,7 @@ class DistributedContext:
         return value  # type: ignore[return-value]
 
     def all_reduce_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sum the gradients over all processes. A parameter without a gradient in any process keeps none."""
+        """Sum the gradients over all processes. A parameter that has no gradient in any process keeps none."""
         if self.world_size == 1:
             return
         there = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
@@ -83,7 +83,7 @@ class DistributedContext:
             dist.all_reduce(parameter.grad)
 
     def broadcast_parameters(self, module: nn.Module) -> None:
-        """Copy the weights of the main process to all others."""
+        """Copy parameters and buffers of the main process to all others."""
         if self.world_size == 1:
             return
         tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
@@ -94,13 +94,13 @@ class DistributedContext:
 
 @contextlib.contextmanager
 def init_distributed(device: str | None = None) -> Iterator[tuple[DistributedContext, torch.device]]:
-    """Join the processes that `torchrun` started, if there are any. Gives their context, and the device of this one.
+    """Join the process group that `torchrun` started, if any, and yield its context and the device of this process.
 
     Args:
-        device: "cpu", "cuda", "mps"; by default CUDA where there is any, each process on a card of its own.
+        device: "cpu", "cuda" or "mps". By default, CUDA if it is available, with one GPU for each process.
 
     Raises:
-        ConfigError: the device is not there, or the processes could not be joined.
+        ConfigError: the device is not available, or the process group could not be joined.
     """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES.items())
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -116,19 +116,19 @@ def init_distributed(device: str | None = None) -> Iterator[tuple[DistributedCon
         return
     if target.type == "cuda":
         torch.cuda.set_device(target)
-    # PyTorch's compiler, which optimizers import, keeps a process group that is there when it is imported. Its threads
-    # would outlive it then, and now and then abort the process at its end.
+    # Optimizers import PyTorch's compiler, which keeps a reference to a process group that exists at its import. The
+    # threads of that group would then outlive it, and sometimes abort the process at exit.
     import_module("torch._dynamo")
     try:
         dist.init_process_group("nccl" if target.type == "cuda" else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"The {world} processes could not be joined: {error}") from error
+        raise ConfigError(f"The process group of {world} processes could not be joined: {error}") from error
     try:
         yield DistributedContext(rank, world, local), target
-        dist.barrier()  # none leaves while another still talks to it
+        dist.barrier()  # no process exits while another still communicates with it
     finally:
         dist.destroy_process_group()
 
 
 _VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-"""What `torchrun` sets."""
+"""Environment variables that `torchrun` sets, and their values without it."""

@@ -1,4 +1,4 @@
-"""Image features for training: computed once, kept on disk, read in every epoch after."""
+"""An on-disk cache of image features for training: each is computed once, and read in every later epoch."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from segany.models.convert import weights_digest
 from segany.models.promptable import PromptableModel
 
 Features: TypeAlias = tuple[FloatArray, ...]
-"""Of one image, float32 [C, h, w] each, with the channels of a position together in memory."""
+"""The features of one image, float32 [C, h, w] each, in channels-last memory format."""
 
 
 class EmbeddingStore:
-    """Features of training items by the image encoder of one model, kept in an `EmbeddingCache`.
+    """Image features of training items from the frozen image encoder of a model, kept in an `EmbeddingCache`.
 
-    With them, an epoch of training the prompt encoder and the decoder needs no image encoder. A file belongs to an
-    item's pixels at the size of training and to the weights that made it: whatever changes finds no file, and is
-    computed. So one folder serves any number of models and datasets, and filling it may be stopped and gone on
-    with, by several processes at once too.
+    With the store, an epoch that trains the prompt encoder and the mask decoder does not run the image encoder. The
+    key of a file is the digest of the item's pixels at training size and of the encoder's weights. One folder can
+    therefore hold the features of any number of models and datasets, several processes can fill it at the same time,
+    and filling it can be interrupted and resumed.
 
-    Augmentation changes pixels. Choose none that has many outcomes, such as jitter of the scale: every epoch
-    would compute everything and keep it. Flipping has two, so features take twice the space and both are there
-    after a few epochs. What is random in prompts costs nothing.
+    Augmentation changes pixels. Do not use an augmentation with many outcomes, such as large-scale jitter: every epoch
+    would compute and store new features. Horizontal flips have two outcomes, so that the features take twice the
+    space. Random prompts do not affect the features.
 
-    In fp16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 numbers) and 8.4 MB
-    with SAM 2, whose decoder also uses two finer maps; in fp32 twice that. Features are rounded to
-    11 bits in fp16, before they are used for the first time, so that all epochs see the same.
+    In fp16, an image of 1024 pixels takes 2 MB with SAM and MobileSAM (256 x 64 x 64 values) and 8.4 MB with SAM 2,
+    whose decoder also takes two high-resolution feature maps; fp32 takes twice as much. In fp16, features are rounded
+    before their first use, so that all epochs see the same values.
 
     Args:
-        folder: where files are kept; made when the first is written.
-        model: with the image encoder, which must not be trained while the store is in use.
-        precision: of the numbers on disk.
+        folder: the folder of the cache. It is created with the first file.
+        model: the model with the image encoder, which must stay frozen while the store is in use.
+        precision: dtype of the features on disk.
 
     Raises:
-        ConfigError: there is no such precision.
+        ConfigError: `precision` is unknown.
     """
 
     def __init__(self, folder: Path, model: PromptableModel, precision: EmbeddingPrecision = "fp16") -> None:
@@ -62,36 +62,36 @@ class EmbeddingStore:
 
     @property
     def counts(self) -> CacheCounts:
-        """How many features were found, and computed and stored, since the store was opened."""
+        """Number of features that were found, and computed and stored, since the store was opened."""
         return self.cache.counts
 
     def features(self, item: TrainingItem) -> tuple[Tensor, ...]:
-        """The features of an item as `PromptableModel.decode_features` takes them: [C, h, w] each, no gradients.
+        """The features of an item as `PromptableModel.decode_features` takes them: [C, h, w] each, without gradients.
 
-        They have the model's device and dtype, and lie in memory as the encoder makes them, with the channels
-        of a position together. What is not there is computed and kept.
+        They are on the model's device, in its dtype and in channels-last memory format, as the encoder returns them.
+        Features that are not in the cache are computed and stored.
 
         Raises:
-            OutputError: the folder cannot be written.
-            TrainingError: the features are not finite, so the weights are broken.
+            OutputError: the folder cannot be written to.
+            TrainingError: the features are not finite, so that the weights must be broken.
         """
         found = self.cache.find(_content_id(item))
         features = self._compute([item])[0] if found is None else found.features
         return tuple(self._tensor(feature) for feature in features)
 
     def fill(self, items: Iterable[TrainingItem | None], *, progress: ProgressCallback | None = None) -> CacheCounts:
-        """Compute what is not there yet.
+        """Compute and store the features that are not in the cache.
 
         Args:
-            items: read one after the other; None, as `make_item` gives for what it leaves out, is passed over.
-            progress: told of the items that are done.
+            items: the items. None, which `make_item` returns for an image without masks, is skipped.
+            progress: called with the number of items that are done, with the unit "images".
 
         Returns:
-            What this call did.
+            The counts of this call.
 
         Raises:
-            OutputError: the folder cannot be written. What was computed until then stays.
-            TrainingError: features are not finite, so the weights are broken.
+            OutputError: the folder cannot be written to. Features stored before stay.
+            TrainingError: features are not finite, so that the weights must be broken.
         """
         before, done = self.counts, 0
         together = 1 if self.model.device.type == "cpu" else IMAGES_AT_ONCE
@@ -120,17 +120,17 @@ class EmbeddingStore:
     def _compute(self, items: Sequence[TrainingItem]) -> list[Features]:
         if not items:
             return []
-        self.model.image_encoder.eval()  # in training, batch norms would follow these images
-        # Whatever precision the training around it has, the same item has the same features.
+        self.model.image_encoder.eval()  # in training mode, batch norms would update their running statistics
+        # Autocast of the training loop must not change the cached features.
         with torch.inference_mode(), torch.autocast(self.model.device.type, enabled=False):
             features = self.model.encode_features(self._processor.normalize([item.image for item in items], self.model))
-            # [B, C, h, w] with the channels last in memory, which is how the encoder makes them
+            # [B, C, h, w] in channels-last memory format, as the encoder returns them
             batches = [feature.float().cpu().numpy() for feature in features]
         return [self._store(item, tuple(batch[i] for batch in batches)) for i, item in enumerate(items)]
 
     def _store(self, item: TrainingItem, features: Features) -> Features:
         if self.precision == "fp16":
-            with np.errstate(over="ignore"):  # what overflows is infinite, and refused as that
+            with np.errstate(over="ignore"):  # overflow becomes infinity, which is refused below
                 features = tuple(feature.astype(np.float16).astype(np.float32) for feature in features)
         if not all(np.isfinite(feature).all() for feature in features):
             raise TrainingError(
@@ -142,18 +142,18 @@ class EmbeddingStore:
         return features
 
     def _tensor(self, feature: FloatArray) -> Tensor:
-        # The copy is writable, which torch asks for, and keeps the order in memory.
+        # PyTorch needs a writable array. order="K" keeps the memory format.
         return torch.from_numpy(feature.copy(order="K")).to(device=self.model.device, dtype=self.model.dtype)
 
 
 def _content_id(item: TrainingItem) -> str:
-    return content_id(cast(PixelArray, item.image))  # of float32, what counts are the bytes too
+    return content_id(cast(PixelArray, item.image))  # the digest is of the bytes, so that float32 works too
 
 
 def _weights_id(model: PromptableModel) -> str:
-    """A digest of all weights that features depend on, as they are now, and of the arithmetic: 16 hexadecimal digits.
+    """A digest of the current weights that features depend on, and of the dtype: 16 hexadecimal digits.
 
-    The id that a model carries is from when it was loaded.
+    The model's own `encoder_id` is the digest at loading, which training makes invalid.
     """
     digest = hashlib.sha256()
     for part in model.feature_parts():

@@ -1,4 +1,4 @@
-"""The fields of frozen configs, as their docstrings describe them: the one place where they are described."""
+"""Descriptions of the fields of frozen configs, read from the "Attributes:" sections of their docstrings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class FieldDoc:
     """A field of a config.
 
     Attributes:
-        name: with dots where it is a field of a field.
-        type: as it is written.
-        value: it has.
-        text: what its docstring says, on one line; empty where that says nothing.
-        void: why it has no effect beside the values of other fields; empty where it has one.
+        name: name of the field, with dots for a field of a nested config.
+        type: type annotation.
+        value: current value.
+        text: description from the docstring, on one line; empty if there is none.
+        void: reason why the values of other fields leave it without effect; empty if it has an effect.
     """
 
     name: str
@@ -31,9 +31,9 @@ class FieldDoc:
 
 
 def field_docs(config: Any, prefix: str = "") -> Iterator[FieldDoc]:
-    """The fields of a frozen config, in their order; those of configs within it under their own names.
+    """Yield the fields of a frozen config in their order, and in the place of a nested config its fields.
 
-    A config may say by a method `void_fields()` which of its fields have no effect, each with the reason.
+    A config can have a method `void_fields()`, which returns the fields without effect, each with the reason.
     """
     kind = type(config)
     types, texts = typing.get_type_hints(kind), attribute_docs(kind)
@@ -48,7 +48,7 @@ def field_docs(config: Any, prefix: str = "") -> Iterator[FieldDoc]:
 
 
 def attribute_docs(kind: type) -> dict[str, str]:
-    """What the "Attributes:" sections of a class and its bases say of each field."""
+    """The description of each field in the "Attributes:" sections of a class and its base classes."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         document = inspect.cleandoc(base.__dict__.get("__doc__") or "")

@@ -1,4 +1,4 @@
-"""Weights to start from where there are none."""
+"""Weight initialization for training from scratch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from segany.models.promptable import PromptableModel
 from segany.nn.positions import RandomFourierPositions
 
 _SPREAD = 0.02
-"""Standard deviation of an image encoder's tables of positions."""
+"""Standard deviation of the absolute position embeddings of an image encoder."""
 
 _SPREAD_TABLES = ("pos_embed", "pos_embed_window")
 
 
 def initialize(model: PromptableModel, seed: int) -> None:
-    """Fill a model that was just built with weights to train from scratch, the same for a seed.
+    """Initialize the weights of a new model for training from scratch, deterministically for a seed.
 
     Linear layers of the image encoder and its patch embedding are Xavier-uniform, as in the code of MAE; everything
-    else is as PyTorch initializes it. Norms, and the tables of relative positions, stay as they were built: at one
-    and at zero. The global random state is left alone.
+    else has PyTorch's default initialization. Norms stay at one and relative position embeddings at zero, as they were
+    built. The global random state does not change.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def initialize(model: PromptableModel, seed: int) -> None:
                 if module.bias is not None:
                     init.zeros_(module.bias)
         patches = getattr(getattr(model.image_encoder, "patch_embed", None), "proj", None)
-        if isinstance(patches, nn.Conv2d):  # of a plain ViT, a linear layer of each patch
+        if isinstance(patches, nn.Conv2d):  # in a plain ViT it is a linear layer on the pixels of a patch
             init.xavier_uniform_(patches.weight.flatten(1), generator=generator)
         for name, parameter in model.image_encoder.named_parameters():
             if name.rpartition(".")[2] in _SPREAD_TABLES:

@@ -1,4 +1,4 @@
-"""The one loop: it trains any task on any batches, in any number of processes, and can be stopped anywhere."""
+"""The training loop: it trains any `Task` on any `Batches`, also distributed, and resumes from its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segany.core.progress import ProgressCallback, report
 from segany.data.item import TrainingItem
 from segany.train.batches import Batches, HasBlocks, SavesAnotherModule, ShowsSamples
 from segany.train.blocks import blocks_of, prepared_blocks
-from segany.train.checkpoint import Progress, check_finite, load_state, save_module, save_state
+from segany.train.checkpoint import TrainingProgress, check_finite, load_state, save_module, save_state
 from segany.train.distributed import DistributedContext
 from segany.train.loop_config import LoopConfig, learning_rate
 from segany.train.loop_report import End, Observer, StepLog, TrainingResult
@@ -26,7 +26,7 @@ from segany.train.run_folder import RunFolder
 from segany.train.task import ItemLoss, Task
 
 NAMES_SHOWN = 8
-"""Of the items of a batch, in a message."""
+"""Number of item names that an error message lists."""
 
 
 def train(
@@ -46,24 +46,25 @@ def train(
     """Train a task.
 
     Args:
-        task: its module is on the device already. In `losses` the module is in training mode, in `validate`
-            it is not; PyTorch's generators are seeded by the items, so that a run that is resumed draws the same.
-        batches: the items, in batches of this process's share of `config.batch_size`.
-        config: of the loop.
-        folder: of the run; see `RunFolder`.
-        description: what else determines the run, JSON values: a run of another one is not resumed.
-        facts: more for `environment.json`.
-        resume: go on with the run in the folder.
-        processes: those that train together; by default this one alone.
-        observer: is told of steps.
-        progress: told of each step, in every process. Where it raises `CanceledError` in any of them, the run is
-            saved after that step and ends as "interrupted".
-        max_steps: end as if stopped after so many steps of this call.
+        task: the task, with its module on the device. The module is in training mode in `losses` and in evaluation
+            mode in `validate`. The seeds of the items seed PyTorch's generators, so that a resumed run draws the same
+            random numbers.
+        batches: the data loader, with this process's share of every batch of `config.batch_size` items.
+        config: configuration of the loop.
+        folder: folder of the run; see `RunFolder`.
+        description: JSON values that identify the run besides `config`. A run with another description is not resumed.
+        facts: additional entries for `environment.json`.
+        resume: resume the run in the folder.
+        processes: the process group of distributed training; by default, this process alone.
+        observer: is called at each step, validation and checkpoint, in the main process.
+        progress: called at each step, in every process. If it raises `CanceledError` in any process, the run saves a
+            checkpoint after that step and ends as "interrupted".
+        max_steps: number of steps of this call after which the run saves a checkpoint and ends as "interrupted".
 
     Raises:
-        TrainingError: a loss or gradient is no number, no items are left, or the folder holds another run.
-        CheckpointError: the state in the folder is of another model.
-        OutputError: the disk is full or refuses; the last checkpoint is whole.
+        TrainingError: a loss or gradient is not finite, no items are left, or the folder holds another run.
+        CheckpointError: the state in the folder belongs to another model.
+        OutputError: a file could not be written, such as on a full disk. The last checkpoint stays intact.
         MissingExtraError: `segany[train]` is not installed.
     """
     processes = processes or DistributedContext()
@@ -88,7 +89,7 @@ def train(
 
 @dataclass
 class _Share:
-    """What one process has to tell of its share of a step."""
+    """The sums over one process's share of a batch, which all processes gather."""
 
     items: int = 0
     loss: float = 0.0
@@ -107,7 +108,7 @@ class _Share:
 
 
 class _Training:
-    """A training in one process."""
+    """The state of one call of `train` in this process."""
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class _Training:
         if not len(batches):
             raise TrainingError("There are no batches to train on. Check the data, or lower loop.batch_size.")
         self.total = config.total_steps(len(batches))
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.scores: dict[str, float] = {}
         self._validated_at = -1
         self._saved_at = -1
@@ -167,7 +168,7 @@ class _Training:
         return self._result(is_stopped)
 
     def _is_canceled(self, callback: ProgressCallback | None) -> bool:
-        """Report the step in hand, and say whether it is to be the last."""
+        """Report the current step, and return whether the callback canceled the run."""
         try:
             report(callback, "training", min(self.progress.step + 1, self.total), self.total, "steps")
         except CanceledError:
@@ -175,7 +176,7 @@ class _Training:
         return False
 
     def _validation_is_due(self) -> bool:
-        """After each epoch, and after the steps that the config says."""
+        """Whether an epoch ends at this step, or `validate_every` divides it."""
         step = self.progress.step
         return _is_due(self.config.validate_every, step) or step % len(self.batches) == 0
 
@@ -186,14 +187,14 @@ class _Training:
         return self.config.patience is not None and self.progress.since_best >= self.config.patience
 
     def _given(self) -> Iterator[Sequence[TrainingItem]]:
-        """Batches without end; the progress always says where to go on after the one in hand."""
+        """Yield batches of one epoch after the other, and count them in the progress."""
         while True:
             for items in self.batches:
                 self.progress.given += 1
                 yield items
 
     def _gradients(self, items: Sequence[TrainingItem]) -> _Share:
-        """Add the gradients of the losses of this process's items, some items at a time."""
+        """Accumulate the gradients of this process's items over micro-batches."""
         self.task.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         share = _Share()
@@ -212,11 +213,11 @@ class _Training:
         return share
 
     def _update(self, items: Sequence[TrainingItem], shares: Sequence[_Share], began: float) -> bool:
-        """Change the weights by what all processes found, and tell of it. False where there were no items."""
+        """Sum the gradients over all processes, step the optimizer and log the step. False if there were no items."""
         progress, count = self.progress, sum(share.items for share in shares)
         problems = [problem for share in shares for problem in share.problems]
         if problems:
-            raise TrainingError(self._stopped("the loss is no number", problems, items))
+            raise TrainingError(self._stopped("the loss is not finite", problems, items))
         if count == 0:
             self._note_empty()
             return False
@@ -227,7 +228,7 @@ class _Training:
                 parameter.grad.div_(count)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm or math.inf))
         if not math.isfinite(norm):
-            raise TrainingError(self._stopped("the gradients are no numbers, though the losses are", [], items))
+            raise TrainingError(self._stopped("the gradients are not finite, but the losses are", [], items))
         lr = learning_rate(self.config, progress.step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -255,21 +256,21 @@ class _Training:
         self._empty += 1
         if self._empty >= len(self.batches):
             some = "; ".join(f"{image.name}: {image.reason}" for image in self.batches.report.damaged[:3])
-            raise TrainingError(f"No items are left to train on: a whole epoch had none. {some}")
+            raise TrainingError(f"No items are left to train on: every batch of an epoch was empty. {some}")
 
     def _stopped(self, what: str, problems: Sequence[str], items: Sequence[TrainingItem]) -> str:
         names = [name for share in self.processes.gather([item.name for item in items]) for name in share]
         rest = f", and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         kept = (
-            f"The checkpoint after step {self._saved_at} is kept in {self.folder.path}."
+            f"The last checkpoint in {self.folder.path} is that of step {self._saved_at}."
             if self._saved_at >= 0
-            else "Nothing had been saved yet."
+            else "No checkpoint had been saved yet."
         )
         return (
             f"Step {self.progress.step + 1}: {what}.\n"
             + "".join(f"  {problem}\n" for problem in problems[:NAMES_SHOWN])
-            + f"The batch: {', '.join(names[:NAMES_SHOWN])}{rest}. The weights were not changed by it. {kept}\n"
-            "Look at these items, lower loop.lr, or set loop.clip_norm."
+            + f"The batch: {', '.join(names[:NAMES_SHOWN])}{rest}. The weights were not updated. {kept}\n"
+            "Check these items, lower loop.lr, or set loop.clip_norm."
         )
 
     def _log_step(self, log: StepLog) -> None:
@@ -323,7 +324,7 @@ class _Training:
         if self.config.keep_last_n:
             save_module(folder.step_model(step), module, self._notes())
             folder.drop_models(self.config.keep_last_n)
-        # After the models: where one of them cannot be written, a run that goes on writes it then.
+        # The state is written last: if writing a model fails, the resumed run repeats the steps and writes it again.
         save_state(folder.state, self.task.module, self.optimizer, self.progress)
         self.observer.saved(step)
 
@@ -357,7 +358,7 @@ def _optimizer(task: Task, config: LoopConfig) -> torch.optim.AdamW:
     parameters = [parameter for group in groups for parameter in group["params"]]
     known = {id(parameter) for parameter in task.module.parameters()}
     if not parameters or any(id(parameter) not in known for parameter in parameters):
-        raise TrainingError("The task trains nothing, or weights that are not in its module, which is what is saved.")
+        raise TrainingError("The task trains nothing, or parameters outside its module, which checkpoints do not hold.")
     for group in groups:
         group["lr"] = config.lr * float(group["lr_scale"])
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)

@@ -1,4 +1,4 @@
-"""The numbers of the training loop, and the learning rate that follows from them."""
+"""Configuration of the training loop, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ LrSchedule: TypeAlias = Literal["step", "cosine"]
 TrainPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 MAX_WARMUP_SHARE = 0.1
-"""Share of the steps that the warm-up takes at most: a short training would be all warm-up otherwise."""
+"""Largest share of the steps for the warm-up, so that a short training is not all warm-up."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Numbers of the training loop. The defaults are those that SAM was trained with (SAM, section A).
+    """Configuration of the training loop. The defaults are those of SAM's training (SAM, section A).
 
-    Exactly one of `steps` and `epochs` says how long training takes.
+    Exactly one of `steps` and `epochs` sets the length of the training.
 
     Attributes:
         steps: number of optimizer steps.
-        epochs: number of passes over the data.
-        batch_size: items of a step, over all processes together.
-        micro_batch_size: items that go through the model at once in a process, which bounds the memory; gradients
-            are accumulated over as many of them as a step takes. None takes all at once.
-        lr: the highest learning rate.
-        betas: of AdamW, both from 0 to below 1.
-        warmup_steps: steps over which the learning rate rises linearly from next to nothing; at most a tenth of
-            all steps.
-        lr_schedule: "step" multiplies the learning rate by `decay_factor` after each of `decay_steps`; "cosine"
-            lets it fall to zero at the end along half a cosine.
-        decay_steps: steps after which the learning rate is multiplied by `decay_factor`.
-        decay_factor: above 0 and at most 1.
-        clip_norm: largest norm of the gradients, to which longer ones are scaled; none leaves them as they are.
+        epochs: number of passes over the training set.
+        batch_size: number of items in an optimizer step, over all processes.
+        micro_batch_size: number of items in one forward and backward pass of a process, which bounds the memory.
+            Gradients are accumulated over the micro-batches of a step. None is the process's whole share of the batch.
+        lr: peak learning rate.
+        betas: coefficients of AdamW, each at least 0 and below 1.
+        warmup_steps: number of steps of the linear warm-up of the learning rate; at most a tenth of all steps.
+        lr_schedule: learning rate schedule. "step" multiplies the learning rate by `decay_factor` at each of
+            `decay_steps`; "cosine" is a cosine decay to zero at the last step.
+        decay_steps: steps at which the learning rate is multiplied by `decay_factor`.
+        decay_factor: factor of the step schedule, above 0 and at most 1.
+        clip_norm: largest norm of the gradients, for gradient clipping; none does not clip.
         precision: "fp32", or "bf16" for PyTorch's autocast.
-        compile: compile the blocks of the model, which takes minutes and then saves time.
-        checkpoint_activations: compute the activations of the model's blocks again in the backward pass instead
-            of keeping them: less memory for a third more time.
-        validate_every: steps from one validation to the next. There is one at the end of each epoch in any case,
-            and one at the end of the training; none leaves it at these.
+        compile: compile the blocks of the model, which takes minutes once and then makes steps faster.
+        checkpoint_activations: activation checkpointing: the backward pass recomputes the activations of the model's
+            blocks, which takes less memory and a third more time.
+        validate_every: number of steps between validations, in addition to those at the end of each epoch and of the
+            training; none validates only then.
         validate_first: validate before the first step too.
-        save_every: steps from one checkpoint to the next; there is one at the end anyway. None has that only.
-        keep_last_n: how many of the models that were saved on the way to keep, besides the best and the last.
-        patience: stop after so many validations in a row without a better score; none goes on.
-        seed: of the order of items and everything random in them, and of randomly initialized weights.
-        workers: processes that read and prepare items; 0 does it in the training process.
+        save_every: number of steps between checkpoints, in addition to that at the end of the training; none saves
+            only then.
+        keep_last_n: number of models of earlier checkpoints to keep, besides the best and the last model.
+        patience: number of validations without a better score after which training stops early; none does not stop.
+        seed: random seed of the order of items, of augmentation and prompts, and of weight initialization.
+        workers: number of worker processes of the data loader; 0 loads items in the training process.
     """
 
     steps: int | None = None
@@ -91,7 +91,7 @@ class LoopConfig:
         )
         check(
             all(earlier < later for earlier, later in zip((0, *self.decay_steps), self.decay_steps, strict=False)),
-            f"decay_steps must be positive and rise, got {self.decay_steps}.",
+            f"decay_steps must be positive and ascending, got {self.decay_steps}.",
         )
         check(0 < self.decay_factor <= 1, f"decay_factor must lie above 0 and at most at 1, got {self.decay_factor}.")
         check(
@@ -101,26 +101,26 @@ class LoopConfig:
         check(self.precision in ("fp32", "bf16"), f"precision must be 'fp32' or 'bf16', got {self.precision!r}.")
 
     def total_steps(self, batches: int) -> int:
-        """Steps of the whole training, with so many batches in an epoch."""
+        """Number of steps of the whole training, given the number of batches in an epoch."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None  # checked on creation
         return self.epochs * batches
 
     def void_fields(self) -> Mapping[str, str]:
-        """Fields that have no effect beside the values of others, each with the reason."""
+        """Fields that have no effect with the values of the others, each with the reason."""
         if self.lr_schedule == "cosine":
             return dict.fromkeys(("decay_steps", "decay_factor"), "lr_schedule is cosine")
         return {"decay_factor": "there are no decay_steps"} if not self.decay_steps else {}
 
 
 def learning_rate(config: LoopConfig, step: int, total: int) -> float:
-    """The learning rate of a step, before the scale of a group of parameters (SAM, section A).
+    """The learning rate of a step, before the scale of each parameter group (SAM, section A).
 
     Args:
-        config: of the loop.
-        step: from 0 to `total` - 1. The warm-up reaches the full rate in its last step.
-        total: steps of the whole training.
+        config: configuration of the loop.
+        step: index of the step, 0 to `total` - 1. The last step of the warm-up has the peak learning rate.
+        total: number of steps of the whole training.
     """
     warmup = min(config.warmup_steps, int(total * MAX_WARMUP_SHARE))
     warmth = min(1.0, (step + 1) / max(1, warmup))
@@ -143,4 +143,4 @@ MAY_CHANGE = (
     "patience",
     "workers",
 )
-"""Fields that may be others when a run is resumed: they do not change what has been learned so far."""
+"""Fields that may change when a run is resumed, because the steps before do not depend on them."""

@@ -1,4 +1,4 @@
-"""What a training tells: each step while it goes on, and how it ended."""
+"""The observer of the training loop, the log of a step, and the result of a training."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ End: TypeAlias = Literal["finished", "early", "interrupted"]
 
 @dataclass(frozen=True)
 class StepLog:
-    """What is told of a step.
+    """The log of an optimizer step.
 
     Attributes:
-        step: its number, from 1.
-        epoch: the pass over the data it belongs to, from 0.
-        loss: the mean over all items of the step.
-        parts: of the loss; means too.
-        lr: before the scales of groups.
-        grad_norm: length of the gradients before clipping.
-        items: how many there were.
-        seconds: it took, with the time its items took to come.
+        step: number of the step, from 1.
+        epoch: number of the epoch, from 0.
+        loss: mean loss over all items of the batch.
+        parts: means of the parts of the loss.
+        lr: learning rate, before the scales of parameter groups.
+        grad_norm: norm of the gradients before clipping.
+        items: number of items in the batch, over all processes.
+        seconds: duration of the step, including the time to load its items.
     """
 
     step: int
@@ -36,37 +36,37 @@ class StepLog:
 
 
 class Observer:
-    """Is told what the loop does, in the main process. This one does nothing about it."""
+    """Callbacks of the training loop, called in the main process. The methods of this base class do nothing."""
 
     def started(self, step: int, total: int) -> None:
-        """The run starts, or goes on, after `step` of `total` steps."""
+        """The run starts, or resumes after `step` of `total` steps."""
 
     def stepped(self, log: StepLog) -> None:
-        """A step is done."""
+        """An optimizer step is done."""
 
     def validating(self, step: int) -> None:
-        """A validation begins."""
+        """A validation starts."""
 
     def validated(self, step: int, scores: Mapping[str, float], *, is_best: bool) -> None:
         """A validation is done."""
 
     def saved(self, step: int) -> None:
-        """The run can be resumed from this step."""
+        """A checkpoint is written, from which the run can be resumed."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended.
+    """The result of a call of `train`.
 
     Attributes:
-        end: "finished", "early" where it got no better, "interrupted" where it was stopped and can be resumed.
-        step: steps done.
-        total: steps it was to have.
-        best_step: after which the best model was saved.
-        best_score: its first score; None where there was no validation.
-        scores: of the last validation of this start; empty where there was none.
-        best: the best model; where there was no validation, the last.
-        last: the model as it is now.
+        end: "finished", "early" after early stopping, or "interrupted" if the run was canceled and can be resumed.
+        step: number of steps done.
+        total: number of steps of the whole training.
+        best_step: step of the best model.
+        best_score: first score of the best model; None without a validation.
+        scores: scores of the last validation of this call; empty if there was none.
+        best: file of the best model; without a validation, of the last.
+        last: file of the last model.
     """
 
     end: End

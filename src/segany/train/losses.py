@@ -1,4 +1,4 @@
-"""The losses of masks and of the predicted IoU (Segment Anything, section A, "Losses")."""
+"""Focal and dice loss of masks, and the loss of the predicted IoU (Segment Anything, section A, "Losses")."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from segany.core.arrays import MASK_THRESHOLD
 from segany.core.boxes import mask_box
 
 _PIXELS_AT_ONCE = 16 * 1024 * 1024
-"""Pixels of masks that are compared together: a few copies of them as float32 exist at a time."""
+"""Number of mask pixels in one computation of the losses. A few float32 copies of them are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How the parts of the loss add up; the defaults are SAM's.
+    """Weights and hyperparameters of the loss; the defaults are SAM's.
 
     Attributes:
         focal: weight of the focal loss.
         dice: weight of the dice loss.
         iou: weight of the loss of the predicted IoU.
-        gamma: exponent of the focal loss, which reduces the loss of pixels that are right already (Lin et al., 2017).
-        alpha: weight of foreground in the focal loss; 1 - alpha is that of background.
-        supervise_all_iou: whether the predicted IoU of every candidate is compared with its true IoU (SAM 2), or
-            that of the candidate with the lowest mask loss alone (SAM, according to SAM 2's code).
-        iou_use_l1_loss: whether the loss of the predicted IoU is its absolute error (SAM 2) or its squared error
-            (SAM).
+        gamma: focusing parameter of the focal loss, which down-weights well-classified pixels (Lin et al., 2017).
+        alpha: weight of foreground in the focal loss; the weight of background is 1 - alpha.
+        supervise_all_iou: whether the IoU loss is the mean over all candidates (SAM 2), or that of the candidate with
+            the lowest mask loss (SAM, according to SAM 2's code).
+        iou_use_l1_loss: whether the IoU loss is the absolute error (SAM 2) or the squared error (SAM).
     """
 
     focal: float = 20.0
@@ -44,13 +43,13 @@ class LossWeights:
 
 
 class ObjectLosses(NamedTuple):
-    """The losses of P objects, and how good their masks are.
+    """The losses of P objects, and the true IoU of their candidates. All are float32.
 
     Attributes:
-        total: [P], with gradients.
-        focal, dice: [P], of the candidate with the lowest mask loss.
-        iou_loss: [P], of the predicted IoU.
-        true_iou: [P, M], of every candidate.
+        total: [P], weighted sum of the losses, with gradients.
+        focal, dice: [P], losses of the candidate with the lowest mask loss.
+        iou_loss: [P], loss of the predicted IoU.
+        true_iou: [P, M], true IoU of every candidate.
     """
 
     total: Tensor
@@ -61,21 +60,21 @@ class ObjectLosses(NamedTuple):
 
 
 def focal_loss(logits: Tensor, truth: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
-    """The focal loss of masks (Lin et al., 2017), the mean over the pixels: [..., H, W] to [...].
+    """The focal loss of masks (Lin et al., 2017), averaged over the pixels: [..., H, W] to [...].
 
-    `truth` is in 0..1, between them where a pixel is partly covered.
+    `truth` is floating-point in 0..1. A value between is the share of the pixel that the mask covers.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     foreground = torch.sigmoid(logits)
-    missing = foreground + truth - 2 * foreground * truth  # 1 - the probability of what is true
+    missing = foreground + truth - 2 * foreground * truth  # 1 - the probability of the true class
     weight = (1 - alpha) + (2 * alpha - 1) * truth
     return (weight * missing**gamma * entropy).flatten(-2).mean(dim=-1)
 
 
 def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
-    """One minus the dice coefficient of masks (Milletari et al., 2016): [..., H, W] to [...].
+    """The dice loss of masks, one minus the dice coefficient (Milletari et al., 2016): [..., H, W] to [...].
 
-    A pixel is added above and below the line, so that two empty masks are alike.
+    One is added to numerator and denominator, so that the loss of two empty masks is 0.
     """
     foreground = torch.sigmoid(logits).flatten(-2)
     flat = truth.flatten(-2)
@@ -84,7 +83,7 @@ def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 def true_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """IoU of thresholded logits with masks, bool: [..., H, W] both to [...]; 0 where both are empty."""
+    """IoU of thresholded logits [..., H, W] with bool masks [..., H, W]: [...]. It is 0 if both are empty."""
     predicted = logits > MASK_THRESHOLD
     shared = (predicted & masks).flatten(-2).sum(dim=-1)
     union = (predicted | masks).flatten(-2).sum(dim=-1)
@@ -92,9 +91,13 @@ def true_iou(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def candidate_ious(low_res: Tensor, masks: Tensor) -> Tensor:
-    """The true IoU of candidates, low-res logits [P, M, h, w], at the size of masks, bool [P, S, S]: [P, M].
+    """The true IoU [P, M] of candidates with masks, at the size of the masks.
 
-    On a CPU only the part of each object that its candidates reach is upsampled, which gives the same numbers.
+    On a CPU, only the part of the logits that has foreground is upsampled, with the same result in less time.
+
+    Args:
+        low_res: logits [P, M, h, w].
+        masks: bool [P, S, S].
     """
     if low_res.device.type != "cpu" or masks.shape[-1] % low_res.shape[-1]:
         return true_iou(stretch_logits(low_res, masks.shape[-1]), masks[:, None])
@@ -108,14 +111,14 @@ def _ious_of_object(low_res: Tensor, mask: Tensor) -> list[float]:
     box = mask_box(above)
     if box is None:
         return [0.0] * len(low_res)
-    # Two low-res pixels more to all sides: one that interpolation reaches, and one so that cutting changes nothing.
+    # A margin of two low-res pixels: one that foreground reaches by interpolation, and one for the border of the crop.
     left, top, right, bottom = max(0, box[0] - 2), max(0, box[1] - 2), box[2] + 2, box[3] + 2
     factor = mask.shape[-1] // low_res.shape[-1]
     part = low_res[None, :, top:bottom, left:right]
     predicted = (F.interpolate(part, scale_factor=factor, mode="bilinear") > MASK_THRESHOLD)[0].numpy()
     pixels = mask.numpy()
     inside = pixels[top * factor : bottom * factor, left * factor : right * factor]
-    true_area = np.count_nonzero(pixels)  # NumPy counts many times as fast as PyTorch adds
+    true_area = np.count_nonzero(pixels)  # many times as fast as a sum in PyTorch
     ious = []
     for candidate in predicted:
         shared = np.count_nonzero(candidate & inside)
@@ -124,9 +127,9 @@ def _ious_of_object(low_res: Tensor, mask: Tensor) -> list[float]:
 
 
 def shrink_masks(masks: Tensor, side: int) -> Tensor:
-    """Masks bool [N, S, S] as the share of each pixel that they cover, float32 [N, side, side]; bool at their size.
+    """Downsample bool masks [N, S, S] by averaging: float32 [N, side, side] in 0..1, or the masks if `side` is S.
 
-    For the mask losses alone: an IoU with shares is below 1 even for a perfect mask.
+    The result is a target for the mask losses only: with such soft masks, the IoU of a perfect mask is below 1.
     """
     if side == masks.shape[-1]:
         return masks
@@ -143,19 +146,19 @@ def object_losses(
     truth: Tensor | None = None,
     pixels_at_once: int = _PIXELS_AT_ONCE,
 ) -> ObjectLosses:
-    """The losses of the candidates for P objects.
+    """The losses of P objects with M candidate masks each.
 
-    Focal and dice loss count for the candidate alone for which they are lowest. The true IoU, which the predicted
-    IoU is compared with, is that of the thresholded logits at the size of the model's input, as in inference.
+    Focal and dice loss are those of the candidate with the lowest mask loss only. The target of the predicted IoU is
+    the IoU of the thresholded logits at the size of the model's input, as in inference.
 
     Args:
         low_res: logits [P, M, h, w].
         predicted_iou: [P, M].
         masks: bool [P, S, S], at the size of the model's input.
-        weights: of the parts.
-        truth: float [P, s, s] of `shrink_masks`, with which focal and dice loss compare; the masks by default.
-        pixels_at_once: where there are more, some objects are compared after the others, and again in the
-            backward pass, so that this bounds the memory.
+        weights: weights and hyperparameters of the losses.
+        truth: floating-point [P, s, s] from `shrink_masks`, the target of focal and dice loss; by default the masks.
+        pixels_at_once: bounds the memory. With more mask pixels, the losses are computed for some objects at a time,
+            with activation checkpointing.
     """
     low_res, predicted_iou = low_res.float(), predicted_iou.float()
     truth = masks if truth is None else truth
@@ -177,7 +180,7 @@ def object_losses(
 
 
 def _rate(low_res: Tensor, masks: Tensor, truth: Tensor, weights: LossWeights) -> tuple[Tensor, Tensor]:
-    """The mask loss, focal and dice together, and the true IoU of all candidates: [P, M] each."""
+    """The mask loss, the weighted sum of focal and dice loss, and the true IoU of all candidates: [P, M] each."""
     logits = stretch_logits(low_res, truth.shape[-1])
     wanted = truth.float()[:, None].expand_as(logits)
     focal = focal_loss(logits, wanted, weights.gamma, weights.alpha)
@@ -186,19 +189,19 @@ def _rate(low_res: Tensor, masks: Tensor, truth: Tensor, weights: LossWeights) -
 
 
 def _compare(chosen: Tensor, truth: Tensor, weights: LossWeights) -> Tensor:
-    """Focal and dice loss of a candidate an object [P, h, w]: [2, P]."""
+    """Focal and dice loss [2, P] of the chosen candidates, logits [P, h, w]."""
     logits = stretch_logits(chosen[:, None], truth.shape[-1])[:, 0]
     masks = truth.float()
     return torch.stack([focal_loss(logits, masks, weights.gamma, weights.alpha), dice_loss(logits, masks)])
 
 
 def _compare_again(chosen: Tensor, truth: Tensor, weights: LossWeights) -> Tensor:
-    """The same, of which nothing is kept for the backward pass."""
+    """`_compare` with activation checkpointing."""
     return cast(Tensor, checkpoint(_compare, chosen, truth, weights, use_reentrant=False))
 
 
 def stretch_logits(low_res: Tensor, side: int) -> Tensor:
-    """Bilinear from [P, M, h, h] to [P, M, side, side]."""
+    """Resize logits bilinearly, from [P, M, h, h] to [P, M, side, side]."""
     if low_res.shape[-1] == side:
         return low_res
     return F.interpolate(low_res, (side, side), mode="bilinear", align_corners=False)

@@ -18,27 +18,27 @@ from segany.nn.attention import attend, merge_heads, split_heads
 from segany.nn.layers import FeedForward
 
 PATCH_VALUES = 3 * EMBEDDING_STRIDE**2
-"""Numbers of a patch: its pixels, channel by channel."""
+"""Number of values of a patch: its pixels, channel by channel."""
 
 _LONGEST = 10000.0
-"""Ratio of the longest to the shortest wavelength of positions."""
+"""Ratio of the longest to the shortest wavelength of the sine position embeddings."""
 
 
 @dataclass(frozen=True)
 class MaeConfig:
-    """What is masked and how it is reconstructed (MAE, sections 3 and A.1).
+    """Configuration of masking and of the decoder (MAE, sections 3 and A.1).
 
     Attributes:
-        mask_ratio: share of the patches that the encoder does not see.
-        decoder_depth: blocks of the decoder.
-        decoder_width: channels of the decoder.
-        decoder_heads: attention heads of the decoder.
-        mlp_ratio: channels inside the decoder's MLPs, in widths.
-        normalize: whether the pixels of a patch are told relative to their own mean and deviation.
-        weight_decay: of everything but biases and norms.
-        positions: of patches, in the encoder: "sine" replaces them by sines and cosines, as in MAE; "kept"
-            leaves those of a model that has learned some. They are not trained here.
-        seed: of the decoder's first weights.
+        mask_ratio: share of the patches that are masked.
+        decoder_depth: number of blocks of the decoder.
+        decoder_width: number of channels of the decoder.
+        decoder_heads: number of attention heads of the decoder.
+        mlp_ratio: ratio of hidden channels to `decoder_width` in the decoder's MLPs.
+        normalize: whether the target of a patch is normalized by the mean and standard deviation of its pixels.
+        weight_decay: weight decay of everything except biases and norms.
+        positions: position embedding of the encoder: "sine" replaces it by sines and cosines, as in MAE; "kept" keeps
+            that of a trained model. It is frozen.
+        seed: random seed of the decoder's initial weights.
     """
 
     mask_ratio: float = 0.75
@@ -68,7 +68,7 @@ class MaeConfig:
 
 
 class DecoderBlock(nn.Module):
-    """A plain transformer block over tokens [B, T, C]."""
+    """A transformer block on tokens [B, T, C]."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -86,24 +86,24 @@ class DecoderBlock(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """SAM's ViT as an encoder of some of an image's patches, and a decoder that tells the others.
+    """SAM's ViT as the encoder of the visible patches of an image, and a decoder that reconstructs the masked ones.
 
-    What is pre-trained is a plain ViT: all its blocks attend over all visible patches, by absolute positions
-    alone. Patches scattered over an image make no windows, and have no table of relative positions. Windows
-    and those tables come afterwards, as in ViTDet (Li et al., Exploring Plain Vision Transformer Backbones,
-    2022, section 3): the tables start from zero, the neck from where it was, and `load_encoder` takes
-    everything else over. The class token, which SAM's ViT has none of, is left out (MAE, section A.1, finds it
-    not needed).
+    The pre-trained network is a plain ViT: all blocks have global attention over the visible patches, with absolute
+    position embeddings only, because scattered patches form no windows. Window attention and relative position
+    embeddings are added afterwards, as in ViTDet (Li et al., Exploring Plain Vision Transformer Backbones, 2022,
+    section 3): relative position embeddings start from zero, the neck from its initial weights, and `load_encoder`
+    takes over all other weights. There is no class token, because SAM's ViT has none (MAE, section A.1, finds that it
+    is not needed).
 
     Args:
-        encoder: it is trained in place.
-        config: what is masked, and the decoder.
-        grid: side, in patches, of the images to train on; by default that of the encoder's input. The positions of
-            the encoder's table are stretched over a smaller grid, as the authors stretch the table of their
-            pre-training over larger images when they fine-tune: all of it is trained with.
+        encoder: the image encoder, which is trained in place.
+        config: configuration of masking and of the decoder.
+        grid: side of the training images, in patches; by default that of the encoder's input. For a smaller grid, the
+            encoder's position embedding is resized to the grid. The authors resize it in the same way when they
+            fine-tune on images larger than those of pre-training.
 
     Raises:
-        ConfigError: the encoder's width is no multiple of 4, which positions need, or the grid is too large.
+        ConfigError: the encoder's width is not a multiple of 4, which sine positions need, or the grid is too large.
     """
 
     def __init__(self, encoder: ImageEncoder, config: MaeConfig | None = None, *, grid: int | None = None) -> None:
@@ -141,7 +141,7 @@ class MaskedAutoencoder(nn.Module):
             table.data.copy_(sine_positions(size, table.shape[-1], self.grid / size[0]).unflatten(0, size))
 
     def _positions(self, size_hw: SizeHW) -> Tensor:
-        """Of the patches of an image at the top left of the grid: [H * W, C]."""
+        """Position embeddings [H * W, C] of the patches of an image, which lies at the top left of the grid."""
         height, width = size_hw
         table = self.encoder.patch_positions.detach()
         if self.grid == table.shape[1]:
@@ -152,34 +152,34 @@ class MaskedAutoencoder(nn.Module):
         return resized[0, :, :height, :width].flatten(1).T
 
     def trained(self) -> list[nn.Parameter]:
-        """All parameters but those that masked autoencoding does not use, or holds fixed."""
+        """The parameters that are trained: all except the frozen position embedding and parts that MAE does not use."""
         unused = {id(x) for x in self.encoder.parameters()} - {id(x) for x in self.encoder.patch_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in unused]
 
     def forward(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
-        """Tell all patches of images from some of them.
+        """Predict all patches of images from the visible ones.
 
         Args:
             patches: [B, T, 768], T = H * W, normalized pixels; see `cut_patches`.
-            size_hw: H, W in patches, at most the grid. They lie at its top left.
-            visible: int64 [B, V], which patches the encoder sees.
+            size_hw: H, W in patches, at most those of the grid. The patches lie at its top left.
+            visible: int64 [B, V], indices of the visible patches.
 
         Returns:
-            [B, T, 768]. Where `config.normalize`, in units of each patch's own mean and deviation.
+            [B, T, 768]. With `config.normalize`, normalized by the mean and standard deviation of each patch.
         """
         seen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[-1]))
         tokens = self.encode(seen, size_hw, visible)
         return self.decode(tokens, size_hw, visible)
 
     def encode(self, patches: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
-        """The visible patches alone, [B, V, 768], to tokens [B, V, C]."""
+        """Encode the visible patches [B, V, 768] to tokens [B, V, C]."""
         positions = self._positions(size_hw)
         x = self.encoder.encode_patches(patches, positions[visible])
         tokens: Tensor = self.norm(x)
         return tokens
 
     def decode(self, tokens: Tensor, size_hw: SizeHW, visible: Tensor) -> Tensor:
-        """Tokens of visible patches [B, V, C] to all patches, [B, T, 768]."""
+        """Decode tokens of the visible patches [B, V, C] to all patches [B, T, 768]."""
         x = self.put_in_place(self.decoder_embed(tokens), size_hw[0] * size_hw[1], visible)
         x = x + sine_positions(size_hw, x.shape[-1]).to(x)
         for block in self.decoder_blocks:
@@ -188,40 +188,40 @@ class MaskedAutoencoder(nn.Module):
         return told
 
     def put_in_place(self, tokens: Tensor, count: int, visible: Tensor) -> Tensor:
-        """Tokens [B, V, C] to where they belong among `count` places, [B, T, C]; elsewhere is the mask token."""
+        """Scatter tokens [B, V, C] to their positions among `count` positions, [B, T, C], and fill in mask tokens."""
         masked = self.mask_token.to(tokens.dtype).expand(len(tokens), count, -1)
         return masked.scatter(1, visible[..., None].expand(-1, -1, tokens.shape[-1]), tokens)
 
 
 def cut_patches(pixels: Tensor) -> Tensor:
-    """Pixels [B, 3, H * 16, W * 16] to patches [B, H * W, 768], row by row."""
+    """Cut pixels [B, 3, H * 16, W * 16] into patches [B, H * W, 768], row by row."""
     patches = pixels.unfold(2, EMBEDDING_STRIDE, EMBEDDING_STRIDE).unfold(3, EMBEDDING_STRIDE, EMBEDDING_STRIDE)
     return patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)  # from [B, 3, H, W, 16, 16]
 
 
 def join_patches(patches: Tensor, size_hw: SizeHW) -> Tensor:
-    """The inverse of `cut_patches`."""
+    """The inverse of `cut_patches`: patches [B, H * W, 768] to pixels [B, 3, H * 16, W * 16]."""
     side = EMBEDDING_STRIDE
     grid = patches.reshape(len(patches), *size_hw, 3, side, side)
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the numbers of each patch, [B, T, 1]."""
+    """Mean and standard deviation of each of the patches [B, T, 768]: [B, T, 1] each."""
     return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 def reconstruction_loss(predicted: Tensor, patches: Tensor, visible: Tensor, *, normalize: bool) -> Tensor:
-    """Mean squared error over the patches that were not visible (MAE, section 3).
+    """Mean squared error over the masked patches (MAE, section 3).
 
     Args:
-        predicted: [B, T, 768].
-        patches: [B, T, 768].
-        visible: int64 [B, V].
-        normalize: whether predictions are in units of each patch's mean and deviation.
+        predicted: [B, T, 768], predicted patches.
+        patches: [B, T, 768], target patches.
+        visible: int64 [B, V], indices of the visible patches.
+        normalize: whether predictions are normalized by the mean and standard deviation of each patch.
 
     Returns:
-        [B]; zero where everything was visible.
+        [B], float32; zero where no patch is masked.
     """
     patches, predicted = patches.float(), predicted.float()
     if normalize:
@@ -233,15 +233,15 @@ def reconstruction_loss(predicted: Tensor, patches: Tensor, visible: Tensor, *, 
 
 
 def sine_positions(size_hw: SizeHW, channels: int, scale: float = 1.0) -> Tensor:
-    """Sines and cosines of a grid's rows and columns, [H * W, C] (MAE, section A.1).
+    """Sine-cosine position embeddings of a grid, [H * W, C] (MAE, section A.1).
 
     The first half of the channels is for the column, the second for the row.
 
     Args:
         size_hw: H, W of the grid.
         channels: C, a multiple of 4.
-        scale: rows and columns of the grid that was trained with to one of this grid. Positions are counted from 0
-            at that grid's first row and column, and lie at the centers of this grid's cells.
+        scale: ratio of the side of the grid of training to that of this grid. Positions are those of the centers of
+            this grid's cells, in the coordinates of the grid of training.
     """
     frequencies = _LONGEST ** -(torch.arange(0, channels, 4) / channels)  # C / 4 of them
     rows, columns = (((torch.arange(side) + 0.5) * scale - 0.5)[:, None] * frequencies for side in size_hw)
@@ -252,7 +252,7 @@ def sine_positions(size_hw: SizeHW, channels: int, scale: float = 1.0) -> Tensor
 
 
 def visible_count(patches: int, mask_ratio: float) -> int:
-    """How many of an image's patches the encoder sees, at least one."""
+    """Number of visible patches of an image, at least one."""
     return max(1, math.floor(patches * (1 - mask_ratio)))
 
 

@@ -1,4 +1,4 @@
-"""Masked autoencoding as a task: items in, losses out; and its encoder back into SAM."""
+"""Masked autoencoding as a `Task`, and loading a pre-trained encoder into SAM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from segany.train.parameters import decay_groups
 from segany.train.task import ItemLoss
 
 _MASK = 0x3AE
-"""Purpose of a random generator: which patches are masked."""
+"""Stream of random numbers for the choice of masked patches, to keep it independent of other uses of the seed."""
 
 _ENCODER = "encoder."
 
@@ -36,20 +36,19 @@ _GRAY = 128
 
 
 class MaeTask:
-    """Learns an image encoder from images alone; a `Task`.
+    """Pre-trains an image encoder on images without masks; a `Task`.
 
-    Only patches that lie in the image with all their pixels take part: the padding around it, and up to 15
-    pixels at its right and bottom, are neither seen nor told.
+    Only patches that lie completely inside the image take part. Padding, and up to 15 pixels at the right and bottom
+    of the image, are neither visible nor reconstructed.
 
     Args:
-        model: of which the image encoder is trained in place. Nothing else of it is used. It is already on
-            the device that it is trained on.
-        config: what is masked and how it is reconstructed.
-        val_items: what `validate` measures on; a few of them are shown by `samples`.
-        side: of the items in pixels; by default that of the model's input. See `MaskedAutoencoder` on its grid.
+        model: the model whose image encoder is trained in place, on its device. The other parts are not used.
+        config: configuration of masking and of the decoder.
+        val_items: the validation items. `samples` draws a few of them.
+        side: side of the items in pixels; by default that of the model's input. See `grid` of `MaskedAutoencoder`.
 
     Raises:
-        ConfigError: the model's image encoder is no plain ViT, or `side` is more than that of its input.
+        ConfigError: the model's image encoder is not a plain ViT, or `side` is larger than that of its input.
     """
 
     module: MaskedAutoencoder
@@ -64,8 +63,8 @@ class MaeTask:
     ) -> None:
         if not model.config.encoder.encodes_patches:
             raise ConfigError(
-                f"Masked autoencoding is for the plain ViT of SAM; the image encoder of {model.name!r} is another. "
-                "Choose a model such as sam_vit_b, or distil."
+                f"Masked autoencoding needs a plain ViT, and the image encoder of {model.name!r} is not one. "
+                "Choose a model such as sam_vit_b, or distill."
             )
         self.config = config or MaeConfig()
         self.model = model
@@ -75,7 +74,7 @@ class MaeTask:
         self.val_items = tuple(val_items)
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
-        """Items with the same number of patches in each direction run together."""
+        """Run the items with equal numbers of rows and columns of patches in one batch."""
         groups: dict[SizeHW, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
             groups[_grid(item)].append(index)
@@ -95,19 +94,19 @@ class MaeTask:
         return decay_groups(self.module.trained(), self.config.weight_decay)
 
     def saved_module(self) -> PromptableModel:
-        """What is of use afterwards: the model with the encoder that was trained, and the rest as it was given."""
+        """The model with the pre-trained encoder. Its other parts are unchanged."""
         return self.model
 
     def blocks(self) -> list[nn.Module]:
-        """What may be compiled, or recomputed for gradients. Most memory goes to these: they see all patches.
+        """The decoder's blocks, for compilation and activation checkpointing. They take most of the memory.
 
-        The blocks of the encoder are not called as a whole here, see `MaskedAutoencoder`.
+        The encoder's blocks are left out, because `MaskedAutoencoder` does not call their `forward`.
         """
         return list(self.module.decoder_blocks)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """The mean loss on held-out items, first as its negative, for which higher is better; nothing without any."""
+        """The negative mean loss on the validation items, for which higher is better; and the loss."""
         if not self.val_items:
             return {}
         losses = [self.losses([item])[0].parts["reconstruction"] for item in self.val_items]
@@ -116,9 +115,9 @@ class MaeTask:
 
     @torch.no_grad()
     def samples(self, count: int = 4) -> list[PixelArray]:
-        """Pictures of held-out items, uint8 [H, 3 W, 3]: what the encoder saw, what was told, what was there.
+        """Pictures of validation items, uint8 [H, 3 W, 3]: the visible patches, the reconstruction, and the image.
 
-        Where patches are told relative to their mean and deviation, these are taken from the image.
+        With normalized targets, the mean and standard deviation of each patch are those of the image.
         """
         return [self._picture(item) for item in self.val_items[:count]]
 
@@ -143,7 +142,7 @@ class MaeTask:
         return pixels.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def _patches(self, items: Sequence[TrainingItem]) -> Tensor:
-        """Items of one size in patches to [B, T, 768], normalized as for the model."""
+        """Cut items with equal numbers of rows and columns of patches into [B, T, 768], normalized for the model."""
         height, width = (side * EMBEDDING_STRIDE for side in _grid(items[0]))
         mean, std = self._statistics()
         pixels = torch.zeros(len(items), height, width, 3, device=mean.device)
@@ -153,7 +152,7 @@ class MaeTask:
         return cut_patches(pixels.permute(0, 3, 1, 2))
 
     def _visible(self, items: Sequence[TrainingItem]) -> Tensor:
-        """Of items of one size: which patches are visible, int64 [B, V], by the items' seeds alone."""
+        """Indices of the visible patches of items of one size, int64 [B, V]. They depend on the items' seeds only."""
         height, width = _grid(items[0])
         count = visible_count(height * width, self.config.mask_ratio)
         rows = [np.random.default_rng([item.seed, _MASK]).permutation(height * width)[:count] for item in items]
@@ -164,18 +163,18 @@ class MaeTask:
 
 
 def load_encoder(model: PromptableModel, state: Mapping[str, Tensor]) -> PromptableModel:
-    """Give a model the image encoder that masked autoencoding trained.
+    """Load the image encoder of a `MaskedAutoencoder` into a model.
 
     Args:
-        model: with a plain ViT as that was; changed in place and returned.
-        state: the state dict of a `MaskedAutoencoder`.
+        model: a model with a plain ViT of the same architecture. It is changed in place and returned.
+        state: the state dict of the `MaskedAutoencoder`.
 
     Raises:
-        CheckpointError: it holds no such encoder.
+        CheckpointError: the state dict holds no encoder, or one of another size.
     """
     encoder = {key.removeprefix(_ENCODER): value for key, value in state.items() if key.startswith(_ENCODER)}
     if not encoder:
-        raise CheckpointError("This is no checkpoint of masked autoencoding: none of its tensors is of an encoder.")
+        raise CheckpointError("This is not a checkpoint of masked autoencoding: none of its tensors is of an encoder.")
     _load(model.image_encoder, encoder)
     return model
 
@@ -184,10 +183,10 @@ def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     try:
         module.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise CheckpointError(f"The encoder of this checkpoint is not of this model's size: {error}") from error
+        raise CheckpointError(f"The encoder of this checkpoint does not have this model's size: {error}") from error
 
 
 def _grid(item: TrainingItem) -> SizeHW:
-    """Patches of an item that lie in its image with all their pixels, by rows and columns; at least one each."""
+    """Numbers of rows and columns of patches that lie completely inside an item's image; at least one each."""
     height, width = item.image.shape[:2]
     return max(1, height // EMBEDDING_STRIDE), max(1, width // EMBEDDING_STRIDE)

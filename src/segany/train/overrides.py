@@ -1,4 +1,4 @@
-"""Changing fields of frozen configs by name: `loop.lr=1e-4`."""
+"""Overrides of the fields of frozen configs by name, such as `loop.lr=1e-4`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def override(config: T, settings: Iterable[str]) -> T:
-    """A frozen config with other values in some fields.
+    """A copy of a frozen config with other values in some fields.
 
     Args:
-        config: with configs within it.
-        settings: `name=value` each, the name with dots. Several values have commas between, and `none` is none.
+        config: the config, which may hold nested configs.
+        settings: `name=value` each, with dots in the name of a field of a nested config. Values of a tuple are
+            separated by commas, and `none` is None.
 
     Raises:
-        ConfigError: there is no such field, the value is not of its type or out of range.
+        ConfigError: a field does not exist, or a value is out of range or not of the type of its field.
     """
     known = {doc.name: doc for doc in field_docs(config)}
     changes: dict[str, Any] = {}
@@ -52,7 +53,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _replace(config: Any, changes: dict[str, Any]) -> Any:
-    """All changes at once, so that values that only fit together may be changed together."""
+    """Apply all changes in one `dataclasses.replace`, so that checks across fields see the new values only."""
     own = {name: value for name, value in changes.items() if "." not in name}
     for first in dict.fromkeys(name.partition(".")[0] for name in changes if "." in name):
         inner = {name.partition(".")[2]: value for name, value in changes.items() if name.partition(".")[0] == first}
@@ -101,7 +102,7 @@ def _parse_tuple(text: str, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def describe_type(kind: Any) -> str:
-    """In words, what values a field takes."""
+    """A description of the values that a field takes, for error messages."""
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "none"}
     if kind in names:
         return names[kind]

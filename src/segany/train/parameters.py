@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how fast each: layer-wise decay of the learning rate, decay of weights."""
+"""Frozen parameters, and parameter groups with layer-wise learning rate decay and weight decay."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _WITH_MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def freeze_parts(model: PromptableModel, train: Literal["all", "decoder"]) -> None:
-    """Take gradients from what training on images does not reach, and for "decoder" from the image encoder too.
+    """Freeze the parameters that training on images does not use, and for "decoder" the image encoder too.
 
-    What is frozen already stays frozen, so that adapters may be all that an encoder learns.
+    Parameters that are already frozen stay frozen, such as an image encoder with adapters.
     """
     heads, features = _parameters(model.heads()), _parameters(model.feature_parts())
     kept = heads | features if train == "all" else heads - features
@@ -27,26 +27,26 @@ def freeze_parts(model: PromptableModel, train: Literal["all", "decoder"]) -> No
 
 
 def _parameters(parts: Iterable[nn.Module | nn.Parameter]) -> set[int]:
-    """Identities of the parameters of some parts of a model."""
+    """The `id` of each parameter of some parts of a model."""
     return {id(x) for part in parts for x in (part.parameters() if isinstance(part, nn.Module) else (part,))}
 
 
 def parameter_groups(
     model: PromptableModel, *, weight_decay: float, layer_decay: float, encoder_lr_scale: float = 1.0
 ) -> list[dict[str, object]]:
-    """Groups for an optimizer, of all parameters with gradients.
+    """Parameter groups for an optimizer, of all parameters that require gradients.
 
     Args:
-        model: any of the families.
-        weight_decay: for the matrices of linear layers and convolutions; biases, norms, tables of positions and
-            tokens have none.
-        layer_decay: factor on the learning rate from each block of the image encoder to the one before. What
-            comes before the blocks counts as one more; the neck, and all beyond the encoder, has a factor of 1.
-            So have the position tables of Hiera, as in SAM 2's training.
-        encoder_lr_scale: factor on the learning rate of the image encoder with its neck.
+        model: a model of any family.
+        weight_decay: weight decay of the weights of linear layers and convolutions. Biases, norms, position embeddings
+            and tokens have none.
+        layer_decay: layer-wise learning rate decay: factor on the learning rate from each block of the image encoder
+            to the block before it. The layers before the first block count as one more block. The neck and all parts
+            outside the encoder have a factor of 1, and so do Hiera's position embeddings, as in SAM 2's training.
+        encoder_lr_scale: factor on the learning rate of the image encoder, including its neck.
 
     Returns:
-        Groups with `params`, `lr_scale` and `weight_decay`, the slowest first.
+        Groups with `params`, `lr_scale` and `weight_decay`, in ascending order of `lr_scale`.
     """
     scales = _lr_scales(model.image_encoder, layer_decay)
     in_encoder = {id(parameter) for parameter in model.image_encoder.parameters()}
@@ -63,7 +63,7 @@ def parameter_groups(
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Groups of the parameters that are trained, all at the full learning rate, as for `Task.parameter_groups`.
+    """Parameter groups at the full learning rate, for `Task.parameter_groups`. Frozen parameters are left out.
 
     Vectors (biases, and the scales of norms) have no weight decay.
     """
@@ -76,6 +76,6 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
 
 
 def _lr_scales(encoder: ImageEncoder, layer_decay: float) -> dict[int, float]:
-    """Factor on the learning rate by the parameter's identity, for what is not behind the blocks."""
+    """Factor on the learning rate by the `id` of a parameter, for the blocks and the layers before them."""
     last, parameters = len(encoder.encoder_blocks()) + 1, dict(encoder.named_parameters())
     return {id(parameters[name]): layer_decay ** (last - depth) for name, depth in encoder.layer_depths().items()}

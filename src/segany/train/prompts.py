@@ -1,7 +1,7 @@
-"""The prompts that training simulates (Segment Anything, section A, "Training algorithm").
+"""Simulated prompts for training (Segment Anything, section A, "Training algorithm").
 
-Functions of masks and of numbers drawn before, so that they run on any device and depend on nothing else.
-Points are whole pixels of the model's input, x then y.
+The functions are deterministic: all random numbers are drawn in advance by `draw_prompts`, so that results do not
+depend on the device. Points are pixels of the model's input as integers, x then y.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 _PURPOSE = 0x50
-"""Sets the numbers drawn here apart from others that come from the same seed."""
+"""Stream of random numbers for prompts, to keep them independent of other uses of the seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class PromptDraws:
-    """All that is random in the prompts of an item with N objects.
+    """The random numbers of the prompts of an item with N objects.
 
     Attributes:
-        starts_with_box: bool [N], whether the first prompt is the box and not a point.
+        starts_with_box: bool [N], whether the first prompt is a box instead of a point.
         box_noise: float64 [N, 4], standard normal, or uniform in -1..1.
-        draws: float64 [iterations, N], in 0..1: which pixel of a region is the point.
+        draws: float64 [iterations, N], uniform in 0..1, which choose a pixel of a region as the point.
         repeats: the iterations that add no point.
     """
 
@@ -37,10 +37,9 @@ class PromptDraws:
 def draw_prompts(
     seed: int, count: int, *, iterations: int, repeats: int, box_chance: float, uniform_boxes: bool = False
 ) -> PromptDraws:
-    """Draw everything for `count` objects.
+    """Draw the random numbers for the prompts of `count` objects.
 
-    Of the iterations after the first, `repeats` (at most 2) add no point: the last, and one of the others at
-    random.
+    `repeats` (at most 2) of the iterations after the first add no point: the last one, and a random other one.
     """
     rng = np.random.default_rng([_PURPOSE, seed])
     starts_with_box = rng.random(count) < box_chance
@@ -53,10 +52,10 @@ def draw_prompts(
 
 
 def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
-    """A pixel of each region, all of its pixels equally likely.
+    """Choose a pixel of each region, uniformly.
 
     Args:
-        regions: bool [N, H, W], none of them empty.
+        regions: bool [N, H, W], none of which is empty.
         draws: floating-point [N], uniform in 0..1.
 
     Returns:
@@ -75,8 +74,10 @@ def sample_pixels(regions: Tensor, draws: Tensor) -> Tensor:
 
 
 def sample_error_points(predicted: Tensor, truth: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """The next point of each object, uniform over its error region: positive in a false negative, negative in a
-    false positive. Where there is no error, it is a point of the true mask.
+    """Choose the next point of each object, uniformly from its error region.
+
+    The label is foreground in a false negative and background in a false positive. Without an error, the point is
+    chosen from the true mask.
 
     Args:
         predicted, truth: bool [N, H, W]; no true mask is empty.
@@ -93,17 +94,17 @@ def sample_error_points(predicted: Tensor, truth: Tensor, draws: Tensor) -> tupl
 
 
 def jitter_boxes(boxes_xyxy: Tensor, noise: Tensor, size: int, *, share: float, limit: float) -> Tensor:
-    """Boxes with noise on their corners, as a person might draw them.
+    """Add noise to the corners of boxes, to simulate boxes drawn by people.
 
     Args:
-        boxes_xyxy: [N, 4], pixels of an input of `size` x `size`.
+        boxes_xyxy: [N, 4], boxes in pixels of an input of `size` x `size`.
         noise: [N, 4], standard normal or uniform.
         size: side of the input.
-        share: what a noise of 1 is as a share of the box's side.
-        limit: pixels by which a corner moves at most.
+        share: scale of the noise, as a share of the side of the box.
+        limit: largest displacement of a corner, in pixels.
 
     Returns:
-        Boxes within the input, at least a pixel wide and high.
+        [N, 4], boxes inside the input, at least one pixel wide and high.
     """
     sides = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).repeat(1, 2)
     moved = boxes_xyxy + (noise * share * sides).clamp(-limit, limit)

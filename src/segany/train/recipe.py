@@ -1,8 +1,8 @@
-"""Recipes: Python files that say what is trained, how, and what to expect of it.
+"""Recipes: Python files that define a training.
 
-A recipe file says at its top, in its docstring, the command that runs it, what that costs and what it
-should reach; and it holds `RECIPE`, a `TrainingRecipe`. Those that come with segany lie in the folder
-`recipes` beside this module and are called by their names; all others by their paths.
+A recipe file sets `RECIPE`, a `TrainingRecipe`. Its module docstring states the command that runs it, its cost, and
+the score that it reaches. The recipes of the package are in the folder `recipes` beside this module, and are found by
+name; other recipes are found by path.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ RECIPE_FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class DataSplit:
-    """Two datasets without an image in common.
+    """A training and a validation set, without an image in common.
 
     Attributes:
-        train: what is learned from.
-        val: what is validated on; None where nothing is.
+        train: the training set.
+        val: the validation set; None for no validation.
     """
 
     train: Dataset
@@ -50,14 +50,14 @@ class DataSplit:
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What a task is made of.
+    """The model, the data and the environment that a recipe builds its task from.
 
     Attributes:
-        model: on its device, in float32.
-        data: the split.
-        folder: of the run, for caches.
-        device: of this process.
-        progress: told of what a recipe does before the first step, such as downloads.
+        model: the model to train, on its device, in float32.
+        data: the training and validation set.
+        folder: folder of the run, for caches.
+        device: device of this process.
+        progress: called with the progress of work before the first step, such as downloads.
     """
 
     model: PromptableModel
@@ -67,32 +67,33 @@ class TrainContext:
     progress: ProgressCallback | None = None
 
     def check_fits(self, items: ItemConfig) -> None:
-        """Raise `ConfigError` unless items are of the size and the kind that the model takes."""
+        """Raise `ConfigError` unless items have the size and the resizing that the model takes."""
         ours = self.model.preprocessing
         wrong = [
             f"--set items.{name}={wanted}"
             for name, wanted, given in (("side", ours.input_size, items.side), ("resize", ours.resize, items.resize))
             if wanted != given
         ]
-        check(not wrong, f"The items are not what the model {self.model.name!r} takes: use {' '.join(wrong)}.")
+        check(not wrong, f"The items do not fit what the model {self.model.name!r} takes: use {' '.join(wrong)}.")
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """What is trained, and how. Every number of its configs can be changed by name; see `TrainingRecipe.changed`.
+    """A task, its data, its model and the configs of both. `TrainingRecipe.changed` overrides fields by name.
 
     Attributes:
-        title: what it does, in a line.
-        build: makes the task of the recipe, with what was changed in it, and its context.
-        task: numbers of the task: a frozen config.
-        items: how images become items: `segany.data.transforms.ItemConfig`.
-        loop: numbers of the loop.
-        model: that training starts from: a name of `segany models` or a path; or an architecture, which
-            begins with random weights.
-        datasets: makes the split from the folder given as `--data`, or from none, where the recipe has data or
-            a split of its own; it reports the progress of downloads. None opens the folder and holds out a share.
-        document: what its file says at the top.
-        name: of its file.
+        title: description of the recipe in one line.
+        build: a function of this recipe, with its overrides, and its context that returns the task.
+        task: config of the task, a frozen dataclass.
+        items: config of the training items, such as `segany.data.transforms.ItemConfig`.
+        loop: config of the training loop.
+        model: the initial model: a name that `segany models` lists, a path, or a config, for which weights are
+            initialized at random.
+        datasets: a function of the folder given as `--data`, or of None, that returns the training and validation set,
+            for a recipe with its own data or its own split. It reports the progress of downloads. By default, the
+            folder is opened and a share of its images is held out.
+        document: module docstring of the recipe file.
+        name: name of the recipe file.
     """
 
     title: str
@@ -107,22 +108,25 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         check(bool(self.title.strip()), "A recipe needs a title.")
-        check(callable(self.build), "build of a recipe is a function of the recipe and its context.")
-        check(isinstance(self.loop, LoopConfig), f"loop of a recipe is a LoopConfig, not {type(self.loop).__name__}.")
+        check(callable(self.build), "build of a recipe must be a function of the recipe and its context.")
+        check(
+            isinstance(self.loop, LoopConfig),
+            f"loop of a recipe must be a LoopConfig, not {type(self.loop).__name__}.",
+        )
         for name in ("task", "items"):
             config = getattr(self, name)
             check(
                 is_dataclass(config) and not isinstance(config, type),
-                f"{name} of a recipe is a frozen dataclass with its numbers, not {config!r}.",
+                f"{name} of a recipe must be a frozen dataclass, not {config!r}.",
             )
 
     def changed(self, settings: Iterable[str]) -> TrainingRecipe:
-        """The recipe with other numbers: `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=0.5`.
+        """A copy of the recipe with overrides such as `loop.lr=1e-4`, `task.focal_weight=10`, `items.flip=0.5`.
 
-        Of `loop.steps` and `loop.epochs`, the one that is set takes the place of the one that the recipe has.
+        Setting one of `loop.steps` and `loop.epochs` unsets the other.
 
         Raises:
-            ConfigError: there is no such field, the value does not fit it, or it would have no effect.
+            ConfigError: a field does not exist, a value does not fit its field, or a field would have no effect.
         """
         settings = list(settings)
         names = [setting.partition("=")[0].strip() for setting in settings]
@@ -155,15 +159,15 @@ class RecipeNumbers:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with segany."""
+    """Names of the recipes of the package."""
     return sorted(path.stem for path in RECIPE_FOLDER.glob("*.py") if not path.stem.startswith("_"))
 
 
 def find_recipe(recipe: str) -> TrainingRecipe:
-    """A recipe by the name of one that comes with segany, or by the path of a file, which is run.
+    """Find a recipe by the name of one of the package, or by the path of a recipe file, which is executed.
 
     Raises:
-        ConfigError: there is none of that name, or the file is no recipe; the message says what is wrong in it.
+        ConfigError: there is no such recipe, or the file cannot be executed or is not a recipe file.
     """
     names = recipe_names()
     if recipe in names:
@@ -178,21 +182,21 @@ def find_recipe(recipe: str) -> TrainingRecipe:
 
 
 def read_recipe(path: Path) -> TrainingRecipe:
-    """The recipe of a file, which is run.
+    """Execute a recipe file and return its recipe.
 
     Raises:
-        ConfigError: it cannot be run, or holds no `RECIPE`.
+        ConfigError: the file cannot be executed, or sets no `RECIPE`.
     """
     specification = importlib.util.spec_from_file_location(f"segany_recipe_{path.stem}", path)
     if specification is None or specification.loader is None:
-        raise ConfigError(f"{path} is no Python file, which a recipe is.")
+        raise ConfigError(f"{path} is not a Python file. A recipe is one.")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # where dataclasses look for the types of their fields
+    sys.modules[specification.name] = module  # dataclasses resolve the types of their fields there
     try:
         specification.loader.exec_module(module)
     except ConfigError as error:
         raise ConfigError(f"{path}{_line(error, path)}: {error}") from error
-    except Exception as error:  # whatever a file of the user's does wrong
+    except Exception as error:  # a file of the user can raise any exception
         raise ConfigError(f"{path}{_line(error, path)} cannot be run: {type(error).__name__}: {error}") from error
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, TrainingRecipe):
@@ -202,7 +206,7 @@ def read_recipe(path: Path) -> TrainingRecipe:
 
 
 def _line(error: Exception, path: Path) -> str:
-    """Where in the file it went wrong, as ", line 3"."""
+    """The line of the file where the error occurred, as ", line 3"; empty if it is unknown."""
     file = str(path.absolute())
     if isinstance(error, SyntaxError) and error.filename == file:
         return f", line {error.lineno}"

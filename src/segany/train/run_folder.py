@@ -1,4 +1,4 @@
-"""The folder of a training: what it is, where it ran, how it went, and what it learned."""
+"""The folder of a run: its config, environment, metrics, logs, models and training state."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
 
 class RunFolder:
-    """A folder of one training. One process alone writes to it, in a `with` block.
+    """The folder of one run. Only the main process writes to it, in a `with` block.
 
-    It holds a run once a model has been saved there; what a run leaves that ends before that is overwritten.
+    A folder holds a run once a model is saved in it. The files of a run that ends earlier are overwritten.
 
     Attributes:
-        path: of the folder.
-        best, last: the models for use.
-        state: what resuming needs; see `segany.train.checkpoint`.
+        path: path of the folder.
+        best, last: files of the best and the last model, for inference.
+        state: file of the training state, from which a run resumes; see `segany.train.checkpoint`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,44 +47,48 @@ class RunFolder:
         self._board: Any = None
 
     def begin(self, description: Mapping[str, Any], *, resume: bool) -> bool:
-        """Take the folder for a run, or go on with the one it holds.
+        """Start a run in the folder, or resume the run that it holds.
 
         Args:
-            description: what determines the run, JSON values; its "loop" is the loop's config.
-            resume: go on with a run of the same description, but for the loop's fields that `MAY_CHANGE`. Where
-                there is none yet, one begins.
+            description: JSON values that identify the run; "loop" is the config of the loop.
+            resume: resume a run with the same description, except for the loop's fields in `MAY_CHANGE`. If the folder
+                holds no run, a new one starts.
 
         Returns:
-            Whether there is a state to go on from.
+            Whether there is a training state to resume from.
 
         Raises:
-            TrainingError: another run is there, or one that was not asked for.
-            OutputError: nothing can be written there.
+            TrainingError: the folder holds a run and `resume` is false, or it holds another run.
+            OutputError: the folder cannot be written to.
         """
         self.check_free(description, resume=resume)
         write_file(self._described, json.dumps(description, indent=2).encode() + b"\n")
         return self.state.exists()
 
     def check_free(self, description: Mapping[str, Any], *, resume: bool) -> None:
-        """Raise as `begin` does where the folder cannot be taken; nothing is written."""
+        """Raise the errors of `begin`, without writing anything."""
         with path_errors(self.path, OutputError):
             is_there = any(path.exists() for path in (self.state, self.best, self.last))
         if is_there and not resume:
             raise TrainingError(
-                f"{self.path} holds a run already. Go on with it by --resume (resume=True), or choose another folder."
+                f"{self.path} holds a run already. Resume it with --resume (resume=True), or choose another folder."
             )
         if is_there:
             self._check_same(json.loads(json.dumps(description)))
 
     def open_logs(self, step: int) -> None:
-        """Go on with the logs after a step, from -1 for a new run; what they hold of later ones was lost, and goes."""
+        """Open the logs for appending after a step, -1 for a new run. Entries of later steps are removed.
+
+        A run that was killed may have logged steps after its last checkpoint, which the resumed run repeats.
+        """
         path = self.path / "metrics.jsonl"
         kept = [line for line in self.lines() if line["step"] <= step]
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         with _writing(path):
             self._metrics = path.open("a", encoding="utf-8")
         import_extra("tensorboard", "Training writes logs for TensorBoard", "train")
-        import_extra("matplotlib", "Loss curves need matplotlib", "train")  # now, and not after the first validation
+        # It is needed after the first validation only, but a missing package should fail now.
+        import_extra("matplotlib", "Loss curves need matplotlib", "train")
         from torch.utils.tensorboard import SummaryWriter
 
         board = self.path / "tensorboard"
@@ -103,7 +107,7 @@ class RunFolder:
                     log.close()
 
     def note_start(self, step: int, facts: Mapping[str, Any]) -> None:
-        """Add to `environment.json` that the run starts or goes on here, after `step`."""
+        """Append the environment of this start of the run, after `step`, to `environment.json`."""
         path = self.path / "environment.json"
         starts: list[Any] = []
         with contextlib.suppress(OSError, ValueError):
@@ -111,10 +115,10 @@ class RunFolder:
         write_file(path, json.dumps([*starts, {"step": step, **environment(), **facts}], indent=2).encode() + b"\n")
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`, and its numbers to TensorBoard's.
+        """Append a line to `metrics.jsonl`, and its numbers to the TensorBoard log.
 
         Raises:
-            OutputError: it could not be written.
+            OutputError: a file could not be written.
         """
         with _writing(self.path / "metrics.jsonl"):
             self._metrics.write(json.dumps(line) + "\n")
@@ -124,7 +128,7 @@ class RunFolder:
                 self._board.add_scalar(name, value, line["step"])
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`, without one that was cut off."""
+        """All lines of `metrics.jsonl`, without a truncated one."""
         try:
             text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
         except OSError:
@@ -136,11 +140,11 @@ class RunFolder:
         return lines
 
     def draw(self) -> None:
-        """Draw `curves.png` anew."""
+        """Plot the curves of all steps so far to `curves.png`."""
         write_file(self.path / "curves.png", draw_curves(self.lines()))
 
     def write_samples(self, step: int, pictures: Sequence[PixelArray]) -> None:
-        """Add a picture of predictions after a step: these, one below the other."""
+        """Write pictures of predictions after a step, uint8 [H, W, 3], one below the other, as one image."""
         if not pictures:
             return
         width = max(picture.shape[1] for picture in pictures)
@@ -148,7 +152,7 @@ class RunFolder:
         write_file(self.path / "samples" / f"step-{step:06}.png", png_bytes(np.concatenate(padded)))
 
     def write_skipped(self, damaged: Mapping[str, str], without_masks: Iterable[str]) -> None:
-        """Add to `skipped.json` which images could not be read, and why, and of which no mask was left."""
+        """Add to `skipped.json` images that could not be read, with the reasons, and images without a usable mask."""
         path = self.path / "skipped.json"
         before: dict[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -161,11 +165,11 @@ class RunFolder:
             write_file(path, json.dumps(now, indent=2).encode() + b"\n")
 
     def step_model(self, step: int) -> Path:
-        """Where the model of a step is kept."""
+        """Path of the model of a step."""
         return self.path / f"step-{step:06}.safetensors"
 
     def drop_models(self, keep: int) -> None:
-        """Remove the models of steps but for the latest `keep`."""
+        """Remove the models of all but the latest `keep` steps."""
         kept = sorted(self.path.glob("step-*.safetensors"), key=lambda path: int(path.stem.partition("-")[2]))
         for path in kept[: max(0, len(kept) - keep)]:
             path.unlink(missing_ok=True)
@@ -184,12 +188,12 @@ class RunFolder:
             shown = "\n".join(f"  {name}: {old.get(name)!r} there, {new.get(name)!r} now" for name in other[:8])
             raise TrainingError(
                 f"{self.path} holds a run of another recipe:\n{shown}\n"
-                "Resume with the settings it began with, or choose another folder."
+                "Resume with the settings that it started with, or choose another folder."
             )
 
 
 def environment() -> dict[str, Any]:
-    """What a run depends on besides its config."""
+    """The versions, the machine and the command of this process."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "segany": __version__,

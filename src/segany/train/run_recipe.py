@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ import torch
 
 from segany.core.errors import ConfigError
 from segany.core.progress import ProgressCallback
-from segany.data.item import Dataset
+from segany.data.item import Dataset, omitted_by
 from segany.data.loader import Loader
-from segany.data.opening import open_dataset, open_images
+from segany.data.opening import DataOptions, open_dataset, open_images
 from segany.data.subsets import split_by_name
 from segany.hub.load import load
 from segany.kernels import optimize
 from segany.models.convert import encoder_id, weights_digest
 from segany.models.promptable import PromptableModel
+from segany.models.registry import build_model
 from segany.models.sam.config import SamConfig
 from segany.train.distributed import init_distributed
 from segany.train.init import initialize
@@ -28,6 +29,8 @@ from segany.train.loop import train
 from segany.train.loop_report import Observer, TrainingResult
 from segany.train.recipe import DataSplit, TrainContext, TrainingRecipe
 from segany.train.run_folder import RunFolder
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class RunOptions:
         device: "cpu", "cuda", "mps"; None is CUDA where there is any.
         resume: go on with the run in `out`.
         max_steps: stop after so many steps of this start, saved, to be resumed.
+        reading: how the datasets are read; recipes with data of their own have no use for it.
     """
 
     out: Path
@@ -53,6 +57,7 @@ class RunOptions:
     device: str | None = None
     resume: bool = False
     max_steps: int | None = None
+    reading: DataOptions = field(default_factory=DataOptions)
 
 
 def run_recipe(
@@ -81,13 +86,14 @@ def run_recipe(
         description = {
             "recipe": recipe.name or recipe.title,
             "model": {"name": model.name, "weights": weights_digest(model.state_dict())},
-            "data": {"train": _names_digest(data.train), "val": _names_digest(data.val)},
+            "data": {"train": _names_digest(data.train), "val": _names_digest(data.val), **asdict(options.reading)},
             "task": _json(recipe.task),
             "items": _json(recipe.items),
         }
         # Before the task is built, which may take long: it may compute the embeddings of all images.
         folder, described = RunFolder(options.out), {**description, "loop": asdict(recipe.loop)}
         processes.on_main(lambda: folder.check_free(described, resume=options.resume))
+        _tell_omitted(data)
         task = recipe.build(recipe, TrainContext(model, data, options.out, device, progress))
         loop, process = recipe.loop, (processes.rank, processes.world_size)
         with Loader(
@@ -99,7 +105,7 @@ def run_recipe(
                 loop,
                 options.out,
                 description=description,
-                facts={"data": str(options.data), "device": str(device)},
+                facts={"data": str(options.data), "device": str(device), "omitted": omitted_by(data.train)},
                 resume=options.resume,
                 processes=processes,
                 observer=observer,
@@ -118,10 +124,18 @@ def split_data(recipe: TrainingRecipe, options: RunOptions, progress: ProgressCa
     if recipe.datasets is not None:
         if options.val_data is not None:
             raise ConfigError("The recipe splits its data itself: leave out --val-data.")
+        if options.reading != DataOptions():
+            raise ConfigError(
+                "The recipe opens its data itself: leave out --objects, --mask-threshold and --trust-paths."
+            )
         return recipe.datasets(options.data, progress)
     if options.data is None:
         raise ConfigError("This recipe brings no data of its own. Say where they are: --data FOLDER.")
-    opened: Callable[[Path], Dataset] = open_dataset if getattr(recipe.items, "needs_masks", True) else open_images
+
+    def opened(path: Path) -> Dataset:
+        needs_masks = getattr(recipe.items, "needs_masks", True)
+        return (open_dataset if needs_masks else open_images)(path, **asdict(options.reading))
+
     dataset = opened(options.data)
     if options.val_data is not None:
         return DataSplit(dataset, opened(options.val_data))
@@ -142,10 +156,17 @@ def start_model(
 
 
 def _new_model(config: SamConfig, name: str, seed: int) -> PromptableModel:
-    model = config.build(name)
+    model = build_model(config, name)
     initialize(model, seed)
     model.encoder_id = encoder_id(model.image_encoder)
     return model
+
+
+def _tell_omitted(data: DataSplit) -> None:
+    for name, dataset in (("training", data.train), ("validation", data.val)):
+        counts = ", ".join(f"{count:,} {what}" for what, count in omitted_by(dataset).items())
+        if counts and not (name == "validation" and omitted_by(dataset) == omitted_by(data.train)):  # of one dataset
+            _logger.warning("Left out of the data for %s: %s.", name, counts)
 
 
 def _json(config: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How SAM is trained, as numbers (Segment Anything, section A)."""
+"""The hyperparameters of SAM's training (Segment Anything, section A)."""
 
 from __future__ import annotations
 
@@ -14,38 +14,39 @@ from segany.train.losses import LossWeights
 class SamRecipe:
     """Prompts, losses and regularization of SAM's training; the defaults are the paper's for ViT-H.
 
-    What any training has (learning rate, batch size, steps) belongs to the loop, and augmentation to the items.
+    Learning rate, batch size and steps are fields of `LoopConfig`, and augmentation is configured by `ItemConfig`.
 
     Attributes:
-        train: "all", or "decoder": prompt encoder and mask decoder alone, while the image encoder stays as it is.
-        iterations: prompts of an object one after the other; each adds to the loss.
-        repeats: how many of the iterations add no point, so that the model learns to refine its own mask: 1 is
-            the last, 2 also one at random.
-        box_chance: probability that the first prompt is a box and not a point.
-        box_noise: noise on the corners of boxes, as a share of the box's side: the standard deviation where the
-            noise is normal, and the largest where it is uniform.
+        train: "all", or "decoder": only the prompt encoder and the mask decoder, with a frozen image encoder.
+        iterations: number of prompt iterations of an object. The losses of all iterations are added.
+        repeats: number of iterations that add no point, so that the model learns to refine its own mask: 1 is the
+            last iteration, 2 also a random one.
+        box_chance: probability that the first prompt is a box instead of a point.
+        box_noise: noise on the corners of boxes, as a share of the side of the box: its standard deviation if the
+            noise is normal, its maximum if it is uniform.
         box_noise_kind: "normal" (SAM's paper) or "uniform" (SAM 2's code).
-        box_noise_limit: pixels of the model's input by which noise moves a corner at most.
-        box_multimask: whether a box alone asks for three masks as any single prompt does in the paper. The
-            predictors ask for one, as SAM 2 is trained; set it to false where boxes matter most.
+        box_noise_limit: largest displacement of a corner by noise, in pixels of the model's input.
+        box_multimask: whether the model predicts three masks for a single box, as for a single point (SAM's paper).
+            The predictors ask for one mask, as in SAM 2's training. Set it to false if boxes matter most.
         focal_weight: weight of the focal loss.
         dice_weight: weight of the dice loss.
         iou_weight: weight of the loss of the predicted IoU.
-        supervise_all_iou: whether that loss counts for every candidate (SAM 2) or for the one with the lowest mask
-            loss alone (SAM).
-        iou_use_l1_loss: whether that loss is the absolute error (SAM 2) or the squared error (SAM).
-        focal_gamma: exponent of the focal loss, which reduces the loss of pixels that are right already.
-        focal_alpha: weight of foreground in the focal loss; that of background is 1 less this.
-        loss_side: side in pixels at which the focal and dice loss compare masks; None is the side of the model's
-            input. A quarter of that, the side of low-res logits, costs least. The true IoU is always that of the
-            masks at the side of the model's input.
-        weight_decay: of AdamW, for matrices; never for biases, norms, positions and tokens.
-        layer_decay: factor on the learning rate from each block of the image encoder to the one before.
-        encoder_lr_scale: factor on the learning rate of the image encoder as a whole.
-        drop_path: probability that a branch of the last block of the image encoder is dropped; it rises linearly
-            from 0 at the first block. For ViT and Hiera.
-        batch_statistics: whether batch norms, which TinyViT has, follow the batches of training; otherwise they
-            keep the statistics they have, and the loss of an item does not depend on its batch.
+        supervise_all_iou: whether the IoU loss is the mean over all candidates (SAM 2), or that of the candidate with
+            the lowest mask loss (SAM).
+        iou_use_l1_loss: whether the IoU loss is the absolute error (SAM 2) or the squared error (SAM).
+        focal_gamma: focusing parameter of the focal loss, which down-weights well-classified pixels.
+        focal_alpha: weight of foreground in the focal loss; the weight of background is 1 - focal_alpha.
+        loss_side: side in pixels of the masks in the focal and dice loss; None is the side of the model's input. A
+            quarter of that, the side of low-res logits, is fastest. The target of the predicted IoU is always measured
+            at the side of the model's input.
+        weight_decay: weight decay of AdamW, for weights of linear layers and convolutions; not for biases, norms,
+            position embeddings and tokens.
+        layer_decay: layer-wise learning rate decay: factor from each block of the image encoder to the one before.
+        encoder_lr_scale: factor on the learning rate of the whole image encoder.
+        drop_path: drop path rate of the last block of the image encoder; it increases linearly from 0 at the first
+            block. For ViT and Hiera.
+        batch_statistics: whether batch norms, which TinyViT has, use and update batch statistics. Otherwise their
+            running statistics are frozen, and the loss of an item does not depend on its batch.
     """
 
     train: Literal["all", "decoder"] = "all"
@@ -102,7 +103,7 @@ class SamRecipe:
         )
 
     def void_fields(self) -> Mapping[str, str]:
-        """Fields that have no effect beside the values of others, each with the reason."""
+        """Fields that have no effect with the values of the others, each with the reason."""
         void: dict[str, str] = {}
         if self.train == "decoder":
             of_encoder = ("layer_decay", "encoder_lr_scale", "drop_path", "batch_statistics")

@@ -1,4 +1,4 @@
-"""SAM's training: objects are prompted several times, and each predicted mask is compared with the true one."""
+"""SAM's interactive training: several prompts for each object, with a loss on each predicted mask."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -34,25 +35,25 @@ from segany.train.validation import (
 )
 
 FeatureSource: TypeAlias = Callable[[TrainingItem], Sequence[Tensor]]
-"""What `encode_features` makes of an item, without the axis B, from wherever it was kept."""
+"""A function from an item to its cached features, those of `encode_features` without the axis B."""
 
 Validation: TypeAlias = Callable[[TorchModel], dict[str, float]]
 
 _DROPS = 0xD0
-"""Sets the numbers drawn for dropped branches apart from others that come from the same seed."""
+"""Stream of random numbers for drop path, to keep them independent of other uses of the seed."""
 
 
 class SamTask:
     """SAM's training algorithm (Segment Anything, section A) as a `Task`.
 
-    An item is encoded once. Each of its objects is prompted `iterations` times: with a point or a box, then
-    with one point more where the answer before was wrong, along with that answer's logits as a mask, which
-    carry no gradients. The losses of all iterations add up, as in SAM 2's published training (the paper of SAM
-    does not say), and an item's loss is the mean over its objects.
+    The image of an item is encoded once. Each of its objects is prompted `iterations` times: first with a point or a
+    box, then with one more point from the error region of the previous prediction, together with that prediction's
+    low-res logits as the mask prompt, without gradients. The losses of all iterations are added, as in SAM 2's
+    published training (SAM's paper does not say), and the loss of an item is the mean over its objects.
 
     Attributes:
         module: the model.
-        recipe: the numbers.
+        recipe: the hyperparameters.
     """
 
     def __init__(
@@ -63,26 +64,26 @@ class SamTask:
         validation: Validation | None = None,
         val_items: Sequence[TrainingItem] = (),
     ) -> None:
-        """Freeze what is not trained.
+        """Freeze the parameters that are not trained.
 
         Args:
-            model: of any family; its weights are trained in place.
-            recipe: the numbers.
-            features: where embeddings come from that were computed before; then the encoder never runs.
-            validation: scores of the model on held-out data; the first decides which checkpoint is the best.
-            val_items: held-out items, of which `validate` reports the loss.
+            model: a model of any family, which is trained in place.
+            recipe: the hyperparameters.
+            features: a source of cached features. With it, the image encoder does not run.
+            validation: computes scores of the model on the validation set; the first selects the best checkpoint.
+            val_items: validation items, for which `validate` computes the loss.
 
         Raises:
-            ConfigError: the recipe cannot be followed with this model, or trains what never runs.
+            ConfigError: the recipe does not fit the model, or trains the image encoder with cached features.
         """
         if features is not None and recipe.train != "decoder":
-            raise ConfigError('Features computed before leave the encoder as it is: set train to "decoder".')
+            raise ConfigError('The image encoder cannot be trained with cached features: set train to "decoder".')
         encoder = model.config.encoder
         if recipe.train == "all" and recipe.drop_path > 0 and not encoder.drops_branches:
-            raise ConfigError(f"{encoder.title} has no branches to drop: set drop_path to 0, got {recipe.drop_path}.")
+            raise ConfigError(f"{encoder.title} has no drop path: set drop_path to 0, got {recipe.drop_path}.")
         size = model.config.input_size
         if recipe.loss_side is not None and recipe.loss_side > size:
-            raise ConfigError(f"loss_side {recipe.loss_side} is more than the side of the model's input, {size}.")
+            raise ConfigError(f"loss_side {recipe.loss_side} is larger than the side of the model's input, {size}.")
         self.module: nn.Module = model
         self.recipe = recipe
         self._model = model
@@ -103,7 +104,7 @@ class SamTask:
         )
 
     def validate(self) -> dict[str, float]:
-        """The scores of the validation, then `val_loss`; nothing without held-out data."""
+        """The scores of the validation, then `val_loss`. Empty without a validation set."""
         self._model.eval()
         scores = {} if self._validation is None else dict(self._validation(TorchModel(self._model)))
         if self._val_items:
@@ -113,18 +114,18 @@ class SamTask:
         return scores
 
     def saved_module(self) -> PromptableModel:
-        """The model; where it has adapters, a copy with these merged, which anything loads."""
+        """The model, or a copy with merged adapters if it has adapters."""
         return merged_copy(self._model)
 
     def samples(self) -> Sequence[PixelArray]:
-        """Pictures of answers on held-out images, where the validation draws any; see `ClickScores`."""
+        """Pictures of predictions on validation images, uint8 [H, W, 3], if the validation draws any."""
         return self._validation.pictures(TorchModel(self._model)) if isinstance(self._validation, ClickScores) else ()
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
-        """Encode the items together, and decode all objects together whose prompts are alike.
+        """Encode the items in one batch, and decode all objects whose prompts have the same shape in one batch.
 
         Raises:
-            TrainingError: an item has no masks, or they do not fit the model's input.
+            TrainingError: an item has no masks, or they do not have the size of the model's input.
         """
         self._set_modes()
         return self._losses(items, in_training=True)
@@ -132,7 +133,7 @@ class SamTask:
     def _losses(self, items: Sequence[TrainingItem], *, in_training: bool) -> list[ItemLoss]:
         for item in items:
             self._check_fits(item)
-        features = self._encode(items, self._branch_scales(items) if in_training else None)
+        features = self._encode(items, self._drop_path_scales(items) if in_training else None)
         interactions = [one for number, item in enumerate(items) for one in self._start(number, item)]
         for iteration in range(self.recipe.iterations):
             for alike in self._groups(interactions, iteration):
@@ -143,23 +144,23 @@ class SamTask:
         size = self._model.config.input_size
         if not len(item.masks) or item.masks.shape[1:] != (size, size):
             raise TrainingError(
-                f"{item.name}: its masks are {item.masks.shape}, and the model takes N x {size} x {size} of at "
-                "least one object. Make items at the side of the model's input."
+                f"{item.name}: its masks have the shape {item.masks.shape}, and the model takes N x {size} x {size} of "
+                "at least one object. Make items at the side of the model's input."
             )
 
     def _set_modes(self) -> None:
-        """Training for what is trained, evaluation for the rest."""
+        """Set trained parts to training mode, and frozen ones to evaluation mode."""
         self._model.train()
         if self.recipe.train == "decoder":
             self._model.image_encoder.eval()
         elif not self.recipe.batch_statistics:
             for module in self._model.image_encoder.modules():
-                # A convolution and its norm are one module, which folds them in evaluation.
+                # A convolution and its norm are one module, which fuses them in evaluation mode.
                 if isinstance(module, nn.BatchNorm2d) or any(isinstance(x, nn.BatchNorm2d) for x in module.children()):
                     module.training = False
 
-    def _encode(self, items: Sequence[TrainingItem], branch_scales: Tensor | None) -> list[Tensor]:
-        """Features with an axis B."""
+    def _encode(self, items: Sequence[TrainingItem], drop_path_scales: Tensor | None) -> list[Tensor]:
+        """The features of the items, [B, C, h, w] each, from the cache or the image encoder."""
         if self._features is not None:
             kept = [self._features(item) for item in items]
             return [torch.stack(list(rows)).to(self._model.device) for rows in zip(*kept, strict=True)]
@@ -167,16 +168,13 @@ class SamTask:
         if self.recipe.train == "decoder":
             with torch.no_grad():
                 return list(self._model.encode_features(pixels))
-        return list(self._model.encode_features(pixels, branch_scales))
+        return list(self._model.encode_features(pixels, drop_path_scales))
 
-    def _branch_scales(self, items: Sequence[TrainingItem]) -> Tensor | None:
-        """0 for the branches that are dropped and 1 / (share kept) for the others, [blocks, 2, B]."""
+    def _drop_path_scales(self, items: Sequence[TrainingItem]) -> Tensor | None:
         if self.recipe.drop_path == 0 or self.recipe.train == "decoder":
             return None
         depth = len(self._model.image_encoder.encoder_blocks())
-        kept = 1 - np.linspace(0, self.recipe.drop_path, depth)[:, None]
-        draws = [np.random.default_rng([_DROPS, item.seed]).random((depth, 2)) for item in items]
-        scales = np.stack([(draw < kept) / kept for draw in draws], axis=-1)
+        scales = drop_path_scales([item.seed for item in items], depth, self.recipe.drop_path)
         return torch.from_numpy(scales).to(self._model.device, self._model.dtype)
 
     def _start(self, number: int, item: TrainingItem) -> list[ClickSimulation]:
@@ -194,7 +192,10 @@ class SamTask:
         return [ClickSimulation(number, item, plan, recipe, device, boxes=boxes) for boxes in kinds]
 
     def _groups(self, interactions: list[ClickSimulation], iteration: int) -> list[list[ClickSimulation]]:
-        """Prompt all objects, and put together those whose prompts have the same shape: padding is a point."""
+        """Add the prompts of an iteration, and group objects whose prompts have the same shape.
+
+        Prompts of different shapes do not share a batch, because the decoder attends to padding points too.
+        """
         groups: dict[tuple[int, bool], list[ClickSimulation]] = {}
         for one in interactions:
             one.prompt(iteration)
@@ -204,7 +205,7 @@ class SamTask:
         return list(groups.values())
 
     def _answer(self, features: list[Tensor], alike: list[ClickSimulation]) -> None:
-        """Decode, compare, and keep the candidate that the model thinks best for the next iteration."""
+        """Decode the masks, compute the losses, and keep the candidate with the highest predicted IoU."""
         multimask = alike[0].is_ambiguous(box_multimask=self.recipe.box_multimask)
         prompts = [one.padded(pads_boxes=self._model.pads_boxes) for one in alike]
         points, labels = (torch.cat(parts) for parts in zip(*prompts, strict=True))
@@ -225,16 +226,32 @@ class SamTask:
             one.losses.append(ObjectLosses(*piece))
 
 
-def build_sam_task(recipe: TrainingRecipe, given: TrainContext, features: FeatureSource | None = None) -> SamTask:
-    """The task of a recipe whose numbers are a `ValidatedRecipe`, with its validation.
+def drop_path_scales(seeds: Sequence[int], depth: int, rate: float) -> npt.NDArray[np.float64]:
+    """The factors by which drop path scales the residual branches of an image encoder.
 
     Args:
-        recipe: of the training.
-        given: the context. Its model may have adapters already.
+        seeds: seeds of the B items.
+        depth: number of blocks, with two branches each.
+        rate: drop path rate of the last block. It increases linearly from 0 at the first block.
+
+    Returns:
+        float64 [depth, 2, B]: 0 for a dropped branch, and 1 / keep probability otherwise.
+    """
+    kept = 1 - np.linspace(0, rate, depth)[:, None]
+    draws = [np.random.default_rng([_DROPS, seed]).random((depth, 2)) for seed in seeds]
+    return np.stack([(draw < kept) / kept for draw in draws], axis=-1)
+
+
+def build_sam_task(recipe: TrainingRecipe, given: TrainContext, features: FeatureSource | None = None) -> SamTask:
+    """Build the task of a recipe whose `task` is a `ValidatedRecipe`, with its validation.
+
+    Args:
+        recipe: the recipe.
+        given: the context. Its model may have adapters.
         features: as for `SamTask`.
 
     Raises:
-        ConfigError: the items are not what the model takes, or as for `SamTask`.
+        ConfigError: the items do not fit the model's input, or as for `SamTask`.
     """
     given.check_fits(recipe.items)
     numbers: ValidatedRecipe = recipe.task
@@ -246,10 +263,10 @@ def build_sam_task(recipe: TrainingRecipe, given: TrainContext, features: Featur
 
 
 def _item_loss(interactions: list[ClickSimulation]) -> ItemLoss:
-    """Losses of all iterations added, the mean over the objects.
+    """The sum of the losses over the iterations, averaged over the objects of an item.
 
-    For the log, the parts are means over the iterations, and `first_iou` and `last_iou` are what the best
-    candidates of those iterations reach.
+    For the log, the parts are means over the iterations; `first_iou` and `last_iou` are the mean true IoU of the best
+    candidate in the first and the last iteration.
     """
     count = sum(len(one) for one in interactions)
     answers = [losses for one in interactions for losses in one.losses]

@@ -1,4 +1,4 @@
-"""What the loop trains: a module, and the loss it has on items."""
+"""The protocol of a training task: a module, its losses on items, its parameter groups and its validation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from segany.data.item import TrainingItem
 
 @dataclass(frozen=True, eq=False)
 class ItemLoss:
-    """What one item costs.
+    """The loss of one item.
 
     Attributes:
-        total: a number with gradients. The loss of a batch is the mean of its items', so that it does not
-            depend on how the batch is spread over processes and steps of accumulation.
-        parts: numbers for the log.
+        total: the loss, a scalar tensor with gradients. The loss of a batch is the mean over its items, so that it
+            does not depend on the number of processes or of micro-batches.
+        parts: parts of the loss, for the log.
     """
 
     total: Tensor
@@ -26,23 +26,23 @@ class ItemLoss:
 
 
 class Task(Protocol):
-    """What is learned. The loop knows nothing else about it.
+    """A training task. The training loop depends on nothing else of it.
 
     Attributes:
-        module: everything that is trained, and everything else that a checkpoint must hold.
+        module: the module with all trained parameters, and all other weights that a checkpoint must hold.
     """
 
     @property
     def module(self) -> nn.Module: ...
 
     def losses(self, items: Sequence[TrainingItem]) -> list[ItemLoss]:
-        """Run the model on some items, together where that is faster. What is random comes from their seeds alone."""
+        """The losses of some items, in their order. All random numbers are derived from the seeds of the items."""
         ...
 
     def parameter_groups(self) -> list[dict[str, object]]:
-        """Of the parameters that are trained: groups for the optimizer, each with its `lr_scale` and `weight_decay`."""
+        """Parameter groups of the trained parameters for the optimizer, each with `lr_scale` and `weight_decay`."""
         ...
 
     def validate(self) -> dict[str, float]:
-        """Scores on held-out data, of which the first says which checkpoint is the best: higher is better."""
+        """Scores on the validation set. The first selects the best checkpoint; higher is better."""
         ...

@@ -1,4 +1,4 @@
-"""Validation of promptable models in training: scores on held-out images, and pictures of predictions."""
+"""Validation of promptable models during training: scores on the validation set, and pictures of predictions."""
 
 from __future__ import annotations
 
@@ -23,58 +23,59 @@ from segany.runtime.torch_model import TorchModel
 from segany.train.sam_recipe import SamRecipe
 
 MAX_VAL_IMAGES = 50
-"""Held-out images that a validation measures, where no other number is given."""
+"""Default number of images that a validation measures."""
 
 LOSS_IMAGES, LOSS_MASKS = 16, 4
-"""Held-out images of which the validation loss is computed, and masks of each: they stay in memory."""
+"""Number of images for the validation loss, and of masks of each. They stay in memory."""
 
 AUTOMATIC_CONFIG = AutomaticConfig(points_per_side=16)
-"""For the automatic masks that a validation counts: a quarter of the points that are usual, and of the time."""
+"""Config of automatic mask generation in a validation: a quarter of the default points, in a quarter of the time."""
 
 SHOWN = 8
-"""Held-out images of which an object is drawn."""
+"""Number of validation images of which one object is drawn."""
 
 
 @dataclass(frozen=True)
 class ValidatedRecipe(SamRecipe):
-    """SAM's training, and how far it is validated.
+    """SAM's training with a validation.
 
     Attributes:
-        max_val_images: held-out images that a validation measures, spread evenly over all; none measures all.
+        max_val_images: number of images that a validation measures, evenly spaced in the validation set; none measures
+            all.
     """
 
     max_val_images: int | None = MAX_VAL_IMAGES
 
 
 class AutomaticScore:
-    """How many automatic masks a model finds on one image, beside how many it found before it was trained.
+    """Counts the automatic masks of a model on one image, and compares the count with that before training.
 
-    A decoder that rates its masks wrongly may score well with clicks and boxes, and yet find next to nothing on its
-    own: automatic masks are filtered by the predicted IoU.
+    Automatic mask generation filters masks by the predicted IoU. A decoder that predicts the IoU wrongly may score well
+    with clicks and boxes, but find almost no automatic masks.
 
     Attributes:
-        before: how many masks the untouched model finds.
+        before: number of automatic masks before training.
     """
 
     def __init__(self, model: PromptableModel, image: PixelArray, config: AutomaticConfig = AUTOMATIC_CONFIG) -> None:
-        """Count for the untouched model.
+        """Count the automatic masks before training.
 
         Args:
-            model: as it is before training.
+            model: the model before training.
             image: uint8 [H, W, 3].
-            config: of the generator.
+            config: config of the automatic mask generator.
         """
         self._image, self._config = image, config
         self.before = self._count(model)
 
     @classmethod
     def of(cls, model: PromptableModel, val: Dataset | None) -> AutomaticScore | None:
-        """On the first held-out image that can be read; None where there is none."""
+        """The score on the first readable image of the validation set; None if there is none."""
         annotated = None if val is None else next(iter(_readable(val)), None)
         return None if annotated is None else cls(model, annotated.image)
 
     def __call__(self, model: PromptableModel) -> dict[str, float]:
-        """`automatic_masks`, and `automatic_masks_before` of the untouched model."""
+        """The counts `automatic_masks` of the current model and `automatic_masks_before` training."""
         return {"automatic_masks": self._count(model), "automatic_masks_before": self.before}
 
     def _count(self, model: PromptableModel) -> int:
@@ -88,14 +89,14 @@ class AutomaticScore:
 
 
 class ClickScores:
-    """Scores of one click and of boxes on held-out images, and pictures of clicks: the validation of a `SamTask`.
+    """The validation of a `SamTask`: scores of one click and of boxes, and pictures of clicks.
 
-    Where the image encoder is not trained, the images are embedded once and stay in memory, 4 MB each with SAM.
+    If the image encoder is frozen, the images are embedded once and the embeddings stay in memory, 4 MB each with SAM.
 
     Args:
-        val: what to measure by; None, for which there are no scores and pictures.
-        max_images: only so many images, spread evenly over the dataset; None for all.
-        shown: of how many images an object is drawn.
+        val: the validation set; None for no scores and pictures.
+        max_images: number of images to measure, evenly spaced in the validation set; None for all.
+        shown: number of images of which one object is drawn.
         automatic: counts automatic masks too.
 
     Raises:
@@ -118,8 +119,7 @@ class ClickScores:
         self._automatic = automatic
 
     def __call__(self, model: TorchModel) -> dict[str, float]:
-        """The numbers of `evaluate_clicks`, of which the first, `miou_1`, decides which checkpoint is the best, and
-        those of `AutomaticScore`.
+        """The scores of `evaluate_clicks` and of `AutomaticScore`. The first, `miou_1`, selects the best checkpoint.
 
         Raises:
             DataError: none of the images can be read.
@@ -130,7 +130,7 @@ class ClickScores:
         return scores if self._automatic is None else {**scores, **self._automatic(model.module)}
 
     def pictures(self, model: TorchModel) -> list[PixelArray]:
-        """One picture of some objects, each after one click: uint8 [H, W, 3]; none where no object can be shown."""
+        """One picture, uint8 [H, W, 3], of some objects after one click each; an empty list without objects."""
         if self._pictured is None:
             return []
         predictor, embeddings, tiles = ImagePredictor(model), self._kept(model), []
@@ -140,14 +140,14 @@ class ClickScores:
                 continue
             known = embeddings.get(annotated.name)
             embedding = predictor.embed(annotated.image) if known is None else known
-            index = objects[number % len(objects)]  # not always the first, or they would be alike in some datasets
+            index = objects[number % len(objects)]  # in some datasets the first objects of all images are alike
             (clicked,) = click_objects(predictor, embedding, annotated, ClickPlan(max_clicks=1), [index])
             caption = f"IoU {clicked.ious[-1]:.2f}, 1 click"
             tiles.append(draw_object(annotated, index, clicked.mask, caption, clicked.clicks))
         return [mosaic(tiles, "Held-out images after one click")] if tiles else []
 
     def _kept(self, model: TorchModel) -> dict[str, Embedding]:
-        """Embeddings that need not be computed anew; none where the image encoder learns."""
+        """The embeddings by image name, computed once; empty if the image encoder is trained."""
         if any(parameter.requires_grad for parameter in model.module.image_encoder.parameters()):
             return {}
         if not self._embeddings and self.data is not None:
@@ -159,12 +159,12 @@ class ClickScores:
 def val_items(
     val: Dataset | None, config: ItemConfig, max_images: int | None = MAX_VAL_IMAGES
 ) -> tuple[TrainingItem, ...]:
-    """Held-out images as items, for the validation loss. Nothing in them is random.
+    """Items of the validation set, without augmentation, for the validation loss.
 
     Args:
-        val: what to measure by; for None there are no items.
-        config: of the items to train on; augmentation is left out.
-        max_images: only so many images, spread evenly over the dataset; None for all.
+        val: the validation set; None for no items.
+        config: config of the training items.
+        max_images: number of images, evenly spaced in the validation set; None for all.
 
     Raises:
         ConfigError: `max_images` is out of range.
@@ -178,7 +178,7 @@ def val_items(
 
 
 def _spread(data: Dataset, count: int | None) -> Dataset:
-    """So many images of a dataset, evenly far from each other; all where there are no more."""
+    """`count` evenly spaced images of a dataset, or all if it has no more."""
     if count is None or count >= len(data):
         return data
     return Subset(data, np.linspace(0, len(data) - 1, count).round().astype(int).tolist())

@@ -180,3 +180,32 @@ def test_damaged_masks_are_refused(segmentation: Any, message: str) -> None:
 
 def test_size_of_no_instances() -> None:
     assert from_coco(to_coco(Instances.empty(SIZE_HW))).size_hw == SIZE_HW
+
+
+def test_ids_as_text_and_images_of_one_id() -> None:
+    data = to_coco(make_instances(np.stack([rectangle(2, 2, 20, 25), rectangle(5, 5, 9, 9)])), "a.jpg")
+    data["images"][0]["id"] = "1"
+    assert len(from_coco(data, 1)) == len(from_coco(data, "1")) == 2  # type: ignore[arg-type]
+    data["images"].append({**data["images"][0], "file_name": "b.jpg"})
+    with pytest.raises(InstancesError, match=r"Two images have the id 1: a\.jpg and b\.jpg"):
+        from_coco(data)
+
+
+@pytest.mark.parametrize("size_hw", [(10**9, 10**9), (60_000, 60_000), (0, 4), (-4, -4), (10**400, 1)])
+def test_claims_of_impossible_sizes_are_refused(size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    data = {
+        "images": [{"id": 1, "height": height, "width": width}],
+        "annotations": [{"id": 1, "image_id": 1, "segmentation": [[0, 0, 5, 0, 5, 5]]}],
+    }
+    with pytest.raises(InstancesError, match="at most 1,000,000,000 pixels"):
+        from_coco(data)
+
+
+def test_outlines_that_would_take_gigabytes_are_refused() -> None:
+    data = {
+        "images": [{"id": 1, "height": 1, "width": 10**9}],
+        "annotations": [{"id": 1, "image_id": 1, "segmentation": [[0, 0, 5e7, 0, 5e7, 1]]}],
+    }
+    with pytest.raises(InstancesError, match="outline is 1e"):
+        from_coco(data)

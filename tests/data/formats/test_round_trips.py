@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +238,21 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
     for file in (tmp_path / "a.npz", tmp_path / "missing.npz", io.BytesIO(b"no archive")):
         with pytest.raises(InstancesError, match="no archive of instances"):
             from_npz(file)
+
+
+def test_archives_are_not_believed(tmp_path: Path) -> None:
+    """A few kilobytes took as many gigabytes as they named."""
+    path = tmp_path / "a.npz"
+    path.write_bytes(to_npz(Instances.from_masks(np.ones((1, 4, 5), np.bool_))))
+    assert from_npz(path).areas.tolist() == [20]
+    for shape, dtype in [((1, 10**6, 10**6), "|b1"), ((10**9, 4, 5), "|b1"), ((1, 4), "|b1"), ((1, 4, 5), "<f8")]:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+        members["masks.npy"] = header.getvalue() + bytes(20)
+        with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        with pytest.raises(InstancesError, match="no archive of instances"):
+            from_npz(tmp_path / "b.npz")

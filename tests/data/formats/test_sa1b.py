@@ -73,3 +73,9 @@ def test_damaged_masks_are_refused(segmentation: Any, message: str) -> None:
     data["annotations"][1]["segmentation"] = segmentation
     with pytest.raises(InstancesError, match=message):
         from_sa1b(data)
+
+
+def test_claims_of_impossible_sizes_are_refused() -> None:
+    for side in (60_000, 10**9, 0):
+        with pytest.raises(InstancesError, match="at most 1,000,000,000 pixels"):
+            from_sa1b({"image": {"height": side, "width": side}, "annotations": []})

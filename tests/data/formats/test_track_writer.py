@@ -247,7 +247,7 @@ def test_pictures_are_named_after_images(tmp_path: Path) -> None:
     write(tmp_path / "out", ("masks-png", "coco-video"), [0, 1], tmp_path / "in")
     assert names(tmp_path / "out") == ["clip_coco_video.json", "clip_masks/shot0.png", "clip_masks/shot1.png"]
     coco = json.loads((tmp_path / "out/clip_coco_video.json").read_text())
-    assert coco["videos"][0]["file_names"] == ["clip/shot0.jpg", "clip/shot1.jpg"]
+    assert coco["videos"][0]["file_names"] == ["clip/shot0.png", "clip/shot1.png"]
 
 
 @pytest.mark.parametrize("order", ORDERS)

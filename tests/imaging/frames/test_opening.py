@@ -157,3 +157,13 @@ def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(VideoError, match="holds no images"):
         open_frames(tmp_path)
+
+
+def test_frames_of_one_stem_are_told_of(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        save(tmp_path / name, 1)
+    with open_frames(tmp_path) as source:
+        assert source.count == 3
+        assert [source.frame_file_name(index) for index in range(3)] == ["a.jpg", "a.png", "b.png"]
+        (warning,) = source.warnings
+        assert "differ only in their endings, and both are frames" in warning

@@ -1,5 +1,6 @@
 """Video files: the right frame for every number, in any order, whatever the file is like."""
 
+import gc
 import io
 import random
 import sys
@@ -367,3 +368,24 @@ def test_an_animation_in_webp_is_called_that(tmp_path: Path) -> None:
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
     with pytest.raises(VideoError, match="animation in WebP"):
         open_frames(tmp_path / "a.webp")
+
+
+def test_frames_and_their_threads_are_gone_once_they_are_read(tmp_path: Path) -> None:
+    """PyAV's frames are in cycles once their side data are asked for, and each has threads that convert it."""
+
+    def read_all() -> int:
+        with open_frames(path) as source:
+            for index in range(source.count or 0):
+                source.read(index)
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("counts threads in /proc")
+    path = write_video(tmp_path / "in.mp4", 12)
+    gc.collect()
+    gc.disable()
+    try:
+        first = read_all()
+        assert [read_all() for _ in range(3)][-1] <= first + 2
+    finally:
+        gc.enable()

@@ -15,7 +15,7 @@ from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.rle import box_xyxy
-from segany.data.annotations import encode_segmentations, image_size
+from segany.data.annotations import checked_size, encode_segmentations
 from segany.data.formats.writing import FormatOptions, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -26,8 +26,14 @@ NOT_COCO = (
 FORM_ERRORS = (TypeError, KeyError, AttributeError, ValueError, OverflowError)
 """What a dictionary of another form makes reading it raise."""
 
-LARGEST = 1e9
-"""Coordinates beyond this are damage; float32 holds them all."""
+MAX_DIGITS = 20
+"""Of ids that are text."""
+
+MAX_NUMBER = float(np.finfo(np.float32).max)
+"""Scores and areas beyond are none."""
+
+MAX_COORDINATE = 1e9
+"""Boxes beyond are none."""
 
 NO_CLASS = "object"
 """The category that COCO's format, which demands one, gets for instances that have none."""
@@ -88,19 +94,19 @@ def from_coco(data: Mapping[str, Any], image_id: int | None = None) -> Instances
         InstancesError: the image is not there, a field is missing, or a mask is damaged.
     """
     try:
-        images = {image["id"]: image_size(image) for image in data["images"]}
+        images = images_by_id(data)
         annotations = list(data["annotations"])
         categories = read_categories(data)
-        if image_id is None and len(images) == 1:
-            image_id = next(iter(images))
-        columns = CocoAnnotations.parse([item for item in annotations if item["image_id"] == image_id])
+        wanted = next(iter(images)) if image_id is None and len(images) == 1 else normal_id(image_id)
+        if wanted is None:
+            raise InstancesError(f"The COCO dictionary has {len(images)} images. Choose one: give its image_id.")
+        if wanted not in images:
+            raise InstancesError(f"The COCO dictionary has no image with the id {image_id}.")
+        size_hw = checked_size(images[wanted]["height"], images[wanted]["width"])
+        columns = CocoAnnotations.parse([item for item in annotations if normal_id(item["image_id"]) == wanted])
+        return columns.to_instances(size_hw, categories)
     except FORM_ERRORS as error:
         raise InstancesError(f"{NOT_COCO} ({type(error).__name__}: {error}).") from error
-    if image_id is None:
-        raise InstancesError(f"The COCO dictionary has {len(images)} images. Choose one: give its image_id.")
-    if image_id not in images:
-        raise InstancesError(f"The COCO dictionary has no image with the id {image_id}.")
-    return columns.to_instances(images[image_id], categories)
 
 
 def encode_coco(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001
@@ -109,12 +115,39 @@ def encode_coco(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[t
     yield "_coco.json", json_bytes(to_coco(annotated.instances, annotated.file_name, image_id))
 
 
+def images_by_id(data: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
+    """The images of a COCO or LVIS dictionary by `normal_id`. An image that is listed twice alike counts once.
+
+    Raises:
+        InstancesError: two images have one id.
+        TypeError, KeyError, AttributeError: it is of another form.
+    """
+    images: dict[Any, Mapping[str, Any]] = {}
+    for image in data["images"]:
+        number = normal_id(image["id"])
+        other = images.setdefault(number, image)
+        if other != image:
+            names = " and ".join(str(one.get("file_name", one.get("coco_url"))) for one in (other, image))
+            raise InstancesError(
+                f"Two images have the id {number}: {names}. It is unclear which of them the annotations belong to: "
+                "give each an id of its own."
+            )
+    return images
+
+
+def normal_id(value: Any) -> Any:
+    """An id in the form in which it is compared: 7, "7" and 7.0 are one, as some programs write ids as text."""
+    number = whole_number(value)
+    return value if number == NO_ID else number
+
+
 def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
     """The categories of a COCO or LVIS dictionary, in its order; of two with one id the first."""
     found: dict[int, Category] = {}
     for item in data.get("categories") or ():
-        if whole_number(item.get("id")) != NO_ID:
-            category = Category(item["id"], str(item.get("name", item["id"])), str(item.get("supercategory") or ""))
+        number = whole_number(item.get("id"))
+        if number != NO_ID:
+            category = Category(number, str(item.get("name", number)), str(item.get("supercategory") or ""))
             found.setdefault(category.id, category)
     return tuple(found.values())
 
@@ -143,7 +176,7 @@ class CocoAnnotations:
             "category_ids": np.array([whole_number(item.get("category_id")) for item in items], dtype=np.int64),
             "boxes_xyxy": np.array([_from_xywh(item.get("bbox")) for item in items], dtype=np.float32).reshape(-1, 4),
             "annotation_id": np.array([whole_number(item.get("id")) for item in items], dtype=np.int64),
-            "iscrowd": np.array([bool(item.get("iscrowd")) for item in items], dtype=np.bool_),
+            "iscrowd": np.array([_flag(item.get("iscrowd")) for item in items], dtype=np.bool_),
             "annotated_area": np.array([_number(item.get("area")) for item in items], dtype=np.float64),
         }
         return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
@@ -268,7 +301,8 @@ def _from_xywh(bbox: Any) -> tuple[float, float, float, float]:
     """The corners of a box; NaN where it is none."""
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
         x, y, width, height = (_number(value) for value in bbox)
-        if all(abs(number) <= LARGEST for number in (x, y, width, height)) and width >= 0 and height >= 0:
+        is_box = all(abs(value) <= MAX_COORDINATE for value in (x, y, width, height))  # not NaN either
+        if is_box and width >= 0 and height >= 0:
             return x, y, x + width, y + height
     return math.nan, math.nan, math.nan, math.nan
 
@@ -284,16 +318,24 @@ def _crop_box(crop_box: Any) -> tuple[int, int, int, int]:
 
 
 def whole_number(value: Any) -> int:
-    """An id; `NO_ID` for what is none."""
+    """An id from 0, as a number or as its digits; `NO_ID` for what is none."""
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) < MAX_DIGITS else None
+    elif isinstance(value, float):
+        value = int(value) if value.is_integer() else None
     is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
     return value if is_id else NO_ID
 
 
+def _flag(value: Any) -> bool:
+    """What stands for yes or no, some programs write as text."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
+    return bool(value)
+
+
 def _number(value: Any) -> float:
-    try:
-        return float(value) if isinstance(value, (int, float)) else math.nan
-    except OverflowError:
-        return math.nan
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= MAX_NUMBER else math.nan
 
 
 def _compact(segmentation: Any) -> Any:

@@ -1,46 +1,35 @@
-"""Masks as pictures: label maps, in which every value is an object, the names of values, and pictures of one mask."""
+"""Label maps and images of one mask: reading their objects, the names of their values, and writing them."""
 
 from __future__ import annotations
 
 import io
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from segany.core.arrays import BoolArray, SizeHW
-from segany.core.errors import DataError, ImageError
-from segany.core.files import path_errors
+from segany.core.errors import DataError
+from segany.core.files import read_text
 from segany.core.instance import NO_ID, Category
 from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
 from segany.core.rle import Rle, encode_masks
 from segany.data.annotations import encode_runs, read_json
-from segany.data.formats.coco import whole_number
+from segany.data.formats.mask_image import MaskImage, MaskOptions
 from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
 from segany.data.item import AnnotatedImage
 from segany.imaging.components import find_components
-from segany.imaging.image import decode_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS
 
-Objects: TypeAlias = Literal["values", "foreground", "parts"]
-"""What are objects in a picture: each value but 0; everything that is not background, as one; or each
-connected part of that."""
-
-VOID = 255
-"""In pictures with a palette, pixels that belong to no object and no background (PASCAL VOC, DAVIS)."""
+_logger = logging.getLogger(__name__)
 
 MAX_TRIED = 200
 """Label maps of a video or a dataset that are read to find out what `VOID` is."""
-
-MAX_OBJECTS = 5000
-"""A picture of more values is no label map but a photograph."""
-
-_LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
-
 
 NAME_FILES = ("labels.json", "classes.txt")
 """Files beside label maps that name their values; the first that is there counts."""
@@ -76,12 +65,13 @@ class LabelNames:
             DataError: it cannot be read, or is of another form.
         """
         if path.suffix.lower() == ".txt":
-            with path_errors(path, DataError):
-                lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(path, DataError).splitlines()
             entries: Any = {value: line.strip() for value, line in enumerate(lines) if line.strip()}
         else:
             entries = read_json(path)
         try:
+            if not isinstance(entries, (dict, list)):
+                raise TypeError(f"it holds a {type(entries).__name__}")  # noqa: TRY301
             facts = {
                 int(value): {"name": entry} if isinstance(entry, str) else dict(entry)
                 for value, entry in (entries.items() if isinstance(entries, dict) else enumerate(entries))
@@ -128,6 +118,13 @@ class LabelNames:
         )
 
 
+def _checked_id(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < 1 << 63:
+        raise ValueError(f"{number} is no id")
+    return number
+
+
 def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
     """A PNG of 16 bits, or a NumPy file of 32 where the labels need them: 0 for none, i + 1 for the i-th instance.
 
@@ -156,52 +153,71 @@ def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Itera
         yield "_labels.json", json_bytes(facts)
 
 
-def read_objects(
-    source: Path | bytes, what: str, objects: Objects = "values", *, void: bool | None = None
-) -> dict[int, Rle]:
-    """The objects in a picture: their masks by label, in ascending order.
+class MaskReader:
+    """Reads images of masks in one way. Of soft edges it warns once, and tells of further ones at the level DEBUG."""
 
-    Args:
-        source: a file, or what it holds.
-        what: begins messages.
-        objects: see `Objects`. Parts are numbered from 1.
-        void: as for `read_labels`.
+    def __init__(self, options: MaskOptions | None = None) -> None:
+        self.options = options or MaskOptions()
+        self._has_warned = False
 
-    Raises:
-        DataError: it is missing, no picture, damaged, or no label map.
-    """
-    if objects == "foreground":
-        mask = read_mask(source, what)
-        return {1: encode_masks(mask)[0]} if mask.any() else {}
-    if objects == "parts":
-        return encode_labels(label_parts(read_mask(source, what)))
-    return encode_labels(read_labels(source, what, void=void))
+    def read(
+        self,
+        source: Path | bytes,
+        what: str,
+        *,
+        void: bool | None = None,
+        is_one_object: bool = False,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+    ) -> dict[int, Rle]:
+        """The objects in an image of masks: their masks by label, in ascending order.
 
+        Args:
+            source: a file, or what it holds.
+            what: begins messages.
+            void: whether `VOID` is no object in an image with a palette. An image alone cannot tell where it holds
+                nothing else; `has_void` decides for a video or a dataset. None takes it for void beside other labels.
+            is_one_object: the image holds the mask of one object, whatever the options say.
+            max_pixels: larger images are refused.
 
-def read_labels(source: Path | bytes, what: str, *, void: bool | None = None) -> LabelArray:
-    """A label map: int32 [H, W], 0 where there is no object.
+        Returns:
+            Parts are numbered from 1, and a foreground is 1; with soft edges it has the label that it would have
+            without them.
 
-    Pictures with a palette are read by index. In color pictures each color but black is an object.
+        Raises:
+            DataError: it is missing, no image, damaged, or no label map.
+        """
+        image = MaskImage.decode(source, what, max_pixels)
+        objects = "foreground" if is_one_object else self.options.objects
+        if objects == "parts":
+            return encode_labels(label_parts(image.foreground(self.options.mask_threshold)))
+        if objects == "auto" and image.soft_pixels is not None:
+            assert image.levels is not None
+            self._tell(image)
+            highest = int(image.levels.max()) if image.labels is not None else np.iinfo(np.uint8).max
+            return _one_mask(image.foreground(self.options.mask_threshold), highest)
+        if objects == "foreground":
+            return _one_mask(image.foreground(self.options.mask_threshold), 1)
+        if objects == "auto" and image.has_soft_colors:
+            raise DataError(
+                f"{what} has soft edges between several colors, which would be dozens of objects. Save it without "
+                "antialiasing; or read each color as an object with objects='labels' (--objects labels)."
+            )
+        return encode_labels(_without_void(image, void))
 
-    Args:
-        source, what: as for `read_objects`.
-        void: whether `VOID` is no object in a picture with a palette. A picture alone cannot tell where it holds
-            nothing else; `has_void` decides for a video or a dataset. None takes it for void beside other labels.
-
-    Raises:
-        DataError: as for `read_objects`.
-    """
-    image = _open(source, what)
-    if image.format in _LOSSY_FORMATS:
-        raise DataError(
-            f"{what} is {image.format}, which does not keep values exactly, so that they cannot be labels. "
-            "Save it as PNG; or, where it holds one mask, read it with objects='foreground'."
-        )
-    labels = _values(image, what)
-    if image.mode in ("P", "PA") and void is not False:
-        without_void = np.where(labels == VOID, 0, labels)
-        labels = without_void if void or without_void.any() else labels
-    return labels
+    def _tell(self, image: MaskImage) -> None:
+        if not image.soft_pixels:
+            return
+        assert image.levels is not None
+        threshold = self.options.mask_threshold
+        more = "" if self._has_warned else " Other images like it are read in the same way."
+        _logger.log(
+            logging.DEBUG if self._has_warned else logging.WARNING,
+            "%s has soft edges: %s pixels are between background and mask, as after antialiasing or in a JPEG file. It "
+            "is read as one mask, cut at %g, which is %g of its highest value. mask_threshold (--mask-threshold) "
+            "cuts elsewhere, and objects='labels' (--objects labels) takes each value for an object.%s",
+            image.what, f"{image.soft_pixels:,}", threshold * float(image.levels.max()), threshold, more,
+        )  # fmt: skip
+        self._has_warned = True
 
 
 def has_void(pictures: Iterable[Path]) -> bool:
@@ -211,29 +227,24 @@ def has_void(pictures: Iterable[Path]) -> bool:
     """
     for path in itertools.islice(pictures, MAX_TRIED):
         try:
-            image = _open(path, str(path))
-            if image.mode in ("P", "PA") and not np.isin(_values(image, str(path)), (0, VOID)).all():
-                return True
+            image = MaskImage.decode(path, str(path))
         except DataError:
             continue
+        if image.void is not None and image.labels is not None and image.labels[~image.void].any():
+            return True
     return False
 
 
-def read_mask(source: Path | bytes, what: str) -> BoolArray:
-    """A picture of one mask: bool [H, W], what is above half of its highest value.
+def _without_void(image: MaskImage, void: bool | None) -> LabelArray:
+    labels = image.checked_labels()
+    if image.void is None or void is False:
+        return labels
+    without_void = np.where(image.void, 0, labels).astype(np.int32)
+    return without_void if void or without_void.any() else labels
 
-    So black and white may be 0 and 1 or 0 and 255, and the rounded edges of lossy files do not matter.
 
-    Raises:
-        DataError: it is missing, no picture, or damaged.
-    """
-    image = _open(source, what)
-    if image.mode not in ("1", "L", "P", "I", "I;16"):
-        image = image.convert("L")
-    values = _values(image, what)
-    if image.mode == "P":  # an index has no half
-        return np.asarray(values != 0)
-    return np.asarray(values > values.max() / 2)
+def _one_mask(mask: BoolArray, label: int) -> dict[int, Rle]:
+    return {label: encode_masks(mask)[0]} if mask.any() else {}
 
 
 def encode_labels(labels: LabelArray) -> dict[int, Rle]:
@@ -253,36 +264,6 @@ def encode_labels(labels: LabelArray) -> dict[int, Rle]:
         lengths = np.diff(edges, prepend=0, append=len(columns))
         encodings[int(label)] = encode_runs(lengths if lengths[-1] else lengths[:-1], size_hw)
     return encodings
-
-
-def _open(source: Path | bytes, what: str) -> Image.Image:
-    """The image, decoded and upright, with the values it has."""
-    try:
-        return decode_image(source, name=what)
-    except ImageError as error:
-        raise DataError(str(error)) from error
-
-
-def _values(image: Image.Image, what: str) -> LabelArray:
-    values = np.asarray(image)
-    if image.mode in ("LA", "PA"):
-        values = values[..., 0]
-    elif image.mode in ("RGB", "RGBA"):
-        channels = values[..., :3].astype(np.int32)
-        is_gray = (channels[..., :1] == channels).all()
-        values = channels[..., 0] if is_gray else channels @ np.array([1, 1 << 8, 1 << 16], dtype=np.int32)
-    elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-        raise DataError(f"{what} is of Pillow's mode {image.mode}, whose values cannot be labels.")
-    count = len(np.unique(values))
-    if count > MAX_OBJECTS:
-        raise DataError(f"{what} holds {count:,} different values. That is a photograph and no picture of masks.")
-    return np.asarray(values, dtype=np.int32)
-
-
-def _checked_id(value: Any) -> int:
-    if whole_number(value) == NO_ID:
-        raise ValueError(f"{value!r} is no id, a whole number from 0")
-    return int(value)
 
 
 def label_parts(mask: BoolArray) -> LabelArray:

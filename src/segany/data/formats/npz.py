@@ -11,12 +11,19 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from segany.core.arrays import SizeHW
 from segany.core.errors import InstancesError, OutputError
 from segany.core.instance import Category
 from segany.core.instances import Instances
+from segany.core.rle import encode_masks
+from segany.data.annotations import checked_size
 from segany.data.formats.sa1b import official_boxes_xywh
 from segany.data.formats.writing import FormatOptions
 from segany.data.item import AnnotatedImage
+from segany.data.numpy_files import array_names, read_header, read_member
+
+MAX_COLUMN_BYTES = 1 << 28
+"""Of a column as its file claims it: a thousand bytes each for a quarter of a million instances."""
 
 _FIELDS = ("boxes_xyxy", "scores", "category_ids", "object_ids", "sources")
 _DERIVED = ("masks", "area", "bbox_xywh", "crop_box_xywh", "categories")
@@ -53,15 +60,34 @@ def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
         InstancesError: it is no such archive.
     """
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in arrays.files if name not in (*_FIELDS, *_DERIVED)}
-            categories = [Category(int(number), str(name), str(wider)) for number, name, wider in arrays["categories"]]
-            fields: dict[str, Any] = {name: arrays[name] for name in _FIELDS}
-            return Instances.from_masks(arrays["masks"], **fields, categories=categories, columns=columns)
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in array_names(archive) if name not in (*_FIELDS, *_DERIVED)]
+            columns = {name: read_member(archive, name, MAX_COLUMN_BYTES) for name in names}
+            rows = read_member(archive, "categories", MAX_COLUMN_BYTES)
+            categories = [Category(int(number), str(name), str(wider)) for number, name, wider in rows]
+            fields: dict[str, Any] = {name: read_member(archive, name, MAX_COLUMN_BYTES) for name in _FIELDS}
+            with archive.open("masks.npy") as masks:
+                counts, size_hw = _encoded_masks(masks)
+            return Instances(counts, size_hw, **fields, categories=categories, columns=columns)
     except InstancesError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
         raise InstancesError(f"This is no archive of instances ({type(error).__name__}: {error}).") from error
+
+
+def _encoded_masks(file: IO[bytes]) -> tuple[list[str], SizeHW]:
+    """The compressed run lengths of masks bool [N, H, W], and their size. One mask at a time is in memory."""
+    header = read_header(file)
+    if header.dtype != np.bool_ or len(header.shape) != 3 or header.fortran_order:
+        raise ValueError(f"its masks are {header.dtype} of shape {list(header.shape)}, not bool [N, H, W]")
+    count, *sides = header.shape
+    size_hw = checked_size(*sides) if count else (sides[0], sides[1])
+    counts = []
+    for _ in range(count):
+        data = file.read(size_hw[0] * size_hw[1])
+        mask = np.frombuffer(data, dtype=np.uint8).reshape(size_hw) != 0
+        counts.append(encode_masks(mask)[0]["counts"])
+    return counts, size_hw
 
 
 def encode_npz(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:  # noqa: ARG001

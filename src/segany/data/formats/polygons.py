@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Instance
 from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
 from segany.core.rle import encode_masks
-from segany.data.annotations import image_size
-from segany.data.formats.coco import FORM_ERRORS, LARGEST, annotation_ids
+from segany.data.annotations import check_path_length, checked_size
+from segany.data.formats.coco import FORM_ERRORS, MAX_COORDINATE, annotation_ids
 from segany.data.formats.writing import FormatOptions, bbox_xywh, instance_facts, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -51,10 +52,9 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
         InstancesError: it is of another form.
     """
     try:
-        size_hw = image_size(data["image"])
+        size_hw = checked_size(data["image"]["height"], data["image"]["width"])
         items = [feature["properties"] for feature in data["features"]]
-        shapes = [[_polygon(rings) for rings in f["geometry"]["coordinates"]] for f in data["features"]]
-        rles = [encode_masks(polygons_to_mask(shape, size_hw))[0] for shape in shapes]
+        masks = [_filled(feature["geometry"]["coordinates"], size_hw) for feature in data["features"]]
         boxes = np.array([item["bbox_xywh"] for item in items], dtype=np.float64).reshape(-1, 4)
         categories = {
             item["category_id"]: Category(item["category_id"], item["category"], item.get("supercategory", ""))
@@ -63,9 +63,9 @@ def from_geojson(data: Mapping[str, Any]) -> Instances:
         }
         shared = set.intersection(*(set(item) for item in items)) if items else set()
         names = [name for name in (items[0] if items else ()) if name in shared and name not in _OWN_PROPERTIES]
-        boxes[:, 2:] += boxes[:, :2].clip(-LARGEST, LARGEST)
+        boxes[:, 2:] += boxes[:, :2].clip(-MAX_COORDINATE, MAX_COORDINATE)
         return Instances(
-            [rle["counts"] for rle in rles],
+            [encode_masks(mask)[0]["counts"] for mask in masks],
             size_hw,
             boxes_xyxy=boxes,
             scores=[item.get("score", np.nan) for item in items],
@@ -98,11 +98,17 @@ def _properties(instance: Instance) -> dict[str, Any]:
     return {**properties, **{name: value for name, value in instance.columns.items() if name not in properties}}
 
 
+def _filled(coordinates: Any, size_hw: SizeHW) -> BoolArray:
+    polygons = [_polygon(rings) for rings in coordinates]
+    check_path_length([ring for polygon in polygons for ring in polygon.rings])
+    return polygons_to_mask(polygons, size_hw)
+
+
 def _polygon(rings: Any) -> Polygon:
     exterior, *holes = (np.array(ring[:-1], dtype=np.float64) for ring in rings)
     for ring in (exterior, *holes):
-        if ring.ndim != 2 or ring.shape[1] != 2 or not (np.abs(ring) <= LARGEST).all():
-            raise ValueError("a ring is not made of points x y")
+        if ring.ndim != 2 or ring.shape[1] != 2 or not (np.abs(ring) <= MAX_COORDINATE).all():
+            raise ValueError("a ring is a list of points x, y within the image")
     return Polygon(exterior, tuple(holes))
 
 

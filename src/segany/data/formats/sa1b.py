@@ -16,7 +16,7 @@ from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID
 from segany.core.instances import Instances
 from segany.core.rle import box_xyxy
-from segany.data.annotations import encode_segmentations, image_size
+from segany.data.annotations import checked_size, encode_segmentations
 from segany.data.formats.coco import FORM_ERRORS, annotation_ids, generator_columns, generator_fields, whole_number
 from segany.data.formats.writing import FormatOptions, json_bytes
 from segany.data.item import AnnotatedImage
@@ -69,7 +69,7 @@ def from_sa1b(data: Mapping[str, Any]) -> Instances:
         InstancesError: a field is missing, or a mask is damaged or not of the size of the image.
     """
     try:
-        size_hw = image_size(data["image"])
+        size_hw = checked_size(data["image"]["height"], data["image"]["width"])
         items = [dict(item) for item in data["annotations"]]
         segmentations = [item["segmentation"] for item in items]
     except FORM_ERRORS as error:

@@ -130,7 +130,7 @@ def to_coco_video(frames: Mapping[int, Instances], source: FrameSource, name: st
         "width": width,
         "height": height,
         "length": length,
-        "file_names": [f"{name}/{source.frame_name(frame)}.jpg" for frame in range(length)],
+        "file_names": [f"{name}/{source.frame_file_name(frame)}" for frame in range(length)],
     }
     return {
         "info": {"description": "Masks made with segany"},

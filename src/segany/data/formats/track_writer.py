@@ -176,7 +176,13 @@ class _LabelSink:
         write_file(path, label_png(result))
 
     def finish(self, frames: Mapping[int, Instances]) -> list[Path]:
-        return [self._path(frame) for frame in frames]
+        written = [self._path(frame) for frame in frames]
+        # What an earlier run left of frames of this video, or of a longer one of the same name, is not of this run.
+        known = {self._path(frame).name for frame in range(self._source.count or 0)}
+        for path in self._folder.glob("*.png"):
+            if path not in written and (path.name in known or path.stem.isdigit()):
+                path.unlink(missing_ok=True)
+        return written
 
     def abandon(self) -> None:
         pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,9 @@ from segany.core.instance import NO_ID, Instance
 from segany.core.instances import Instances, LabelOrder
 from segany.core.prediction import MaskPrediction
 from segany.data.item import AnnotatedImage
+
+MAX_STEM_BYTES = 180
+"""File systems allow 255 bytes for a name, of which formats and numbers add a few dozen."""
 
 PNG_COMPRESSION = 3
 """Of 9. More takes several times as long for files a few per cent smaller."""
@@ -127,20 +132,31 @@ def check_not_kept(path: Path, keep: Collection[Path]) -> None:
 def file_names(sources: Sequence[Path]) -> list[str]:
     """A name for the files of each image: its own without the ending, numbered where two are the same.
 
-    Names that differ only in upper and lower case count as the same, as they do on many disks.
+    Names that differ only in upper and lower case count as the same, as they do on many disks. Long ones are cut.
     """
-    taken: set[str] = {source.stem.casefold() for source in sources}
+    stems = [_short_stem(source.stem) for source in sources]
+    taken: set[str] = {stem.casefold() for stem in stems}
     seen: set[str] = set()
     names = []
-    for source in sources:
-        name, number = source.stem, 1
+    for stem in stems:
+        name, number = stem, 1
         while name.casefold() in (seen if number == 1 else taken):
             number += 1
-            name = f"{source.stem}_{number}"
+            name = f"{stem}_{number}"
         seen.add(name.casefold())
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _short_stem(stem: str) -> str:
+    """A stem that leaves room for what is added to it; a long one ends with a digest of what is cut off."""
+    encoded = os.fsencode(stem)
+    if len(encoded) <= MAX_STEM_BYTES:
+        return stem
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    kept = encoded[: MAX_STEM_BYTES - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{kept}_{digest}"
 
 
 def file_suffixes(instances: Instances) -> list[str]:

@@ -16,6 +16,7 @@ from segany.core.instance import NO_ID, Category
 from segany.core.instances import Instances
 from segany.core.polygons import Polygon, RingArray, polygons_to_mask
 from segany.core.rle import encode_masks
+from segany.data.annotations import check_path_length
 from segany.data.formats.coco import NO_CLASS
 
 DECIMALS = 8
@@ -90,6 +91,10 @@ def from_yolo(text: str, size_hw: SizeHW, classes: Sequence[Category] = ()) -> I
                 "image's width and height."
             )
         polygon = Polygon(corners.reshape(-1, 2) * (width, height))
+        try:
+            check_path_length(polygon.rings)
+        except ValueError as error:
+            raise InstancesError(f"Line {number}: {error}") from error
         counts.append(encode_masks(polygons_to_mask([polygon], size_hw))[0]["counts"])
         ids.append(class_id)
         known.setdefault(class_id, Category(class_id, str(class_id)))

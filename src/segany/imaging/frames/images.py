@@ -26,9 +26,15 @@ class ImageFrames(FrameSource):
         self._max_pixels = max_pixels
         first = self._read(0)
         super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
-        stems = [Path(image).stem.casefold() for image in images if isinstance(image, (str, Path))]
+        paths = [Path(image) for image in images if isinstance(image, (str, Path))]
+        by_stem: dict[str, Path] = {}
+        for path in paths:
+            other = by_stem.setdefault(path.stem.casefold(), path)
+            if other.parent == path.parent and other.name != path.name:
+                self.warnings.append(f"{other} and {path} differ only in their endings, and both are frames.")
         # Stems become names of output files, so they must be unique: a folder may hold a.jpg and a.png.
-        self._has_stems = len(stems) == len(images) == len(set(stems))
+        self._has_stems = len(paths) == len(images) == len(by_stem)
+        self._has_names = len(paths) == len(images) == len({path.name.casefold() for path in paths})
 
     @property
     def count(self) -> int:
@@ -38,6 +44,12 @@ class ImageFrames(FrameSource):
         """Return the stem of the image file if the stems of all images are unique, else the frame number."""
         image = self._images[index]
         return Path(image).stem if self._has_stems and isinstance(image, (str, Path)) else super().frame_name(index)
+
+    def frame_file_name(self, index: int) -> str:
+        image = self._images[index]
+        if self._has_names and isinstance(image, (str, Path)):
+            return Path(image).name
+        return super().frame_file_name(index)
 
     def frame_label(self, index: int) -> str:
         image = self._images[index]

@@ -76,6 +76,10 @@ class FrameSource(abc.ABC):
         """Return the name of a frame's output files, without a suffix."""
         return f"{index:05d}"
 
+    def frame_file_name(self, index: int) -> str:
+        """Return the file name of a frame with its suffix; for frames that are not files, `frame_name` and ".jpg"."""
+        return f"{self.frame_name(index)}.jpg"
+
     def frame_label(self, index: int) -> str:
         """Return the name of a frame in messages."""
         return f"Frame {index} of {self.name}"

@@ -57,6 +57,9 @@ class VideoFileFrames(FrameSource):
         self._window: dict[int, Any] = {}  # decoded frames, ascending
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._next = 0
+        # One reformatter for all frames: each has its own threads, which would live as long as the frame.
+        self._reformatter = self._av.video.reformatter.VideoReformatter()
+        self._matrices: dict[float, IntArray] = {}
         try:
             self._stream = self._video_stream()
             super().__init__(str(path), (1, 1), None, can_seek=True)
@@ -68,7 +71,7 @@ class VideoFileFrames(FrameSource):
             if self._index.is_cut:
                 self._find_end()
         except BaseException:
-            self._container.close()
+            self._close()  # the threads of the decoders would live until garbage collection
             raise
 
     @property
@@ -87,7 +90,10 @@ class VideoFileFrames(FrameSource):
             frame = self._shown_at(index)
         if frame is None:
             raise self._past_end(index)
-        return _apply_display_matrix(frame)
+        try:
+            return self._upright(frame)
+        except self._av.error.FFmpegError as error:
+            raise VideoError(f"{self.frame_label(index)} cannot be converted to RGB: {error.strerror}.") from error
 
     def _shown_at(self, index: int) -> Any | None:
         """Return the frame with that number from the window; for a damaged frame, the previous one."""
@@ -265,14 +271,33 @@ class VideoFileFrames(FrameSource):
                 continue  # skip a damaged packet
 
     def _size_of(self, frame: Any) -> SizeHW:
-        swaps_axes = _swaps_axes(_display_matrix(frame))
-        return (frame.width, frame.height) if swaps_axes else (frame.height, frame.width)
+        is_turned = _swaps_axes(self._display_matrix(frame))
+        return (frame.width, frame.height) if is_turned else (frame.height, frame.width)
 
     def _pixel_aspect_of(self, frame: Any) -> Fraction:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         if aspect <= 0:  # some files use it for "unknown"
             return Fraction(1)
-        return 1 / Fraction(aspect) if _swaps_axes(_display_matrix(frame)) else Fraction(aspect)
+        return 1 / Fraction(aspect) if _swaps_axes(self._display_matrix(frame)) else Fraction(aspect)
+
+    def _display_matrix(self, frame: Any) -> IntArray:
+        """Cache `_display_matrix` by angle: reading side data keeps a frame alive until garbage collection."""
+        angle = float(frame.rotation)
+        if angle not in self._matrices:
+            self._matrices[angle] = _display_matrix(frame)
+        return self._matrices[angle]
+
+    def _upright(self, frame: Any) -> PixelArray:
+        """Convert a frame to RGB, uint8 [H, W, 3], rotated by the display matrix to a multiple of 90 degrees."""
+        pixels: PixelArray = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        matrix = self._display_matrix(frame)
+        if _swaps_axes(matrix):
+            pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
+        if matrix[0, 0] < 0:
+            pixels = pixels[:, ::-1]
+        if matrix[1, 1] < 0:
+            pixels = pixels[::-1]
+        return np.ascontiguousarray(pixels)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -303,16 +328,3 @@ def _display_matrix(frame: Any) -> IntArray:
 def _swaps_axes(matrix: IntArray) -> bool:
     """Whether a display matrix swaps rows and columns."""
     return bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
-
-
-def _apply_display_matrix(frame: Any) -> PixelArray:
-    """Convert a frame to RGB, uint8 [H, W, 3], rotated by the display matrix to the nearest multiple of 90 degrees."""
-    pixels: PixelArray = frame.to_ndarray(format="rgb24")
-    matrix = _display_matrix(frame)
-    if _swaps_axes(matrix):
-        pixels, matrix = pixels.transpose(1, 0, 2), matrix[::-1]
-    if matrix[0, 0] < 0:
-        pixels = pixels[:, ::-1]
-    if matrix[1, 1] < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from segany.core.errors import check
 from segany.core.preprocessing import Preprocessing
@@ -13,7 +13,6 @@ from segany.models.sam import keys
 
 if TYPE_CHECKING:
     from segany.models.image_encoder import ImageEncoder
-    from segany.models.promptable import PromptableModel
 
 Value = TypeVar("Value")
 
@@ -132,8 +131,8 @@ class SamConfig:
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(self.input_size, self.resize, self.mean_rgb, self.std_rgb)
 
-    def build(self, name: str) -> PromptableModel:
-        """Build the model with random weights, on the CPU, in float32."""
+    def build(self, name: str) -> Any:
+        """Build the `PromptableModel` with random weights; `registry.build_model` has the precise return type."""
         from segany.models.sam.model import Sam
 
         return Sam(self, name)

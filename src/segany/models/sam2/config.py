@@ -14,7 +14,6 @@ from segany.models.sam2 import keys
 
 if TYPE_CHECKING:
     from segany.models.image_encoder import ImageEncoder
-    from segany.models.promptable import PromptableModel
 
 PATCH_STRIDE = 4
 """Stride of the first stage in pixels of the input; each further stage doubles it."""
@@ -160,7 +159,7 @@ class Sam2Config(SamConfig):
         channels, memory = self.encoder.out_channels, self.memory.channels
         check(channels % memory == 0, f"Memory channels {memory} must divide those of the image, {channels}.")
 
-    def build(self, name: str) -> PromptableModel:
+    def build(self, name: str) -> Any:
         from segany.models.sam2.model import Sam2
 
         return Sam2(self, name)

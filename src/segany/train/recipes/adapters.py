@@ -1,12 +1,12 @@
-"""Trains low-rank adapters on the image encoder, and the prompt encoder and mask decoder as a whole.
+"""Trains low-rank adapters on the image encoder, and all weights of the prompt encoder and the mask decoder.
 
     segany train adapters --data photos/ --out runs/adapters
 
-`best.safetensors` has the adapters merged: a model of the usual names and speed.
+The adapters are merged in `best.safetensors`, which has the names and the speed of a model without adapters.
 
 Prompts and losses differ from SAM's paper as in `finetune_decoder`.
 
-Cost and score: not measured for a whole training. Each step runs the image encoder forward and backward.
+Cost and score: not measured for a whole training. Every step runs a forward and a backward pass of the image encoder.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from segany.train.validation import ValidatedRecipe
 
 @dataclass(frozen=True)
 class AdaptersRecipe(ValidatedRecipe):
-    """SAM's training of the prompt encoder, the mask decoder, and of adapters on the image encoder.
+    """SAM's training of the prompt encoder, the mask decoder, and adapters on the image encoder.
 
     Attributes:
-        adapters: what is adapted, and how.
+        adapters: configuration of the adapters.
     """
 
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
-    """The encoder's own weights are frozen, and what is frozen stays that way in "all"."""
+    """Add the adapters, which freezes the encoder's own weights. They stay frozen although `train` is "all"."""
     add_adapters(given.model, recipe.task.adapters)
     return build_sam_task(recipe, given)
 
 
 RECIPE = TrainingRecipe(
-    title="Low-rank adapters on the image encoder, and all of the prompt encoder and mask decoder",
+    title="Train low-rank adapters on the image encoder, and the prompt encoder and mask decoder",
     build=build,
     task=AdaptersRecipe(
         iterations=4,

@@ -1,11 +1,11 @@
-"""Decoupled distillation: trains MobileSAM's TinyViT on the image embeddings of a larger SAM, from images alone.
+"""Decoupled distillation: trains MobileSAM's TinyViT to predict the image embeddings of a larger SAM, without masks.
 
     segany train distill --data photos/ --out runs/distill
     segany train distill --data photos/ --out runs/distill --set task.teacher=sam_vit_b
 
-Any folder of images will do. What is saved is a whole model with the teacher's prompt encoder and mask decoder. The
-teacher's embeddings are computed once and kept, 2 MB an image; `--set task.cache=FOLDER` keeps them where other runs
-find them too, and `--set task.keep=false` keeps none, which random crops and flips need.
+The data can be any folder of images. The saved models are complete, with the teacher's prompt encoder and mask decoder.
+The teacher's embeddings are computed once and stored on disk, 2 MB for each image. `--set task.cache=FOLDER` shares
+them between runs. `--set task.keep=false` computes them in every step instead, which random crops and flips need.
 
 Cost: the authors of MobileSAM took less than a day on one GPU, with 1% of SA-1B.
 Score: not measured here.
@@ -29,13 +29,14 @@ from segany.train.validation import MAX_VAL_IMAGES, AutomaticScore, val_items
 
 @dataclass(frozen=True)
 class DistillRecipe(DistillConfig):
-    """Distillation, from which teacher, and how far it is measured.
+    """Distillation with a teacher and a validation.
 
     Attributes:
-        teacher: name or path of the model whose embeddings are learned.
-        keep: whether the teacher's embeddings are kept on disk.
-        cache: folder for them, for any number of runs; none is `features` in the folder of the run.
-        max_val_images: held-out images that a validation measures, spread evenly over all; none measures all.
+        teacher: name or path of the teacher.
+        keep: whether the teacher's embeddings are stored on disk.
+        cache: folder of the stored embeddings, which runs can share; none is `features` in the folder of the run.
+        max_val_images: number of images that a validation measures, evenly spaced in the validation set; none measures
+            all.
     """
 
     teacher: str = "sam_vit_h"
@@ -44,12 +45,12 @@ class DistillRecipe(DistillConfig):
     max_val_images: int | None = MAX_VAL_IMAGES
 
     def void_fields(self) -> Mapping[str, str]:
-        """Fields that have no effect beside the values of others, each with the reason."""
+        """Fields that have no effect with the values of the others, each with the reason."""
         return {} if self.keep else {"cache": "keep is false"}
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> DistillTask:
-    """The teacher stays in memory to embed what is met first."""
+    """Load the teacher. It stays in memory to embed images that are not in the store."""
     given.check_fits(recipe.items)
     numbers: DistillRecipe = recipe.task
     teacher = load(numbers.teacher, runtime="torch", device=given.device, progress=given.progress).module
@@ -65,7 +66,7 @@ def build(recipe: TrainingRecipe, given: TrainContext) -> DistillTask:
 
 
 RECIPE = TrainingRecipe(
-    title="TinyViT learns the image embeddings of a larger SAM",
+    title="Distill the image encoder of a larger SAM into TinyViT",
     build=build,
     task=DistillRecipe(),
     items=ItemConfig(needs_masks=False),

@@ -2,7 +2,7 @@
 
     segany train lungs --out runs/lungs
 
-The films (30 MB, with lung masks drawn by people) are fetched on first use; 100 of them are held out.
+The X-rays (30 MB, with manual lung masks) are downloaded on first use. 100 of them are held out for validation.
 Cost: 16 minutes on two CPU cores. Score: mean IoU of one click 0.37 to 0.91, of a box 0.77 to 0.93.
 """
 
@@ -23,7 +23,7 @@ HELD_OUT = 100
 
 
 def datasets(folder: Path | None, progress: ProgressCallback | None = None) -> DataSplit:
-    """The last hundred films by name are held out, so that those of one child are on one side."""
+    """Hold out the last hundred X-rays by name, so that all X-rays of a child are in the same set."""
     if folder is None:
         folder = fetch_dataset(CHEST_XRAYS, progress=progress)
     films = MaskFolder(folder)
@@ -32,7 +32,7 @@ def datasets(folder: Path | None, progress: ProgressCallback | None = None) -> D
 
 RECIPE = replace(
     finetune_decoder.RECIPE,
-    title="MobileSAM's decoder is fine-tuned on lungs in chest X-rays",
+    title="Fine-tune MobileSAM's decoder on lungs in chest X-rays",
     task=replace(finetune_decoder.RECIPE.task, max_val_images=HELD_OUT),
     items=ItemConfig(),
     loop=replace(finetune_decoder.RECIPE.loop, epochs=5, warmup_steps=10, validate_every=50, save_every=50),

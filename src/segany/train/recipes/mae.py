@@ -1,18 +1,18 @@
-"""Masked autoencoding: trains the ViT-B of SAM on images alone, without masks, before it learns to segment.
+"""Masked autoencoding: pre-trains the ViT-B of SAM on images without masks.
 
     segany train mae --data photos/ --out runs/mae
     segany train sam --data photos/ --model runs/mae/best.safetensors --out runs/sam
 
-Any folder of images will do. The numbers are those of MAE's authors: 800 epochs (they also report 1600) of batches of
-4096 images at 224 px, learning rate 2.4e-3, which is 1.5e-4 for each 256 images of the batch, a warm-up of 40 epochs of
-ImageNet, crops of 0.2 to 1 of the area with aspect ratios of 3/4 to 4/3, and flips. Change `loop.lr` in proportion to
-`loop.batch_size`. For a set of a few thousand images:
+The data can be any folder of images. The hyperparameters are those of MAE's authors: 800 epochs (they also report 1600)
+with a batch size of 4096 at 224 px, a learning rate of 2.4e-3, which is 1.5e-4 for each 256 images of the batch, a
+warm-up of 40 epochs of ImageNet, random resized crops of 0.2 to 1 of the area with aspect ratios of 3/4 to 4/3, and
+horizontal flips. Change `loop.lr` in proportion to `loop.batch_size`. For a few thousand images:
 
     segany train mae --data photos/ --out runs/mae --set loop.batch_size=256 --set loop.lr=1.5e-4
 
-Different from their code: crops are resized bilinearly and not bicubically, and there is no class token. SAM takes
-1024 px: its table of positions is that of training, stretched. `--set items.side=1024` trains at that size, of twenty
-times as many patches.
+Differences from their code: crops are resized bilinearly instead of bicubically, and there is no class token. SAM takes
+images of 1024 px, for which the position embedding of training is resized. `--set items.side=1024` trains at that size,
+with twenty times as many patches.
 
 Cost: at 1024 px, an image takes 15 s on two CPU cores; at 224 px, not measured.
 Score: not measured here; the paper trains for hundreds of epochs of ImageNet.
@@ -34,25 +34,26 @@ from segany.train.validation import MAX_VAL_IMAGES, val_items
 
 @dataclass(frozen=True)
 class MaeRecipe(MaeConfig):
-    """Masked autoencoding, and how far it is validated.
+    """Masked autoencoding with a validation.
 
     Attributes:
-        max_val_images: held-out images that a validation measures, spread evenly over all; none measures all.
+        max_val_images: number of images that a validation measures, evenly spaced in the validation set; none measures
+            all.
     """
 
     max_val_images: int | None = MAX_VAL_IMAGES
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> MaeTask:
-    """Images may be smaller than the model's input: its positions are stretched over them."""
+    """Build the task. Images may be smaller than the model's input, for which its position embedding is resized."""
     size, side = given.model.config.input_size, recipe.items.side
-    check(side <= size, f"items.side {side} is more than the side of the model's input, {size}.")
+    check(side <= size, f"items.side {side} is larger than the side of the model's input, {size}.")
     items = val_items(given.data.val, recipe.items, recipe.task.max_val_images)
     return MaeTask(given.model, recipe.task, val_items=items, side=side)
 
 
 RECIPE = TrainingRecipe(
-    title="ViT-B is trained on images alone, by masked autoencoding",
+    title="Pre-train ViT-B on images without masks, by masked autoencoding",
     build=build,
     task=MaeRecipe(),
     items=ItemConfig(side=224, crop_area=(0.2, 1.0), flip=0.5, needs_masks=False),

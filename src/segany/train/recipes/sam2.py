@@ -1,16 +1,17 @@
-"""Fine-tunes all of SAM 2 on images: Hiera, prompt encoder and mask decoder. What only video uses stays as it is.
+"""Fine-tunes Hiera, the prompt encoder and the mask decoder of SAM 2 on images. The memory modules are frozen.
 
     segany train sam2 --data photos/ --out runs/sam2
     segany train sam2 --data photos/ --out runs/sam2 --model sam2.1_hiera_base_plus
 
-The numbers are those of the fine-tuning that the authors published (sam2.1_hiera_b+_MOSE_finetune): learning rate 5e-6,
-3e-6 for the image encoder, layer decay 0.9 without the tables of positions, drop path 0.1, gradients clipped at a norm
-of 0.1, uniform noise of a tenth on boxes, and the absolute error of the predicted IoU of every candidate.
+The hyperparameters are those of the authors' published fine-tuning (sam2.1_hiera_b+_MOSE_finetune): learning rate 5e-6,
+3e-6 for the image encoder, layer-wise learning rate decay 0.9 except for the position embeddings, drop path 0.1,
+gradient clipping at a norm of 0.1, uniform noise of a tenth on boxes, and the absolute error of the predicted IoU of
+every candidate.
 
-Different from it: images instead of clips of 8 frames, so that memory and object scores are not trained; 4 prompts an
-object instead of 8, which costs half; every further point comes from the error region, not one in ten from the object;
-the first prompt is a point or a box, never a mask; the tables of positions have no weight decay, as in SAM's training
-here; the learning rate falls to zero and not to a tenth.
+Differences from it: training uses images instead of clips of 8 frames, so that memory and object scores are not
+trained; an object has 4 prompt iterations instead of 8, which takes half the time; all further points come from the
+error region, instead of one in ten from the object; the first prompt is a point or a box, never a mask; position
+embeddings have no weight decay, as in the recipe `sam`; the learning rate decays to zero instead of a tenth.
 
 Cost and score: not measured here.
 """
@@ -25,12 +26,12 @@ from segany.train.validation import ValidatedRecipe
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
-    """Nothing is frozen but what training on images does not reach."""
+    """Build the task. Only parameters that training on images does not use are frozen."""
     return build_sam_task(recipe, given)
 
 
 RECIPE = TrainingRecipe(
-    title="All of SAM 2 that images use is fine-tuned, by the numbers of its authors",
+    title="Fine-tune SAM 2 on images, with the hyperparameters of its authors",
     build=build,
     task=ValidatedRecipe(
         iterations=4,

@@ -1,4 +1,4 @@
-"""Trains a tiny SAM on drawn shapes, from random weights: all of training in a few minutes.
+"""Trains a tiny SAM from scratch on synthetic shapes: a complete training in a few minutes.
 
     segany train shapes --out runs/shapes
 
@@ -32,23 +32,23 @@ TINY_SAM = SamConfig(
     ),
     DecoderConfig(heads=4, mlp_width=256, iou_head_width=128, cross_attention_width=64),
 )
-"""1.2 million parameters."""
+"""A model with 1.2 million parameters."""
 
 
 def datasets(_: Path | None, __: ProgressCallback | None = None) -> DataSplit:
-    """Drawn from two seeds, so that no image is in both."""
+    """The two sets have different seeds, so that they have no image in common."""
     return DataSplit(Shapes(4000, SIDE, seed=0), Shapes(64, SIDE, seed=1))
 
 
 def build(recipe: TrainingRecipe, given: TrainContext) -> SamTask:
-    """Everything is trained."""
+    """Build the task, which trains all parameters."""
     return build_sam_task(recipe, given)
 
 
 RECIPE = TrainingRecipe(
-    title="A tiny SAM learns drawn shapes from scratch",
+    title="Train a tiny SAM from scratch on synthetic shapes",
     build=build,
-    # Twenty times as much focal loss as dice loss keeps a model without any training at empty masks for long.
+    # SAM's ratio of focal to dice loss, 20 to 1, makes an untrained model predict empty masks for many steps.
     task=ValidatedRecipe(
         iterations=2,
         repeats=0,
