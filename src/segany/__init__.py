@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
     from segany.hub.model_ref import ModelRef
-    from segany.imaging.image import PixelOptions
+    from segany.imaging.pixels import PixelOptions
     from segany.imaging.processor import ImageProcessor
     from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
@@ -87,7 +87,7 @@ _HOMES = {
     "NotFoundError": "segany.core.errors",
     "OutOfMemoryError": "segany.core.errors",
     "OutputError": "segany.core.errors",
-    "PixelOptions": "segany.imaging.image",
+    "PixelOptions": "segany.imaging.pixels",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
     "PromptError": "segany.core.errors",

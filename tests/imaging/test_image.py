@@ -17,8 +17,9 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from segany.core.errors import ConfigError, ImageError
-from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
 from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.pixels import PixelOptions
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)

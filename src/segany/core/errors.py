@@ -63,7 +63,7 @@ class InstancesError(SeganyError, ValueError):
 
 
 class OutOfMemoryError(SeganyError, MemoryError):
-    """An image or a request needs more memory than there is."""
+    """An image or a request needs more memory than is available."""
 
 
 class CanceledError(SeganyError):

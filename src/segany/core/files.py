@@ -61,10 +61,10 @@ def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
 
 
 def read_file(path: Path, kind: type[SeganyError]) -> bytes:
-    """The content of a file. Pipes, sockets and devices are never opened: they may have no end.
+    """Read the content of a regular file. Pipes, sockets and devices are not opened, since reading may not end.
 
     Raises:
-        SeganyError: of the given kind, naming the path: it is missing, no file, or may not be read.
+        SeganyError: of type `kind`, with the path: it is missing, not a regular file, or not readable.
     """
     with path_errors(path, kind):
         check_is_file(path, kind)
@@ -88,15 +88,15 @@ class BoundedFile(io.BufferedReader):
 
 
 def read_text(path: Path, kind: type[SeganyError]) -> str:
-    """The text of a file in UTF-8, as `read_file` reads it."""
+    """Read a regular file as UTF-8 text; errors as for `read_file`."""
     try:
-        return read_file(path, kind).decode("utf-8-sig")  # some editors put a mark before the text
+        return read_file(path, kind).decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise kind(f"{path} is no text in UTF-8: {error}.") from error
 
 
 def check_is_file(path: Path, kind: type[SeganyError]) -> None:
-    """Raise `kind` where there is a folder, pipe, socket or device; `OSError` where there is nothing."""
+    """Raise `kind` if the path is a folder, pipe, socket or device, and `OSError` if it does not exist."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise kind(f"{path} is a folder, not a file. Check the path.")

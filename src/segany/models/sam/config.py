@@ -132,7 +132,7 @@ class SamConfig:
         return Preprocessing(self.input_size, self.resize, self.mean_rgb, self.std_rgb)
 
     def build(self, name: str) -> Any:
-        """The `PromptableModel` of that name with random weights; `registry.build_model` is typed."""
+        """Build the `PromptableModel` with random weights; `registry.build_model` has the precise return type."""
         from segany.models.sam.model import Sam
 
         return Sam(self, name)
