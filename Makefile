@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 # The newest PyTorch that has been tested; `make TORCH=...` installs another.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test test-slow browser check format bench clean
+PAGE := web/app-dist/index.html
+
+.PHONY: demo test test-slow browser web web-dev postgres check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segany segment examples/images/astronaut.png --prompts examples/astronaut.json --out out/demo
@@ -22,6 +24,17 @@ test-slow: $(VENV)/.installed-dev
 # Node.js and Chromium too.
 browser: web/dist/segany.js
 	@$(call system_command,chromium,chromium chromium-browser google-chrome chrome)
+
+# The page of the annotation application.
+web: $(PAGE)
+
+# The page with a mock server, rebuilt as its sources change: http://127.0.0.1:5173/#token=mock
+web-dev: web/node_modules/.installed
+	cd web && npm run dev
+
+# PostgreSQL, in which the tests of the store run beside SQLite; without it they are skipped. The tests start it.
+postgres:
+	@$(call system_command,postgresql,initdb /usr/lib/postgresql/*/bin/initdb)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -38,7 +51,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.run $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON),--only-ours)
 
 clean:
-	rm -rf $(VENV) out web/dist web/node_modules
+	rm -rf $(VENV) out web/dist web/app-dist web/node_modules
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,11 +61,14 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train,postgres]" --group dev
 	touch $@
 
 web/dist/segany.js: web/node_modules/.installed web/tsconfig.json $(wildcard web/src/*.ts)
 	cd web && npm run --silent check && npm run --silent build
+
+$(PAGE): web/node_modules/.installed web/tsconfig.json web/vite.config.ts $(shell find web/app web/src web/mock web/test -type f)
+	cd web && npm run --silent check && npm run --silent test && npm run --silent build:app
 
 web/node_modules/.installed: web/package.json web/package-lock.json web/.npmrc
 	@$(call system_command,nodejs npm,npm)

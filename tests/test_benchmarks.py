@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 from PIL import Image, ImageColor
-from tests.models_for_tests import small_sam2
+from tests.models_for_tests import loaded, small_sam2
 from typer.testing import CliRunner
 
 from segany.models.registry import find_spec
@@ -231,7 +231,7 @@ def test_case_beside_ourselves_runs_its_other_task_with_our_interpreter(
 
 
 def test_our_worker_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ours.segany, "load", lambda *_, **__: small_sam2())
+    monkeypatch.setattr(ours.segany, "load", lambda *_, **__: loaded(small_sam2()))
     write_clip(tmp_path / "clip", 3)
     job = Job("track", "w", "i", (1, 1), "cpu", 0, 3, "o", clip=str(tmp_path / "clip"), points_xy=POINTS_XY[:2])
     call = ours.track(job)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CanceledError,
         CheckpointError,
         ConfigError,
+        ConflictError,
         DataError,
         EmbeddingError,
         EndOfVideoError,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
         ImageError,
         InstancesError,
         MissingExtraError,
+        NotFoundError,
         OutOfMemoryError,
         OutputError,
         PromptError,
         SeganyError,
+        StoreError,
         TrainingError,
         UnknownModelError,
         VideoError,
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
     from segany.hub.model_ref import ModelRef
-    from segany.imaging.image import PixelOptions
+    from segany.imaging.pixels import PixelOptions
     from segany.imaging.processor import ImageProcessor
     from segany.imaging.visualize.mosaic import draw_instances
     from segany.models.registry import list_models
@@ -66,6 +69,7 @@ _HOMES = {
     "Category": "segany.core.instance",
     "CheckpointError": "segany.core.errors",
     "ConfigError": "segany.core.errors",
+    "ConflictError": "segany.core.errors",
     "DataError": "segany.core.errors",
     "Embedding": "segany.core.embedding",
     "EmbeddingError": "segany.core.errors",
@@ -80,9 +84,10 @@ _HOMES = {
     "MaskPrediction": "segany.core.prediction",
     "MissingExtraError": "segany.core.errors",
     "ModelRef": "segany.hub.model_ref",
+    "NotFoundError": "segany.core.errors",
     "OutOfMemoryError": "segany.core.errors",
     "OutputError": "segany.core.errors",
-    "PixelOptions": "segany.imaging.image",
+    "PixelOptions": "segany.imaging.pixels",
     "Preprocessing": "segany.core.preprocessing",
     "Prompt": "segany.core.prompt",
     "PromptError": "segany.core.errors",
@@ -90,6 +95,7 @@ _HOMES = {
     "Instances": "segany.core.instances",
     "InstancesError": "segany.core.errors",
     "SeganyError": "segany.core.errors",
+    "StoreError": "segany.core.errors",
     "TrainingError": "segany.core.errors",
     "UnknownModelError": "segany.core.errors",
     "VideoConfig": "segany.predict.video",
@@ -115,6 +121,7 @@ __all__ = [
     "Category",
     "CheckpointError",
     "ConfigError",
+    "ConflictError",
     "DataError",
     "Embedding",
     "EmbeddingError",
@@ -132,6 +139,7 @@ __all__ = [
     "MaskPrediction",
     "MissingExtraError",
     "ModelRef",
+    "NotFoundError",
     "OutOfMemoryError",
     "OutputError",
     "PixelOptions",
@@ -139,6 +147,7 @@ __all__ = [
     "Prompt",
     "PromptError",
     "SeganyError",
+    "StoreError",
     "TrainingError",
     "UnknownModelError",
     "VideoConfig",

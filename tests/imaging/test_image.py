@@ -1,8 +1,11 @@
 """read_image: every kind of source becomes RGB bytes, every bad one an error that says what to do."""
 
+import contextlib
 import io
 import os
 import struct
+import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -11,10 +14,12 @@ from typing import IO, Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segany.core.errors import ConfigError, ImageError
-from segany.imaging.image import DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image, readable_suffixes
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.pixels import PixelOptions
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -219,7 +224,7 @@ def test_a_file_without_permission_is_an_error(tmp_path: Path, monkeypatch: pyte
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "secret.png").touch()
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(io, "FileIO", refuse)
     with pytest.raises(ImageError, match=r"secret\.png may not be read: Permission denied"):
         read_image(tmp_path / "secret.png")
 
@@ -512,3 +517,61 @@ def test_orientation_of_a_tiff_of_floats_is_that_of_others(tmp_path: Path, orien
 def test_options_that_make_no_sense(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         PixelOptions(**values)
+
+
+def test_chunks_are_not_allocated_as_large_as_they_claim(tmp_path: Path) -> None:
+    """Four gigabytes for an image of 48 pixels."""
+    data = bytearray(encoded_png())
+    place = data.index(b"IDAT") - 4
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.png").write_bytes(data)
+    tracemalloc.start()
+    with contextlib.suppress(ImageError):
+        read_image(tmp_path / "a.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50 * 2**20
+
+
+def encoded_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_heic_is_read_where_pillow_heif_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    assert ".heic" in readable_suffixes()
+    pixels = np.full((64, 96, 3), (200, 30, 90), np.uint8)
+    pixels[:, 48:] = 10
+    Image.fromarray(pixels).save(tmp_path / "a.heic", quality=90)
+    read = read_image(tmp_path / "a.heic")
+    assert read.shape == pixels.shape
+    assert np.abs(read.astype(int) - pixels).mean() < 8
+
+
+def test_images_that_are_passed_over_are_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    names = ["a.jpg", "b.DNG", "c.cr2", "d.psd", "e.txt", ".f.dng", "g.dng"]
+    text = tell_passed_over(map(Path, names), "photos")
+    assert text == (
+        "4 image files are passed over: 1 .cr2, 2 .dng (raw files of cameras: convert them to TIFF, PNG or JPEG); "
+        "1 .psd (convert them to PNG or JPEG)."
+    )
+    assert [record.getMessage() for record in caplog.records] == [f"photos: {text}"]
+    assert tell_passed_over([Path("a.png"), Path("b.txt")], "photos") == ""
+    if ".heic" not in readable_suffixes():
+        assert 'pip install "segany[heif]"' in tell_passed_over([Path("a.HEIC")], "photos")
+
+
+@pytest.mark.parametrize("name", ["a.dng", "a.tif"])
+def test_raw_files_are_not_read_as_their_preview(tmp_path: Path, name: str) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[50706] = b"\x01\x04\x00\x00"
+    Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(
+        tmp_path / name, format="TIFF", tiffinfo=tags if name == "a.tif" else {}
+    )
+    with pytest.raises(ImageError, match="raw file of a camera"):
+        read_image(tmp_path / name)

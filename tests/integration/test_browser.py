@@ -78,7 +78,7 @@ def folder(browser: Browser, predictor: segany.ImagePredictor, tmp_path_factory:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "make_graphs", listed)
         patch.setattr(exporting, "_export", only_the_decoder)
-        exporting._write(predictor.model, folder, "fp32", [], exporting.DEFAULT_OPSET)  # type: ignore[arg-type]
+        exporting._write(predictor.model, folder, "fp32", [], exporting.DEFAULT_OPSET, None)  # type: ignore[arg-type]
     return folder
 
 
@@ -279,7 +279,7 @@ def test_exports_that_cannot_be_used(folder: Path, page: Page) -> None:
     for name, content in variants.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     for name, message in {
-        "newer.json": "has format version 9; this page reads version 1. Load a newer page",
+        "newer.json": "has format version 9; this page reads version 2. Load a newer page",
         "damaged.json": "is damaged: it lacks files",
         "mixed.json": "other.onnx is not the file that",
         "gone.json": "missing.onnx cannot be fetched: the server answered 404. Check the address",

@@ -11,6 +11,7 @@ from segany.core.progress import ProgressEvent
 from segany.evaluate.protocols import BoxProtocol, ClickProtocol
 from segany.evaluate.results import ModelFacts, Results
 from segany.jobs.evaluation import EvaluationTask, LoadedModel, evaluate
+from segany.runtime.torch_model import TorchModel
 
 FACTS = ModelFacts("painting", "no weights", "none")
 PROTOCOLS = (ClickProtocol(), BoxProtocol())
@@ -114,8 +115,8 @@ def test_nothing_to_evaluate_is_an_error(tmp_path):
 
 def test_a_tuned_decoder_makes_another_model():
     model = small_sam()
-    before = ModelFacts.of(model)
+    before = ModelFacts.of(TorchModel(model))
     model.mask_decoder.iou_token.weight.data += 0.01
-    after = ModelFacts.of(model)
+    after = ModelFacts.of(TorchModel(model))
     assert before.encoder_id == after.encoder_id
     assert before.weights_id != after.weights_id

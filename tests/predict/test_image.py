@@ -16,7 +16,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.core.embedding import Embedding
 from segany.core.errors import OutOfMemoryError
-from segany.imaging.image import PixelOptions
+from segany.imaging.pixels import PixelOptions
 from segany.imaging.prompt_masks import mask_to_logits
 from segany.models.sam.config import SamConfig, VitConfig
 

@@ -252,24 +252,24 @@ def _read_manifest(path: Path) -> None:
 
 
 def _session(folder: Path) -> Path:
-    from tests.models_for_tests import small_sam2
+    from tests.models_for_tests import loaded, small_sam2
 
     import segany
 
     frames = [picture(SESSION_HW, number) for number in range(3)]
-    with segany.VideoPredictor(small_sam2()).open(frames) as session:
+    with segany.VideoPredictor(loaded(small_sam2())).open(frames) as session:
         session.prompt(0, 1, segany.Prompt(box_xyxy=[1, 1, 20, 20]), category=segany.Category(3, "cat"))
         list(session.propagate())
         return session.save(folder / "a.session")
 
 
 def _resume_session(path: Path) -> None:
-    from tests.models_for_tests import small_sam2
+    from tests.models_for_tests import loaded, small_sam2
 
     import segany
 
     frames = [picture(SESSION_HW, number) for number in range(3)]
-    with segany.VideoPredictor(small_sam2()).open(frames, resume=path) as session:
+    with segany.VideoPredictor(loaded(small_sam2())).open(frames, resume=path) as session:
         for frame in range(3):
             [one.mask for one in session.result(frame).instances]
 

@@ -16,7 +16,8 @@ from segany.data.folders import matching_files
 from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import missing_image, readable_suffixes
+from segany.imaging.image import missing_image
+from segany.imaging.image_formats import readable_suffixes, tell_passed_over
 
 if TYPE_CHECKING:
     from segany.runtime import ExportedModel
@@ -116,10 +117,12 @@ def _images_at(path: Path, out: Path) -> list[Path]:
     else:
         raise missing_image(path)
     suffixes = readable_suffixes()
+    candidates = list(candidates)
+    passed_over = tell_passed_over(candidates, str(path))
     named_like_images = (file for file in candidates if file.suffix.lower() in suffixes)
     images = sorted(file for file in named_like_images if not file.name.startswith(".") and file.is_file())
     if not images:
-        raise ImageError(advice)
+        raise ImageError(f"{advice} {passed_over}".strip())
     if any(image.parent.resolve() == out for image in images):
         raise OutputError(f"{path} takes images from the folder of the results, {out}. Choose another --out.")
     return images

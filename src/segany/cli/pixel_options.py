@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeVar, cast
 import typer
 
 from segany.core.errors import ConfigError
-from segany.imaging.image import PixelOptions
+from segany.imaging.pixels import PixelOptions
 
 NumberT = TypeVar("NumberT", int, float)
 

@@ -30,7 +30,7 @@ MASK_THRESHOLD = 0.0
 
 
 class ReadOnlyArrays:
-    """Base of frozen values that hold arrays: copies and unpickled values are read-only as well."""
+    """Base class of frozen dataclasses with arrays: the arrays of copies and unpickled objects are read-only too."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

@@ -63,7 +63,7 @@ class InstancesError(SeganyError, ValueError):
 
 
 class OutOfMemoryError(SeganyError, MemoryError):
-    """An image or a request needs more memory than there is."""
+    """An image or a request needs more memory than is available."""
 
 
 class CanceledError(SeganyError):
@@ -72,6 +72,18 @@ class CanceledError(SeganyError):
 
 class DataError(SeganyError, ValueError):
     """A dataset is missing, empty or of unknown layout, or an item is damaged or its masks do not fit its image."""
+
+
+class StoreError(SeganyError, RuntimeError):
+    """A project or its database cannot be opened or used: none is there, or a newer, damaged or locked one."""
+
+
+class NotFoundError(StoreError):
+    """A project has no item, object, revision or job of that id, or no such file."""
+
+
+class ConflictError(StoreError):
+    """What a change was made from has been changed by somebody else meanwhile."""
 
 
 class TrainingError(SeganyError, RuntimeError):

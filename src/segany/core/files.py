@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import platform
 import re
@@ -60,26 +61,42 @@ def path_errors(path: Path, kind: type[SeganyError]) -> Iterator[None]:
 
 
 def read_file(path: Path, kind: type[SeganyError]) -> bytes:
-    """The content of a file. Pipes, sockets and devices are never opened: they may have no end.
+    """Read the content of a regular file. Pipes, sockets and devices are not opened, since reading may not end.
 
     Raises:
-        SeganyError: of the given kind, naming the path: it is missing, no file, or may not be read.
+        SeganyError: of type `kind`, with the path: it is missing, not a regular file, or not readable.
     """
     with path_errors(path, kind):
         check_is_file(path, kind)
         return path.read_bytes()
 
 
+class BoundedFile(io.BufferedReader):
+    """A file opened for reading, of which a `read` allocates no more than is left.
+
+    Python allocates what is asked for, and decoders ask for what headers claim.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _READ_BYTES:
+            size = min(size, max(0, self._size - self.tell()))
+        return super().read(size)
+
+
 def read_text(path: Path, kind: type[SeganyError]) -> str:
-    """The text of a file in UTF-8, as `read_file` reads it."""
+    """Read a regular file as UTF-8 text; errors as for `read_file`."""
     try:
-        return read_file(path, kind).decode("utf-8-sig")  # some editors put a mark before the text
+        return read_file(path, kind).decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise kind(f"{path} is no text in UTF-8: {error}.") from error
 
 
 def check_is_file(path: Path, kind: type[SeganyError]) -> None:
-    """Raise `kind` where there is a folder, pipe, socket or device; `OSError` where there is nothing."""
+    """Raise `kind` if the path is a folder, pipe, socket or device, and `OSError` if it does not exist."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise kind(f"{path} is a folder, not a file. Check the path.")

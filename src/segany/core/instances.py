@@ -313,7 +313,7 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         return self._changed(category_ids=category_ids, categories=tuple(categories))
 
     def with_object_ids(self, object_ids: npt.ArrayLike) -> Instances:
-        """The same instances with other object ids, int [N]; `NO_ID` for none."""
+        """Return the instances with other object ids, int [N]; `NO_ID` for none."""
         return self._changed(object_ids=object_ids)
 
     def _changed(self, **changes: Any) -> Instances:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePath
 from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError
 from segany.core.files import path_errors
-from segany.imaging.image import read_image, readable_suffixes
+from segany.imaging.image import read_image
+from segany.imaging.image_formats import readable_suffixes, tell_passed_over
 
 
 def check_folder(folder: Path) -> None:
@@ -127,8 +128,12 @@ def entries(folder: Path) -> list[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All image files below a folder; see `files_below`."""
-    return files_below(folder, readable_suffixes())
+    """All image files below a folder, in the order of `files_below`; warns about those that cannot be read."""
+    found = list(walk_files(folder))
+    tell_passed_over(found, str(folder))
+    suffixes = readable_suffixes()
+    files = [file for file in found if file.suffix.lower() in suffixes]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
 
 
 def name_of(path: Path, root: Path) -> str:
@@ -229,6 +234,8 @@ def read_item_image(path: Path, size_hw: SizeHW | None = None) -> PixelArray:
         image = read_image(path)
     except ImageError as error:
         raise DataError(str(error)) from error
+    except MemoryError as error:
+        raise DataError(f"{path} needs more memory than there is.") from error
     if size_hw is not None:
         check_size(image, size_hw, str(path))
     return image

@@ -20,7 +20,7 @@ from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
 from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_files
 from segany.data.yolo import YoloFolder, has_yolo_labels
-from segany.imaging.image import readable_suffixes
+from segany.imaging.image_formats import readable_suffixes
 
 Layout: TypeAlias = Literal["sa1b", "coco", "yolo", "masks", "videos", "shards"]
 

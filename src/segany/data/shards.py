@@ -22,7 +22,8 @@ from segany.data.formats.label_map import LabelNames, MaskReader
 from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.formats.sa1b import from_sa1b
 from segany.data.item import AnnotatedImage
-from segany.imaging.image import read_image, readable_suffixes
+from segany.imaging.image import read_image
+from segany.imaging.image_formats import readable_suffixes
 
 MAX_SHARDS = 1_000_000
 """A pattern that stands for more is a slip of the pen."""
@@ -276,3 +277,5 @@ def _read_image(data: bytes, what: str) -> PixelArray:
         return read_image(data, name=what)
     except ImageError as error:
         raise DataError(str(error)) from error
+    except MemoryError as error:
+        raise DataError(f"{what} needs more memory than there is.") from error

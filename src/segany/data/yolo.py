@@ -28,7 +28,7 @@ from segany.data.folders import (
 from segany.data.formats.writing import png_bytes
 from segany.data.formats.yolo import BOX_NUMBERS, classes_of, from_yolo, to_yolo
 from segany.data.item import AnnotatedImage, Dataset
-from segany.imaging.image import readable_suffixes
+from segany.imaging.image_formats import readable_suffixes
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt")
 """Files with the names of classes, relative to the folder of a dataset. The first one that exists is read."""

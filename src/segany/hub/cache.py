@@ -138,12 +138,12 @@ def discard_parts(spec: ModelSpec) -> None:
 
 
 def clear(spec: ModelSpec) -> int:
-    """Delete the checkpoints of a model, what belongs to them, and broken downloads.
+    """Delete the checkpoints of a model, their digests, and partial downloads. The caller must hold the lock.
 
-    Other files in the directory, which may be a link to one that holds more than weights, are left alone.
+    Other files are kept, since the directory may be a link to one with other content.
 
     Returns:
-        How many bytes that freed. Only for the holder of the lock.
+        The number of bytes freed.
     """
     directory, freed = weights_directory(spec), 0
     checkpoints = [checkpoint_path(spec, source) for source in spec.sources]

@@ -70,7 +70,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         target = torch.device(device)
-        torch.empty(1, device=target).item()  # which the meta device, without values, does not give
+        torch.empty(1, device=target).item()  # fails on the meta device, which has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"The device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return target

@@ -1,1 +1,1 @@
-"""Images and frames of video: reading, resizing, measuring masks on them, drawing."""
+"""Images and video frames: decoding, resizing, preprocessing, upscaling and measuring masks, drawing."""

@@ -1,4 +1,4 @@
-"""Automatic mask generation: crop boxes, point grids and the masks a model proposes (SAM, section B)."""
+"""Automatic mask generation: crop boxes, point grids, and the masks that a model predicts for them (SAM, section B)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segany.imaging.measure import Logits
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image: left, top, right, bottom in pixels, right and bottom outside; and its layer."""
+    """A crop of an image: half-open box x0 y0 x1 y1 in pixels, and its layer (0 is the whole image)."""
 
     box_xyxy: tuple[int, int, int, int]
     layer: int
@@ -26,13 +26,13 @@ class Crop:
 
 
 def generate_crop_boxes(size_hw: SizeHW, layers: int, overlap_ratio: float) -> list[Crop]:
-    """The whole image, then for each layer i its 2^i by 2^i crops.
+    """Generate the crop boxes: the whole image, then 2^i by 2^i crops for each layer i.
 
     Args:
-        size_hw: of the image.
-        layers: how many layers beyond the whole image.
-        overlap_ratio: overlap in the first of them, as a share of the image's shorter side; it halves
-            from layer to layer.
+        size_hw: size of the image.
+        layers: number of layers after the whole image.
+        overlap_ratio: overlap of the crops in layer 1 as a fraction of the shorter side of the image; it halves with
+            each layer.
     """
     height, width = size_hw
     crops = [Crop((0, 0, width, height), 0)]
@@ -51,20 +51,20 @@ def generate_crop_boxes(size_hw: SizeHW, layers: int, overlap_ratio: float) -> l
 
 
 def build_point_grid(points_per_side: int) -> FloatArray:
-    """Centers of an even grid over the unit square, row by row: xy in 0..1, float32 [n * n, 2]."""
+    """Build an evenly spaced grid of points in the unit square, row-major: xy in 0..1, float32 [n * n, 2]."""
     centers = (np.arange(points_per_side, dtype=np.float64) + 0.5) / points_per_side
     x, y = np.meshgrid(centers, centers)
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 class Proposals(NamedTuple):
-    """Masks that were found good, K in all.
+    """K masks above the threshold on the predicted IoU, from a batch of prompts.
 
     Attributes:
-        prompts: int64 [K], which prompt made each.
+        prompts: int64 [K], index of the prompt of each mask.
         scores: float32 [K], predicted IoU.
-        low_res: logits [K, h, w]; a tensor where they lie on an accelerator, so that they stay there.
-        done: prompts decoded so far.
+        low_res: low-res logits [K, h, w]; a tensor if they are on an accelerator, to avoid a transfer.
+        done: number of prompts decoded so far.
     """
 
     prompts: IntArray

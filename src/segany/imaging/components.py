@@ -1,7 +1,7 @@
-"""Connected components of masks, found on runs of pixels instead of single ones.
+"""Connected components of masks by run-based labeling, and removal of small holes and islands.
 
-A mask of two megapixels has a few thousand runs, so that all the work beyond finding them is on small
-arrays. Pixels that touch at a corner belong together (8-connectivity), as in the official code.
+A mask of two megapixels has a few thousand runs, so that all steps after finding them work on small arrays. Components
+are 8-connected, as in the official code.
 """
 
 from __future__ import annotations
@@ -17,14 +17,12 @@ from segany.core.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """The connected parts of a mask as R runs, each within one row.
+    """The connected components of a mask as R horizontal runs.
 
     Attributes:
-        start, stop: int64 [R], flat indices (row * width + column) of a run's first pixel and of the
-            one after its last; ascending.
-        component: int64 [R], the number of the component each run belongs to, from 0 in the order of
-            their first pixels.
-        areas: int64 [K], pixels of each component.
+        start, stop: int64 [R], half-open ranges of flat indices (row * width + column); ascending.
+        component: int64 [R], label of the component of each run, from 0 in the order of their first pixels.
+        areas: int64 [K], area of each component in pixels.
     """
 
     start: IntArray
@@ -43,7 +41,10 @@ def find_components(mask: BoolArray) -> Components:
 
 
 def clean_masks(masks: BoolArray, min_area: int) -> BoolArray:
-    """Masks [O, H, W] without holes and islands of fewer than `min_area` pixels; the same array where that is 0."""
+    """Remove holes and islands of fewer than `min_area` pixels from masks, bool [O, H, W].
+
+    Returns the same array if `min_area` is 0.
+    """
     if min_area == 0:
         return masks
     cleaned = np.empty_like(masks)
@@ -56,20 +57,19 @@ def clean_masks(masks: BoolArray, min_area: int) -> BoolArray:
 def remove_small_regions(
     mask: BoolArray, area_thresh: float, mode: Literal["holes", "islands"]
 ) -> tuple[BoolArray, bool]:
-    """Fill the small holes of a mask, or drop its small islands.
+    """Fill small holes of a mask, or remove small islands.
 
-    A hole is a component of what is not the mask, whether or not it lies inside: a corner of the image
-    that the mask cuts off is one too. This is the official code's `remove_small_regions`, but for one
-    thing: of a mask whose islands are all too small, the official code keeps the largest; here nothing
-    is left of it, since that is what the limit asks for.
+    A hole is a connected component of the background, even if it touches the border of the image. This is
+    `remove_small_regions` of the official code with one difference: if all islands are too small, the official code
+    keeps the largest, and this function returns an empty mask.
 
     Args:
         mask: bool [H, W].
-        area_thresh: components of fewer pixels are removed.
-        mode: which of them.
+        area_thresh: components with fewer pixels are removed.
+        mode: "holes" or "islands".
 
     Returns:
-        The mask bool [H, W], the same array where nothing was to be removed; and whether it changed.
+        The mask, bool [H, W], the same array if nothing was removed; and whether it changed.
 
     Raises:
         ConfigError: there is no such mode.
@@ -87,9 +87,9 @@ def remove_small_regions(
 
 
 def _runs(mask: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Start, stop (both flat) and row of every run."""
+    """Find the horizontal runs: start and stop as flat indices, and row."""
     height, width = mask.shape
-    padded = np.zeros((height, width + 1), dtype=np.bool_)  # a column of background keeps rows apart
+    padded = np.zeros((height, width + 1), dtype=np.bool_)  # a column of background separates the rows
     padded[:, :width] = mask
     flat = padded.reshape(-1)
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -101,8 +101,8 @@ def _runs(mask: BoolArray) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def _touching(start: IntArray, stop: IntArray, row: IntArray, width: int) -> tuple[IntArray, IntArray]:
-    """All pairs of runs in neighboring rows that touch, at corners too: the upper and the lower run of each."""
-    # One column more on either side, so that shifting a run by a row and a pixel cannot reach another row.
+    """Find all pairs of 8-connected runs in neighboring rows: indices of the upper and the lower run."""
+    # Pad one column on either side, so that shifting a run by a row and a pixel cannot reach another row.
     key_start, key_stop = start + 2 * row, stop + 2 * row
     below = width + 2
     first = np.searchsorted(key_stop, key_start + below, side="left")
@@ -112,10 +112,10 @@ def _touching(start: IntArray, stop: IntArray, row: IntArray, width: int) -> tup
 
 
 def _merge(count: int, one: IntArray, other: IntArray) -> IntArray:
-    """The least member of the component of each of `count` nodes, given the pairs that are connected.
+    """Find the connected components of a graph of `count` nodes with edges (one, other): the least node of each.
 
-    All trees grow at once: every root hooks onto the least root that a member of its tree is paired
-    with, then all nodes jump to their roots. A handful of rounds does it, for spirals and noise too.
+    It is a vectorized union-find: every root is linked to the least root that it has an edge to, then paths are
+    compressed by pointer jumping. A few rounds suffice, even for spirals and noise.
     """
     root = np.arange(count)
     while len(one):
@@ -129,7 +129,7 @@ def _merge(count: int, one: IntArray, other: IntArray) -> IntArray:
 
 
 def _ranges(first: IntArray, after: IntArray) -> IntArray:
-    """The whole numbers of all half-open ranges, one range after the other."""
+    """Concatenate the integers of half-open ranges."""
     lengths = after - first
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0

@@ -1,4 +1,4 @@
-"""Resizing tensors: what models do with floating-point maps, and the plain forms of what `resize` does with arrays."""
+"""Interpolation of tensors: masks, and logits from low resolution to the image; `resize` has the forms for arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segany.core.preprocessing import Preprocessing
 
 
 def resize_mask(mask: BoolArray, side: int) -> BoolArray:
-    """Stretch a mask [H, W] to a square: what covers half of a pixel or more."""
+    """Resize a mask, bool [H, W], to a square: pixels that are at least half covered are set."""
     if mask.shape == (side, side):
         return mask
     covered = resize_smoothly(torch.from_numpy(mask.astype(np.float32))[None, None], (side, side))[0, 0].numpy()
@@ -20,15 +20,15 @@ def resize_mask(mask: BoolArray, side: int) -> BoolArray:
 
 
 def resize_smoothly(x: Tensor, size_hw: SizeHW) -> Tensor:
-    """Resize floating-point [B, C, H, W]: bilinear, averaging what becomes one pixel where it shrinks."""
+    """Resize floating-point [B, C, H, W] with antialiased bilinear interpolation."""
     return F.interpolate(x, size_hw, mode="bilinear", align_corners=False, antialias=True)
 
 
 def interpolate_logits(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:
-    """Low-res logits [P, M, h, w] at the size of the image, [P, M, H, W].
+    """Upscale low-res logits [P, M, h, w] to the size of the image: [P, M, H, W].
 
-    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image. Where the
-    image fills the input, bilinear in one step, as SAM 2 has it. `upscale_logits` is the same for arrays.
+    SAM: interpolate bilinearly to the input size, crop the padding, interpolate to the size of the image. SAM 2:
+    interpolate to the size of the image in one step. `upscale_logits` computes the same for arrays.
     """
     if preprocessing.resize == "square":
         return F.interpolate(low_res.float(), size_hw, mode="bilinear", align_corners=False)

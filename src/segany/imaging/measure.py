@@ -1,4 +1,4 @@
-"""Area, stability and box of masks at the size of the image, or bounds of the box, from their low-res logits."""
+"""Area, stability score and bounding box of masks at the size of the image, computed from low-res logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segany.core.preprocessing import Preprocessing
 from segany.imaging.resize import NUMPY, ROWS_AT_ONCE, Matmul, extent, reach, upscaling_weights
 
 Logits: TypeAlias = Any
-"""Arrays; or tensors, which stay on the accelerator where they are. Both have what is asked of them here."""
+"""Arrays, or tensors on an accelerator. The functions here use only operations that both have."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class MaskMeasures:
     """Measures of K masks.
 
     Attributes:
-        areas: int64 [K], pixels.
-        stability: float32 [K], IoU of the masks at a threshold raised and lowered by the offset (SAM,
-            section B); 0 where both are empty.
-        boxes_xyxy: float32 [K, 4], first and last column and row of the mask; zeros where it is empty.
+        areas: int64 [K], areas in pixels.
+        stability: float32 [K], stability scores: IoU of the masks at a threshold raised and lowered by an offset (SAM,
+            section B); 0 if both are empty.
+        boxes_xyxy: float32 [K, 4], first and last column and row of the mask, inclusive; zeros for an empty mask.
     """
 
     areas: IntArray
@@ -36,22 +36,22 @@ class MaskMeasures:
 def measure_masks(
     low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, offset: float, matmul: Matmul = NUMPY
 ) -> MaskMeasures:
-    """Measure masks without keeping any at the size of the image.
+    """Measure masks without storing them at the size of the image.
 
     Args:
-        low_res: logits [K, h, w].
-        preprocessing: of the model that made them.
-        size_hw: of the image.
-        offset: how far the threshold is moved for the stability.
-        matmul: multiplies matrices.
+        low_res: low-res logits, float32 [K, h, w].
+        preprocessing: preprocessing of the model.
+        size_hw: size of the image.
+        offset: offset of the threshold for the stability score (`stability_score_offset`).
+        matmul: implementation of matrix multiplication.
     """
     weights = upscaling_weights((low_res.shape[1], low_res.shape[2]), preprocessing, size_hw)
     return measures_of([_measure_in_strips(logits, *weights, offset, matmul) for logits in low_res])
 
 
 def measures_of(rows: Sequence[tuple[int, ...]]) -> MaskMeasures:
-    """Measures of masks from seven numbers each: their area, the pixels above the raised and the lowered threshold,
-    and first and last column and row as x, y, x, y.
+    """Make measures from seven numbers per mask: area, pixels above the raised and the lowered threshold, and the
+    inclusive box x0 y0 x1 y1.
     """
     numbers = np.array(rows, dtype=np.float64).reshape(-1, 7)
     core, union = numbers[:, 1], numbers[:, 2]
@@ -63,12 +63,12 @@ def measures_of(rows: Sequence[tuple[int, ...]]) -> MaskMeasures:
 
 
 class CutOut(NamedTuple):
-    """The part of low-res logits that a mask is made of.
+    """A crop of low-res logits that contains a mask.
 
     Attributes:
         values: `Logits` [h', w'].
-        top, left: where they were.
-        size_hw: of the whole.
+        top, left: position of the crop.
+        size_hw: size of the logits before cropping.
     """
 
     values: Any
@@ -77,7 +77,7 @@ class CutOut(NamedTuple):
     size_hw: SizeHW
 
     def restored(self) -> Any:
-        """The whole, [h, w]; what was cut off is far below every threshold."""
+        """Undo the crop: `Logits` [h, w], filled with a value far below every threshold."""
         if isinstance(self.values, np.ndarray):
             whole: Any = np.full(self.size_hw, -1e4, dtype=np.float32)
         else:
@@ -88,7 +88,7 @@ class CutOut(NamedTuple):
 
 
 def restore(parts: Sequence[CutOut]) -> Logits:
-    """Several at once, [K, h, w]."""
+    """Undo the crops of K masks: `Logits` [K, h, w]."""
     first = parts[0].restored()
     shape = (len(parts), *first.shape)
     wholes = np.empty(shape, np.float32) if isinstance(first, np.ndarray) else first.new_empty(shape)
@@ -98,12 +98,12 @@ def restore(parts: Sequence[CutOut]) -> Logits:
 
 
 def cut_out(low_res: Logits, offset: float) -> list[CutOut]:
-    """The parts of logits [K, h, w] that `measure_masks` with that offset looks at; copies."""
+    """Copy from logits [K, h, w] the crops that are sufficient for `measure_masks` with an offset."""
     height, width = low_res.shape[1:]
     above: Any = low_res > MASK_THRESHOLD - offset
     found, tops, bottoms = _extents(above.any(axis=2))
     _, lefts, rights = _extents(above.any(axis=1))
-    # Around it, what pixels that touch it are made of besides.
+    # Add a margin for the interpolation of pixels at the edge of the mask.
     boxes = iter(np.stack([tops - 2, bottoms + 3, lefts - 2, rights + 3], axis=1).clip(0).tolist())
     parts = []
     for logits, some in zip(low_res, found, strict=True):
@@ -114,11 +114,11 @@ def cut_out(low_res: Logits, offset: float) -> list[CutOut]:
 
 
 class BoxBounds(NamedTuple):
-    """What the boxes of K masks at the size of the image certainly contain, and what contains them.
+    """Lower and upper bounds of the bounding boxes of K masks at the size of the image.
 
     Attributes:
-        inner_xyxy: float32 [K, 4]; zeros where nothing is certain.
-        outer_xyxy: float32 [K, 4]; zeros where the mask is empty.
+        inner_xyxy: float32 [K, 4], contained in the box; zeros if there is no lower bound.
+        outer_xyxy: float32 [K, 4], contains the box; zeros for an empty mask.
     """
 
     inner_xyxy: FloatArray
@@ -126,15 +126,15 @@ class BoxBounds(NamedTuple):
 
 
 def bound_boxes(low_res: Logits, preprocessing: Preprocessing, size_hw: SizeHW) -> BoxBounds:
-    """Bound the boxes that `measure_masks` finds, at a small part of its cost.
+    """Bound the boxes that `measure_masks` computes, at a fraction of its cost.
 
-    A pixel is a weighted mean of up to three by three neighbors in low resolution: inside the mask where
-    all of them are, outside where none is.
+    An upscaled pixel is a weighted mean of at most 3 x 3 low-res pixels: it is inside the mask if all of them are, and
+    outside if none is.
 
     Args:
-        low_res: logits [K, h, w].
-        preprocessing: of the model that made them.
-        size_hw: of the image.
+        low_res: low-res logits [K, h, w].
+        preprocessing: preprocessing of the model.
+        size_hw: size of the image.
     """
     supports = _supports((low_res.shape[1], low_res.shape[2]), preprocessing, size_hw)
     height, width = (int(support.last[-1]) + 1 for support in supports)
@@ -158,11 +158,11 @@ def bound_boxes(low_res: Logits, preprocessing: Preprocessing, size_hw: SizeHW) 
 
 
 class _Support(NamedTuple):
-    """Which samples of an axis in low resolution the pixels of the image are made of.
+    """The support of the interpolation along one axis: the low-res samples that each pixel depends on.
 
     Attributes:
-        first, last: of each pixel.
-        holds_pixel: of each three neighboring samples, whether a pixel is made of them alone.
+        first, last: first and last sample of each pixel, int64.
+        holds_pixel: whether the support of a pixel lies within three neighboring samples, bool, for each such triple.
     """
 
     first: IntArray
@@ -187,7 +187,7 @@ def _support(weights: FloatArray) -> _Support:
 
 
 def _extents(marks: Any) -> tuple[BoolArray, IntArray, IntArray]:
-    """Which rows of [K, n] are marked anywhere, and the first and the last marks of those."""
+    """Find the rows of bool [K, n] with a true value, bool [K], and the first and last index of these in each."""
     marked = marks if isinstance(marks, np.ndarray) else marks.cpu().numpy()
     found = np.asarray(marked.any(axis=1))
     marked = marked[found]
@@ -199,11 +199,11 @@ def _extents(marks: Any) -> tuple[BoolArray, IntArray, IntArray]:
 def _measure_in_strips(
     logits: FloatArray, rows: FloatArray, columns: FloatArray, offset: float, matmul: Matmul
 ) -> tuple[int, ...]:
-    """The numbers for `measures_of` of rows @ logits @ columns', in strips, where they can exceed the threshold."""
+    """Compute the numbers for `measures_of` from rows @ logits @ columns', in strips of the non-empty region."""
     above = logits > MASK_THRESHOLD - offset
     top, bottom = reach(rows, above.any(axis=1), matmul)
     left, right = reach(columns, above.any(axis=0), matmul)
-    if top == bottom or left == right:  # nothing, or only in the padding around the image
+    if top == bottom or left == right:  # empty, or only in the padding
         return (0,) * 7
     wide = matmul.multiply_transposed(logits, columns[left:right])  # [h, right - left]
     counts = np.zeros(3, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Images to the input of a model, and its low-res logits back to the size of the image."""
+"""The image processor: preprocessing of images, and upscaling of low-res logits to the size of the image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from segany.imaging.resize import NUMPY, Matmul, resize_pixels, upscale_logits, 
 
 
 class ImageProcessor:
-    """What is done to an image before a model, and to logits after it.
+    """Preprocesses images for a model and postprocesses its low-res logits.
 
     Attributes:
-        preprocessing: of the model.
-        matmul: multiplies matrices; what computes beside a runtime's threads should be that runtime.
+        preprocessing: preprocessing of the model.
+        matmul: implementation of matrix multiplication; PyTorch models use PyTorch, so that two thread pools do not
+            compete.
     """
 
     matmul: Matmul = NUMPY
@@ -27,16 +28,16 @@ class ImageProcessor:
         self.preprocessing = preprocessing
 
     def preprocess(self, images: Sequence[ImageSource]) -> FloatArray:
-        """Decode, resize, normalize and pad.
+        """Decode, resize, normalize and pad images.
 
         Args:
-            images: of any sizes, as for `read_image`.
+            images: images of any sizes, as for `read_image`.
 
         Returns:
             The input of the image encoder, float32 [B, 3, S, S].
 
         Raises:
-            ImageError: an image is missing, unreadable, too large, empty, or not made of pixels.
+            ImageError: as for `read_image`.
         """
         preprocessing = self.preprocessing
         size = preprocessing.input_size
@@ -48,13 +49,13 @@ class ImageProcessor:
         return pixels
 
     def upscale(self, low_res: FloatArray, size_hw: SizeHW) -> FloatArray:
-        """Low-res logits [P, M, h, w] to logits at the size of the image, [P, M, H, W]."""
+        """Upscale low-res logits, float32 [P, M, h, w], to the size of the image: float32 [P, M, H, W]."""
         return upscale_logits(low_res, self.preprocessing, size_hw, self.matmul)
 
     def upscale_masks(self, low_res: FloatArray, size_hw: SizeHW) -> BoolArray:
-        """Low-res logits [P, M, h, w] to masks at the size of the image, [P, M, H, W]."""
+        """Upscale and threshold low-res logits, float32 [P, M, h, w]: bool [P, M, H, W]."""
         return upscale_masks(low_res, self.preprocessing, size_hw, self.matmul)
 
     def measure(self, low_res: Logits, size_hw: SizeHW, offset: float) -> MaskMeasures:
-        """Area, stability and box that masks have at the size of the image; see `measure_masks`."""
+        """Measure area, stability score and box of masks at the size of the image; see `measure_masks`."""
         return measure_masks(low_res, self.preprocessing, size_hw, offset, self.matmul)

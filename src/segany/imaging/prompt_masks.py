@@ -1,4 +1,4 @@
-"""Mask prompts: a mask at the size of the image becomes the low-res logits that a model takes."""
+"""Conversion of mask prompts at the size of the image to low-res logits."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ median IoU of 0.58 at 8, 0.88 at 10, 0.92 at 20); with a point the value makes n
 
 
 def prompt_mask_logits(prompt: Prompt, preprocessing: Preprocessing, low_res_size: int) -> FloatArray | None:
-    """The mask of a prompt, in whichever form it was given, as the model takes it.
+    """Return the mask prompt of a prompt as low-res logits, from `mask` or `mask_logits`.
 
     Args:
-        prompt: with a mask, low-res logits, or neither.
-        preprocessing: how the model resizes images.
+        prompt: the prompt.
+        preprocessing: preprocessing of the model.
         low_res_size: side of the model's low-res logits.
 
     Returns:
-        float32 [low_res_size, low_res_size]; None where the prompt has no mask.
+        float32 [low_res_size, low_res_size]; None if the prompt has no mask.
 
     Raises:
-        PromptError: `mask_logits` are of another size.
+        PromptError: `mask_logits` has another size.
     """
     if prompt.mask is not None:
         return mask_to_logits(prompt.mask, preprocessing, low_res_size)
@@ -45,11 +45,11 @@ def prompt_mask_logits(prompt: Prompt, preprocessing: Preprocessing, low_res_siz
 
 
 def mask_to_logits(mask: BoolArray, preprocessing: Preprocessing, low_res_size: int) -> FloatArray:
-    """Resize a mask as the model resizes its images.
+    """Resize a mask like images of the model and convert it to low-res logits.
 
     Args:
         mask: bool [H, W] at the size of the original image.
-        preprocessing: how the model resizes images.
+        preprocessing: preprocessing of the model.
         low_res_size: side of the model's low-res logits.
 
     Returns:

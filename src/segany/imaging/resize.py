@@ -1,4 +1,4 @@
-"""Resizing images to a model's input, and low-res logits back to the image."""
+"""Resizing of images to the input size, and upscaling of low-res logits to the size of the image."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from segany.core.arrays import MASK_THRESHOLD, BoolArray, FloatArray, PixelArray
 from segany.core.preprocessing import Preprocessing
 
 ROWS_AT_ONCE = 128
-"""Output rows computed together: enough to amortize a call, few enough to stay in the cache."""
+"""Output rows per matrix product: enough to amortize a call, few enough to stay in the cache."""
 
 
 class Matmul:
-    """Products of float32 matrices by NumPy.
+    """Matrix multiplication in float32 with NumPy.
 
-    Another library may compute them, which is to be the one that computes otherwise: the threads of two libraries
-    slow each other down.
+    Subclasses use another library. It should be the one that runs the model, since two thread pools slow each other
+    down.
     """
 
     def multiply(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """left @ right, [m, k] by [k, n]."""
-        with np.errstate(invalid="ignore"):  # unused candidates are minus infinity
+        """Compute left @ right, [m, k] by [k, n]."""
+        with np.errstate(invalid="ignore"):  # the logits of unused candidates are -inf
             return np.asarray(left @ right, dtype=np.float32)
 
     def multiply_transposed(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        """left @ right', [m, k] by [n, k]."""
+        """Compute left @ right', [m, k] by [n, k]."""
         return self.multiply(left, right.T)
 
 
@@ -36,10 +36,10 @@ NUMPY = Matmul()
 
 
 def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray | FloatArray:
-    """Resize [H, W, 3] to its place in the model's input, in units of 0..255, as the official code does.
+    """Resize an image, uint8 [H, W, 3], to the input size without padding, in units of 0..255.
 
-    SAM resizes whole numbers, SAM 2 floating-point numbers. Both are bilinear and take the average of what
-    becomes one pixel.
+    As in the official code, SAM resizes uint8 values and SAM 2 float values, both with antialiased bilinear
+    interpolation.
     """
     height, width = preprocessing.resized_hw((image.shape[0], image.shape[1]))
     if image.shape[:2] == (height, width):
@@ -53,18 +53,18 @@ def resize_pixels(image: PixelArray, preprocessing: Preprocessing) -> PixelArray
 
 
 def resize_frame(frame: PixelArray, side: int) -> PixelArray:
-    """Stretch a video frame [H, W, 3] to a square: PIL, bicubic."""
+    """Resize a video frame, uint8 [H, W, 3], to a square with PIL's bicubic interpolation."""
     return np.array(Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def upscale_logits(
     low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, matmul: Matmul = NUMPY
 ) -> FloatArray:
-    """Low-res logits float32 [P, M, h, w] at the size of the image, [P, M, H, W].
+    """Upscale low-res logits, float32 [P, M, h, w], to the size of the image: float32 [P, M, H, W].
 
-    Bilinear to the model's input, cut to where the image lies in it, bilinear to the image; where the image
-    fills the input, bilinear in one step, as SAM 2 has it. Each step is linear along each axis, so together
-    they are one banded matrix an axis.
+    SAM: interpolate bilinearly to the input size, crop the padding, interpolate to the size of the image. SAM 2:
+    interpolate to the size of the image in one step. All steps are linear and separable, so that together they are one
+    banded matrix per axis.
     """
     rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
     logits = np.empty((*low_res.shape[:2], *size_hw), dtype=np.float32)
@@ -76,10 +76,10 @@ def upscale_logits(
 def upscale_masks(
     low_res: FloatArray, preprocessing: Preprocessing, size_hw: SizeHW, matmul: Matmul = NUMPY
 ) -> BoolArray:
-    """`upscale_logits` thresholded, bool [P, M, H, W], without ever holding the logits.
+    """Upscale and threshold low-res logits, bool [P, M, H, W], without storing the upscaled logits.
 
-    Interpolation only averages, so nothing is above the threshold outside the box of what is above it in low
-    resolution.
+    Interpolated values are weighted means, so that only the region around low-res pixels above the threshold needs to
+    be computed.
     """
     rows, columns = upscaling_weights((low_res.shape[-2], low_res.shape[-1]), preprocessing, size_hw)
     masks = np.zeros((*low_res.shape[:2], *size_hw), dtype=np.bool_)
@@ -89,13 +89,13 @@ def upscale_masks(
 
 
 def _matrices(low_res: FloatArray) -> FloatArray:
-    """[P, M, h, w] to [P * M, h, w], which may be written to: PyTorch takes no others."""
+    """Reshape [P, M, h, w] to [P * M, h, w], copied if it is read-only, since PyTorch requires writable memory."""
     flat = low_res.reshape(-1, *low_res.shape[2:]).astype(np.float32, copy=False)
     return flat if flat.flags.writeable else flat.copy()
 
 
 def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: SizeHW) -> tuple[FloatArray, FloatArray]:
-    """`upscale_logits` as matrices [H, h] and [W, w]: it is rows @ logits @ columns'."""
+    """Compute the matrices of `upscale_logits`, rows [H, h] and columns [W, w]: it is rows @ logits @ columns'."""
     if preprocessing.resize == "square":
         rows, columns = (_one_step_weights(low, out) for low, out in zip(low_hw, size_hw, strict=True))
         return rows, columns
@@ -108,11 +108,11 @@ def upscaling_weights(low_hw: SizeHW, preprocessing: Preprocessing, size_hw: Siz
 
 
 def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, columns: FloatArray, matmul: Matmul) -> None:
-    """Set `mask` [H, W], all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
+    """Set `mask`, bool [H, W] and all false, to rows @ logits @ columns' > threshold, for logits [h, w]."""
     above = logits > MASK_THRESHOLD
     top, bottom = reach(rows, above.any(axis=1), matmul)
     left, right = reach(columns, above.any(axis=0), matmul)
-    if top == bottom or left == right:  # nothing, or only in the padding around the image
+    if top == bottom or left == right:  # empty, or only in the padding
         return
     wide = matmul.multiply_transposed(logits, columns[left:right])  # [h, right - left]
     for first in range(top, bottom, ROWS_AT_ONCE):
@@ -123,20 +123,20 @@ def _threshold_into(mask: BoolArray, logits: FloatArray, rows: FloatArray, colum
 
 
 def reach(weights: FloatArray, marks: npt.ArrayLike, matmul: Matmul) -> tuple[int, int]:
-    """Which of the samples that [out, side] makes take anything from those that are marked [side]; see `extent`."""
+    """Return the range of outputs of weights [out, side] that depend on marked inputs, bool [side]; see `extent`."""
     # Weights are not negative.
     return extent(matmul.multiply(weights, np.asarray(marks, dtype=np.float32)[:, None]))
 
 
 def extent(marks: npt.ArrayLike) -> tuple[int, int]:
-    """First index that is not zero, and one past the last; 0 and 0 where all are."""
+    """Return the half-open range of indices from the first to the last nonzero element; 0, 0 if there is none."""
     indices = np.flatnonzero(marks)
     return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else (0, 0)
 
 
 @lru_cache(maxsize=8)
 def _two_step_weights(side: int, size: int, resized: int, out: int) -> FloatArray:
-    """[out, side]: bilinear from `side` to `size`, cut to `resized`, bilinear to `out`."""
+    """Compute the matrix [out, side] of: interpolate from `side` to `size`, crop to `resized`, interpolate to `out`."""
     return _bilinear_weights(resized, out) @ _bilinear_weights(side, size)[:resized]
 
 
@@ -146,7 +146,7 @@ def _one_step_weights(side: int, out: int) -> FloatArray:
 
 
 def _bilinear_weights(side: int, out: int) -> FloatArray:
-    """[out, side]: each row the two weights of one output sample (half-pixel centers, clamped borders)."""
+    """Compute the matrix [out, side] of bilinear interpolation with half-pixel centers and clamped borders."""
     center = np.clip((np.arange(out, dtype=np.float32) + 0.5) * np.float32(side / out) - 0.5, 0, side - 1)
     lower = np.floor(center).astype(np.int64)
     upper = np.minimum(lower + 1, side - 1)

@@ -1,4 +1,4 @@
-"""TIFF files beyond what Pillow decodes: 16 bits in planes, floats, many bands. tifffile reads them."""
+"""TIFF files that Pillow does not support (planar 16 bits, floats, many bands), read with tifffile."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from segany.core.errors import ImageError
 
 BITS_PER_SAMPLE, COMPRESSION, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT = 258, 259, 277, 284, 339
 SUBFILE_TYPE, ORIENTATION = 254, 274
-"""Numbers of tags (TIFF 6.0)."""
+"""Tag numbers (TIFF 6.0)."""
 
 REDUCED = 1
-"""The bit of `SUBFILE_TYPE` that says that a page is a smaller copy of another: a thumbnail, or a pyramid's level."""
+"""Bit of `SUBFILE_TYPE` for a reduced copy of another page: a thumbnail or a pyramid level."""
 
 MAX_BYTES_A_PIXEL = 256
-"""Files of more, of however many bands, are refused."""
+"""Most bytes per pixel, over all bands; files with more are refused."""
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-"""How TIFF and BigTIFF files begin."""
+"""First bytes of TIFF and BigTIFF files."""
 
 
 def is_beyond_pillow(image: Image.Image) -> bool:
-    """Whether Pillow would decode a TIFF image to something else than its values.
+    """Tell whether Pillow would decode a TIFF image incorrectly.
 
-    It reads 16 bits of several samples as their high bytes, and as noise where they lie in planes.
+    Of 16-bit images with several samples it reads only the high bytes, and planar ones as noise.
     """
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     bits, samples = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLES_PER_PIXEL, 1)
@@ -35,10 +35,10 @@ def is_beyond_pillow(image: Image.Image) -> bool:
 
 
 def seek_page(image: Image.Image, page: int | None, what: str) -> None:
-    """Go to a page of a TIFF image that Pillow has opened; smaller copies of other pages do not count.
+    """Seek to a page of a TIFF image opened by Pillow; reduced copies of other pages do not count.
 
     Raises:
-        ImageError: no page is chosen and there are several, or there is no such page.
+        ImageError: there are several pages and `page` is None, or there is no such page.
     """
     full: list[int] = []
     last = 1 if page is None else page
@@ -55,10 +55,10 @@ def seek_page(image: Image.Image, page: int | None, what: str) -> None:
 
 
 def read_tiff(file: IO[bytes], page: int | None, max_pixels: int, what: str) -> npt.NDArray[Any]:
-    """The values of a TIFF image, whatever their type and number: [H, W, C], orientation applied.
+    """Read a TIFF image of any dtype and number of bands: [H, W, C], with the orientation applied.
 
     Raises:
-        ImageError: it is damaged, too large, not of one plane of pixels, or of a compression that is not installed.
+        ImageError: the file is damaged, too large, has more than two spatial axes, or its compression is not supported.
     """
     import tifffile
 
@@ -72,7 +72,7 @@ def read_tiff(file: IO[bytes], page: int | None, max_pixels: int, what: str) -> 
             orientation = int(chosen.tags[ORIENTATION].value) if ORIENTATION in chosen.tags else 1
     except (ImageError, MemoryError):
         raise
-    except Exception as error:  # as Pillow's decoders, it raises what comes up in damaged files
+    except Exception as error:  # tifffile raises many unrelated types for damaged files
         raise ImageError(f"{what} cannot be read as TIFF: {error}.") from error
     if axes == "SYX":
         values = np.moveaxis(values, 0, -1)
@@ -107,7 +107,7 @@ def _check(page: Any, max_pixels: int, what: str) -> None:
 
 
 def _upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Apply the orientation of TIFF and EXIF, 1 to 8."""
+    """Apply the TIFF or EXIF orientation, 1 to 8, to [H, W, C]."""
     if orientation in (5, 6, 7, 8):
         values = values.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -18,7 +18,8 @@ from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMA
 from segany.data.formats.writing import FormatOptions, write_files
 from segany.data.item import AnnotatedImage
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.jobs.pipeline import Task, Written
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 

@@ -21,7 +21,8 @@ from segany.data.item import AnnotatedImage
 from segany.data.mask_prompts import MaskFiles, MaskInput
 from segany.data.prompts_file import ObjectPrompt
 from segany.hub.model_ref import ModelRef
-from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, PixelOptions, content_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.jobs.pipeline import Task, Written
 from segany.predict.image import ImagePredictor
 

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import types
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from segany.core.errors import ConfigError, check
+from segany.core.preprocessing import MAX_INPUT_SIZE
 
 if TYPE_CHECKING:
     from segany.models.image_encoder import ImageEncoder
 
 EMBEDDING_STRIDE = 16
 """Stride of the image embedding, in pixels of the input; the mask decoders require it."""
+
+MAX_CONFIG_VALUE = 1 << 16
+"""Bound on the numbers of a config in a file, far above those of any model: a file can claim any size."""
+
+MAX_DEPTH = 512
+"""Most blocks of an encoder, ten times those of the largest."""
+
+MAX_WINDOW_SIZE = 256
+"""Largest side of a window in positions: feature maps are padded to multiples of it."""
 
 KeyRules: TypeAlias = Sequence[tuple[str, str | None]]
 """Pairs of a regular expression that matches a whole checkpoint key and its replacement; None drops the tensor."""
@@ -70,9 +82,26 @@ class EncoderConfig(ABC):
 
 
 def check_input_size(input_size: int, multiple: int) -> None:
-    """Raise `ConfigError` unless the input size is a positive multiple of `multiple`."""
-    fits = input_size > 0 and input_size % multiple == 0
-    check(fits, f"input_size must be a positive multiple of {multiple}, got {input_size}.")
+    """Raise `ConfigError` unless the input size is a multiple of `multiple` up to `MAX_INPUT_SIZE`."""
+    fits = 0 < input_size <= MAX_INPUT_SIZE and input_size % multiple == 0
+    check(fits, f"input_size must be a multiple of {multiple} in 1..{MAX_INPUT_SIZE}, got {input_size}.")
+
+
+def check_depths(**depths: int) -> None:
+    """Raise `ConfigError` unless each number of blocks or layers lies in 1..`MAX_DEPTH`."""
+    for name, depth in depths.items():
+        check(1 <= depth <= MAX_DEPTH, f"{name} must lie in 1..{MAX_DEPTH}, got {depth}.")
+
+
+def check_window_sizes(*sizes: int) -> None:
+    """Raise `ConfigError` unless each side of a window lies in 1..`MAX_WINDOW_SIZE`."""
+    for size in sizes:
+        check(1 <= size <= MAX_WINDOW_SIZE, f"Window sizes must lie in 1..{MAX_WINDOW_SIZE}, got {size}.")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise `ConfigError` unless the channels can be split between the heads."""
+    check(heads > 0 and width > 0 and width % heads == 0, f"width {width} must be a multiple of heads {heads}.")
 
 
 def rename_key(key: str, rules: KeyRules) -> str | None:
@@ -97,15 +126,56 @@ def config_from_json(value: Any) -> Any:
     """Convert the result of `config_to_json` back to a config.
 
     Raises:
-        ConfigError: its kind is not registered, or a value is invalid.
-        KeyError, TypeError: it has no kind, or its fields are not those of the kind.
+        ConfigError: the value is not such a result; its kind is not registered; or a value has the wrong type or is
+            out of bounds.
     """
-    if isinstance(value, list):
-        return tuple(value)
-    if not isinstance(value, Mapping):
-        return value
-    fields = {name: config_from_json(item) for name, item in value.items() if name != _KIND}
-    kind = _KINDS.get(value[_KIND])
+    try:
+        return _from_json(value)
+    except RecursionError as error:
+        raise ConfigError("It is nested too deeply") from error
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, Mapping) or not isinstance(value.get(_KIND), str):
+        raise ConfigError(f"A config is an object with a {_KIND!r}")
+    name = value[_KIND]
+    kind = _KINDS.get(name)
     if kind is None:
-        raise ConfigError(f"There is no {value[_KIND]} here. Import the module that registers it, or update segany")
-    return kind(**fields)
+        raise ConfigError(f"There is no {name[:80]} here. Import the module that registers it, or update segany")
+    hints = typing.get_type_hints(kind)
+    given = {key: item for key, item in value.items() if key != _KIND}
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    needed = {
+        key
+        for key, field in known.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    if wrong := sorted((given.keys() - known.keys()) | (needed - given.keys())):
+        raise ConfigError(f"{name} needs other fields than {', '.join(wrong)[:80]}")
+    return kind(**{key: _checked(item, hints[key], f"{name}.{key}") for key, item in given.items()})
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    """Convert a JSON value to the annotated type of its field; raises `ConfigError` if it is of another."""
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        options = [choice for choice in choices if choice is not type(None)]
+        return None if value is None and len(options) < len(choices) else _checked(value, options[0], where)
+    if origin is tuple and isinstance(value, list):
+        kinds = [choices[0]] * len(value) if choices[-1] is Ellipsis else choices
+        if len(kinds) == len(value):
+            return tuple(_checked(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+    if isinstance(hint, type) and isinstance(value, Mapping):
+        value = _from_json(value)
+    if not _is_of(value, hint):
+        raise ConfigError(f"{where} cannot be {str(value)[:80]}")
+    return value
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint in (int, float):
+        is_number = isinstance(value, (int, hint)) and not isinstance(value, bool)
+        return is_number and abs(value) <= MAX_CONFIG_VALUE  # which infinity and NaN are not
+    return isinstance(hint, type) and isinstance(value, hint)

@@ -22,6 +22,9 @@ from segany.models.sam.config import SamConfig
 MODEL_KEY = "segany.model"
 """Metadata key of a safetensors file, with the name and config of the model as JSON."""
 
+MAX_NAME = 200
+"""Longest name of a model in characters."""
+
 
 def save_model(model: PromptableModel, path: Path, notes: Mapping[str, str] | None = None) -> Path:
     """Save a model to a file that `segany.load` can load, atomically and whether or not the model is registered.
@@ -51,15 +54,29 @@ def saved_spec(path: Path) -> ModelSpec | None:
         return None
     try:
         facts = json.loads(described)
-        name, config = str(facts["name"]), _model_config(facts["config"])
-    except (ValueError, KeyError, TypeError) as error:
+        name, config = _model_name(facts["name"]), _model_config(facts["config"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} describes its model in a way this version of segany does not understand ({error}). "
             "Update segany, or save the model again."
         ) from error
     if name in MODELS and MODELS[name].config == config:
         return MODELS[name]
-    return ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0)
+    spec = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0)
+    try:
+        spec.build_empty()
+    except (AssertionError, ArithmeticError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} describes a model that cannot be built: {reason}. Save the model again."
+        ) from error
+    return spec
+
+
+def _model_name(described: Any) -> str:
+    if not isinstance(described, str) or not described.isprintable() or not 0 < len(described) <= MAX_NAME:
+        raise ConfigError(f"the name of a model has 1 to {MAX_NAME} printable characters")
+    return described
 
 
 def _model_config(described: Any) -> SamConfig:

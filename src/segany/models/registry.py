@@ -112,7 +112,7 @@ class ModelSpec:
 
 
 def build_model(config: SamConfig, name: str) -> PromptableModel:
-    """A model of any registered architecture with random weights, on the CPU, in float32."""
+    """Build a model of any registered architecture with random weights, on the CPU, in float32."""
     return cast("PromptableModel", config.build(name))
 
 

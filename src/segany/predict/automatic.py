@@ -1,4 +1,4 @@
-"""Automatic mask generation: a grid of point prompts, filtered and without duplicates (SAM, section B)."""
+"""Automatic mask generation: point grid prompts, filtering, and non-maximum suppression (SAM, section B)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from segany.core.prompt import FOREGROUND, PADDING_LABEL
 from segany.core.rle import encode_masks
 from segany.imaging.amg import Crop, Proposals, build_point_grid, generate_crop_boxes
 from segany.imaging.components import remove_small_regions
-from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, ImageSource, PixelOptions, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, read_image
 from segany.imaging.measure import Logits, MaskMeasures
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.predict.candidates import Candidates
 from segany.predict.image import ImageModel, ImagePredictor
 
 MAX_POINTS_PER_SIDE, MAX_CROP_LAYERS = 1024, 6
-"""A million points, or four thousand crops: more would take days for an image."""
+"""Upper limits, a million points and four thousand crops: more would take days per image."""
 
 
 class ProposingModel(ImageModel, Protocol):
-    """What an `AutomaticMaskGenerator` needs of a model beside what an `ImagePredictor` does."""
+    """The interface of a model for `AutomaticMaskGenerator`: that of `ImageModel`, and `propose`."""
 
     @property
     def pred_iou_thresh(self) -> float: ...
@@ -46,26 +47,26 @@ class ProposingModel(ImageModel, Protocol):
 
 @dataclass(frozen=True)
 class AutomaticConfig:
-    """Settings of the generator. Names, meanings and defaults are the official ones, but for
-    `points_per_batch`, which decides for itself, and for the last two, which are new.
+    """Settings of the generator. Names, meanings and defaults are those of the official code, except for
+    `points_per_batch`, which depends on the device, and the last two settings, which are new.
 
     Attributes:
-        points_per_side: the grid has this many points along each side of the image.
-        points_per_batch: points decoded together; by default what suits the device. It changes the time
-            and the memory that are needed, not the masks.
-        pred_iou_thresh: masks must have a higher predicted IoU, 0..1; by default what the model's authors
-            ask for, 0.88 of SAM and 0.8 of SAM 2.
-        stability_score_thresh: masks must be at least this stable, 0..1.
-        stability_score_offset: by which the threshold of the logits is moved to measure that.
-        box_nms_thresh: of two masks whose boxes overlap more, the one with the higher predicted IoU stays.
-        crop_n_layers: layers of crops that are searched beside the whole image: 2 x 2, 4 x 4, ...
-        crop_nms_thresh: the same as `box_nms_thresh` between crops, where smaller crops win.
-        crop_overlap_ratio: overlap of crops as a share of the image's shorter side.
-        crop_n_points_downscale_factor: the grid of layer i has points_per_side / factor^i points a side.
-        point_grids: grids of your own instead, one a layer: xy in 0..1, [N, 2].
-        min_mask_region_area: holes and islands of masks with fewer pixels are removed. Unlike the
-            official code, a mask that consists of such islands alone is dropped, not reduced to the largest.
-        max_mask_fraction: masks that cover this share of the image or more are dropped (SA-1B: 0.95).
+        points_per_side: points of the grid along each side of the image.
+        points_per_batch: batch size of the decoder in points, by default chosen for the device. It affects time and
+            memory, but not the masks.
+        pred_iou_thresh: masks must have a higher predicted IoU, in 0..1; by default that of the official code, 0.88 for
+            SAM and 0.8 for SAM 2.
+        stability_score_thresh: masks must have at least this stability score, in 0..1.
+        stability_score_offset: offset of the mask threshold for the stability score.
+        box_nms_thresh: IoU threshold of non-maximum suppression on boxes, by predicted IoU.
+        crop_n_layers: layers of crops in addition to the whole image: 2 x 2, 4 x 4, ...
+        crop_nms_thresh: IoU threshold of non-maximum suppression between crops, where smaller crops are preferred.
+        crop_overlap_ratio: overlap of crops as a fraction of the shorter side of the image.
+        crop_n_points_downscale_factor: the grid of layer i has points_per_side / factor^i points per side.
+        point_grids: custom point grids, one per layer: xy in 0..1, [N, 2].
+        min_mask_region_area: holes and islands of masks with fewer pixels are removed. Unlike in the official code, a
+            mask that consists only of such islands is dropped, not reduced to the largest.
+        max_mask_fraction: masks that cover this fraction of the image or more are dropped (SA-1B: 0.95).
         min_mask_area: masks of fewer pixels are dropped.
     """
 
@@ -106,7 +107,7 @@ class AutomaticConfig:
 
     @classmethod
     def sa1b(cls) -> AutomaticConfig:
-        """What the SA-1B dataset was made with (SAM, section B): 32 x 32 points, 2 x 2 and 4 x 4 crops, cleanup."""
+        """Return the settings for SA-1B (SAM, section B): 32 x 32 points, 2 x 2 and 4 x 4 crops, cleanup."""
         return cls(
             pred_iou_thresh=0.88,
             crop_n_layers=2,
@@ -116,7 +117,7 @@ class AutomaticConfig:
         )
 
     def grid(self, layer: int) -> FloatArray:
-        """The points of the crops of a layer: xy in 0..1, [N, 2]."""
+        """Return the point grid of a crop layer: xy in 0..1, float32 [N, 2]."""
         if self.point_grids is not None:
             return self.point_grids[layer]
         count = self.points_per_side // self.crop_n_points_downscale_factor**layer
@@ -142,7 +143,7 @@ def _checked_grids(grids: Sequence[npt.ArrayLike], layers: int) -> tuple[FloatAr
 
 @dataclass(frozen=True)
 class _Found:
-    """Masks of one crop that passed its filters, K of them; boxes and points in pixels of the image."""
+    """The K masks of one crop after filtering and non-maximum suppression; boxes and points in pixels of the image."""
 
     crop: Crop
     low_res: tuple[Logits, ...]  # of K masks, [h, w]
@@ -154,12 +155,14 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A mask over the whole image: mask `index` of what was found in a crop.
+    """Mask `index` of `found`, encoded at the size of the image.
 
     Attributes:
-        rle_counts: the mask.
-        box_xyxy: of the mask, half-open.
+        rle_counts: the run-length encoding.
+        box_xyxy: box of the mask, half-open.
         was_cleaned: whether holes or islands were removed.
+        found: the masks of the crop.
+        index: index of the mask in `found`.
     """
 
     rle_counts: str
@@ -170,7 +173,7 @@ class _Encoded:
 
 
 class AutomaticMaskGenerator:
-    """Generates automatic masks: prompts with a grid of points and keeps masks that are good and not duplicates.
+    """Generates automatic masks: prompts a model with a grid of points, then filters and deduplicates the masks.
 
     Example:
         >>> instances = segany.AutomaticMaskGenerator(segany.load("mobile_sam")).generate("photo.jpg")
@@ -188,10 +191,10 @@ class AutomaticMaskGenerator:
         """Wrap a model.
 
         Args:
-            model: what `segany.load` returns.
-            config: the settings; the official defaults without one.
+            model: a model from `segany.load`.
+            config: the settings; by default those of the official code.
             max_pixels: larger images are refused before they are decoded.
-            pixel_options: what the values of images mean, where the images do not say.
+            pixel_options: value range, bands and page of images that do not determine them.
         """
         self.model = model
         self.config = config or AutomaticConfig()
@@ -203,18 +206,18 @@ class AutomaticMaskGenerator:
         """Generate automatic masks.
 
         Args:
-            image: as for `ImagePredictor.embed`; or its embedding, unless there are crops, which are
-                embedded one by one.
-            progress: told of the points that are done.
+            image: an image, as for `ImagePredictor.embed`; or its embedding, unless crops are configured, which need
+                embeddings of their own.
+            progress: receives the number of decoded points.
 
         Returns:
-            Instances of source "automatic", highest score first. The scores are the predicted IoU, which is also the
-            column `predicted_iou`, float32 [N]; beside `stability_score`, float32 [N], the IoU of the masks at a
-            higher and a lower threshold; `point_xy`, float32 [N, 2], the point that prompted the mask; and
-            `crop_box_xyxy`, int64 [N, 4], the crop it was found in. Points and crops are in pixels of the image.
+            Instances of source "automatic", highest score first. The scores are the predicted IoU. Columns:
+            `predicted_iou`, float32 [N]; `stability_score`, float32 [N], the IoU of the masks at a raised and a lowered
+            threshold; `point_xy`, float32 [N, 2], the point prompt of the mask; `crop_box_xyxy`, int64 [N, 4], the crop
+            in which it was found. Points and crops are in pixels of the image.
 
         Raises:
-            ImageError: the image is missing, unreadable, too large, empty, or not made of pixels.
+            ImageError: as for `read_image`.
             EmbeddingError: the embedding was made by another model or other weights.
             ConfigError: an embedding is given although there are crops.
         """
@@ -248,7 +251,7 @@ class AutomaticMaskGenerator:
         return self.predictor.embed(np.ascontiguousarray(pixels[top:bottom, left:right]))
 
     def _search(self, embedding: Embedding, crop: Crop, size_hw: SizeHW, count: _PointCount) -> _Found:
-        """What the grid finds in one crop, without overlaps."""
+        """Predict, filter and deduplicate the masks of one crop."""
         config, preprocessing = self.config, embedding.preprocessing
         points_xy = config.grid(crop.layer) * np.array(embedding.size_hw[::-1], dtype=np.float32)
         points, labels = _one_point_prompts(preprocessing.to_input_xy(points_xy, embedding.size_hw))
@@ -283,7 +286,7 @@ class AutomaticMaskGenerator:
         )
 
     def _encoded(self, found: list[_Found], size_hw: SizeHW) -> Iterator[_Encoded]:
-        """Masks at the size of the image, without small holes and islands if that is wanted; none of them empty."""
+        """Upscale, clean and encode masks at the size of the image, and drop empty ones."""
         limit = self.config.min_mask_region_area
         for one in found:
             for index, found_mask in enumerate(self._masks(one, size_hw)):
@@ -296,7 +299,7 @@ class AutomaticMaskGenerator:
                     yield _Encoded(encode_masks(mask)[0]["counts"], box, has_holes or has_islands, one, index)
 
     def _masks(self, found: _Found, size_hw: SizeHW) -> Iterator[BoolArray]:
-        """Each mask over the whole image, [H, W], column by column in memory: the order of run lengths."""
+        """Yield each mask at the size of the image, bool [H, W], column-major as for run-length encoding."""
         left, top, right, bottom = found.crop.box_xyxy
         crop_w, crop_h = right - left, bottom - top
         for logits in found.low_res:
@@ -312,8 +315,8 @@ class AutomaticMaskGenerator:
 
 
 def _without_duplicates(masks: list[_Encoded], iou_thresh: float) -> list[_Encoded]:
-    """Drop masks that cleaning made equal to others. Masks that needed none are preferred."""
-    # The official code suppresses by boxes from the first to the last pixel, not past it.
+    """Drop masks that became duplicates by cleaning, by non-maximum suppression that prefers unchanged masks."""
+    # As in the official code, these boxes are inclusive: from the first to the last pixel.
     boxes = np.array([mask.box_xyxy for mask in masks], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] -= 1
     untouched = 1 - np.array([mask.was_cleaned for mask in masks], dtype=np.float32)
@@ -339,7 +342,7 @@ def _to_instances(masks: list[_Encoded], size_hw: SizeHW) -> Instances:
 
 
 class _PointCount:
-    """Counts the points of all crops."""
+    """Reports the number of decoded points over all crops."""
 
     def __init__(self, progress: ProgressCallback | None, total: int) -> None:
         self.progress, self.total, self.before = progress, total, 0
@@ -352,16 +355,15 @@ class _PointCount:
 
 
 def _one_point_prompts(points_xy: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Points [K, 2] of the model's input as K prompts of one point and padding: [K, 2, 2] and [K, 2]."""
+    """Convert points [K, 2] to K prompts of one point and one padding point: points [K, 2, 2] and labels [K, 2]."""
     points = np.stack([points_xy, np.zeros_like(points_xy)], axis=1)
     return points, np.tile(np.array([FOREGROUND, PADDING_LABEL], dtype=np.int64), (len(points), 1))
 
 
 def _best_of_crops(found: list[_Found], iou_thresh: float) -> list[_Found]:
-    """Drop what another crop found as well; the smaller crop sees it larger, so that wins.
+    """Drop duplicates between crops by non-maximum suppression that prefers smaller crops.
 
-    The smaller crops come first in what is returned, so that they also win where only cleaning makes two
-    masks alike.
+    Smaller crops come first in the result, so that they are also preferred among duplicates that cleaning creates.
     """
     if len(found) == 1:
         return found

@@ -1,4 +1,4 @@
-"""Masks that many prompts found, and the choice among them: the good ones, each once."""
+"""Filtering and non-maximum suppression of candidate masks before they are upscaled."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from segany.imaging.measure import BoxBounds, CutOut, Logits, MaskMeasures, boun
 from segany.imaging.processor import ImageProcessor
 
 _MEASURED_AT_ONCE = {"cpu": 1, "gpu": 64}
-"""Masks measured together: on a CPU there is nothing to gain, elsewhere a launch costs more than a mask."""
+"""Batch size for measuring masks: larger batches gain nothing on a CPU, and amortize kernel launches on a GPU."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, best first.
+    """The K selected candidates, highest score first.
 
     Attributes:
-        index: int64 [K], which of the candidates, in the order in which they came.
+        index: int64 [K], indices of the candidates in the order in which they were added.
         low_res: `Logits` [h, w] of each.
-        stability: float32 [K].
+        stability: float32 [K], stability scores.
         boxes_xyxy: float32 [K, 4].
     """
 
@@ -34,10 +34,11 @@ class Chosen:
 
 
 class Candidates:
-    """Masks on one image, of which most are other views of the same objects.
+    """Candidate masks of one image, most of which are duplicates.
 
-    Only what is not surely suppressed by a better mask is measured at the size of the image, and of the
-    logits only what the mask is made of is kept. The choice is the same as if all were measured first.
+    A candidate is measured at the size of the image only if bounds on its box do not show that a kept mask suppresses
+    it, and only the crop of the logits around the mask is stored. The result is the same as if all candidates were
+    measured first.
     """
 
     def __init__(self, processor: ImageProcessor, size_hw: SizeHW, stability_offset: float) -> None:
@@ -47,17 +48,17 @@ class Candidates:
         self._bounds: list[BoxBounds] = []
 
     def add(self, low_res: Logits, scores: FloatArray) -> None:
-        """Logits [K, h, w] and their predicted IoU [K]."""
+        """Add candidates: low-res logits [K, h, w] and predicted IoU, float32 [K]."""
         self._logits += cut_out(low_res, self.stability_offset)
         self._scores.append(scores)
         self._bounds.append(bound_boxes(low_res, self.processor.preprocessing, self.size_hw))
 
     def choose(self, accept: Callable[[MaskMeasures], BoolArray], iou_thresh: float) -> Chosen:
-        """Greedy non-maximum suppression by box, among what is accepted.
+        """Filter the candidates and apply greedy non-maximum suppression on boxes.
 
         Args:
-            accept: which of some measured masks are good.
-            iou_thresh: of two good masks whose boxes overlap more, the one with the higher score stays.
+            accept: a filter from the measures of K masks to bool [K].
+            iou_thresh: of two accepted masks with a higher IoU of their boxes, the one with the higher score is kept.
         """
         inner, outer = (np.concatenate(boxes) for boxes in zip(*self._bounds, strict=True))
         kept: list[int] = []
@@ -83,7 +84,7 @@ class Candidates:
         )
 
     def _best_first(self, alive: BoolArray) -> Iterator[list[int]]:
-        """Candidates in falling order of score, some at a time, without those that are no longer alive."""
+        """Yield batches of candidate indices by descending score, without suppressed candidates."""
         order = np.argsort(-np.concatenate(self._scores), kind="stable")
         on_cpu = all(isinstance(logits.values, np.ndarray) for logits in self._logits[:1])
         together = _MEASURED_AT_ONCE["cpu" if on_cpu else "gpu"]

@@ -1,4 +1,4 @@
-"""A session on a source of frames: a video file, a folder, a list or iterator of images, or a camera."""
+"""The video session for a frame source: a video file, a folder, a list or iterator of images, or a camera."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class FileVideoSession(VideoSession):
-    """A session that reads the frames itself: `propagate` tracks through them, `save` writes what tracking needs.
+    """A session that reads the frames itself: `propagate` tracks objects through them, `save` writes its state.
 
-    Made by `VideoPredictor.open`.
+    `VideoPredictor.open` creates it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FileVideoSession(VideoSession):
         owner: str = "",
         resume: Path | None = None,
     ) -> None:
-        """Begin without objects, or with what `save` wrote to `resume`; the other arguments as for `VideoSession`."""
+        """Start without objects, or with the state that `save` wrote to `resume`; see `VideoSession`."""
         super().__init__(model, config, frames, owns_frames=owns_frames, owner=owner)
         self._frames = frames
         self._propagation = Cancellation()  # of the latest propagate()
@@ -69,23 +69,23 @@ class FileVideoSession(VideoSession):
     ) -> Iterator[FrameResult]:
         """Track all objects through the video, frame by frame.
 
-        The loop may be left at any time and continued by another call; the result of each frame is complete. Only
-        the latest `propagate` of a session goes on. Between two frames, any thread may prompt, add or remove
-        objects: the frames after that take it into account. One thread takes the results.
+        The loop may be ended at any time and continued by another call; the result of each frame is complete. Only the
+        latest `propagate` of a session can run. Between two frames, any thread may prompt, add or remove objects, which
+        affects the following frames. Only one thread may iterate over the results.
 
         Args:
             start: the first frame; by default the earliest with a prompt.
             direction: "forward" to the end, "backward" to frame 0, or "both": forward, then backward from
                 the frame before `start`.
-            end: the last frame in that direction, included; of "both" for the forward part.
-            logits: also give `mask_logits`.
-            progress: called after each frame, with the unit "frames". What it raises ends the propagation.
+            end: the last frame in that direction, inclusive; for "both", of the forward part.
+            logits: return `mask_logits` too.
+            progress: called after each frame, with the unit "frames". If it raises, the propagation ends.
 
         Raises:
-            PromptError: nothing was prompted yet, or `start` or `end` make no sense.
-            VideoError: there is no such frame, or the video cannot be read backward; on the way, a frame cannot be
-                read, the session was closed, or `propagate` was called again.
-            CanceledError: on the way, after `cancel`.
+            PromptError: there are no prompts yet, or `end` does not lie in the direction of tracking.
+            VideoError: there is no such frame, or the video cannot be read backward; during iteration, a frame cannot
+                be read, the session was closed, or `propagate` was called again.
+            CanceledError: during iteration, after `cancel`.
         """
         with self._lock:
             self._check_open()
@@ -102,15 +102,15 @@ class FileVideoSession(VideoSession):
             return self._propagate(schedule, total, self._propagation, logits=logits, progress=progress)
 
     def cancel(self) -> None:
-        """End the running `propagate`, from any thread, without waiting.
+        """Cancel the running `propagate`, from any thread, without waiting.
 
-        The frame in hand is finished, stored and yielded; then `propagate` raises `CanceledError`. The session stays
-        usable: another `propagate` may go on from there. Where none is running, nothing happens.
+        The current frame is completed, stored and yielded; then `propagate` raises `CanceledError`. The session remains
+        usable, and another `propagate` can continue. If none is running, nothing happens.
         """
         self._propagation.cancel()
 
     def close(self) -> None:
-        """End a running `propagate` and release the video and the results. Closing again does nothing."""
+        """Cancel a running `propagate` and release the video and the results. Closing again does nothing."""
         self.cancel()
         super().close()
 
@@ -155,12 +155,12 @@ class FileVideoSession(VideoSession):
             raise VideoError(f"There is no frame {frame} for {name}{there}.")
         return frame
 
-    # On disk.
+    # Saving.
 
     def save(self, path: str | Path) -> Path:
         """Write prompts, results and memory banks atomically. Returns the path.
 
-        `VideoPredictor.open(source, resume=path)` goes on from there.
+        `VideoPredictor.open(source, resume=path)` resumes the session.
 
         Raises:
             OutputError: the file could not be written.
@@ -183,7 +183,7 @@ class FileVideoSession(VideoSession):
         return {**model, "width": width, "height": height, "frames": self.frames.count}
 
     def _restore(self, path: Path) -> None:
-        """Load what `save` wrote; see `VideoPredictor.open`."""
+        """Load the state that `save` wrote; see `VideoPredictor.open`."""
         saved, ours = self._store.load(path), self._facts()
         for what, names, advice in (
             ("made with", ("model", "encoder_id"), "Open it with that model and its weights."),

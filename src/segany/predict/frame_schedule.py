@@ -1,4 +1,4 @@
-"""The frames that a propagation goes through, in order."""
+"""The frame schedule of a propagation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FrameRange(NamedTuple):
 
     Attributes:
         start: the first frame.
-        last: the last frame, included; None where the end of the video is not known.
+        last: the last frame, inclusive; None if the end of the video is not known.
         reverse: whether the range goes backward.
     """
 
@@ -25,13 +25,13 @@ class FrameRange(NamedTuple):
     reverse: bool
 
     def numbers(self) -> Iterator[int]:
-        """The frame numbers in order."""
+        """Iterate over the frame numbers in order."""
         if self.last is None:
             return count_from(self.start)
         return iter(range(self.start, self.last - 1, -1) if self.reverse else range(self.start, self.last + 1))
 
     def __len__(self) -> int:
-        """How many frames there are; only where the last one is known."""
+        """Number of frames; `last` must be known."""
         assert self.last is not None
         return max(0, (self.start - self.last if self.reverse else self.last - self.start) + 1)
 
@@ -39,19 +39,19 @@ class FrameRange(NamedTuple):
 def plan_frame_schedule(
     start: int, direction: Direction, end: int | None, count: int | None
 ) -> tuple[list[FrameRange], int | None]:
-    """The frames from a start: forward, backward, or forward and then backward from the frame before the start.
+    """Plan the frames of a propagation: forward, backward, or forward and then backward from before the start.
 
     Args:
         start: the first frame.
         direction: "forward", "backward" or "both".
-        end: the last frame, of "both" for the forward part; None for the end of the video.
-        count: frames of the video; None where that is not known.
+        end: the last frame, for "both" of the forward part; None for the end of the video.
+        count: number of frames of the video; None if it is not known.
 
     Returns:
-        Ranges of frames, and how many frames they have together; None where that is not known.
+        The ranges of frames, and their total number of frames; None if it is not known.
 
     Raises:
-        PromptError: there is no such direction, or `end` lies in the other one.
+        PromptError: there is no such direction, or `end` lies in the opposite direction.
     """
     if direction not in ("forward", "backward", "both"):
         raise PromptError(f"direction must be forward, backward or both, got {direction!r}.")

@@ -1,4 +1,4 @@
-"""Prompting images: embed once, then ask for masks as often as wanted."""
+"""The image predictor: embeds an image once and predicts masks for any number of prompts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from segany.core.errors import EmbeddingError, OutOfMemoryError, PromptError
 from segany.core.instances import Instances
 from segany.core.prediction import MaskPrediction
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL, BOX_TOP_LEFT_LABEL, PADDING_LABEL, MaskMode, Prompt
-from segany.imaging.image import AS_STORED, DEFAULT_MAX_PIXELS, ImageSource, PixelOptions, content_id, read_image
+from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource, content_id, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 from segany.imaging.processor import ImageProcessor
 from segany.imaging.prompt_masks import prompt_mask_logits
 
 MAX_RESULT_BYTES = 8 * 2**30
-"""Of the masks that `predict` returns; more is refused before anything is computed."""
+"""Largest size of the masks that `predict` returns; larger requests are refused before the computation."""
 
 CHUNK_BYTES = 256 * 2**20
-"""Of the masks that `predict_instances` holds at once."""
+"""Size of the batch of masks that `predict_instances` keeps decoded."""
 
 
 class ImageModel(Protocol):
-    """What an `ImagePredictor` needs of a model, whatever runs it: arrays in, arrays out."""
+    """The interface of a model for `ImagePredictor`, with arrays as inputs and outputs, independent of the runtime."""
 
     @property
     def name(self) -> str: ...
@@ -56,7 +57,7 @@ class ImageModel(Protocol):
 
 
 class ImagePredictor:
-    """Predicts masks for prompts on images. It keeps no state, so threads may share one.
+    """Predicts masks for prompts on images. It keeps no state, so threads may share it.
 
     Example:
         >>> predictor = segany.ImagePredictor(segany.load("mobile_sam"))
@@ -75,9 +76,9 @@ class ImagePredictor:
         """Wrap a model.
 
         Args:
-            model: what `segany.load` returns.
+            model: a model from `segany.load`.
             max_pixels: larger images are refused before they are decoded.
-            pixel_options: what the values of images mean, where the images do not say.
+            pixel_options: value range, bands and page of images that do not determine them.
         """
         self.model = model
         self.max_pixels = max_pixels
@@ -90,15 +91,18 @@ class ImagePredictor:
     def embed(self, image: list[ImageSource] | tuple[ImageSource, ...]) -> list[Embedding]: ...
 
     def embed(self, image: ImageSource | list[ImageSource] | tuple[ImageSource, ...]) -> Embedding | list[Embedding]:
-        """Run the image encoder, the slow part, once.
+        """Compute the image embedding with the image encoder, which is the slow part.
 
         Args:
-            image: a path, `bytes`, a binary file object, a Pillow image, an array, or a list of those with any
-                sizes. Arrays are [H, W] or [H, W, 1 | 3 | 4], RGB, in uint8, uint16, bool, or float in 0..1.
-                EXIF orientation is applied.
+            image: a path, `bytes`, a binary file object, a Pillow image, an array, or a list of these with any sizes.
+                Arrays are [H, W] or [H, W, 1 | 3 | 4], RGB, of dtype uint8, uint16, bool, or float in 0..1. EXIF
+                orientation is applied.
+
+        Returns:
+            The embedding of the image, or a list of embeddings for a list.
 
         Raises:
-            ImageError: an image is missing, unreadable, too large, empty, or not made of pixels.
+            ImageError: as for `read_image`.
         """
         if not isinstance(image, (list, tuple)):
             return self._embed([image])[0]
@@ -129,20 +133,19 @@ class ImagePredictor:
         masks: MaskMode = "auto",
         with_logits: bool = False,
     ) -> MaskPrediction:
-        """Masks for one prompt or many. Prompts of any kinds may be mixed; none changes another.
+        """Predict masks for one or several prompts. Different kinds of prompts may be mixed, and are independent.
 
         Args:
-            embedding: from `embed`, made by the same model.
-            prompts: one prompt an object.
-            masks: how many candidates: "multi" three, "single" one, "auto" three where the prompt is
+            embedding: an embedding from `embed` with the same model.
+            prompts: one prompt per object.
+            masks: number of candidates: "multi" for three, "single" for one, "auto" for three if the prompt is
                 ambiguous (at most one point, no box, no mask) and one otherwise.
-            with_logits: also return the logits at the size of the image (4 bytes a pixel and mask).
+            with_logits: return the logits at the size of the image too (4 bytes per pixel and mask).
 
         Raises:
-            EmbeddingError: the embedding was made by another model or other weights, or holds values that are not
-                finite.
-            PromptError: there is no prompt, one lies outside the image, or a mask has the wrong shape.
-            OutOfMemoryError: the masks would take more than `MAX_RESULT_BYTES`: `predict_instances` keeps run lengths.
+            EmbeddingError: the embedding was made by another model or other weights, or its values are not finite.
+            PromptError: there is no prompt, a prompt lies outside the image, or a mask has the wrong shape.
+            OutOfMemoryError: the masks need more than `MAX_RESULT_BYTES`; `predict_instances` needs less memory.
         """
         embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
         chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
@@ -165,7 +168,7 @@ class ImagePredictor:
         logits = None
         if with_logits:
             logits = self.model.processor.upscale(low_res, embedding.size_hw)
-            logits[np.isneginf(scores)] = -np.inf  # unused places, which interpolation would fill with NaN
+            logits[np.isneginf(scores)] = -np.inf  # unused candidates, which interpolation would turn into NaN
         if logits is None:
             mask_array = self.model.processor.upscale_masks(low_res, embedding.size_hw)
         else:
@@ -180,14 +183,14 @@ class ImagePredictor:
         )
 
     def predict_instances(self, embedding: Embedding, prompts: Sequence[Prompt]) -> Instances:
-        """The best mask of each prompt, run-length encoded: for any number of prompts, in little memory.
+        """Predict the best mask of each prompt, run-length encoded, in batches that need little memory.
 
         Args:
-            embedding: from `embed`, made by the same model.
-            prompts: one prompt an object.
+            embedding: an embedding from `embed` with the same model.
+            prompts: one prompt per object; at least one.
 
         Returns:
-            An instance a prompt, in order, of source "prompt", with object ids from 1; see
+            One instance per prompt, in order, of source "prompt", with object ids from 1; see
             `MaskPrediction.to_instances`.
 
         Raises:
@@ -204,9 +207,9 @@ class ImagePredictor:
     def _decode(
         self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
     ) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Low-res logits [P, M, h, w], scores [P, M] and candidates [P], prompts of one form together.
+        """Decode prompts in batches of equal form: low-res logits [P, M, h, w], scores [P, M] and candidates [P].
 
-        Only prompts with equally many points can share a batch: to attention, padding is a point.
+        Prompts in a batch must have the same number of points, because attention has no padding mask.
         """
         model = self.model
         points = [labeled_points(prompt, embedding, pads_boxes=model.pads_boxes) for prompt in prompts]
@@ -243,7 +246,7 @@ def _check_result_size(prompts: int, candidates: int, size_hw: SizeHW) -> None:
 
 
 def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Low-res logits and scores of prompts with different numbers of candidates, as one array each."""
+    """Stack low-res logits and scores of prompts with different numbers of candidates, padded with -inf."""
     candidates = np.array([len(scores) for _, scores in rows], dtype=np.int64)
     most = int(candidates.max())
     low_res = np.full((len(rows), most, *rows[0][0].shape[1:]), -np.inf, dtype=np.float32)
@@ -255,7 +258,7 @@ def _side_by_side(rows: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray
 
 
 def labeled_points(prompt: Prompt, embedding: Embedding, *, pads_boxes: bool) -> tuple[FloatArray, IntArray]:
-    """A prompt as the points [N, 2] in pixels of the model's input, and labels [N], that the model takes."""
+    """Convert points and box of a prompt to points, float32 [N, 2] in pixels of the input, and labels, int64 [N]."""
     points: list[FloatArray] = []
     labels: list[int] = []
     if prompt.points_xy is not None and prompt.labels is not None:
@@ -264,7 +267,7 @@ def labeled_points(prompt: Prompt, embedding: Embedding, *, pads_boxes: bool) ->
     if prompt.box_xyxy is not None:
         points.append(prompt.box_xyxy.reshape(2, 2))
         labels.extend((BOX_TOP_LEFT_LABEL, BOX_BOTTOM_RIGHT_LABEL))
-    if points and (pads_boxes or prompt.box_xyxy is None):  # the models were trained with a padding point there
+    if points and (pads_boxes or prompt.box_xyxy is None):  # as in training
         points.append(np.zeros((1, 2), dtype=np.float32))
         labels.append(PADDING_LABEL)
     xy = np.concatenate(points) if points else np.zeros((0, 2), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A session on frames that the caller hands over one by one."""
+"""The video session for live video, in which the caller passes frames one by one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class LiveVideoSession(VideoSession):
-    """A session without a source: each frame is tracked when it is handed over, and only the latest can be prompted.
+    """A session without a frame source: `step` takes the next frame, and only the latest frame can be prompted.
 
-    It cannot be saved, since its frames are gone. Made by `VideoPredictor.live`.
+    It cannot be saved, since its frames are not available later. `VideoPredictor.live` creates it.
     """
 
     def __init__(self, model: TorchModel, config: VideoConfig, frames: LiveFrames, *, owner: str = "") -> None:
-        """Begin without frames and objects; the arguments are those of `VideoSession`."""
+        """Start without frames and objects; arguments are those of `VideoSession`."""
         super().__init__(model, config, frames, owns_frames=True, owner=owner)
         self._frames = frames
 
@@ -31,18 +31,18 @@ class LiveVideoSession(VideoSession):
         return self._frames
 
     def step(self, frame: ImageSource, *, logits: bool = False) -> FrameResult:
-        """Hand over the next frame and track the objects to it.
+        """Add the next frame and track the objects to it.
 
         Args:
-            frame: uint8 [H, W, 3], or anything else that `read_image` takes.
-            logits: also give `mask_logits`.
+            frame: uint8 [H, W, 3], or any other image that `read_image` reads.
+            logits: return `mask_logits` too.
 
         Returns:
-            The objects in this frame; none before the first prompt. Prompts on it come after this call.
+            The objects in this frame; none before the first prompt. The frame can be prompted after this call.
 
         Raises:
             ImageError: the frame cannot be read.
-            VideoError: it is not of the size of the first one, or the session is closed.
+            VideoError: the size differs from that of the first frame, or the session is closed.
         """
         with self._lock:
             self._check_open()

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOTION_WEIGHT = 0.15
-"""Weight of the IoU with the predicted box in the score of a candidate; the predicted IoU has the rest."""
+"""Weight of the IoU with the Kalman-filtered box in the score of a candidate; the rest is that of the predicted IoU."""
 
 STABLE_FRAMES = 15
-"""Consecutive frames in which the object must be found before its motion counts."""
+"""Consecutive frames in which the object must be found before the motion is used for scores."""
 
 STABLE_IOU = 0.3
 """Predicted IoU above which an object counts as found."""
@@ -31,7 +31,7 @@ MEMORY_IOU = 0.5
 
 _POSITION_NOISE = 1 / 20
 _VELOCITY_NOISE = 1 / 160
-"""Standard deviations per frame, as a share of the side of the box, as in SORT and its successors."""
+"""Standard deviations per frame relative to the side of the box, as in SORT and its successors."""
 
 
 class KalmanBoxFilter:
@@ -52,7 +52,7 @@ class KalmanBoxFilter:
         return np.concatenate([center - size / 2, center + size / 2]).astype(np.float32)
 
     def update(self, box_xyxy: FloatArray) -> None:
-        """Update with the measured box."""
+        """Update the state with the measured box, float32 [4]."""
         noise = np.diag(self._noise(_POSITION_NOISE, _VELOCITY_NOISE)[:4] ** 2)
         innovation = self.covariance[:4, :4] + noise
         gain = np.linalg.solve(innovation, self.covariance[:4]).T  # [8, 4]
@@ -98,7 +98,7 @@ class Motion:
         return best
 
     def restart(self, low_res: Tensor | None) -> None:
-        """Start again from the mask logits [h, w] of a prompted frame."""
+        """Restart from the mask logits [h, w] of a prompted frame."""
         self._filter, self._stable = None, 0
         if low_res is not None:
             self._begin(low_res.cpu().numpy())

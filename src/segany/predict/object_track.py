@@ -27,9 +27,9 @@ class FrameMemory:
     """The entry of one frame in the memory bank of an object.
 
     Attributes:
-        memory: bfloat16 [C_memory, h, w], from the memory encoder; None where only the pointer is still needed.
+        memory: bfloat16 [C_memory, h, w], from the memory encoder; None if only the pointer is still needed.
         pointer: [C], the object pointer.
-        low_res: float32 [4h, 4w], mask logits of the prediction; None where the memory is None.
+        low_res: float32 [4h, 4w], mask logits of the prediction; None if the memory is None.
         object_score: logit of the object being visible.
         predicted_iou: predicted IoU of the mask.
         reverse: whether the object was tracked backward to this frame.
@@ -55,8 +55,8 @@ class PreviousOutput:
     """The prediction for an object on a frame before another prompt on that frame.
 
     Attributes:
-        low_res: mask logits [4h, 4w]; None where there are none.
-        mask: bool [H, W] at the size of the video, where only the stored result is left; else None.
+        low_res: mask logits [4h, 4w]; None if they are not kept.
+        mask: bool [H, W] at the size of the video, if only the stored result is kept; else None.
         was_tracked: whether the object was tracked to this frame, so that the prompt is a correction and the
             frame is conditioned on memory.
         reverse: whether it was tracked backward.
@@ -75,9 +75,9 @@ class ObjectTrack:
     Attributes:
         prompts: prompts by frame: a `Prompt`, or a mask [H, W].
         conditioning: memory of the conditioning frames, in the order of their prompts.
-        tracked: memory of the tracked frames, as far as it is still needed.
+        tracked: memory of the tracked frames, while it is needed.
         motion: the motion of the object, for `motion_aware` tracking.
-        category: the class of the object; None where the caller gave none.
+        category: the category of the object; None if there is none.
     """
 
     prompts: dict[int, Prompt | BoolArray] = field(default_factory=dict)
@@ -87,16 +87,16 @@ class ObjectTrack:
     category: Category | None = None
 
     def at(self, frame: int) -> FrameMemory | None:
-        """The memory of a frame, prompted or tracked."""
+        """Return the memory of a conditioning or tracked frame; None if there is none."""
         return self.conditioning.get(frame) or self.tracked.get(frame)
 
     def previous_output(self, frame: int, stored_mask: BoolArray | None, *, stored_reverse: bool) -> PreviousOutput:
-        """What a prompt on a frame refines.
+        """Return the prediction that a prompt on a frame refines.
 
         Args:
             frame: the frame.
-            stored_mask: bool [H, W], the stored result of the frame, where the memory bank has no logits for it.
-            stored_reverse: whether that was tracked backward.
+            stored_mask: bool [H, W], the stored result of the frame, if the memory bank has no logits for it.
+            stored_reverse: whether the stored result was tracked backward.
         """
         memory = self.at(frame)
         low_res = None if memory is None else memory.low_res
@@ -111,13 +111,13 @@ class ObjectTrack:
     def gather_memory(
         self, frame: int, config: MemoryConfig, *, reverse: bool, frames_count: int | None, reliable_only: bool
     ) -> ObjectMemory:
-        """What a frame attends to.
+        """Gather the memories and object pointers that a frame attends to.
 
         Args:
-            frame: the current frame; its own memory does not take part.
-            config: the memory of the model.
+            frame: the current frame; its own memory is excluded.
+            config: config of the model's memory.
             reverse: whether tracking goes backward.
-            frames_count: frames of the video; None where that is not known.
+            frames_count: number of frames of the video; None if it is not known.
             reliable_only: select tracked frames by `FrameMemory.is_reliable`, as SAMURAI does.
         """
         conditioning = {index: one for index, one in self.conditioning.items() if index != frame}
@@ -137,7 +137,7 @@ class ObjectTrack:
     def _only_reliable(
         self, selection: MemorySelection, frame: int, config: MemoryConfig, *, reverse: bool
     ) -> MemorySelection:
-        """The selection with the latest reliable frames instead of the latest frames, and the previous frame."""
+        """Replace the tracked frames of a selection by the previous frame and the latest reliable frames."""
         conditioning = tuple(pair for pair in selection.memories if pair[0] in self.conditioning)
         previous = frame + 1 if reverse else frame - 1
         latest = [index for index in self._reliable(frame, reverse=reverse) if index != previous]
@@ -147,15 +147,15 @@ class ObjectTrack:
         return MemorySelection(conditioning + tracked, selection.pointers)
 
     def _reliable(self, frame: int, *, reverse: bool) -> list[int]:
-        """Reliable tracked frames before one, in the direction of tracking; the latest first."""
+        """Return the reliable tracked frames before `frame` in the direction of tracking, the latest first."""
         before = (index for index in self.tracked if (index > frame if reverse else index < frame))
         with_memory = (index for index in before if self.tracked[index].memory is not None)
         return sorted((index for index in with_memory if self.tracked[index].is_reliable), reverse=not reverse)
 
     def prune(self, near: Iterable[int], config: MemoryConfig, *, reverse: bool, reliable_only: bool) -> None:
-        """Drop memory that neither a frame near those given nor a correction on one can attend to.
+        """Drop memories that neither the frames `near` nor corrections on them can attend to.
 
-        Prompted frames are kept whole. Of the tracked frames within `max_obj_ptrs`, the pointer is kept.
+        Prompted frames are kept completely. Of the tracked frames within `max_obj_ptrs`, only the pointer is kept.
         """
         whole = set(self.prompts)
         for frame in near:
@@ -183,8 +183,8 @@ def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt | BoolArray,
     """Join the prompts of one frame: earlier points before new ones; a new box replaces the earlier one.
 
     Args:
-        earlier: prompts of the frame before.
-        prompt: the new one.
+        earlier: the earlier prompts of the frame; None if there are none.
+        prompt: the new prompt.
         size_hw: size of the video.
 
     Returns:
@@ -209,7 +209,7 @@ def join_prompts(earlier: Prompt | BoolArray | None, prompt: Prompt | BoolArray,
 
 
 def _checked_mask(mask: BoolArray, size_hw: SizeHW) -> BoolArray:
-    """A copy of a mask prompt. Raises `PromptError` where it is not bool [H, W] at the size of the video."""
+    """Copy a mask prompt. Raises `PromptError` if it is not bool [H, W] at the size of the video."""
     given = np.asarray(mask)
     if given.dtype != np.bool_ or given.shape != size_hw:
         raise PromptError(

@@ -1,4 +1,4 @@
-"""The state of an object as arrays, to be saved, and back."""
+"""Serialization of an object's prompts and memory bank to arrays, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PROMPT_FIELDS = ("points_xy", "labels", "box_xyxy", "mask_logits", "mask")
 
 
 def track_to_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, int, str, Arrays]]:
-    """Object id, frame, kind and arrays of the prompts and the memory bank. The motion is not saved."""
+    """Yield object id, frame, kind and arrays of each prompt and each entry of the memory bank; motion is not saved."""
     for frame, prompt in track.prompts.items():
         if isinstance(prompt, Prompt):
             fields = {name: getattr(prompt, name) for name in _PROMPT_FIELDS}
@@ -37,7 +37,7 @@ def track_to_arrays(object_id: int, track: ObjectTrack) -> Iterator[tuple[int, i
 
 
 def add_arrays_to_track(track: ObjectTrack, frame: int, kind: str, values: Arrays, device: torch.device) -> None:
-    """Put one item from `track_to_arrays` back."""
+    """Restore one item of `track_to_arrays`."""
     if kind == "prompt":
         track.prompts[frame] = Prompt(**values)
     elif kind == "mask":

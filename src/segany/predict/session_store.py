@@ -1,4 +1,4 @@
-"""The results of a video session on disk, so that memory does not grow with the length of the video."""
+"""The store of a video session's results on disk, so that memory does not grow with the length of the video."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 class SessionStore:
     """An SQLite database of results, and in saved sessions also of prompts and memory banks.
 
-    It may be used from several threads. Methods raise `OutputError` if the disk does not allow writing, and
-    `VideoError` once the store is closed.
+    It is thread-safe. Methods raise `OutputError` if the disk is not writable, and `VideoError` after `close`.
     """
 
     def __init__(self) -> None:
@@ -73,10 +72,10 @@ class SessionStore:
             self._open.executemany("replace into results values (?, ?, ?, ?, ?)", rows)
 
     def get(self, frame: int, object_ids: Sequence[int], size_hw: SizeHW) -> Instances:
-        """The stored objects among `object_ids` of a frame, as they were put.
+        """Return the stored instances of `object_ids` in a frame.
 
         Raises:
-            InstancesError: the file was saved with masks that are damaged.
+            InstancesError: the session was loaded from a file with damaged masks.
         """
         query = "select counts, score, reverse from results where object_id = ? and frame = ?"
         with self._lock:
@@ -92,7 +91,7 @@ class SessionStore:
         )
 
     def drop(self, object_id: int, frame: int | None = None) -> None:
-        """Remove the results of an object, in one frame or in all."""
+        """Remove the results of an object, in one frame or in all frames."""
         with _writable("The results of tracking"), self._lock:
             if frame is None:
                 self._open.execute("delete from results where object_id = ?", (object_id,))
@@ -100,7 +99,7 @@ class SessionStore:
                 self._open.execute("delete from results where object_id = ? and frame = ?", (object_id, frame))
 
     def save(self, path: Path, facts: dict[str, Any], arrays: Iterator[tuple[int, int, str, Arrays]]) -> None:
-        """Write a copy atomically, with facts and with arrays by object, frame and kind."""
+        """Write a copy of the database atomically, with metadata (`facts`) and arrays by object, frame and kind."""
         database = self._open
         with _writable(str(path)), self._lock, replacing(path) as temporary:
             database.commit()
@@ -119,10 +118,10 @@ class SessionStore:
                 copy.close()
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Load what `save` wrote; returns the facts.
+        """Load a file that `save` wrote. Returns the metadata.
 
         Raises:
-            VideoError: the file is missing, is not a saved session, or is of a later version.
+            VideoError: the file is missing, is not a saved session, or has another format version.
         """
         if not path.is_file():
             raise VideoError(f"{path} does not exist. Give a file that `session.save` wrote.")
@@ -141,14 +140,14 @@ class SessionStore:
         return facts
 
     def arrays(self) -> Iterator[tuple[int, int, str, Arrays]]:
-        """The saved arrays in their order: object id, frame, kind and values."""
+        """Yield the saved arrays in the order of `save`: object id, frame, kind and arrays."""
         query = "select object_id, frame, kind, data from arrays order by rowid"
         for object_id, frame, kind, data in self._open.execute(query):
             with np.load(io.BytesIO(data), allow_pickle=False) as values:
                 yield object_id, frame, kind, dict(values)
 
     def close(self) -> None:
-        """Remove the scratch file. Doing it again does nothing."""
+        """Remove the scratch file. Closing again does nothing."""
         with self._lock:
             if self._database is not None:
                 self._database.close()
@@ -164,7 +163,7 @@ class SessionStore:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Raise errors of reading a saved session as `VideoError`."""
+    """Convert errors of reading a saved session to `VideoError`."""
     try:
         yield
     except (sqlite3.Error, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Tracking with prompts that are all known beforehand, also where frames come once."""
+"""Tracking with prompts that are all known in advance, also for sources that cannot seek."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def track_prompts(
 ) -> Iterator[FrameResult]:
     """Prompt objects and track them through the video of a session.
 
-    Where the source cannot seek, prompts on frames after the first tracked one are given when those frames have
-    come. The result of such a frame has the answers to its prompts, and a new object begins there.
+    If the source cannot seek, prompts on frames after the first tracked frame are applied when these frames are
+    reached. The result of such a frame includes the prompted objects, and new objects start there.
 
     Args:
         session: a session on the video.
-        prompts: ordered by frame; at least one.
+        prompts: prompts, sorted by frame; at least one.
         start: the first frame; by default the earliest with a prompt.
         direction: as for `propagate`.
-        max_frames: end after so many different frames; None for all.
+        max_frames: end after this number of different frames; None for all.
         progress: as for `propagate`.
 
     Raises:
-        PromptError: a prompt does not fit, or its frame never came.
+        PromptError: a prompt does not fit the video, or its frame was not reached.
         VideoError, CanceledError: as for `propagate`.
     """
     source = session.frames
@@ -46,13 +46,13 @@ def track_prompts(
     early = [item for item in prompts if source.can_seek or item.frame <= begin]
     later = prompts[len(early) :]
     for item in early:
-        _give(session, item)
+        _prompt(session, item)
     seen = set()
     for tracked in session.propagate(start, direction, progress=progress):
         result = tracked
         for item in later:
             if item.frame == tracked.frame:
-                result = result.updated(_give(session, item))
+                result = result.updated(_prompt(session, item))
         yield result
         seen.add(result.frame)
         if len(seen) == max_frames:
@@ -65,5 +65,5 @@ def track_prompts(
             )
 
 
-def _give(session: FileVideoSession, item: FramePrompt) -> FrameResult:
+def _prompt(session: FileVideoSession, item: FramePrompt) -> FrameResult:
     return session.prompt(item.frame, item.object_id, item.prompt, category=item.category)

@@ -1,4 +1,4 @@
-"""The steps of tracking: predict objects in one frame, from prompts or from the memory bank."""
+"""The steps of tracking: prediction of objects in one frame from prompts or from the memory bank."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FrameContext(NamedTuple):
     Attributes:
         frame: number of the frame.
         size_hw: size of the video.
-        frames_count: frames of the video; None where it is not known.
+        frames_count: number of frames of the video; None if it is not known.
         reverse: whether tracking goes backward.
     """
 
@@ -40,7 +40,7 @@ class FrameContext(NamedTuple):
 
 
 class Tracker:
-    """A model of the SAM 2 family with the settings of tracking. It has no state between calls."""
+    """Runs the steps of tracking with a SAM 2 model. It keeps no state between calls."""
 
     def __init__(self, model: TorchModel, config: VideoConfig) -> None:
         self.model = cast(Sam2, model.module)
@@ -64,8 +64,8 @@ class Tracker:
         """Predict the mask of an object in a frame with a prompt, and encode its memory.
 
         Args:
-            features: of the frame.
-            context: the frame; its direction is taken from `previous`.
+            features: features of the frame.
+            context: the frame; `previous` determines the direction.
             track: the object.
             prompt: all prompts of the object on this frame.
             previous: the prediction on this frame before the prompt.
@@ -96,7 +96,7 @@ class Tracker:
 
     @torch.inference_mode()
     def use_mask_prompt(self, features: FrameFeatures, mask: BoolArray) -> FrameMemory:
-        """Take a mask prompt [H, W] as the prediction, and encode its memory."""
+        """Use a mask prompt, bool [H, W], as the prediction, and encode its memory."""
         square = resize_mask(mask, self.model.preprocessing.input_size)
         masks = torch.from_numpy(square[None].astype(np.float32)).to(self.model.device)
         found = self.model.use_masks_as_output(features, masks)
@@ -113,11 +113,11 @@ class Tracker:
         return self._encode_memories(features, masks, binarize=False, reverse=context.reverse, was_tracked=True)
 
     def low_res(self, entries: Sequence[FrameMemory]) -> FloatArray:
-        """The mask logits of O predictions, float32 [1, O, 4h, 4w]."""
+        """Stack the mask logits of O predictions: float32 [1, O, 4h, 4w]."""
         side = self.model.low_res_size
         low_res = np.empty((1, len(entries), side, side), dtype=np.float32)
         for row, one in zip(low_res[0], entries, strict=True):
-            assert one.low_res is not None  # of the current frame and of prompted frames, logits are kept
+            assert one.low_res is not None  # logits of the current frame and of prompted frames are kept
             row[:] = one.low_res.cpu().numpy()
         return low_res
 
@@ -131,7 +131,7 @@ class Tracker:
         )
 
     def _select_candidates(self, masks: ObjectMasks, tracks: Sequence[ObjectTrack]) -> ObjectMasks:
-        """One candidate mask of each object."""
+        """Select one candidate mask of each object."""
         if not self.config.motion_aware or masks.iou.shape[1] == 1:
             return masks.best()
         low_res, iou = masks.low_res.float().cpu().numpy(), masks.iou.float().cpu().numpy()
@@ -141,9 +141,9 @@ class Tracker:
     def _encode_memories(
         self, features: FrameFeatures, masks: ObjectMasks, *, binarize: bool, reverse: bool, was_tracked: bool
     ) -> list[FrameMemory]:
-        """One entry of the memory bank for each object, from its selected candidate."""
+        """Encode the selected candidate of each object to an entry of its memory bank."""
         memory = self.model.encode_memory(features, masks.low_res[:, 0], masks.object_scores, binarize=binarize)
-        memory = memory.bfloat16()  # as the official code keeps it
+        memory = memory.bfloat16()  # as in the official code
         scores, iou = masks.object_scores.float().cpu(), masks.iou[:, 0].float().cpu()
         return [
             FrameMemory(
@@ -164,7 +164,7 @@ class Tracker:
         return (2 * resize_smoothly(pixels, (side, side))[0, 0] - 1) * MASK_LOGIT
 
     def _input_points(self, prompt: Prompt, size_hw: SizeHW) -> tuple[FloatArray | None, IntArray | None]:
-        """Points [N, 2] and labels [N] in pixels of the model's input, the box as two points before the others."""
+        """Convert a prompt to points [N, 2] in pixels of the model's input and labels [N]; box corners come first."""
         points, labels = [], []
         if prompt.box_xyxy is not None:
             points.append(prompt.box_xyxy.reshape(2, 2))
@@ -178,10 +178,10 @@ class Tracker:
 
 
 def _own_copy(x: Tensor) -> Tensor:
-    """A copy that is kept in the memory bank: a view of one row would keep the tensor of all objects alive.
+    """Copy a row for the memory bank, since a view would keep the tensor of all objects alive.
 
-    On a CPU the copy has its own pages. On the heap, between tensors that live for one frame only, it would
-    fragment the heap, and the process would grow with the video.
+    On a CPU the copy is memory-mapped. On the heap, between tensors that live for one frame, it would cause
+    fragmentation, and memory would grow with the length of the video.
     """
     if x.device.type != "cpu":
         return x.clone()

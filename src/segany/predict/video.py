@@ -1,4 +1,4 @@
-"""Track objects in video: prompt them on any frame, propagate forward and backward."""
+"""The video predictor: opens sessions in which objects are prompted and tracked."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Settings of tracking. The defaults give the results of the official code, except for the last one.
+    """Settings of tracking. The defaults give the results of the official code, except for the last setting.
 
     Attributes:
-        motion_aware: select candidate masks and memories by a motion model (SAMURAI); no training is needed.
+        motion_aware: select candidate masks and memories with a motion model (SAMURAI), which needs no training.
         min_mask_region_area: holes and islands of masks with fewer pixels are removed; 0 for none. Results are
             cleaned at the size of the video, and the memory bank is not. The official `fill_hole_area=8` removes
             holes and islands of up to 8 pixels of low-res masks, on CUDA only: here, that limit is 9.
@@ -90,8 +90,8 @@ class VideoPredictor:
         Args:
             source: a video file, a folder of images, a list or an iterator of images, the number of a camera,
                 or a `FrameSource`.
-            resume: a file that `FileVideoSession.save` wrote for the same video, to go on from.
-            owner: whoever the session belongs to, readable as `session.owner`.
+            resume: a file that `FileVideoSession.save` wrote for the same video, to resume from.
+            owner: owner of the session, available as `session.owner`.
 
         Returns:
             A session, to be used in a `with` block.
@@ -116,5 +116,5 @@ class VideoPredictor:
             raise
 
     def live(self, *, owner: str = "") -> LiveVideoSession:
-        """A session without a source: frames are handed over one by one with `LiveVideoSession.step`."""
+        """Open a session without a source; frames are passed to `LiveVideoSession.step` one by one."""
         return LiveVideoSession(self.model, self.config, LiveFrames(self.max_pixels), owner=owner)

@@ -1,4 +1,4 @@
-"""A video, its objects, and their results: what sessions on files and on live frames share."""
+"""Base class of video sessions: objects of a video, their prompts, memory banks and results."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ class VideoSession(abc.ABC):
 
     `VideoPredictor.open` makes a `FileVideoSession`, `VideoPredictor.live` a `LiveVideoSession`.
 
-    Objects do not influence each other: neither the order in which they are added nor the prompts of one change the
-    others. Memory does not grow with the length of the video: frames are read when they are needed, the memory bank
-    keeps what can still be attended to, and results are on disk.
+    Objects are independent: neither the order in which they are added nor the prompts of one affect the others. Memory
+    does not grow with the length of the video: frames are read on demand, the memory bank keeps only entries that can
+    still be attended to, and results are stored on disk.
 
-    A session may be used from several threads. A lock lets one frame or prompt be computed at a time; `object_ids`,
-    `owner` and `result` do not wait for it. The frames of a session must not be read by other threads.
+    A session is thread-safe. A lock ensures that one frame or prompt is computed at a time; `object_ids`, `owner` and
+    `result` do not wait for it. Other threads must not read the frames of a session.
 
     Attributes:
         model: the model.
         config: settings of tracking.
-        owner: whoever the session belongs to, as its opener named it; empty by default.
+        owner: owner of the session, as given when it was opened; empty by default.
     """
 
     def __init__(
         self, model: TorchModel, config: VideoConfig, frames: FrameSource, *, owns_frames: bool, owner: str = ""
     ) -> None:
-        """Begin without objects.
+        """Start without objects.
 
         Args:
             model: the model.
             config: settings of tracking.
-            frames: the video.
-            owns_frames: whether `close` closes the video too.
-            owner: whoever the session belongs to.
+            frames: the frame source.
+            owns_frames: whether `close` closes the frame source too.
+            owner: owner of the session.
         """
         self.model = model
         self.config = config
@@ -84,7 +84,7 @@ class VideoSession(abc.ABC):
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        """The objects, in the order in which they were added."""
+        """Ids of the objects, in the order in which they were added."""
         return tuple(self._tracks)
 
     @property
@@ -101,7 +101,7 @@ class VideoSession(abc.ABC):
         self.close()
 
     def close(self) -> None:
-        """Release the video and the results, after the frame in hand. Closing again does nothing."""
+        """Release the video and the results, after the current frame. Closing again does nothing."""
         with self._lock:
             self._is_closed = True
             self._store.close()
@@ -116,21 +116,21 @@ class VideoSession(abc.ABC):
     ) -> FrameResult:
         """Prompt an object on any frame, at any time.
 
-        Further points on the same frame are added to the earlier ones, a further box replaces the earlier one, and
-        the previous mask is used as a prompt too. A mask alone replaces all prompts of the frame, and is the result.
+        More points on the same frame are added to the earlier points, another box replaces the earlier box, and the
+        previous mask logits are used as mask prompt. A mask alone replaces all prompts of the frame and is the result.
 
         Args:
             frame: number of the frame.
-            object_id: a number of your choice from 0; a new one adds an object.
-            prompt: points, a box, a mask or any of these; or a mask alone, bool [H, W] at the size of the video.
-            category: the class of the object; by default what an earlier prompt gave.
+            object_id: any non-negative number; a new number adds an object.
+            prompt: a `Prompt`; or a mask alone, bool [H, W] at the size of the video.
+            category: the category of the object; by default that of an earlier prompt.
 
         Returns:
-            The mask of the object in that frame. The other frames change with the next `propagate`, and those that
-            a running `propagate` has not reached yet with it.
+            The mask of the object in this frame. Other frames are updated by the next `propagate`, or by a running
+            `propagate` when it reaches them.
 
         Raises:
-            PromptError: the prompt does not fit the video, the id is negative, or another object has a category of
+            PromptError: the prompt does not fit the video, the id is negative, or another object has a category with
                 the same id and another name.
             VideoError: there is no such frame.
         """
@@ -178,7 +178,7 @@ class VideoSession(abc.ABC):
                 self.remove(object_id)
 
     def remove(self, object_id: int) -> None:
-        """Remove an object and its results. Raises `PromptError` where there is no such object."""
+        """Remove an object and its results. Raises `PromptError` if there is no such object."""
         with self._lock:
             self._track(object_id)
             self._store.drop(object_id)
@@ -201,7 +201,7 @@ class VideoSession(abc.ABC):
                 )
 
     def _previous_output(self, frame: int, object_id: int, track: ObjectTrack) -> PreviousOutput:
-        """The prediction for an object on a frame that is prompted."""
+        """Return the previous prediction for an object on a frame that is prompted."""
         memory = track.at(frame)
         if memory is not None and memory.low_res is not None:
             return track.previous_output(frame, None, stored_reverse=False)
@@ -213,13 +213,13 @@ class VideoSession(abc.ABC):
     # Tracking.
 
     def _track_frame(self, frame: int, start: int, *, reverse: bool, logits: bool) -> FrameResult:
-        """Predict all objects in one frame: prompted ones as they are, the others from their memory banks.
+        """Predict all objects in one frame from their memory banks; prompted objects keep their results.
 
         Args:
             frame: the frame.
-            start: the frame that this propagation started from.
+            start: the first frame of the propagation.
             reverse: whether it goes backward.
-            logits: also give `mask_logits`.
+            logits: return `mask_logits` too.
         """
         unprompted = [track for track in self._tracks.values() if frame not in track.conditioning]
         if unprompted:
@@ -228,7 +228,7 @@ class VideoSession(abc.ABC):
             for track, memory in zip(unprompted, memories, strict=True):
                 track.tracked[frame] = memory
         else:
-            self.frames.read(frame)  # to notice the end of the video
+            self.frames.read(frame)  # raises at the end of the video
         known = {}
         for object_id, track in self._tracks.items():
             if frame in track.conditioning:
@@ -245,7 +245,7 @@ class VideoSession(abc.ABC):
         self._check_open()
         if self._features_of is None or self._features_of[0] != frame:
             pixels = self.frames.read(frame)
-            self._features_of = None  # free the old features before there are new ones
+            self._features_of = None  # free the old features before computing new ones
             self._features_of = (frame, self._tracker.encode_frame(pixels))
         return self._features_of[1]
 
@@ -256,7 +256,7 @@ class VideoSession(abc.ABC):
     # Results.
 
     def result(self, frame: int) -> FrameResult | None:
-        """The latest result of a frame, from disk; None where there is none.
+        """Return the latest result of a frame from disk; None if there is none.
 
         Raises:
             VideoError: the session is closed.
@@ -279,7 +279,7 @@ class VideoSession(abc.ABC):
         *,
         logits: bool,
     ) -> FrameResult:
-        """Upscale, clean, encode and store the masks of objects, and return them."""
+        """Upscale, clean, encode and store the masks of objects. Returns the result of the frame."""
         low_res = self._tracker.low_res(list(known.values()))
         masks = self.model.processor.upscale_masks(low_res, self.size_hw)[0]
         result = FrameResult.from_masks(
@@ -298,7 +298,7 @@ class VideoSession(abc.ABC):
 def category_columns(
     object_ids: Sequence[int] | Mapping[int, object], categories: Mapping[int, Category | None]
 ) -> dict[str, list[int] | list[Category]]:
-    """`category_ids` and `categories` of `Instances`, of the objects that have a category."""
+    """Make the columns `category_ids` and `categories` of `Instances` from the categories of objects."""
     found = [categories.get(object_id) for object_id in object_ids]
     by_id = {category.id: category for category in found if category is not None}
     return {
@@ -308,13 +308,13 @@ def category_columns(
 
 
 def with_categories(instances: Instances, categories: Mapping[int, Category | None]) -> Instances:
-    """The same instances, each with the category of its object."""
+    """Return the instances with the categories of their objects."""
     columns = category_columns(instances.object_ids.tolist(), categories)
     return instances.with_categories(columns["category_ids"], columns["categories"])  # type: ignore[arg-type]
 
 
 def whole_number(value: int, name: str, kind: type[SeganyError]) -> int:
-    """A whole number as an `int`, which SQLite takes; raises an error of that kind where it is none below 2^31."""
+    """Convert an integer to `int`, as SQLite requires. Raises `kind` if it is not an integer below 2^31."""
     try:
         number = operator.index(value)
     except TypeError:

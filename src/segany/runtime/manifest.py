@@ -156,7 +156,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 EXPORT_ENDINGS = (".onnx", ".onnx.data")
-"""Of the files that an export writes: a manifest that lists others is not believed."""
+"""Suffixes of the files that an export writes; other files in a manifest are not treated as part of an export."""
 
 
 def foreign_files(folder: Path) -> list[str]:

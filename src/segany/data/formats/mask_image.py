@@ -7,6 +7,7 @@ recognized: their values are no labels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -45,6 +46,9 @@ MANY_LEVELS = 16
 
 RAMP_SHARE = 0.8
 """Share of the pixels of soft edges that have both a lower and a higher one within two pixels."""
+
+BAND_PIXELS = 1 << 20
+"""Pixels that are looked at together, which bounds the memory beside the image."""
 
 MAX_FAR_SHARE = 0.35
 """Share of the pixels of a lossy image of one mask that may be far from the levels of both background and mask."""
@@ -114,9 +118,14 @@ class MaskImage:
             DataError: it is missing, no image, or damaged; or its alpha channel contradicts its colors.
         """
         try:
-            image = decode_image(source, max_pixels, name=what)
+            return cls._of(decode_image(source, max_pixels, name=what), what)
         except ImageError as error:
             raise DataError(str(error)) from error
+        except MemoryError as error:
+            raise DataError(f"{what} needs more memory than there is.") from error
+
+    @classmethod
+    def _of(cls, image: Image.Image, what: str) -> MaskImage:
         is_lossy = image.format in LOSSY_FORMATS
         values = _color_values(image, is_lossy=is_lossy)
         if keeps_high_bytes_only(image) and not np.any(values.levels if values.labels is None else values.labels):
@@ -145,10 +154,10 @@ class MaskImage:
             )
         if (self.labels < 0).any():
             raise DataError(f"{self.what} holds negative values, which cannot be labels.")
-        count = len(np.unique(self.labels))
-        if count > MAX_LABELS:
+        if len(_distinct(self.labels)) > MAX_LABELS:
             raise DataError(
-                f"{self.what} holds {count:,} different values. That is a photograph and no image of masks."
+                f"{self.what} holds more than {MAX_LABELS:,} different values. That is a photograph and no image of "
+                "masks."
             )
         return self.labels
 
@@ -188,7 +197,10 @@ def _color_values(image: Image.Image, *, is_lossy: bool) -> _Values:
     if is_lossy:
         return _Values(None, np.asarray(Image.fromarray(channels).convert("L")))
     labels: LabelArray = channels.astype(np.int32) @ np.array([1, 1 << 8, 1 << 16], dtype=np.int32)
-    return _Values(labels, _levels_of_one_color(channels), colors=channels)
+    codes = _distinct(labels)
+    colors = np.stack([codes & 255, codes >> 8 & 255, codes >> 16 & 255], axis=1)
+    levels = channels.max(axis=2) if len(codes) <= MAX_LABELS and _are_shades_of_one(colors) else None
+    return _Values(labels, levels, colors=channels)
 
 
 def _palette_values(image: Image.Image) -> _Values:
@@ -197,7 +209,7 @@ def _palette_values(image: Image.Image) -> _Values:
     listed = np.array((image.getpalette() or [])[: 256 * 3], dtype=np.uint8).reshape(-1, 3)
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[: len(listed)] = listed
-    used = np.unique(index)
+    used = _distinct(index)
     black = used[(used < len(listed)) & ~palette[used].any(axis=1)]
     # Where all colors are black, they tell nothing.
     black_is_elsewhere = bool(0 < len(black) < len(used) and 0 not in black)
@@ -210,19 +222,18 @@ def _palette_values(image: Image.Image) -> _Values:
     if black_is_elsewhere:
         labels[0] = black[0]
         labels[black] = 0
-    colors = palette[index]
-    return _Values(labels[index], None if is_gray else _levels_of_one_color(colors), index == VOID, colors)
+    has_levels = not is_gray and _are_shades_of_one(palette[used].astype(np.int32))
+    return _Values(
+        labels[index], palette.max(axis=1)[index] if has_levels else None, index == VOID, colors=palette[index]
+    )
 
 
-def _levels_of_one_color(channels: npt.NDArray[np.uint8]) -> MaskValues | None:
-    """The levels of an image [H, W, 3] in which all colors are shades of one, at least three; None for others."""
-    levels: MaskValues = channels.max(axis=2)
-    brightest = channels.reshape(-1, 3)[int(channels.astype(np.int32).sum(axis=2).argmax())].astype(np.float32)
-    shades = np.rint(levels[..., None] * (brightest / max(1.0, float(brightest.max()))))
-    if np.abs(shades - channels).max(initial=0) > 2:
-        return None
-    between = (levels > 0) & (levels < levels.max(initial=0))
-    return levels if between.any() else None
+def _are_shades_of_one(colors: npt.NDArray[Any]) -> bool:
+    """Whether colors int [N, 3] are at least three shades of one, black among them or not."""
+    levels = colors.max(axis=1)
+    brightest = colors[int(colors.sum(axis=1).argmax())]
+    shades = np.rint(levels[:, None] * (brightest / max(1, brightest.max())))
+    return bool((np.abs(shades - colors) <= 2).all() and ((levels > 0) & (levels < levels.max())).any())
 
 
 def _alpha(image: Image.Image) -> npt.NDArray[np.uint8] | None:
@@ -259,7 +270,7 @@ def _with_alpha(values: _Values, alpha: npt.NDArray[np.uint8], what: str) -> _Va
             f"{what} has a mask in its colors and another one in its alpha channel: where it is transparent, it is not "
             "black. Save it without an alpha channel; or in one color, so that the alpha channel is the mask."
         )
-    inside = np.unique(colors[is_inside])
+    inside = _distinct(colors[is_inside])
     has_soft_alpha = bool(((alpha > 0) & (alpha < alpha.max())).any())
     if (len(inside) == 1 and has_soft_alpha) or len(inside) > MAX_COLOR_LABELS:
         return by_alpha
@@ -271,73 +282,104 @@ def _with_alpha(values: _Values, alpha: npt.NDArray[np.uint8], what: str) -> _Va
     )
 
 
+def _distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The different values of an array, ascending; where there are more than `MAX_LABELS`, only some more than that."""
+    flat = values.reshape(-1)
+    found = flat[:0]
+    for start in range(0, len(flat), BAND_PIXELS):
+        part = flat[start : start + BAND_PIXELS]
+        found = np.union1d(found, np.append(part[:1], part[1:][part[1:] != part[:-1]]))
+        if len(found) > MAX_LABELS:
+            break
+    return found
+
+
 def _soft_pixels(levels: MaskValues, *, is_lossy: bool) -> int | None:
     """See `MaskImage.soft_pixels`."""
     highest = levels.max(initial=0)
-    between = (levels > 0) & (levels < highest)
-    if highest < MIN_SOFT_LEVEL or not (is_lossy or between.any()):
+    if highest < MIN_SOFT_LEVEL:
+        return None
+    values = _distinct(levels)
+    between = values[(values > 0) & (values < highest)]
+    if not is_lossy and not len(between):
         return None
     is_one_mask = _is_one_lossy_mask(levels, highest) if is_lossy else _has_soft_edges(levels, between, highest)
-    return int(between.sum()) if is_one_mask else None
+    return int(np.count_nonzero((levels > 0) & (levels < highest))) if is_one_mask else None
 
 
 def _is_one_lossy_mask(levels: MaskValues, highest: Any) -> bool:
-    is_far = (levels > 0.2 * highest) & (levels < 0.8 * highest)
-    has_plateau = (_plateaus(levels, 0.15 * float(highest)) & _inner(is_far, 2)).any()
-    return bool(is_far.mean() <= MAX_FAR_SHARE and not has_plateau)
-
-
-def _has_soft_edges(levels: MaskValues, between: BoolArray, highest: Any) -> bool:
-    rows, columns = np.flatnonzero(levels.any(axis=1)), np.flatnonzero(levels.any(axis=0))
-    # With a margin, in which the ramps end.
-    part = (slice(max(0, rows[0] - 2), rows[-1] + 3), slice(max(0, columns[0] - 2), columns[-1] + 3))
-    levels, between = levels[part], between[part]
-    values = np.unique(levels[between])
-    is_solid = _solid(levels) & _inner(between, 1)
-    if len(values) < MANY_LEVELS:
-        has_middle = values[-1] > 0.1 * highest  # a few small labels beside 255 are none
-        if not has_middle or not (_solid(levels) & _inner(levels == highest, 1)).any():
+    """Whether nearly all pixels are near one of two levels, and no plateau is between them."""
+    far = 0
+    for band, inner in _bands(levels):
+        lowest, top = _extremes(levels[band], 2)
+        is_far = (levels[band] > 0.2 * highest) & (levels[band] < 0.8 * highest)
+        if (is_far & (top.astype(np.float32) - lowest < 0.15 * float(highest)))[inner].any():
             return False
-    else:
-        is_solid &= _inner((levels > 0.04 * highest) & (levels < 0.96 * highest), 1)
-    return bool(not is_solid.any() and _ramp_share(levels, between) >= RAMP_SHARE)
+        far += int(is_far[inner].sum())
+    return far <= MAX_FAR_SHARE * levels.size
+
+
+def _has_soft_edges(levels: MaskValues, between: npt.NDArray[Any], highest: Any) -> bool:
+    """Whether values between background and mask are in no solid block, and lie between lower and higher ones."""
+    has_many = len(between) >= MANY_LEVELS
+    if not has_many and between[-1] <= 0.1 * highest:  # a few small labels beside 255
+        return False
+    low, high = (0.04 * highest, 0.96 * highest) if has_many else (0, highest)
+    ramps = count = solid = 0
+    for band, inner in _bands(levels):
+        part = levels[band]
+        is_solid = _is_solid(part)
+        if (is_solid & (part > low) & (part < high))[inner].any():
+            return False
+        solid += int((is_solid & (part == highest))[inner].sum())
+        ramp, is_between = _is_ramp(part), (part > 0) & (part < highest)
+        ramps += int((ramp & is_between)[inner].sum())
+        count += int(is_between[inner].sum())
+    return ramps >= RAMP_SHARE * count and (has_many or solid > 0)
 
 
 def _has_soft_colors(labels: LabelArray | None, colors: npt.NDArray[np.uint8] | None) -> bool:
     """Whether an image of several colors is antialiased: many colors without any solid block, in between others."""
-    if labels is None or colors is None or min(labels.shape) < 3:
+    if labels is None or colors is None:
         return False
-    codes, index = np.unique(labels, return_inverse=True)
-    index = index.reshape(labels.shape)
+    codes = _distinct(labels)
     if not MANY_LEVELS < len(codes) <= MAX_LABELS:
         return False
-    has_block = np.zeros(len(codes), dtype=np.bool_)
-    has_block[index[1:-1, 1:-1][_solid(labels)]] = True
-    brightness = colors.sum(axis=2, dtype=np.int32)
-    return bool((~has_block).sum() >= MANY_LEVELS and _ramp_share(brightness, ~has_block[index]) >= RAMP_SHARE)
+    with_block = labels[:0, 0]
+    for band, inner in _bands(labels):
+        with_block = np.union1d(with_block, labels[band][inner][_is_solid(labels[band])[inner]])
+    if len(codes) - len(with_block) < MANY_LEVELS:
+        return False
+    ramps = count = 0
+    for band, inner in _bands(labels):
+        is_thin = ~np.isin(labels[band], with_block)
+        brightness = colors[band].sum(axis=2, dtype=np.int32)
+        ramps += int((_is_ramp(brightness) & is_thin)[inner].sum())
+        count += int(is_thin[inner].sum())
+    return ramps >= RAMP_SHARE * count
 
 
-def _solid(values: npt.NDArray[Any]) -> BoolArray:
-    """Where the nine pixels around one have a single value: bool [H - 2, W - 2]."""
+def _bands(values: npt.NDArray[Any]) -> Iterator[tuple[slice, slice]]:
+    """Rows of an image in bands, each with the two rows around it; and which rows of the band are its own."""
+    height, width = values.shape
+    step = max(1, BAND_PIXELS // max(1, width))
+    for start in range(0, height, step):
+        first = max(0, start - 2)
+        yield slice(first, start + step + 2), slice(start - first, start - first + step)
+
+
+def _is_solid(values: npt.NDArray[Any]) -> BoolArray:
+    """Where the nine pixels around one, all within the image, have a single value."""
     lowest, highest = _extremes(values, 1)
-    return _inner(np.asarray(lowest == highest), 1)
+    solid = np.asarray(lowest == highest)
+    solid[:1], solid[-1:], solid[:, :1], solid[:, -1:] = False, False, False, False
+    return solid
 
 
-def _plateaus(levels: MaskValues, span: float) -> BoolArray:
-    """Where the levels of the 25 pixels around one differ by less than a span: bool [H - 4, W - 4]."""
+def _is_ramp(levels: MaskValues) -> BoolArray:
+    """Where there are both a lower and a higher value within two pixels."""
     lowest, highest = _extremes(levels, 2)
-    return _inner(highest.astype(np.float32) - lowest < span, 2)
-
-
-def _inner(values: BoolArray, margin: int) -> BoolArray:
-    return values[margin:-margin, margin:-margin]
-
-
-def _ramp_share(levels: MaskValues, where: BoolArray) -> float:
-    """Of some pixels, the share that has both a lower and a higher one within two pixels."""
-    lowest, highest = _extremes(levels, 2)
-    is_between = (lowest < levels) & (levels < highest)
-    return float(is_between[where].mean()) if where.any() else 0.0
+    return np.asarray((lowest < levels) & (levels < highest))
 
 
 def _extremes(values: npt.NDArray[Any], radius: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Frames of videos, read one at a time from files, folders of images, arrays, streams and cameras."""
+"""Frame sources: video files, folders of images, arrays, iterators and cameras."""
 
 from segany.imaging.frames.opening import VideoInput, open_frames
 from segany.imaging.frames.source import FrameSource

@@ -1,4 +1,4 @@
-"""Frames of a camera, with PyAV."""
+"""Frames of a camera, read with PyAV."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from segany.core.extras import import_av
 from segany.imaging.frames.stream import StreamFrames
 
 CAMERA_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-"""FFmpeg's name for the cameras of a platform."""
+"""FFmpeg's input format for cameras, by platform."""
 
 
 CAMERA_OPTIONS = {"avfoundation": {"framerate": "30"}}
 """AVFoundation requests 29.97 frames per second by default, which most cameras do not have."""
 
 CLOSE_SECONDS = 2.0
-"""How long closing waits for the frame that the camera is about to deliver."""
+"""Time that `close` waits for the reading thread to end."""
 
 
 def open_camera(index: int, max_pixels: int) -> StreamFrames:
@@ -56,7 +56,7 @@ def open_camera(index: int, max_pixels: int) -> StreamFrames:
 
 
 def _camera_device(av: Any, index: int, name: str) -> tuple[str, str]:
-    """FFmpeg's name of a camera, and the input format."""
+    """Return FFmpeg's device name of a camera, and the input format."""
     device_format = CAMERA_FORMATS.get(sys.platform)
     if device_format is None:
         raise VideoError(f"{name} cannot be used: cameras are not supported on {sys.platform}. Give a video file.")
@@ -64,7 +64,7 @@ def _camera_device(av: Any, index: int, name: str) -> tuple[str, str]:
         return f"/dev/video{index}", device_format
     if device_format == "avfoundation":
         return str(index), device_format
-    if not hasattr(av, "enumerate_input_devices"):  # where cameras have no numbers, only names
+    if not hasattr(av, "enumerate_input_devices"):  # DirectShow cameras are opened by name
         raise VideoError(f"{name} cannot be used: this release of PyAV cannot list cameras. Install a newer one.")
     cameras = [item for item in av.enumerate_input_devices(device_format) if "video" in item.media_types]
     if index >= len(cameras):
@@ -82,13 +82,13 @@ def _camera_frames(av: Any, container: Any, name: str) -> Iterator[Any]:
 
 
 class LatestFrames(Iterator[PixelArray]):
-    """Reads frames in a thread as fast as they come, and returns the latest one that was not returned yet.
+    """Reads frames in a thread and returns the latest frame that was not returned yet.
 
-    Camera drivers queue hundreds of frames, so that a slow reader would get ever older ones.
+    Camera drivers queue hundreds of frames, so that a slow reader would lag further and further behind.
     """
 
     def __init__(self, frames: Iterator[Any]) -> None:
-        """Read from an iterator of PyAV frames, which the thread closes."""
+        """Start the thread, which reads an iterator of PyAV frames and closes it at the end."""
         self._changed = threading.Condition()
         self._newest: Any = None
         self._error: BaseException | None = None
@@ -108,7 +108,7 @@ class LatestFrames(Iterator[PixelArray]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop the thread."""
         self._is_closed = True
         self._thread.join(CLOSE_SECONDS)
 

@@ -1,4 +1,4 @@
-"""Frames that are images: the files of a folder, or a list of images of any kind."""
+"""Frame source for images: the files of a folder, or a list of images of any type."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
 from segany.core.files import path_errors
 from segany.imaging.frames.source import FrameSource
-from segany.imaging.image import ImageSource, read_image, readable_suffixes
+from segany.imaging.image import ImageSource, read_image
+from segany.imaging.image_formats import readable_suffixes, tell_passed_over
 
 
 class ImageFrames(FrameSource):
-    """One image per frame, each read on request."""
+    """A frame source with one image per frame, decoded on demand."""
 
     def __init__(self, images: Sequence[ImageSource], name: str, max_pixels: int) -> None:
-        """Use images as frames. The first one is read, since all frames have its size."""
+        """Open images as frames. The first one is decoded, since it determines the size of all frames."""
         if not len(images):
             raise VideoError(f"{name} has no frames. Give at least one image.")
         self._images: Sequence[ImageSource] = images
-        self._one_way: dict[int, bytes] = {}  # what was read of files that cannot seek
+        self._one_way: dict[int, bytes] = {}  # content of file objects that cannot seek
         self._max_pixels = max_pixels
         first = self._read(0)
         super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
@@ -32,7 +33,7 @@ class ImageFrames(FrameSource):
             other = by_stem.setdefault(path.stem.casefold(), path)
             if other.parent == path.parent and other.name != path.name:
                 self.warnings.append(f"{other} and {path} differ only in their endings, and both are frames.")
-        # As names of files, stems must tell the frames apart: a.jpg and a.png may both be there.
+        # Stems become names of output files, so they must be unique: a folder may hold a.jpg and a.png.
         self._has_stems = len(paths) == len(images) == len(by_stem)
         self._has_names = len(paths) == len(images) == len({path.name.casefold() for path in paths})
 
@@ -41,7 +42,7 @@ class ImageFrames(FrameSource):
         return len(self._images)
 
     def frame_name(self, index: int) -> str:
-        """The stem of the image file, if the stems of all images are unique."""
+        """Return the stem of the image file if the stems of all images are unique, else the frame number."""
         image = self._images[index]
         return Path(image).stem if self._has_stems and isinstance(image, (str, Path)) else super().frame_name(index)
 
@@ -69,27 +70,30 @@ class ImageFrames(FrameSource):
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in natural order: img2 comes before img10.
+    """List the images of a folder in natural order: img2 comes before img10.
 
-    Files that are not named like images, hidden ones, and folders within it are left out.
+    Files without an image suffix, hidden files and subfolders are ignored.
 
     Raises:
         VideoError: there are no images, or the folder cannot be read.
     """
     suffixes = readable_suffixes()
     with path_errors(folder, VideoError):
+        found = list(folder.iterdir())
         files = [
             file
-            for file in folder.iterdir()
+            for file in found
             if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
         ]
+    passed_over = tell_passed_over(found, str(folder))
     if not files:
-        raise VideoError(f"The folder {folder} holds no images. A video file goes in by its own path.")
+        advice = passed_over or "A video file goes in by its own path."
+        raise VideoError(f"The folder {folder} holds no images that can be read. {advice}")
     return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sort key of a name in natural order."""
+    """Return the sort key of a name for natural order."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     numbered = tuple((0, int(part), "") if part[0] in "0123456789" else (1, 0, part) for part in parts)
-    return numbered, name  # names that differ only in zeros or in case keep an order
+    return numbered, name  # the name breaks ties between names that differ only in leading zeros or case

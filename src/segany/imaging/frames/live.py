@@ -1,4 +1,4 @@
-"""Frames that the caller hands over one by one."""
+"""Frame source for live video, in which the caller pushes frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segany.imaging.image import ImageSource, read_image
 
 
 class LiveFrames(FrameSource):
-    """Frames that are handed over with `push`. Only the latest can be read."""
+    """A frame source to which frames are added with `push`. Only the latest frame can be read."""
 
     def __init__(self, max_pixels: int) -> None:
         super().__init__("the live video", (0, 0), None, can_seek=False)
@@ -22,7 +22,7 @@ class LiveFrames(FrameSource):
         return None
 
     def push(self, frame: ImageSource) -> int:
-        """Hand over the next frame; returns its number."""
+        """Add the next frame. Returns its number."""
         pixels = read_image(frame, max_pixels=self._max_pixels)
         size_hw = (pixels.shape[0], pixels.shape[1])
         if self.position < 0:

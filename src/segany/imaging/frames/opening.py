@@ -1,4 +1,4 @@
-"""Opening any source of frames."""
+"""Opens frame sources of any type."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def open_frames(source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
     """Open a video.
 
     Args:
-        source: the path of a video file; of a folder of images with any names, which are taken in natural
-            order; a list of images, each anything that `segany.imaging.image.read_image` reads, or an array
-            [T, H, W, 3]; an iterator of images, whose frames come once; or the number of a camera, from 0. A
-            `FrameSource` is returned as it is.
+        source: the path of a video file; the path of a folder of images, which are sorted in natural order; a list of
+            images of any type that `segany.imaging.image.read_image` reads; an array [T, H, W, 3]; an iterator of
+            images, which is read forward only; or the number of a camera, from 0. A `FrameSource` is returned
+            unchanged.
         max_pixels: refuse frames of more pixels.
 
     Raises:
-        VideoError: it is missing, no video, has no frames, or is no source of frames at all.
+        VideoError: the source is missing, not a video, has no frames, or has an unsupported type.
         ImageError: the first image cannot be read.
         MissingExtraError: it is a video file or a camera, and PyAV is not installed.
     """

@@ -1,4 +1,4 @@
-"""The base class of all sources of frames: numbered images of one size, read on request."""
+"""The base class of frame sources: numbered images of one size, decoded on demand."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from segany.core.errors import EndOfVideoError, VideoError
 class FrameSource(abc.ABC):
     """The frames of a video, numbered from 0 in presentation order. Use it in a `with` block.
 
-    Only a few frames are in memory at any time. A source is not thread-safe.
+    At most a few frames are in memory at a time. A source is not thread-safe.
 
     Attributes:
         name: name of the video in messages and files.
-        size_hw: size of every frame in pixels, rotated as the file says.
-        frame_rate: average frames per second; None where there is none, as for images.
-        pixel_aspect: width of a pixel over its height, as it is shown; 1 for all but some video files.
-        can_seek: whether frames can be read in any order. If not, they are read once and forward.
-        warnings: faults of the video that do not prevent its use, such as a missing end.
+        size_hw: size of every frame in pixels, after rotation by the display matrix.
+        frame_rate: average frames per second; None if unknown, as for images.
+        pixel_aspect: sample aspect ratio, the displayed width of a pixel over its height; 1 for most videos.
+        can_seek: whether frames can be read in any order. If not, they can be read forward only.
+        warnings: defects of the video that do not prevent its use, such as a truncated end.
     """
 
     def __init__(self, name: str, size_hw: SizeHW, frame_rate: float | None, *, can_seek: bool) -> None:
@@ -36,9 +36,9 @@ class FrameSource(abc.ABC):
     @property
     @abc.abstractmethod
     def count(self) -> int | None:
-        """How many frames there are; None while that is unknown.
+        """Number of frames; None while it is unknown.
 
-        Of a damaged file it may shrink once its end is reached, and of a stream it is known from then on.
+        At the end of a damaged file it may decrease, and at the end of a stream it becomes known.
         """
 
     def read(self, index: int) -> PixelArray:
@@ -48,12 +48,12 @@ class FrameSource(abc.ABC):
             index: its number, from 0.
 
         Returns:
-            uint8 [H, W, 3], red, green, blue. It may share memory with what the caller gave: do not write to it.
+            uint8 [H, W, 3], RGB. It may share memory with the caller's image: do not write to it.
 
         Raises:
-            EndOfVideoError: the video has no such frame any more.
-            VideoError: the number is negative, the frame cannot be read or is of another size, the source
-                is closed, or it reads forward only and is past that frame.
+            EndOfVideoError: the frame lies after the last one.
+            VideoError: the number is negative, the frame cannot be read or has another size, the source is closed, or
+                it can be read forward only and is past that frame.
             ImageError: the frame is an image that cannot be read.
         """
         if self._closed:
@@ -73,15 +73,15 @@ class FrameSource(abc.ABC):
         return pixels
 
     def frame_name(self, index: int) -> str:
-        """Name of the files of a frame, without a suffix."""
+        """Return the name of a frame's output files, without a suffix."""
         return f"{index:05d}"
 
     def frame_file_name(self, index: int) -> str:
-        """The name of the image file of a frame, or what it would be called where it is none."""
+        """Return the file name of a frame with its suffix; for frames that are not files, `frame_name` and ".jpg"."""
         return f"{self.frame_name(index)}.jpg"
 
     def frame_label(self, index: int) -> str:
-        """Name of a frame in messages."""
+        """Return the name of a frame in messages."""
         return f"Frame {index} of {self.name}"
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class FrameSource(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, index: int) -> PixelArray:
-        """Read a frame that exists as far as is known."""
+        """Read a frame; `index` is below `count`, if that is known."""
 
     @abc.abstractmethod
     def _close(self) -> None:

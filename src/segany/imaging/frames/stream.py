@@ -1,4 +1,4 @@
-"""Frames that come once, in order: those of an iterator."""
+"""Frame source for an iterator, which is read forward only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from segany.imaging.image import ImageSource, read_image
 
 
 class StreamFrames(FrameSource):
-    """The frames of an iterator. Only the latest frame can be read again."""
+    """A frame source for an iterator of images. Only the latest frame can be read again."""
 
     def __init__(
         self, images: Iterator[ImageSource], name: str, max_pixels: int, frame_rate: float | None = None
     ) -> None:
-        """Use an iterator. The first frame is read, since all frames have its size."""
+        """Open an iterator. The first frame is read, since it determines the size of all frames."""
         try:
             first = read_image(next(images), max_pixels)
         except StopIteration:
@@ -48,6 +48,6 @@ class StreamFrames(FrameSource):
         return self._latest
 
     def _close(self) -> None:
-        close = getattr(self._images, "close", None)  # generators have it, and let go of what they hold
+        close = getattr(self._images, "close", None)  # generators have it, to release their resources
         if close is not None:
             close()

@@ -1,4 +1,4 @@
-"""Frames of a video file, in any order, with PyAV."""
+"""Frame source for video files with random access, read with PyAV."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ WINDOW_BYTES = 128 * 2**20
 """Memory for the decoded frames that are kept when reading backward."""
 
 WINDOW_FRAMES = 8, 64
-"""The least and the most of these frames, whatever their size."""
+"""Lower and upper limit of the number of these frames."""
 
 FORWARD_FRAMES = 2
-"""Decoded frames that are kept when reading forward: the latest, and the one before it."""
+"""Number of decoded frames that are kept when reading forward: the latest and the previous one."""
 
 SKIP_FRAMES = 16
 """Reading forward seeks to a keyframe only if that saves decoding more frames than this."""
 
 RATE_TOLERANCE = 0.02
-"""Relative difference of the nominal frame rate from that of the timestamps, which are rounded."""
+"""Largest relative difference between the nominal frame rate and that of the timestamps, which are rounded."""
 
 CONTAINER_FORMATS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif", "apng", "mxf", "nut", "ivf", "dv", "rm",
     "h264", "hevc", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "wtv", "yuv4mpegpipe", "amv", "swf", "nsv", "roq",
 )  # fmt: skip
-"""FFmpeg's names of the formats that are opened. Others are text, devices, or playlists, which open further files."""
+"""FFmpeg formats that may be opened. Others are text, devices, or playlists, which could open other files."""
 
 
 class VideoFileFrames(FrameSource):
     """The frames of a video file. Reading them in order decodes the file once.
 
-    Frames are numbered in the order they are shown, by their presentation times, so that reordered frames,
-    variable frame rates and files that do not begin at zero make no difference. Going back decodes from the
-    keyframe before, and keeps a window of frames so that the next ones back are there already.
+    Frames are numbered by their presentation timestamps, which handles B-frames, variable frame rates and files that
+    do not begin at time zero. Reading backward decodes from the previous keyframe and keeps a window of decoded frames
+    for the next reads.
     """
 
     def __init__(self, path: Path, max_pixels: int) -> None:
@@ -57,7 +57,7 @@ class VideoFileFrames(FrameSource):
         self._window: dict[int, Any] = {}  # decoded frames, ascending
         self._frames: Iterator[tuple[int, Any]] = iter(())
         self._next = 0
-        # One for all frames: each would get threads of its own, which stay as long as the frame does.
+        # One reformatter for all frames: each has its own threads, which would live as long as the frame.
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         self._matrices: dict[float, IntArray] = {}
         try:
@@ -71,7 +71,7 @@ class VideoFileFrames(FrameSource):
             if self._index.is_cut:
                 self._find_end()
         except BaseException:
-            self._close()  # with all decoders: their threads would stay until the garbage collector comes
+            self._close()  # the threads of the decoders would live until garbage collection
             raise
 
     @property
@@ -80,7 +80,7 @@ class VideoFileFrames(FrameSource):
 
     @property
     def window_frames(self) -> int:
-        """How many decoded frames are in memory now."""
+        """Number of decoded frames in memory."""
         return len(self._window)
 
     def _read(self, index: int) -> PixelArray:
@@ -96,7 +96,7 @@ class VideoFileFrames(FrameSource):
             raise VideoError(f"{self.frame_label(index)} cannot be converted to RGB: {error.strerror}.") from error
 
     def _shown_at(self, index: int) -> Any | None:
-        """The frame in the window with that number or, if it is damaged, the one before it."""
+        """Return the frame with that number from the window; for a damaged frame, the previous one."""
         if index >= self._next:
             return None
         return next((self._window[number] for number in reversed(self._window) if number <= index), None)
@@ -108,14 +108,14 @@ class VideoFileFrames(FrameSource):
 
     def _opened(self) -> Any:
         try:
-            # With the protocol, a colon in the name of the file is no protocol. The options are the container's
-            # alone: some releases of PyAV crash where those of streams are given for an MPEG program stream.
+            # With the prefix "file:", a colon in the name is not taken for a protocol. Only container options are
+            # given: some releases of PyAV crash on stream options for an MPEG program stream.
             options = {
                 "protocol_whitelist": "file",
                 "format_whitelist": ",".join(CONTAINER_FORMATS),
                 "fflags": "+genpts",
             }
-            # Titles and comments are not used, and need not be UTF-8.
+            # Metadata such as titles is not used, so it need not be valid UTF-8.
             return self._av.open(f"file:{self._path}", container_options=options, metadata_errors="replace")
         except (self._av.error.InvalidDataError, self._av.error.ArgumentError) as error:
             with self._path.open("rb") as file:
@@ -131,7 +131,7 @@ class VideoFileFrames(FrameSource):
             raise VideoError(f"{self._path} cannot be opened as a video: {error.strerror or error}.") from error
 
     def _video_stream(self) -> Any:
-        """The video stream, which must be decodable and not too large."""
+        """Return the first video stream; raises `VideoError` if it cannot be decoded or is too large."""
         name = self._container.format.name
         streams = [item for item in self._container.streams.video if not _is_cover(item)]
         if not streams and self._container.streams.audio:
@@ -155,7 +155,7 @@ class VideoFileFrames(FrameSource):
         return stream
 
     def _rate(self) -> float | None:
-        """Frames per second: the nominal rate if it is about that of the timestamps, else the latter."""
+        """Return the nominal frame rate if it agrees with the timestamps, else the frame rate of the timestamps."""
         told = float(self._stream.average_rate or self._stream.guessed_rate or 0) or None
         measured = self._index.frame_rate(float(self._stream.time_base or 0))
         if told and measured and abs(told - measured) > RATE_TOLERANCE * measured:
@@ -163,7 +163,7 @@ class VideoFileFrames(FrameSource):
         return told or measured
 
     def _first_frame(self) -> Any:
-        """The first decodable frame. Packets before it refer to frames that are missing, and do not count."""
+        """Decode the first decodable frame. Packets before it depend on missing frames and are dropped."""
         self._start_at(0)
         first = next(self._frames, None)
         if first is None:
@@ -200,7 +200,7 @@ class VideoFileFrames(FrameSource):
         """Add a decoded frame to the window, which keeps the latest ones."""
         if number > self._next:
             self._warn(f"{self.name}: frames {self._next} to {number - 1} are damaged and repeat their neighbor.")
-        # Numbers must not shift. A frame shows the missing ones after it too, and the first those before it.
+        # Frame numbers must not shift: a damaged frame is replaced by the previous one, and at the start by the next.
         self._window[number if self._window else self._next] = frame
         self._next = number + 1
         for old in list(self._window)[:-length]:
@@ -257,18 +257,18 @@ class VideoFileFrames(FrameSource):
                 counted = number + 1
 
     def _decode(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """All decodable frames; damaged packets are skipped."""
+        """Yield all decodable frames; damaged packets are skipped."""
         is_flushed = False
         while not is_flushed:
             try:
                 packet = next(packets, None)
-            except self._av.error.FFmpegError:  # the file ends in the middle of something
+            except self._av.error.FFmpegError:  # the file is truncated
                 packet = None
             is_flushed = packet is None or packet.size == 0
             try:
                 yield from self._stream.codec_context.decode(None if is_flushed else packet)
             except self._av.error.FFmpegError:
-                continue  # a damaged packet; the frames of the others can be had
+                continue  # skip a damaged packet
 
     def _size_of(self, frame: Any) -> SizeHW:
         is_turned = _swaps_axes(self._display_matrix(frame))
@@ -276,19 +276,19 @@ class VideoFileFrames(FrameSource):
 
     def _pixel_aspect_of(self, frame: Any) -> Fraction:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        if aspect <= 0:  # what some files say for "unknown"
+        if aspect <= 0:  # some files use it for "unknown"
             return Fraction(1)
         return 1 / Fraction(aspect) if _swaps_axes(self._display_matrix(frame)) else Fraction(aspect)
 
     def _display_matrix(self, frame: Any) -> IntArray:
-        """As `_display_matrix`, once for each angle: a frame that was asked stays until the garbage collector comes."""
+        """Cache `_display_matrix` by angle: reading side data keeps a frame alive until garbage collection."""
         angle = float(frame.rotation)
         if angle not in self._matrices:
             self._matrices[angle] = _display_matrix(frame)
         return self._matrices[angle]
 
     def _upright(self, frame: Any) -> PixelArray:
-        """The pixels of a frame, turned and mirrored as the file says, to the nearest quarter of a turn."""
+        """Convert a frame to RGB, uint8 [H, W, 3], rotated by the display matrix to a multiple of 90 degrees."""
         pixels: PixelArray = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         matrix = self._display_matrix(frame)
         if _swaps_axes(matrix):
@@ -306,17 +306,17 @@ def _is_cover(stream: Any) -> bool:
 
 
 def _window_length(frame: Any) -> int:
-    """The number of frames of that size that the window keeps."""
+    """Return the number of frames of this size that the window keeps."""
     size: int = sum(plane.buffer_size for plane in frame.planes)
     least, most = WINDOW_FRAMES
     return min(most, max(least, WINDOW_BYTES // max(1, size)))
 
 
 def _display_matrix(frame: Any) -> IntArray:
-    """The display matrix (rotation and mirroring), int64 [2, 2], in units of 1 / 65536."""
+    """Return the display matrix (rotation and mirroring), int64 [2, 2], in units of 1 / 65536."""
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # the frame has side data that is newer than PyAV; of the matrix it still gives the angle
+    except ValueError:  # the frame has side data unknown to PyAV, which then gives only the angle
         radians = math.radians(frame.rotation)  # counterclockwise
         cos, sin = math.cos(radians), math.sin(radians)
         return np.asarray(np.rint(65536 * np.array([[cos, -sin], [sin, cos]])), dtype=np.int64)

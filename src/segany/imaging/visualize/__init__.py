@@ -1,1 +1,1 @@
-"""Drawing masks, prompts and labels over images."""
+"""Overlays: drawing of masks, prompts and labels over images."""

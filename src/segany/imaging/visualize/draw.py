@@ -1,4 +1,4 @@
-"""The overlay: an image with its masks, the prompts that led to them, and their scores."""
+"""Overlays of an image with masks, prompts and scores."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from segany.imaging.visualize.marks import Labels, Rectangle, draw_box, draw_poi
 from segany.imaging.visualize.style import TINT, WHITE, Color, Sizes, object_color
 
 LINE_SUPERSAMPLING = 4
-"""Outlines are drawn up to that many times larger, which smooths their edges."""
+"""Largest supersampling factor of outlines, for antialiasing."""
 
 VIDEO_SUPERSAMPLING = 2
-"""The same for frames of videos: they are many, and lossy compression hides the rest of the difference."""
+"""Supersampling factor for video frames, which is smaller for speed; lossy compression hides the difference."""
 
 LINE_PIXELS = 40_000_000
-"""A large picture's outlines are drawn with less supersampling, to need no more pixels than this."""
+"""Most pixels of a supersampled layer; larger images are drawn with less supersampling."""
 
 SPECK = 5
-"""Parts and holes smaller than that many lines' widths get a thin line without white, or the white would hide them."""
+"""Components and holes smaller than this many line widths get a thin line without a rim, which would hide them."""
 
 CORNER_CUT = 1.0
-"""Pixels cut off a corner of an outline along both sides, which turns the stairs of pixels into slopes."""
+"""Pixels by which corners of an outline are cut along both sides, which smooths the steps of the pixel grid."""
 
 
 MAX_RINGS = 10_000
-"""A mask of more parts and holes is noise, and gets no outline: it would take long and hide everything."""
+"""Most rings (components and holes) of a mask with an outline. Masks with more are noise, and slow to draw."""
 
 
 def draw_overlay(
@@ -42,21 +42,20 @@ def draw_overlay(
     scores: FloatArray | None = None,
     prompts: Sequence[Prompt] = (),
 ) -> PixelArray:
-    """Draw masks over an image, one color an object.
+    """Draw masks over an image, with one color per object.
 
-    A mask is a tint with an outline of its color within white (noise of more than
-    `MAX_RINGS` rings has none). Foreground points are green discs with
-    a plus, background points red ones with a minus, boxes dashed rectangles in the object's color. A
-    chip tells the score, the object's number where there are several, and of a mask in the prompt.
+    A mask is tinted and has an outline in its color with a white rim (none above `MAX_RINGS` rings). Foreground points
+    are green discs with a plus, background points red discs with a minus, boxes dashed rectangles in the object's
+    color. A label shows the score, the object's number if there are several, and whether the prompt has a mask.
 
     Args:
         image: uint8 [H, W, 3].
-        masks: bool [K, H, W], one mask an object.
-        scores: float32 [K], shown up to 1; no labels are drawn when left out.
-        prompts: what led to each of the K masks; none are drawn when left out.
+        masks: bool [K, H, W], one mask per object.
+        scores: float32 [K], clipped to 1; without scores, no labels are drawn.
+        prompts: prompts of the K masks; by default none are drawn.
 
     Returns:
-        uint8 [H, W, 3], a new array of the same size.
+        uint8 [H, W, 3], a new array.
     """
     sizes = Sizes.fitting((image.shape[0], image.shape[1]))
     canvas = _draw_masks(image, masks, [object_color(index) for index in range(len(masks))], sizes)
@@ -71,21 +70,20 @@ def draw_overlay(
 
 
 def draw_tracked(image: PixelArray, masks: BoolArray, object_ids: Sequence[int]) -> PixelArray:
-    """Draw the masks of tracked objects over a frame. An object's color depends on its id alone.
+    """Draw the masks of tracked objects over a frame. The color of an object depends only on its id.
 
-    A mask is drawn as in `draw_overlay`; where there are several objects, a chip tells the id of each that
-    is visible.
+    Masks are drawn as in `draw_overlay`. If there are several objects, a label shows the id of each visible object.
 
     Args:
         image: uint8 [H, W, 3].
         masks: bool [O, H, W].
-        object_ids: the O objects.
+        object_ids: ids of the O objects.
 
     Returns:
-        uint8 [H, W, 3], a new array of the same size.
+        uint8 [H, W, 3], a new array.
     """
     sizes = Sizes.fitting((image.shape[0], image.shape[1]))
-    colors = [object_color(object_id - 1) for object_id in object_ids]  # people count objects from 1
+    colors = [object_color(object_id - 1) for object_id in object_ids]  # object ids usually start at 1
     canvas = _draw_masks(image, masks, colors, sizes, VIDEO_SUPERSAMPLING)
     if len(object_ids) > 1:
         labels = Labels(canvas, sizes)
@@ -102,8 +100,8 @@ def _draw_masks(
     sizes: Sizes,
     supersampling: int = LINE_SUPERSAMPLING,
 ) -> Image.Image:
-    """Tints and outlines of masks, bool [K, H, W], each in its color, over an image."""
-    largest_first = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()  # or it would cover the others
+    """Draw tints and outlines of masks, bool [K, H, W], over an image, each in its color."""
+    largest_first = np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist()  # so that small masks are on top
     tinted = image.copy()
     for index in largest_first:
         _tint(tinted, image, masks[index], colors[index])
@@ -120,7 +118,7 @@ def draw_outlines(
     sizes: Sizes,
     supersampling: int = LINE_SUPERSAMPLING,
 ) -> None:
-    """Draw lines along all rings of polygons, unless there are more than `MAX_RINGS`."""
+    """Draw outlines along all rings of polygons, unless there are more than `MAX_RINGS`."""
     traced = [ring for polygon in polygons for ring in polygon.rings]
     if not traced or len(traced) > MAX_RINGS:
         return
@@ -133,7 +131,7 @@ def draw_outlines(
     layers = [Image.new("L", ((right - left) * factor, (bottom - top) * factor)) for _ in range(2)]
     rims, lines = (ImageDraw.Draw(layer) for layer in layers)
     for ring in rings:
-        # Pillow's coordinates are centers of pixels, ours are their corners.
+        # Pillow's coordinates refer to pixel centers, polygons to pixel corners.
         points = ((ring - (left, top)) * factor - 0.5).ravel().tolist()
         closed = [*points, *points[:4]]
         is_speck = np.ptp(ring, axis=0).max() < SPECK * sizes.line
@@ -146,9 +144,9 @@ def draw_outlines(
 
 
 def _tint(tinted: PixelArray, image: PixelArray, mask: BoolArray, color: Color) -> None:
-    """Mix the color into the pixels of a mask, with tables: floats of a large image would fill the memory.
+    """Blend a color into the pixels of a mask, with lookup tables, since floats would need too much memory.
 
-    Mixes with `image` and not with what is tinted already: a mixture of mixtures would be nobody's color.
+    The color is blended with `image`, not with `tinted`, so that overlapping masks keep their own colors.
     """
     found = mask_box(mask)
     if found is None:
@@ -169,7 +167,7 @@ def _without_stairs(ring: RingArray) -> RingArray:
 
 
 def _draw_prompts(canvas: Image.Image, prompts: Sequence[Prompt], sizes: Sizes) -> list[Rectangle]:
-    """Draw boxes, then points. Returns what the points cover."""
+    """Draw boxes, then points. Returns the rectangles that the points cover."""
     for index, prompt in enumerate(prompts):
         if prompt.box_xyxy is not None:
             draw_box(canvas, prompt.box_xyxy, object_color(index), sizes)
@@ -191,7 +189,7 @@ def _label(index: int, scores: npt.NDArray[np.floating], prompts: Sequence[Promp
 
 
 def _extent(mask: BoolArray, prompt: Prompt | None) -> tuple[Rectangle, float]:
-    """The box of a mask, or of its prompt where the mask is empty, and where it is highest."""
+    """Return the box of a mask, or of its prompt if the mask is empty, and the x coordinate of its topmost pixels."""
     box = mask_box(mask)
     if box is not None:
         return box, float(np.flatnonzero(mask[box[1]]).mean())

@@ -1,4 +1,4 @@
-"""The marks on an overlay: points, boxes, and labels."""
+"""Markers of overlays: points, boxes and labels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from segany.imaging.visualize.style import (
 Rectangle: TypeAlias = tuple[int, int, int, int]
 
 SUPERSAMPLING = 4
-"""Marks are drawn that many times larger and made smaller, which smooths their edges."""
+"""Supersampling factor of markers, for antialiasing."""
 
 
 def draw_point(canvas: Image.Image, xy: Sequence[float], label: int, sizes: Sizes) -> None:
-    """A green disc with a plus for the foreground, a red one with a minus for the background."""
+    """Draw a green disc with a plus for a foreground point, a red disc with a minus for a background point."""
     sprite = _point_sprite(label, sizes.point)
     half = sprite.width / 2
     canvas.paste(sprite, (round(xy[0] - half), round(xy[1] - half)), sprite)
@@ -53,7 +53,7 @@ def _point_sprite(label: int, radius: float) -> Image.Image:
 
 
 def draw_box(canvas: Image.Image, box_xyxy: FloatArray, color: Color, sizes: Sizes) -> None:
-    """A dashed rectangle with strong corners, in the object's color within white."""
+    """Draw a dashed rectangle with bold corners in the object's color, with a white rim."""
     x0, y0, x1, y1 = (float(value) for value in box_xyxy)
     corner_x, corner_y = (min(6 * sizes.line, (end - start) / 3) for start, end in ((x0, x1), (y0, y1)))
     dashes = [
@@ -72,14 +72,14 @@ def draw_box(canvas: Image.Image, box_xyxy: FloatArray, color: Color, sizes: Siz
 
 
 def _dashes(start: float, end: float, dash: float) -> list[tuple[float, float]]:
-    """Dashes as long as the gaps between them and before and after them."""
+    """Return the dashes of a line, which are as long as the gaps."""
     count = max(0, int((end - start) / dash - 1) // 2)
     gap = (end - start) / (2 * count + 1)
     return [(start + gap * (2 * i + 1), start + gap * (2 * i + 2)) for i in range(count)]
 
 
 def _draw_bar(draw: ImageDraw.ImageDraw, bar: tuple[float, float, float, float], margin: float, fill: Color) -> None:
-    """A horizontal or vertical line x0 y0 x1 y1, that far in all directions; at least a pixel."""
+    """Draw a horizontal or vertical line x0 y0 x1 y1, extended by `margin` on all sides; at least one pixel wide."""
     left, right = sorted((bar[0], bar[2]))
     top, bottom = sorted((bar[1], bar[3]))
     x, y = round(left - margin), round(top - margin)
@@ -88,7 +88,7 @@ def _draw_bar(draw: ImageDraw.ImageDraw, bar: tuple[float, float, float, float],
 
 
 class Labels:
-    """Chips with text that keep inside the image and out of each other's way."""
+    """Text labels that stay inside the image and avoid each other."""
 
     def __init__(self, canvas: Image.Image, sizes: Sizes, occupied: Sequence[Rectangle] = ()) -> None:
         self.canvas = canvas
@@ -98,19 +98,19 @@ class Labels:
         self.occupied = list(occupied)
 
     def draw(self, text: str, near: Rectangle, top_x: float, color: Color) -> None:
-        """Draw `text` on a chip of that color, by an object.
+        """Draw a label next to an object.
 
         Args:
             text: one short line.
-            near: the box of the object in pixels, x0 y0 x1 y1.
-            top_x: where the object is highest.
-            color: of the chip.
+            near: box of the object in pixels, x0 y0 x1 y1.
+            top_x: x coordinate of the topmost pixels of the object.
+            color: background color of the label.
         """
         left, _, right, _ = self.font.getbbox(text, anchor="ls")
-        top = self.font.getbbox("0", anchor="ls")[1]  # the same for every chip, above the baseline
+        top = self.font.getbbox("0", anchor="ls")[1]  # the height above the baseline, the same for all labels
         width, height = round(right - left) + 2 * self.padding, round(-top) + 2 * self.padding
         if width > self.canvas.width or height > self.canvas.height:
-            return  # a label that hides the whole image helps nobody
+            return  # the label would hide the whole image
         x, y = self._place(width, height, near, top_x)
         self.occupied.append((x, y, x + width, y + height))
         chip = _chip(width, height, self.padding, color)
@@ -120,7 +120,7 @@ class Labels:
         )
 
     def _place(self, width: int, height: int, near: Rectangle, top_x: float) -> tuple[int, int]:
-        """The first free place of: above the top, above or inside the box, below it; else the freest."""
+        """Choose the first position without overlap above, inside, below or beside the box, else the least overlap."""
         x0, y0, x1, y1 = near
         above, inside, below = y0 - height - self.gap, y0 + self.gap, y1 + self.gap
         wanted = [
@@ -133,7 +133,7 @@ class Labels:
         return min(places, key=lambda place: self._hidden(place, width, height))
 
     def _hidden(self, place: tuple[int, int], width: int, height: int) -> int:
-        """Pixels of earlier marks that a chip there would hide."""
+        """Return the number of pixels of earlier markers that a label at `place` would hide."""
         x, y = place
         overlaps = (
             (min(x + width, x1) - max(x, x0), min(y + height, y1) - max(y, y0)) for x0, y0, x1, y1 in self.occupied

@@ -1,4 +1,4 @@
-"""The picture of many masks at once, in colors that tell each from its neighbors and from the image."""
+"""Overlay of many masks, in colors that contrast with neighboring masks and the image."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from segany.imaging.visualize.draw import draw_outlines
 from segany.imaging.visualize.style import PALETTE, Color, Sizes
 
 MOSAIC_TINT = 0.5
-"""Share of the mask's color in its pixels: more than for single objects, since the colors have to tell many apart."""
+"""Opacity of the mask colors; higher than for single objects, since many masks must be distinguishable."""
 
 LINE_SHARE, RIM_SHARE = 0.6, 0.5
-"""Outlines are that much thinner than those of single objects."""
+"""Widths of outlines and rims relative to those of single objects."""
 
 SUPERSAMPLING = 2
-"""Thin lines look as good with this as with more, and take a third of the time."""
+"""Supersampling factor of outlines; a higher one does not improve thin lines and takes three times as long."""
 
 ENOUGH_CONTRAST = 150.0
-"""Distance of two RGB colors beyond which more makes no difference to the eye."""
+"""Distance of two RGB colors above which the contrast counts as sufficient."""
 
 REPETITION = 0.9
-"""Share of its contrast that each use of a color leaves it in the choice of the next one."""
+"""Factor by which each use of a color reduces its contrast when the next color is chosen."""
 
 TINT_ROWS = 256
-"""Rows that are tinted together, which bounds the memory for the arithmetic in floats."""
+"""Rows that are tinted at a time, which bounds the memory for float intermediates."""
 
 
 def draw_instances(image: ImageSource, instances: Instances) -> PixelArray:
-    """Draw the masks of all instances over their image, smaller ones above larger ones.
+    """Draw the masks of all instances over their image, smaller masks on top.
 
-    Pixels that several masks cover have the tint of the smallest; every mask has its whole outline.
+    Where masks overlap, the tint is that of the smallest; all outlines are drawn completely.
 
     Args:
-        image: the image of the instances: a path, a Pillow image or an array.
-        instances: any number of them.
+        image: the image of the instances, as for `read_image`.
+        instances: the instances; there may be none.
 
     Returns:
         uint8 [H, W, 3], a new array.
 
     Raises:
-        ImageError: the image cannot be read, or is of another size than the masks.
+        ImageError: the image cannot be read, or its size differs from that of the masks.
     """
     pixels = read_image(image)
     if pixels.shape[:2] != instances.size_hw:
@@ -70,17 +70,21 @@ def draw_instances(image: ImageSource, instances: Instances) -> PixelArray:
     thin = replace(sizes, line=max(1.0, sizes.line * LINE_SHARE), rim=sizes.rim * RIM_SHARE)
     for index in instances.bottom_first():
         label = index + 1
-        # A mask that others cover entirely has no pixels of its own to choose a color by.
+        # Masks that others cover completely have no label in the map, and so no chosen color.
         color = colors[label] if label < len(colors) else PALETTE[label % len(PALETTE)]
         draw_outlines(canvas, instances[index].polygons, color, thin, SUPERSAMPLING)
     return np.array(canvas)
 
 
 def choose_colors(image: PixelArray, labels: LabelArray) -> list[Color]:
-    """A color of the palette for every label from 0 to the largest; that of 0 is never seen.
+    """Choose a color of the palette for every label from 0 to the largest; that of 0 is not used.
 
-    Large regions choose first. Each takes the color that differs most from those of the neighbors
-    that have one already and from the image beneath it, less so where it was used often.
+    Greedy graph coloring by descending area: each region gets the color with the highest contrast to its colored
+    neighbors and to the image below it, where frequently used colors are penalized.
+
+    Args:
+        image: uint8 [H, W, 3].
+        labels: int32 [H, W].
     """
     count = int(labels.max(initial=0))
     palette = np.array(PALETTE, dtype=np.float64)
@@ -99,7 +103,7 @@ def choose_colors(image: PixelArray, labels: LabelArray) -> list[Color]:
 
 
 def _mean_colors(image: PixelArray, labels: LabelArray, count: int) -> npt.NDArray[np.float64]:
-    """The mean color [count + 1, 3] of the image beneath every label, from a few hundred thousand pixels."""
+    """Compute the mean image color of every label, [count + 1, 3], from a subsample of the pixels."""
     step = max(1, max(labels.shape) // 600)
     sample = labels[::step, ::step].reshape(-1)
     pixels = image[::step, ::step].reshape(-1, 3)
@@ -109,7 +113,7 @@ def _mean_colors(image: PixelArray, labels: LabelArray, count: int) -> npt.NDArr
 
 
 def _neighbors(labels: LabelArray, count: int) -> list[set[int]]:
-    """For every label those that touch it or come near, since masks often leave a few pixels between them."""
+    """Return the adjacent labels of every label, including those a few pixels away, since masks often leave gaps."""
     near = max(3, max(labels.shape) // 150)
     pairs = []
     for distance in (1, near):

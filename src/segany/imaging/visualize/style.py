@@ -1,4 +1,4 @@
-"""How overlays look: colors, and sizes that follow the size of the image."""
+"""Style of overlays: colors, and line and text sizes relative to the size of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLACK: Color = (0, 0, 0)
 
 FOREGROUND_COLOR: Color = (22, 150, 70)
 BACKGROUND_COLOR: Color = (214, 40, 40)
-"""Points of a prompt; no color of the palette comes near them."""
+"""Colors of prompt points, distinct from all colors of the palette."""
 
 PALETTE: tuple[Color, ...] = (
     (20, 130, 255),  # blue
@@ -31,30 +31,30 @@ PALETTE: tuple[Color, ...] = (
     (165, 110, 60),  # brown
     (205, 175, 255),  # lavender
 )
-"""Colors of objects, in order. More objects take them again, first darker and then lighter."""
+"""Colors of objects, in order. Further objects reuse them, first darker and then lighter."""
 
 LIGHT = 0.3
-"""Colors of a relative luminance above this carry black text."""
+"""Relative luminance above which the text on a color is black."""
 
 TINT = 0.4
-"""Share of the object's color in the pixels of its mask."""
+"""Opacity of the object's color in its mask."""
 
 
 def object_color(index: int) -> Color:
-    """The color of the object of that index, the same in every picture."""
+    """Return the color of the object with an index, which is the same in all images."""
     color = PALETTE[index % len(PALETTE)]
     towards, share = ((BLACK, 0.0), (BLACK, 0.4), (WHITE, 0.5))[index // len(PALETTE) % 3]
     return mixed(color, towards, share)
 
 
 def mixed(color: Color, towards: Color, share: float) -> Color:
-    """`color` with that share of `towards`."""
+    """Blend `color` with a share of the color `towards`."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(color, towards, strict=True))
     return red, green, blue
 
 
 def text_color(background: Color) -> Color:
-    """Black or white, whichever is easier to read on `background`."""
+    """Return black or white, whichever has more contrast to `background`."""
     red, green, blue = ((channel / 255) ** 2.2 for channel in background)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     return BLACK if luminance > LIGHT else WHITE
@@ -62,13 +62,13 @@ def text_color(background: Color) -> Color:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Lengths in pixels of the image.
+    """Sizes of markers in pixels of the image.
 
     Attributes:
-        line: width of the colored line around a mask.
-        rim: width of the white line on either side of it.
-        point: radius of the disc of a point.
-        text: height of the letters' box.
+        line: width of outlines.
+        rim: width of the white rim on either side of outlines.
+        point: radius of points.
+        text: font size.
     """
 
     line: float
@@ -78,12 +78,12 @@ class Sizes:
 
     @classmethod
     def fitting(cls, size_hw: SizeHW) -> Sizes:
-        """Sizes that look the same for images of every size shown at the same size."""
+        """Scale the sizes to an image, so that images displayed at the same size look alike."""
         height, width = size_hw
-        # Of thin images the short side decides, or the marks would hide them.
+        # For narrow images the short side is decisive, or the markers would hide the image.
         side = min(math.sqrt(height * width), 3 * min(height, width))
         unit = max(1.0, side / 650)
-        shrink = min(1.0, side / 200)  # thumbnails have no room for marks of full size, nor for rims
+        shrink = min(1.0, side / 200)  # thumbnails have smaller markers and no rims
         return cls(
             line=max(1.0, 2 * unit * shrink),
             rim=unit if shrink == 1 else 0.0,

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from segany.core.errors import check
-from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
+from segany.models.configs import (
+    EMBEDDING_STRIDE,
+    EncoderConfig,
+    KeyRules,
+    check_depths,
+    check_heads,
+    check_input_size,
+    check_window_sizes,
+    register,
+)
 from segany.models.sam.config import SamConfig
 
 if TYPE_CHECKING:
@@ -46,7 +54,9 @@ class TinyVitConfig(EncoderConfig):
     def __post_init__(self) -> None:
         check_input_size(self.input_size, EMBEDDING_STRIDE)
         for width, heads in zip(self.widths, self.heads, strict=True):
-            check(width % heads == 0, f"width {width} must be a multiple of heads {heads}.")
+            check_heads(width, heads)
+        check_window_sizes(*self.window_sizes)
+        check_depths(**{f"depths[{stage}]": depth for stage, depth in enumerate(self.depths)})
 
     def build(self) -> ImageEncoder:
         from segany.models.mobile_sam.tiny_vit import ImageEncoderTinyVit

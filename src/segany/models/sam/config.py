@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from segany.core.errors import check
 from segany.core.preprocessing import Preprocessing
-from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
+from segany.models.configs import (
+    EMBEDDING_STRIDE,
+    EncoderConfig,
+    KeyRules,
+    check_depths,
+    check_heads,
+    check_input_size,
+    check_window_sizes,
+    register,
+)
 from segany.models.sam import keys
 
 if TYPE_CHECKING:
@@ -48,8 +57,9 @@ class VitConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         check_input_size(self.input_size, EMBEDDING_STRIDE)
-        check(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.")
-        check(self.window_size > 0, f"window_size must be positive, got {self.window_size}.")
+        check_heads(self.width, self.heads)
+        check_depths(depth=self.depth)
+        check_window_sizes(self.window_size)
         check(
             all(0 <= block < self.depth for block in self.global_blocks),
             f"global_blocks {self.global_blocks} must lie in 0..{self.depth - 1}.",
@@ -80,7 +90,8 @@ class DecoderConfig:
     numbered_mlps: bool = False
 
     def __post_init__(self) -> None:
-        check(self.depth > 0 and self.multimask_outputs > 0, "depth and multimask_outputs must be positive.")
+        check_heads(self.cross_attention_width, self.heads)
+        check_depths(depth=self.depth, iou_head_depth=self.iou_head_depth, multimask_outputs=self.multimask_outputs)
 
 
 @register
@@ -112,6 +123,10 @@ class SamConfig:
             theirs[: len(ours)] == ours,
             f"{type(self).__name__} takes maps of strides {ours}, and {type(self.encoder).__name__} has {theirs}.",
         )
+        channels = self.mask_channels
+        check(channels > 0 and channels % 4 == 0, f"mask_channels must be a multiple of 4, got {channels}.")
+        check_heads(self.encoder.out_channels, self.decoder.heads)
+        _ = self.preprocessing  # checks its values
 
     @property
     def input_size(self) -> int:
@@ -132,7 +147,7 @@ class SamConfig:
         return Preprocessing(self.input_size, self.resize, self.mean_rgb, self.std_rgb)
 
     def build(self, name: str) -> Any:
-        """The `PromptableModel` of that name with random weights; `registry.build_model` is typed."""
+        """Build the `PromptableModel` with random weights; `registry.build_model` has the precise return type."""
         from segany.models.sam.model import Sam
 
         return Sam(self, name)

@@ -8,7 +8,16 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from segany.core.errors import check
-from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, KeyRules, check_input_size, register
+from segany.models.configs import (
+    EMBEDDING_STRIDE,
+    EncoderConfig,
+    KeyRules,
+    check_depths,
+    check_heads,
+    check_input_size,
+    check_window_sizes,
+    register,
+)
 from segany.models.sam.config import DecoderConfig, SamConfig
 from segany.models.sam2 import keys
 
@@ -55,9 +64,9 @@ class HieraConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         check_input_size(self.input_size, PATCH_STRIDE * max(2 ** (STAGES - 1), self.window_sizes[0]))
-        check(self.width % self.heads == 0, f"width {self.width} must be a multiple of heads {self.heads}.")
-        check(min(self.depths) > 0, f"depths must be positive, got {self.depths}.")
-        check(min(self.window_sizes) > 0, f"window_sizes must be positive, got {self.window_sizes}.")
+        check_heads(self.width, self.heads)
+        check_depths(**{f"depths[{stage}]": depth for stage, depth in enumerate(self.depths)})
+        check_window_sizes(*self.window_sizes)
         check(
             all(size % 2 == 0 for size in self.window_sizes[:-1]),
             f"Windows that are halved must be even, got {self.window_sizes}.",
@@ -137,7 +146,8 @@ class MemoryConfig:
     mask_bias: float = -10.0
 
     def __post_init__(self) -> None:
-        for name in ("num_maskmem", "depth", "max_obj_ptrs", "temporal_stride"):
+        check_depths(depth=self.depth)
+        for name in ("channels", "num_maskmem", "max_obj_ptrs", "temporal_stride"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}.")
         most = self.max_cond_frames
         check(most is None or most >= 2, f"max_cond_frames must be at least 2, got {most}.")

@@ -54,6 +54,10 @@ class ImageEncoderHiera(ImageEncoder):
     def encoder_blocks(self) -> Sequence[nn.Module]:
         return list(self.trunk.blocks)
 
+    def layer_depths(self) -> dict[str, int]:
+        """As the base class; the position embeddings have no depth, since SAM 2's training leaves them out."""
+        return {name: depth for name, depth in super().layer_depths().items() if "pos_embed" not in name}
+
     def forward(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Encode pixels.
 

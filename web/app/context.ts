@@ -1,0 +1,86 @@
+/** What all parts of the page share: who is here, which project, and the ways to the server. */
+
+import { computed, signal } from "@preact/signals";
+
+import * as api from "./api/client";
+import { Live } from "./api/live";
+import type { Job, Label, Model, Project, Session } from "./api/types";
+import { Outbox } from "./outbox/outbox";
+
+export type Entrance = "opening" | "open" | "locked" | "unreachable";
+
+export const entrance = signal<Entrance>("opening");
+export const session = signal<Session | null>(null);
+export const project = signal<Project | null>(null);
+export const outbox = signal<Outbox | null>(null);
+export const jobs = signal<readonly Job[]>([]);
+/** Counts up when the list of items changed on the server. */
+export const itemsVersion = signal(0);
+/** Whether the server has the embedding of an item. */
+export const embeddings = signal<Readonly<Record<string, "ready" | "computing" | "failed">>>({});
+
+export const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/live`);
+
+export const model = computed<Model | null>(() => project.value?.model ?? null);
+export const labels = computed<readonly Label[]>(() => project.value?.labels ?? []);
+export const activeLabels = computed(() => labels.value.filter(({ archived }) => !archived));
+
+export const labelOf = (id: number | null): Label | null => labels.value.find((label) => label.id === id) ?? null;
+
+/** Take the token out of the address, so that it is in no history and no bookmark. */
+function takeToken(): string | null {
+  const match = /^#token=(.+)$/.exec(location.hash);
+  if (!match) return null;
+  history.replaceState(null, "", `${location.pathname}#/`);
+  return decodeURIComponent(match[1]!);
+}
+
+/** Enter with a token, or with the session of an earlier visit. */
+export async function enter(token: string | null = takeToken()): Promise<void> {
+  try {
+    if (token) await api.exchangeToken(token);
+  } catch (error) {
+    // A used token does no harm where there is a session.
+    if (!(error instanceof api.ApiError) || error.status === 0) throw error;
+  }
+  try {
+    session.value = await api.getSession();
+    project.value = await api.getProject();
+  } catch (error) {
+    if (!(error instanceof api.ApiError)) throw error;
+    entrance.value = error.status === 401 || error.status === 403 ? "locked" : "unreachable";
+    return;
+  }
+  outbox.value ??= await Outbox.open(project.value.id, api.saveBatch);
+  outbox.value.schedule(0);
+  live.connect();
+  entrance.value = "open";
+  void refreshJobs();
+}
+
+export async function refreshProject(): Promise<void> {
+  project.value = await api.getProject();
+}
+
+async function refreshJobs(): Promise<void> {
+  jobs.value = await api.listJobs().catch(() => []);
+}
+
+export function noteJob(job: Job): void {
+  const known = jobs.value.some(({ id }) => id === job.id);
+  jobs.value = known ? jobs.value.map((other) => (other.id === job.id ? job : other)) : [job, ...jobs.value];
+}
+
+live.listen((message) => {
+  if (message.type === "job") noteJob(message.job);
+  else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message.embedding };
+  else if (message.type === "items_changed") itemsVersion.value++;
+  else if (message.type === "model" && project.value) {
+    const { type: _, ...state } = message;
+    project.value = { ...project.value, model: { ...project.value.model, ...state } };
+  }
+});
+
+live.connected.subscribe((connected) => {
+  if (connected) outbox.peek()?.schedule(0); // the server is back
+});

@@ -1,0 +1,116 @@
+/** Predictions for prompts: by the server, or by the page itself where the server is slow or busy. */
+
+import { signal } from "@preact/signals";
+
+import type { Live, LiveMessage, Prediction } from "../api/live";
+import type { ExactMask, PredictPrompt } from "../api/types";
+import type { LocalDecoder } from "./local_decoder";
+import { NewestWins } from "./newest_wins";
+
+export interface Ask {
+  readonly prompt: PredictPrompt;
+  readonly multimask: boolean;
+  readonly show: (answer: Answer) => void;
+  readonly askedAt: number;
+}
+
+export interface Answer {
+  readonly token: string;
+  readonly scores: readonly number[];
+  readonly side: number;
+  /** [candidates, side, side] */
+  readonly logits: Int8Array;
+  /** From the request to the answer. */
+  readonly latencyMs: number;
+}
+
+const SLOW_MS = 60;
+const EXACT_TIMEOUT_MS = 5_000;
+const LATENCIES = 15;
+
+export class Predictor {
+  /** Median of the last predictions. */
+  readonly latencyMs = signal<number | null>(null);
+  private readonly queue = new NewestWins<Ask, Answer>(
+    (seq, ask) => this.send(seq, ask),
+    (ask, answer) => ask.show(answer),
+  );
+  private readonly exacts = new Map<number, (mask: ExactMask | null) => void>();
+  private latencies: number[] = [];
+  private lastExact = 0;
+  private sent: { seq: number; ask: Ask } | null = null;
+  private busyUntil = 0;
+
+  constructor(
+    private readonly live: Live,
+    private readonly local: LocalDecoder | null,
+  ) {
+    live.listen((message) => this.receive(message));
+    live.connected.subscribe((connected) => {
+      if (connected) return;
+      this.queue.reset();
+      for (const resolve of this.exacts.values()) resolve(null);
+      this.exacts.clear();
+    });
+  }
+
+  ask(prompt: PredictPrompt, multimask: boolean, show: (answer: Answer) => void): void {
+    this.queue.ask({ prompt, multimask, show, askedAt: performance.now() });
+  }
+
+  cancel(): void {
+    this.queue.cancel();
+  }
+
+  /** The mask at the size of the image, bit for bit as `ImagePredictor` has it. null: the server does not answer. */
+  exact(prompt: PredictPrompt, candidate: number | null): Promise<ExactMask | null> {
+    const seq = --this.lastExact; // negative: never that of a prediction
+    return new Promise((resolve) => {
+      const finish = (mask: ExactMask | null): void => {
+        this.exacts.delete(seq);
+        clearTimeout(timer);
+        resolve(mask);
+      };
+      const timer = setTimeout(() => finish(null), EXACT_TIMEOUT_MS);
+      this.exacts.set(seq, finish);
+      if (!this.live.send({ type: "exact", seq, candidate, ...prompt })) finish(null);
+    });
+  }
+
+  private send(seq: number, ask: Ask): boolean {
+    this.sent = { seq, ask };
+    const isSlow = (this.latencyMs.peek() ?? 0) > SLOW_MS || performance.now() < this.busyUntil || !this.live.connected.peek();
+    if (isSlow && this.local?.has(ask.prompt.item)) {
+      void this.local.decode(ask.prompt, ask.multimask).then((answer) =>
+        answer ? this.queue.answer(seq, { ...answer, latencyMs: performance.now() - ask.askedAt }) : this.queue.failed(seq),
+      );
+      return true;
+    }
+    return this.live.send({ type: "predict", seq, multimask: ask.multimask, ...ask.prompt });
+  }
+
+  private receive(message: LiveMessage): void {
+    if (message.type === "prediction") this.predicted(message);
+    else if (message.type === "mask") this.exacts.get(message.seq)?.(message);
+    else if (message.type === "busy") {
+      this.busyUntil = performance.now() + 2_000;
+      this.queue.failed(message.seq);
+    } else if (message.type === "error" && message.seq !== undefined) {
+      this.exacts.get(message.seq)?.(null);
+      const sent = this.sent;
+      this.queue.failed(message.seq);
+      if (message.code === "unknown_token" && sent?.seq === message.seq) {
+        this.queue.ask({ ...sent.ask, prompt: { ...sent.ask.prompt, refine: null } });
+      }
+    }
+  }
+
+  private predicted({ seq, token, scores, side, logits }: Prediction): void {
+    if (this.sent?.seq !== seq) return;
+    const latencyMs = performance.now() - this.sent.ask.askedAt;
+    this.latencies = [...this.latencies, latencyMs].slice(-LATENCIES);
+    this.latencyMs.value = [...this.latencies].sort((a, b) => a - b)[Math.floor(this.latencies.length / 2)]!;
+    if (this.latencyMs.value > SLOW_MS) this.local?.prepare(this.sent.ask.prompt.item);
+    this.queue.answer(seq, { token, scores, side, logits, latencyMs });
+  }
+}

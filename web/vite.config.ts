@@ -1,0 +1,19 @@
+import { defineConfig } from "vite";
+
+import { mockServer } from "./mock/server";
+
+export default defineConfig(({ mode }) => ({
+  root: "app",
+  base: "./",
+  publicDir: false,
+  plugins: mode === "mock" ? [mockServer()] : [],
+  worker: { format: "es" },
+  build: {
+    outDir: "../app-dist",
+    emptyOutDir: true,
+    target: "es2022",
+    assetsInlineLimit: 0, // data: URLs would need a weaker content security policy
+    modulePreload: { polyfill: false },
+    chunkSizeWarningLimit: 1000,
+  },
+}));
