@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from segany.core.errors import ConfigError, check
+from segany.core.errors import ConfigError, check, check_numbers
 from segany.core.extras import require_torch
 from segany.imaging.frames import open_frames
 from segany.imaging.frames.live import LiveFrames
@@ -44,6 +44,7 @@ class VideoConfig:
     remember_corrections: bool = True
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         area = self.min_mask_region_area
         check(area >= 0, f"min_mask_region_area must not be negative, got {area}.")
 
