@@ -91,8 +91,8 @@ def _encoded_masks(file: IO[bytes]) -> tuple[list[str], SizeHW]:
     size_hw = checked_size(*sides) if count else (sides[0], sides[1])
     counts = []
     for _ in range(count):
-        data = file.read(size_hw[0] * size_hw[1])
-        mask = np.frombuffer(data, dtype=np.uint8).reshape(size_hw) != 0
+        # The bytes are not kept in a variable: they would stay in memory beside the copy that is encoded.
+        mask = np.frombuffer(file.read(size_hw[0] * size_hw[1]), dtype=np.uint8).reshape(size_hw) != 0
         counts.append(encode_masks(mask)[0]["counts"])
     return counts, size_hw
 
