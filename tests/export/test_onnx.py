@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -310,3 +311,11 @@ def test_the_first_images_are_for_checking(
     assert met == [float(model.processor.preprocess([images[index]]).max()) for index in calibrated]
     points = next(record for record in manifest.checks if record.kind == "point")
     assert points.masks == 4 * (3 + min(count, 3))
+
+
+def test_the_callers_random_state_and_environment_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    environment, state = dict(os.environ), torch.random.get_rng_state()
+    to_onnx(small_model("sam"), tmp_path / "onnx")
+    assert dict(os.environ) == environment
+    assert torch.equal(torch.random.get_rng_state(), state)
