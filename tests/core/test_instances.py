@@ -277,7 +277,7 @@ TRUNCATED = "PPPPPPPPPPPP4PPPPPPPPPPPP4PPPPPPPPPPPP40\\SPPPPPPPPPPL"
 
 @pytest.mark.parametrize("counts", [TRUNCATED, "", "P", "\x00", b"\\3", None])
 def test_damaged_masks_are_refused_even_where_boxes_are_given(counts: object) -> None:
-    with pytest.raises(InstancesError, match="run lengths|damaged"):
+    with pytest.raises(InstancesError, match=r"run lengths|damaged"):
         Instances([counts], (12, 9), boxes_xyxy=[[0, 0, 1, 1]])  # type: ignore[list-item]
 
 

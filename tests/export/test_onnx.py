@@ -315,7 +315,8 @@ def test_the_first_images_are_for_checking(
 
 def test_the_callers_random_state_and_environment_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    model = small_model("sam")
     environment, state = dict(os.environ), torch.random.get_rng_state()
-    to_onnx(small_model("sam"), tmp_path / "onnx")
+    to_onnx(model, tmp_path / "onnx")
     assert dict(os.environ) == environment
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -252,5 +252,5 @@ def test_a_home_that_is_not_there_names_the_variable(url_spec, monkeypatch):
 def test_without_a_home_the_variable_is_named(url_spec, monkeypatch):
     monkeypatch.delenv("SEGANY_CACHE")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
-    with pytest.raises(WeightsError, match="There is no home directory.*SEGANY_CACHE"):
+    with pytest.raises(WeightsError, match=r"There is no home directory.*SEGANY_CACHE"):
         fetch_weights(url_spec)

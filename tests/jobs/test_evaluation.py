@@ -126,7 +126,8 @@ def test_a_tuned_decoder_makes_another_model():
 @pytest.mark.parametrize(
     "value",
     [7, None, [], {}, {"records": 7, "left_out": 0}, {"records": [7], "left_out": 0}, {"records": [], "left_out": "no"},
-     {"records": [{"object": 0, "iou": "much"}], "left_out": 0}, {"records": [{"object": 0, "iou": float("nan")}], "left_out": 0}],
+     {"records": [{"object": 0, "iou": "much"}], "left_out": 0},
+     {"records": [{"object": 0, "iou": float("nan")}], "left_out": 0}],
 )  # fmt: skip
 def test_a_record_of_other_values_is_measured_again(tmp_path, value):
     data = Images(blocks("a"), blocks("b"))
@@ -140,11 +141,10 @@ def test_a_record_of_other_values_is_measured_again(tmp_path, value):
     assert again.reads == ["b"]
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"\xff\x00", b"[" * 100_000, b"7", b'{"version": 2, "parts": []}'],
-    ids=["binary", "nested", "number", "list"],
-)
+GARBAGE = {"binary": b"\xff\x00", "nested": b"[" * 100_000, "number": b"7", "list": b'{"version": 2, "parts": []}'}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
 def test_a_record_of_garbage_is_measured_again(tmp_path, caplog, content):
     data = Images(blocks("a"), blocks("b"))
     whole = run(tmp_path, data).as_json()

@@ -92,7 +92,8 @@ def test_steps_or_epochs_but_not_both():
 @pytest.mark.parametrize(
     "setting",
     [
-        "seed=100000000000000000000", "steps=100000000000000000000", "workers=5000", "lr=nan", "lr=inf", "betas=nan,0.9",
+        "seed=100000000000000000000", "steps=100000000000000000000", "workers=5000", "lr=nan", "lr=inf",
+        "betas=nan,0.9",
         "clip_norm=nan", "clip_norm=inf", "decay_factor=nan", "seed=-1", "keep_last_n=100000000000000000000",
         "decay_steps=5,100000000000000000000",
     ],

@@ -188,7 +188,7 @@ def _check_polygons(labels: list[Path], root: Path) -> None:
         raise DataError(f"The label files of {root} hold boxes and no polygons. Prompt a model with the boxes first.")
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Reads YAML without aliases, with which a few lines can stand for billions of names."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
