@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import safetensors.torch
 import torch
+from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 
 import segany
 from segany import CheckpointError, ConfigError, UnknownModelError
 from segany.core.progress import ProgressEvent
 from segany.models import registry
 from segany.models.convert import encoder_id
+from segany.models.model_file import save_model
 
 
 @pytest.mark.weights
@@ -44,3 +47,13 @@ def test_a_file_is_a_path_whatever_its_name(tmp_path, monkeypatch):
 def test_a_dtype_that_is_no_float(dtype):
     with pytest.raises(ConfigError, match="dtype is a floating-point"):
         segany.load("missing.pt", dtype=dtype)
+
+
+def test_weights_that_are_integers_are_refused_by_name(tmp_path):
+    state = {name: value.to(torch.int32) for name, value in small_sam(SMALL_TINY_VIT).state_dict().items()}
+    path = save_model(small_sam(SMALL_TINY_VIT), tmp_path / "whole.safetensors")
+    with safetensors.safe_open(path, "pt") as file:
+        described = file.metadata()
+    safetensors.torch.save_file(state, tmp_path / "integers.safetensors", described)
+    with pytest.raises(CheckpointError, match=r"integers\.safetensors holds weights that are no numbers of a model"):
+        segany.load(tmp_path / "integers.safetensors", device="cpu")

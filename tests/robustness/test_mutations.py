@@ -13,7 +13,7 @@ from tests.robustness.readers import READERS
 def run(reader: str, count: int, seed: int) -> list[dict[str, object]]:
     """In a process of its own: a crash is a failure of that reader alone."""
     command = [sys.executable, "-m", "tests.robustness.readers", reader, str(count), str(seed)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
     assert result.returncode == 0, f"{reader} ended with {result.returncode}: {result.stderr[-3000:]}"
     found: list[dict[str, object]] = json.loads(result.stdout.splitlines()[-1])
     return found

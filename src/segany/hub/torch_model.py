@@ -44,7 +44,11 @@ def load_torch(
 def _assemble(spec: ModelSpec, raw: StateDict, path: Path) -> PromptableModel:
     state = fitting_state(raw, spec, path)
     model = spec.build_empty()
-    model.load_state_dict(state, assign=True)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # weights of a dtype without gradients, such as integers
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path} holds weights that are no numbers of a model: {reason}") from error
     model.encoder_id = encoder_id(model.image_encoder)
     return model.float().eval()
 
