@@ -575,3 +575,18 @@ def test_raw_files_are_not_read_as_their_preview(tmp_path: Path, name: str) -> N
     )
     with pytest.raises(ImageError, match="raw file of a camera"):
         read_image(tmp_path / name)
+
+
+def test_a_tiff_whose_pages_lead_back_ends(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 30, 3), dtype=np.float32)
+    path = save_tiff(tmp_path / "a.tif", values, photometric="rgb", metadata=None)
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    struct.pack_into("<I", data, first + 2 + 12 * count, first)  # the page after the first is the first
+    path.write_bytes(data)
+    code = "import sys, segany.imaging.image as i; print(i.read_image(sys.argv[1]).shape)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.stdout.strip() == "(20, 30, 3)", result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def read_tiff(file: IO[bytes], page: int | None, max_pixels: int, what: str) -> 
 
     try:
         with tifffile.TiffFile(file) as tiff:
-            pages = [one for one in tiff.pages if not one.is_reduced]
+            pages = list(_full_pages(tiff))
             chosen = pages[_checked_page(len(pages), page, what)] if pages else tiff.pages[0]
             _check(chosen, max_pixels, what)
             values: npt.NDArray[Any] = chosen.asarray()
@@ -83,6 +84,17 @@ def read_tiff(file: IO[bytes], page: int | None, max_pixels: int, what: str) -> 
     if is_inverted and values.dtype.kind == "u":
         values = np.iinfo(values.dtype).max - values
     return _upright(values, orientation)
+
+
+def _full_pages(tiff: Any) -> Iterator[Any]:
+    """Yield the pages that are no thumbnails, each once: in a damaged file, the chain of pages may lead back."""
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            return
+        seen.add(page.offset)
+        if not page.is_reduced:
+            yield page
 
 
 def _checked_page(count: int, page: int | None, what: str) -> int:
