@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import subprocess
 import sys
 import tracemalloc
 import warnings
