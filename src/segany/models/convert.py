@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,9 @@ from segany.core.errors import CheckpointError
 from segany.models.registry import MODELS, ModelSpec
 
 StateDict = dict[str, Tensor]
+
+MAX_UNPACKED_RATIO, MAX_UNPACKED_BYTES = 4, 1 << 26
+"""A checkpoint may unpack to this many times its size, and this many bytes more."""
 
 WRAPPERS = ("model", "state_dict")
 """Keys under which training scripts save the state dict."""
@@ -54,14 +58,30 @@ def _read_safetensors(path: Path) -> StateDict:
         raise CheckpointError(f"{path} is no readable safetensors file: {reason}. Fetch or copy it again.") from error
 
 
+def _check_unpacked_size(path: Path) -> None:
+    """Raise `CheckpointError` for a zip bomb: PyTorch does not compress, and weights hardly shrink."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > MAX_UNPACKED_RATIO * path.stat().st_size + MAX_UNPACKED_BYTES:
+        raise CheckpointError(
+            f"{path} would unpack to {unpacked:,} bytes, far more than a checkpoint of its size holds. "
+            "Fetch or copy it again, from a source you trust."
+        )
+
+
 def _read_pickle(path: Path) -> StateDict:
     try:
+        _check_unpacked_size(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds more than tensors. segany loads tensors only, because anything "
             "else in a checkpoint could run code. Save its state dict alone and load that."
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # the unpickler raises unrelated types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is no readable checkpoint ({reason}). Fetch or copy it again.") from error
