@@ -37,8 +37,7 @@ from segany.jobs.exchange.reading import (
     read_yolo,
 )
 from segany.jobs.exchange.reading_masks import read_label_maps
-from segany.store import Change, Label, NewItem, ObjectState, Store
-from segany.store.restore import restore_into
+from segany.store import Change, Label, NewItem, ObjectState, Store, restore_into
 
 ExchangeFormat: TypeAlias = Literal["coco", "yolo-seg", "labelme", "sa-1b", "label-maps", "project"]
 
