@@ -17,8 +17,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import segany
 from benchmarks.setting import REPOSITORY, Setting
+from segany.evaluate.metrics import mask_iou
 from segany.train.recipe import find_recipe
 
 RECIPES = ("lungs", "shapes")
@@ -28,12 +31,14 @@ TITLES = {
     "oracle_miou_1": "mean IoU of one click, best of three",
     "box_miou": "mean IoU of a box",
     "predicted_iou_error": "mean absolute error of the predicted IoU",
-    "above_pred_iou_thresh": "share of predictions above the threshold of automatic masks",
+    "above_pred_iou_thresh": "share of predictions above the predicted IoU threshold",
+    "stability_score_p10": "10th percentile of the stability scores of good masks",
+    "stability_score_thresh": "stability score threshold of the model",
     "automatic_masks": "automatic masks on one image, 16 x 16 points",
     "automatic_masks_before": "the same of the untouched model",
     "val_loss": "validation loss",
 }
-AUTOMATIC_IMAGES = 5
+AUTOMATIC_IMAGES = 10
 """Held-out images on which `segany auto` is compared."""
 
 
@@ -107,19 +112,27 @@ def _automatic(recipe: str, run: Path) -> list[str]:
         return []  # there is no model to compare with
     val = trained.datasets(None).val
     assert val is not None
-    images = [val.read(index).image for index in range(AUTOMATIC_IMAGES)]
-    counts = []
-    for model in (trained.model, str(run / "best.safetensors")):
-        generator = segany.AutomaticMaskGenerator(segany.load(model))
-        counts.append([len(generator.generate(image)) for image in images])
-    before, after = (", ".join(map(str, row)) for row in counts)
+    names = {f"{trained.model}, untouched": trained.model, "after training": str(run / "best.safetensors")}
+    rows = []
+    for title, name in names.items():
+        model = segany.load(name)
+        generator = segany.AutomaticMaskGenerator(model)
+        counts, best_ious = [], []
+        for index in range(AUTOMATIC_IMAGES):
+            annotated = val.read(index)
+            masks = generator.generate(annotated.image).masks
+            counts.append(len(masks))
+            best_ious += [max((mask_iou(mask, one.mask) for mask in masks), default=0.0) for one in annotated.objects]
+        rows.append(
+            f"| {title} | {model.stability_score_thresh} | {', '.join(map(str, counts))} | {np.mean(best_ious):.3f} |"
+        )
     return [
-        f"`segany auto` on {AUTOMATIC_IMAGES} held-out images:",
+        f"`segany auto` with its defaults on the first {AUTOMATIC_IMAGES} held-out images. The last column is the mean "
+        "IoU of the annotated objects with the automatic mask that fits best:",
         "",
-        "| | masks |",
-        "|---|---|",
-        f"| {trained.model}, untouched | {before} |",
-        f"| after training, `best.safetensors` | {after} |",
+        "| model | stability score threshold | automatic masks | best IoU |",
+        "|---|---|---|---|",
+        *rows,
         "",
     ]
 

@@ -62,7 +62,8 @@ def auto(
         float | None, _setting("pred_iou_thresh", "Drop masks with a lower predicted IoU.", "0.88; SAM 2: 0.8")
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, _setting("stability_score_thresh", "Drop masks with a lower stability score.")
+        float | None,
+        _setting("stability_score_thresh", "Drop masks with a lower stability score.", "0.95, or that of the model"),
     ] = None,
     crop_n_layers: Annotated[
         int | None, _setting("crop_n_layers", "Layers of image crops to search too: layer i has 2^i x 2^i crops.")

@@ -147,6 +147,7 @@ def _write(
         low_res_size=model.low_res_size,
         pads_boxes=model.pads_boxes,
         pred_iou_thresh=model.pred_iou_thresh,
+        stability_score_thresh=model.stability_score_thresh,
         files=files,
     )
     _write_manifest(manifest, folder)
