@@ -17,10 +17,10 @@ from segany.predict.motion import Motion
 from segany.predict.object_track import ObjectTrack
 from segany.predict.saved_track import add_arrays_to_track, track_to_arrays
 from segany.predict.session_store import readable
+from segany.predict.video_config import VideoConfig
 from segany.predict.video_session import VideoSession, whole_number
 
 if TYPE_CHECKING:
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 

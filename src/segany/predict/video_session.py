@@ -27,10 +27,10 @@ from segany.predict.object_track import (
 )
 from segany.predict.session_store import SessionStore
 from segany.predict.tracker import FrameContext, Tracker
+from segany.predict.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from segany.models.sam2.tracking import FrameFeatures
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 AnySession = TypeVar("AnySession", bound="VideoSession")
