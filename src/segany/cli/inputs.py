@@ -17,7 +17,7 @@ from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 
 if TYPE_CHECKING:
     from segany.runtime import ExportedModel
@@ -118,11 +118,11 @@ def _images_at(path: Path, out: Path) -> list[Path]:
         raise missing_image(path)
     suffixes = readable_suffixes()
     candidates = list(candidates)
-    passed_over = tell_passed_over(candidates, str(path))
+    unreadable = warn_unreadable_images(candidates, str(path))
     named_like_images = (file for file in candidates if file.suffix.lower() in suffixes)
     images = sorted(file for file in named_like_images if not file.name.startswith(".") and file.is_file())
     if not images:
-        raise ImageError(f"{advice} {passed_over}".strip())
+        raise ImageError(f"{advice} {unreadable}".strip())
     if any(image.parent.resolve() == out for image in images):
         raise OutputError(f"{path} takes images from the folder of the results, {out}. Choose another --out.")
     return images

@@ -13,7 +13,7 @@ from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError
 from segany.core.files import path_errors
 from segany.imaging.image import read_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 
 
 def check_folder(folder: Path) -> None:
@@ -130,7 +130,7 @@ def entries(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> list[Path]:
     """All image files below a folder, in the order of `files_below`; warns about those that cannot be read."""
     found = list(walk_files(folder))
-    tell_passed_over(found, str(folder))
+    warn_unreadable_images(found, str(folder))
     suffixes = readable_suffixes()
     files = [file for file in found if file.suffix.lower() in suffixes]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
