@@ -35,14 +35,14 @@ RuntimeOption = Annotated[
 ObjectsOption = Annotated[
     Objects,
     typer.Option(
-        help="What is an object in images of masks: each value (labels), all that is not background (foreground), its "
-        "connected parts, or labels unless edges are soft (auto)."
+        help="The objects of mask images: each label except 0 (labels), the foreground as one object (foreground), its "
+        "connected components (parts), or labels unless edges are soft (auto)."
     ),
 ]
 MaskThresholdOption = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Where foregrounds and soft edges of masks are cut: a share of an image's highest value."
+        min=0, max=1, help="Threshold of foregrounds and soft edges of masks, as a share of the highest value of an image."
     ),
 ]
 TrustPathsOption = Annotated[

@@ -73,7 +73,7 @@ class Camera:
 
     def decode(self, video: int) -> Iterator[av.VideoFrame]:
         assert video == 0
-        while (item := self.queue.get(timeout=10)) is not None:
+        while (item := self.queue.get(timeout=60)) is not None:
             if isinstance(item, Exception):
                 raise item
             yield av.VideoFrame.from_ndarray(np.full((2, 2, 3), item, np.uint8))
@@ -95,7 +95,7 @@ def test_slow_processing_gets_the_latest_frame(camera: Camera) -> None:
     with open_frames(0) as source:
         assert source.read(0)[0, 0, 0] == 1
         camera.deliver(2, 3, 4, None)
-        assert camera.is_closed.wait(10)
+        assert camera.is_closed.wait(5)
         assert source.read(1)[0, 0, 0] == 4
         with pytest.raises(EndOfVideoError):
             source.read(2)
@@ -105,7 +105,7 @@ def test_an_error_of_the_camera_comes_after_its_last_frame(camera: Camera) -> No
     camera.deliver(1)
     with open_frames(0) as source:
         camera.deliver(2, av.error.FFmpegError(19, "No such device"))
-        assert camera.is_closed.wait(10)
+        assert camera.is_closed.wait(5)
         assert source.read(1)[0, 0, 0] == 2
         with pytest.raises(VideoError, match=r"Camera 0 stopped: No such device"):
             source.read(2)
@@ -117,4 +117,4 @@ def test_closing_releases_the_camera(camera: Camera) -> None:
         later = threading.Timer(0.2, camera.deliver, [2])  # a camera delivers frames until it is closed
         later.start()
     later.join()
-    assert camera.is_closed.wait(10)
+    assert camera.is_closed.wait(5)
