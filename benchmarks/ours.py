@@ -17,7 +17,7 @@ def embed(job: Job) -> Call:
 
     def call() -> Arrays:
         features = predictor.embed(image).features
-        return {"embedding": features[0], **{f"detail_{level}": one for level, one in enumerate(features[1:])}}
+        return {"embedding": features[0], **{f"high_res_feats_{level}": one for level, one in enumerate(features[1:])}}
 
     return call
 

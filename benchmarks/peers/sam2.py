@@ -25,7 +25,7 @@ def embed(job: Job) -> Call:
 
 
 def track(job: Job) -> Call:
-    """Track to the next frame of a clip that is in memory: encode the frame, then predict one object after the other."""
+    """Track to the next frame of a clip in memory: encode the frame, then predict one object after the other."""
     # Part of the post-processing requires a CUDA extension, and it changes the memory bank.
     predictor = build_sam2_video_predictor(CONFIG, job.weights, device=job.device, apply_postprocessing=False)
     state = predictor.init_state(job.clip)

@@ -42,7 +42,7 @@ ObjectsOption = Annotated[
 MaskThresholdOption = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Threshold of foregrounds and soft edges of masks, as a share of the highest value of an image."
+        min=0, max=1, help="Threshold of foregrounds and soft edges, as a share of the highest value of a mask image."
     ),
 ]
 TrustPathsOption = Annotated[
