@@ -28,7 +28,7 @@ from segany.core.arrays import MASK_THRESHOLD, BoolArray
 from segany.core.embedding import Embedding
 from segany.core.prompt import Prompt
 from segany.export import to_onnx
-from segany.export.check import mask_iou
+from segany.export.check import tolerant_mask_iou
 from segany.predict.image import labeled_points
 from segany.runtime import OnnxModel
 
@@ -199,7 +199,7 @@ def _cost_of_float16(browser: Browser, place: Place) -> str:
                 found = web.decode(prompt, "multi").masks
                 for title, embedding in zip(overlaps, (rounded, exact), strict=True):
                     expected = place.predictor.predict(embedding, prompt, masks="multi").masks[0]
-                    overlaps[title] += [mask_iou(a, b) for a, b in zip(found, expected, strict=True)]
+                    overlaps[title] += [tolerant_mask_iou(a, b) for a, b in zip(found, expected, strict=True)]
                     pixels[title] += [int((a != b).sum()) for a, b in zip(found, expected, strict=True)]
     size = (place.folder / f"{IMAGE.stem}.safetensors").stat().st_size
     count = len(next(iter(overlaps.values())))

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
-from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
+from segany.cli.inputs import RuntimeOption, check_out_folder, find_images, parse_formats
 from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.work_bar import ItemBar
 from segany.core.instances import LabelOrder
@@ -102,9 +102,9 @@ def auto(
     Images that are done already with the same settings are skipped, so that the same command resumes after an
     interrupt. An image that fails does not stop the others: it is listed at the end, and the exit code is 1.
     """
-    check_folder(out, "--out")
+    check_out_folder(out, "--out")
     if embeddings is not None:
-        check_folder(embeddings, "--embeddings")
+        check_out_folder(embeddings, "--embeddings")
     images = find_images(paths, out)
     task = AutomaticTask(
         model=ModelRef(model, runtime, device),

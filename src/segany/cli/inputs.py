@@ -71,7 +71,7 @@ def parse_formats(text: str, known: Collection[str], option: str = "--format", w
     return names
 
 
-def check_folder(folder: Path, option: str) -> None:
+def check_out_folder(folder: Path, option: str) -> None:
     """Raise `OutputError` if the folder of the results, or one above it, is a file."""
     with path_errors(folder, OutputError):
         folder.resolve()

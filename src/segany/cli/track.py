@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segany.cli.inputs import check_folder, parse_formats
+from segany.cli.inputs import check_out_folder, parse_formats
 from segany.cli.stop_signal import StopSignal
 from segany.cli.track_prompts import parse_track_prompts
 from segany.cli.track_report import TrackReporter
 from segany.core.errors import OutputError, VideoError
 from segany.core.extras import import_av
 from segany.core.files import path_errors
-from segany.data.formats.track_formats import check_labels
+from segany.data.formats.track_formats import check_palette_ids
 from segany.data.formats.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
 from segany.data.frame_prompts import FRAME_PROMPTS_EXAMPLE, FramePrompts
 from segany.imaging.frames import FrameSource, open_frames
@@ -100,7 +100,7 @@ def track(
     if "overlay" in target.formats:
         import_av()
     if "masks-png" in target.formats:
-        check_labels(wanted.object_ids)
+        check_palette_ids(wanted.object_ids)
     keep = _inputs(video, wanted, prompts)
     with open_frames(_source(video), max_pixels=max_pixels) as source:
         given = wanted.read(source, max_pixels)
@@ -156,7 +156,7 @@ class _Target:
         if is_file and "overlay" not in chosen:
             raise OutputError(f"--out {out} is a video, but --format has no overlay. Give a folder, or add overlay.")
         folder = out.parent if is_file else out
-        check_folder(folder, "--out")
+        check_out_folder(folder, "--out")
         name = out.stem if is_file else _name_of(video)
         return cls(folder, name, out if is_file else None, chosen)
 

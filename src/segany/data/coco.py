@@ -29,8 +29,8 @@ from segany.data.formats.coco import (
     CocoAnnotations,
     images_by_id,
     normal_id,
+    parse_id,
     read_categories,
-    whole_number,
 )
 from segany.data.item import AnnotatedImage
 
@@ -59,7 +59,7 @@ class _ImageEntry:
     @property
     def image_id(self) -> int | None:
         """The id as an integer; None if it is not an integer."""
-        return None if whole_number(self.id) == NO_ID else self.id
+        return None if parse_id(self.id) == NO_ID else self.id
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,7 +148,7 @@ def label_png(result: FrameResult) -> bytes:
     Raises:
         OutputError: an object id is not 1 to 255.
     """
-    check_labels(result.object_ids)
+    check_palette_ids(result.object_ids)
     labels = np.zeros(result.size_hw, dtype=np.uint8)
     scores = np.nan_to_num(result.scores, nan=-np.inf)
     for index in np.lexsort((result.instances.object_ids, scores)):
@@ -160,7 +160,7 @@ def label_png(result: FrameResult) -> bytes:
     return buffer.getvalue()
 
 
-def check_labels(object_ids: Iterable[int]) -> None:
+def check_palette_ids(object_ids: Iterable[int]) -> None:
     """Raise `OutputError` where an object id does not fit into an image with a palette."""
     for object_id in object_ids:
         if not 0 < object_id <= MAX_LABEL:
