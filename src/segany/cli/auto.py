@@ -31,7 +31,7 @@ SOME_FAILED = 1
 
 
 def _setting(name: str, help_text: str, unset: str = "no limit") -> Any:
-    """An option for a field of `AutomaticConfig`, whose default is shown; `unset` says what None means."""
+    """Make an option for a field of `AutomaticConfig` that shows its default; `unset` describes the default None."""
     default = getattr(AutomaticConfig(), name)
     shown = unset if default is None else str(default)
     return typer.Option(help=help_text, show_default=shown, rich_help_panel="Settings of the generator")
@@ -146,6 +146,6 @@ def auto(
 
 
 def _config(preset: Preset, **chosen: Any) -> AutomaticConfig:
-    """The preset, changed by the options that were given."""
+    """Return the preset with the given options."""
     base = AutomaticConfig.sa1b() if preset == "sa1b" else AutomaticConfig()
     return replace(base, **{name: value for name, value in chosen.items() if value is not None})

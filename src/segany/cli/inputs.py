@@ -58,10 +58,10 @@ def load_model(ref: ModelRef) -> TorchModel | ExportedModel:
 
 
 def parse_formats(text: str, known: Collection[str], option: str = "--format", what: str = "format") -> tuple[str, ...]:
-    """The formats of a list that is separated by commas, or other values of an option.
+    """Parse a list of formats, or other values of an option, that is separated by commas.
 
     Raises:
-        OutputError: a format is unknown, or there is none.
+        OutputError: the list is empty, or a value is unknown.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
@@ -81,19 +81,19 @@ def check_out_folder(folder: Path, option: str) -> None:
 
 
 def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The image files that paths on the command line stand for, each once.
+    """Find the image files of the paths on the command line, each once.
 
-    A file is an image whatever its name. In folders and patterns, files count that have the suffix of an image and
-    are not hidden, in alphabetical order; subfolders do not count.
+    A file is an image whatever its name. In folders and patterns, files that have the suffix of an image and are not
+    hidden are found, in alphabetical order; subfolders are not searched.
 
     Args:
         paths: files, folders, and patterns (`photos/*.jpg`, `photos/**/*.png`) that the shell did not expand.
-        out: the folder of the results. No folder or pattern may match images in it, because the next run would
-            segment the overlays of this one.
+        out: the output folder. No folder or pattern may match images in it, because the next run would segment the
+            overlays of this one.
 
     Raises:
         ImageError: a path does not exist, or a folder or pattern has no images.
-        OutputError: images would be taken from `out`.
+        OutputError: images would be read from `out`.
     """
     found: dict[Path, Path] = {}
     with path_errors(out, OutputError):

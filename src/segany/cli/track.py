@@ -140,7 +140,7 @@ def open_session(
 
 @dataclass(frozen=True)
 class _Target:
-    """Where results are written, and in which formats."""
+    """The output files and formats."""
 
     folder: Path
     name: str
@@ -167,7 +167,7 @@ def _source(video: str) -> str | int:
 
 
 def _name_of(video: str) -> str:
-    """The name of the video, which names of files begin with."""
+    """Return the name of the video, the prefix of output files."""
     source = _source(video)
     if isinstance(source, int):
         return f"camera{source}"
@@ -177,14 +177,14 @@ def _name_of(video: str) -> str:
 
 
 def _inputs(video: str, wanted: FramePrompts, prompts: Path | None) -> set[Path]:
-    """The resolved paths of what must not be overwritten."""
+    """Return the resolved paths of the inputs, which must not be overwritten."""
     paths = [Path(video), *wanted.mask_files, *([prompts] if prompts else [])]
     with path_errors(Path(video), VideoError):
         return {path.resolve() for path in paths}
 
 
 def _expected(source: FrameSource, first: int, direction: Direction, max_frames: int | None) -> int | None:
-    """How many frames will have results, if that can be known."""
+    """Return the number of frames that will have results; None if it is unknown."""
     count = source.count
     if count is None:
         return max_frames

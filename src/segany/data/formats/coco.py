@@ -288,7 +288,7 @@ def annotation_ids(instances: Instances) -> list[int]:
 
 
 def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
-    """A box as x y width height, with the fewest decimals from which `_from_xywh` reads the same box."""
+    """Convert a box to x y width height, with the fewest decimals from which `_from_xywh` restores it."""
     corners = [float(str(np.float32(number))) for number in box]
     sides = [round(corners[axis + 2] - corners[axis], 6) for axis in (0, 1)]
     short = [*corners[:2], *sides]
@@ -298,7 +298,7 @@ def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
 
 
 def _from_xywh(bbox: Any) -> tuple[float, float, float, float]:
-    """The corners of a box; NaN where it is none."""
+    """Convert a box, x y width height, to its corners; NaN if it is not a box."""
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
         x, y, width, height = (_number(value) for value in bbox)
         is_box = all(abs(value) <= MAX_COORDINATE for value in (x, y, width, height))  # not NaN either
@@ -339,7 +339,7 @@ def _number(value: Any) -> float:
 
 
 def _compact(segmentation: Any) -> Any:
-    """Polygons as arrays, where they are lists of numbers. What is damaged stays as it is."""
+    """Convert polygons that are lists of numbers to arrays; damaged ones are not changed."""
     if not isinstance(segmentation, list):
         return segmentation
     try:
