@@ -1,9 +1,9 @@
-"""Proofs that training works: recipes run from nothing, and what came of them, in numbers and pictures.
+"""Training runs of recipes from the start, and their results in numbers and images.
 
-    python -m benchmarks.training            # lungs and shapes, one after the other
+    python -m benchmarks.training            # lungs, then shapes
     python -m benchmarks.training shapes --runs runs/
 
-A recipe whose run is there already is not run again: its results are written anew.
+A recipe whose run exists is not trained again; its results are written again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ AUTOMATIC_IMAGES = 10
 
 
 def main() -> None:
-    """Train, then write."""
+    """Train, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="*", choices=[*RECIPES, []], help="all of them by default")
     parser.add_argument("--runs", type=Path, default=REPOSITORY / "out" / "runs", help="folder of the runs")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def write_results(recipe: str, run: Path) -> Path:
-    """A page with the scores of a run, its curves, and pictures from its beginning and its end."""
+    """Write a page with the scores of a run, its curves, and samples from its first and last validation."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     validations = [line for line in lines if "validation" in line]
@@ -107,7 +107,7 @@ def _shown(value: float) -> str:
 
 
 def _automatic(recipe: str, run: Path) -> list[str]:
-    """A row for `segany auto`: automatic masks on held-out images, of the untouched model and of the trained one."""
+    """Make a row for `segany auto`: automatic masks on held-out images, of the untouched and the trained model."""
     trained = find_recipe(recipe)
     if not isinstance(trained.model, str) or trained.datasets is None:
         return []  # there is no model to compare with

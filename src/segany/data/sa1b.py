@@ -50,7 +50,7 @@ class Sa1bFolder:
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of images that are left out, by reason."""
         return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:

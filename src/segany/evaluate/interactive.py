@@ -133,7 +133,7 @@ def click_objects(
                 break
             prediction = predictor.predict(embedding, [run.prompt for run in waiting])
             for number, run in enumerate(waiting):
-                run.answer(prediction[number], predictor.model.processor)
+                run.add_prediction(prediction[number], predictor.model.processor)
         yield from (run.result() for run in runs)
 
 
@@ -166,8 +166,8 @@ class _Run:
         point, label = [[latest.x, latest.y]], [latest.label]
         return Prompt(point, label) if self.before is None else self.before.refine(point, label)
 
-    def answer(self, prediction: MaskPrediction, processor: ImageProcessor) -> None:
-        """Take the prediction for the current prompt, P = 1."""
+    def add_prediction(self, prediction: MaskPrediction, processor: ImageProcessor) -> None:
+        """Add the prediction for the current prompt, P = 1."""
         candidates = prediction.masks[0]
         best = int(prediction.best_index[0])
         self.mask = candidates[best].copy()  # a view would keep the masks of all objects in memory
