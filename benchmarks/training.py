@@ -87,8 +87,8 @@ def _scores(recipe: str, run: Path, steps: list[dict[str, Any]], validations: li
         f"# segany train {recipe}",
         "",
         f"Made by `python -m benchmarks.training {recipe}`: {setting.cpu}, {setting.cores} cores, {start['time']}, "
-        f"commit {setting.commit}, {start['threads']} threads. Training took {taken}, {whole:.1f} minutes with reading and "
-        "validation.",
+        f"commit {setting.commit}, {start['threads']} threads. Training took {taken}, {whole:.1f} minutes with reading "
+        "and validation.",
         "",
         "Scores on held-out images, at the first validation, at the best by one click, and at the last:",
         "",
