@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from segany.predict.file_video_session import FileVideoSession
     from segany.predict.image import ImagePredictor
     from segany.predict.live_video_session import LiveVideoSession
-    from segany.predict.video import VideoConfig, VideoPredictor
+    from segany.predict.video import VideoPredictor
+    from segany.predict.video_config import VideoConfig
     from segany.predict.video_session import VideoSession
 
 _HOMES = {
@@ -98,7 +99,7 @@ _HOMES = {
     "StoreError": "segany.core.errors",
     "TrainingError": "segany.core.errors",
     "UnknownModelError": "segany.core.errors",
-    "VideoConfig": "segany.predict.video",
+    "VideoConfig": "segany.predict.video_config",
     "VideoError": "segany.core.errors",
     "VideoPredictor": "segany.predict.video",
     "VideoSession": "segany.predict.video_session",

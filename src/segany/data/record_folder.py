@@ -52,7 +52,7 @@ class RecordFolder(ABC):
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of images that are left out, by reason."""
         return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:

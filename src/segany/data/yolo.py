@@ -76,7 +76,7 @@ class YoloFolder:
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of images that are left out, by reason."""
         return {"images without a label file": len(self.left_out)}
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ def _label_file(image: Path) -> Path | None:
 
 
 def _replaced(path: Path, name: str, by: str) -> Path | None:
-    """A path in which the last folder with a name is renamed; None if it has no such folder."""
+    """Rename the last folder of a path that has a certain name; None if there is no such folder."""
     places = [index for index, part in enumerate(path.parts) if part == name]
     return Path(*path.parts[: places[-1]], by, *path.parts[places[-1] + 1 :]) if places else None
 
