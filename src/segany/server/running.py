@@ -118,7 +118,7 @@ def serve(store: Store, config: ServeConfig, say: Callable[[str], None] = print)
         hosts = frozenset(f"{name}:{port}" for name in (ADDRESS, "localhost"))
         app = make_app(state, sessions, hosts, static=config.static, limits=config.limits, kinds=config.kinds)
         intake = _Intake(state, config, say)
-        server = _Server(app, lambda: _welcome(intake, address(), config, say))
+        server = Server(app, lambda: _welcome(intake, address(), config, say))
         intake.start()
         try:
             server.run([listener])
@@ -137,10 +137,11 @@ def _welcome(intake: _Intake, address: str, config: ServeConfig, say: Callable[[
         webbrowser.open(address)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Calls a function, in a thread, as soon as requests are answered."""
 
     def __init__(self, app: ASGIApp, on_started: Callable[[], None]) -> None:
+        """Prepare; `run` with a bound socket serves."""
         super().__init__(
             uvicorn.Config(
                 app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,

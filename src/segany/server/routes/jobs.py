@@ -44,8 +44,8 @@ def get_proposals(id: Id, state: State) -> list[schemas.Proposal]:  # noqa: A002
 def start_proposals(id: Id, state: State, queue: Queue) -> schemas.Job:  # noqa: A002
     """Compute the automatic masks of an item, unless that is under way."""
     state.store.items.get(id)
-    for job in (*state.store.jobs.list("running"), *state.store.jobs.list("queued")):
-        if job.kind == "proposals" and job.arguments.get("item") == id:
+    for job in state.store.jobs.list(limit=1000):
+        if job.state in ("queued", "running") and job.kind == "proposals" and job.arguments.get("item") == id:
             return job_answer(job)
     return job_answer(submit(state, queue, "proposals", {"item": id}))
 
