@@ -1,0 +1,1 @@
+"""The application in the browser: HTTP and WebSocket over a project, its model and its jobs."""
