@@ -47,14 +47,12 @@ def raw(server: Served, method: str, target: str, headers: list[tuple[str, str]]
 # Host, Origin, Sec-Fetch-Site.
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}", ""]
-)
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "[::1]:{port}"])
 @pytest.mark.parametrize("path", ["/", "/api/session", "/api/items"])
 def test_another_host_is_refused(server: Served, host: str, path: str) -> None:
     port = server.host.partition(":")[2]
     answer = server.http.get(path, headers={"Host": host.format(port=port)})
-    assert answer.status_code in (400, 403)  # the HTTP parser itself refuses an empty one
+    assert answer.status_code == 403
     assert "chelsea" not in answer.text
     assert HTML not in answer.text
 
@@ -207,12 +205,11 @@ def test_a_session_ends(server: Served, monkeypatch: pytest.MonkeyPatch) -> None
     assert server.http.get("/api/session").status_code == 401
 
 
-def test_a_session_is_of_its_project_alone(server: Served, start: Callable[..., Served], tmp_path: Path) -> None:
+def test_a_session_is_of_its_project_alone(server: Served, start: Callable[..., Served]) -> None:
     (_, value), *_ = server.http.cookies.items()
-    with Store.create(tmp_path / "other") as other:
-        second = start(other)
-        cookie = f"segany-{other.project.id}={value}"
-        assert second.stranger().get("/api/session", headers={"Cookie": cookie}).status_code == 401
+    other = start("other")
+    cookie = f"segany-{other.store.project.id}={value}"
+    assert other.stranger().get("/api/session", headers={"Cookie": cookie}).status_code == 401
 
 
 def test_keys_are_private(server: Served) -> None:
@@ -370,7 +367,7 @@ def test_paths_lead_nowhere(server: Served, path: str) -> None:
         "/etc/passwd",
         "..\\..\\evil.png",
         "C:\\evil.png",
-        "<img src=x>.png",
+        "<b>.png",
         "a\tb.png",
         "..",
         "ü" * 300,
@@ -420,9 +417,8 @@ def test_media_types_are_ours(server: Served) -> None:
 
 
 @pytest.fixture
-def strict(start: Callable[..., Served], tmp_path: Path) -> Iterator[Served]:
-    with Store.create(tmp_path / "strict") as store:
-        yield start(store, limits=Limits(json=2000, upload=20_000))
+def strict(start: Callable[..., Served]) -> Served:
+    return start("strict", limits=Limits(json=2000, upload=20_000))
 
 
 def test_a_large_body_is_refused(strict: Served) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from segany.core.progress import ProgressCallback
 from segany.jobs.queue import JobFunction
 from segany.server.answers import ITEMS_CHANGED
+from segany.server.proposals import proposals_handler
 from segany.server.state import ServerState
 from segany.server.transfers import Transfers
 from segany.store import ItemFilter, Job
@@ -18,13 +19,7 @@ JobMaker: TypeAlias = "Callable[[ServerState], JobFunction]"
 
 def proposals_function(state: ServerState) -> JobFunction:
     """Automatic masks of an item."""
-
-    def run(job: Job, progress: ProgressCallback) -> Any:
-        from segany.server.proposals import proposals_handler  # type: ignore[import-not-found,unused-ignore]
-
-        return proposals_handler(state)(job, progress)
-
-    return run
+    return proposals_handler(state)
 
 
 def import_function(state: ServerState) -> JobFunction:
