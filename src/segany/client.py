@@ -37,6 +37,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class Client:
     """A session with a server. Close it, or use it in a `with` statement. Threads need a client each.
 
+    Attributes:
+        session: who this is.
+        http: sends requests of the session, such as those without a method here.
+
     Every method raises `StoreError` where the server cannot be reached or refuses the session, and otherwise the error
     that the same call of the library raises: `NotFoundError`, `DataError`, `OutputError`.
     """
@@ -49,19 +53,19 @@ class Client:
             transport: for tests; over the network where None.
         """
         root, _, token = address.partition("#token=")
-        self._http = httpx.Client(
+        self.http = httpx.Client(
             base_url=root.rstrip("/"), timeout=TIMEOUT_SECONDS, transport=transport, trust_env=False
         )
         try:
             self.session = self._ask(schemas.Session, "POST", "/api/session", json={"token": token})
         except BaseException:
-            self._http.close()
+            self.http.close()
             raise
-        self._http.headers["X-Segany-CSRF"] = self.session.csrf
+        self.http.headers["X-Segany-CSRF"] = self.session.csrf
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self.http.close()
 
     def __enter__(self) -> Client:
         return self
@@ -179,7 +183,7 @@ class Client:
         """Export the annotations into a folder, and return the path of the file."""
         job = self.wait(self.start_export(format, state))
         path = Path(folder) / Path(str((job.result or {}).get("file", "export"))).name
-        with self._errors(), self._http.stream("GET", f"/api/exports/{job.id}/file") as response:
+        with self._errors(), self.http.stream("GET", f"/api/exports/{job.id}/file") as response:
             if not response.is_success:
                 response.read()
                 _check(response)
@@ -193,7 +197,7 @@ class Client:
 
     def _call(self, method: str, path: str, *, fine: tuple[int, ...] = (), **arguments: Any) -> httpx.Response:
         with self._errors():
-            response = self._http.request(method, path, **arguments)
+            response = self.http.request(method, path, **arguments)
         if response.status_code not in fine:
             _check(response)
         return response
@@ -203,7 +207,7 @@ class Client:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise StoreError(f"The server at {self._http.base_url} was not reached: {error}. Is it running?") from error
+            raise StoreError(f"The server at {self.http.base_url} was not reached: {error}. Is it running?") from error
 
 
 def _check(response: httpx.Response) -> None:
