@@ -17,7 +17,7 @@ PROPOSALS_CONFIG = AutomaticConfig(pred_iou_thresh=0.5, stability_score_thresh=0
 """The lowest thresholds that the page's sliders reach: it filters what is kept, and never computes again."""
 
 
-def proposals_handler(state: LiveState) -> JobFunction:
+def proposals_handler(state: LiveState, config: AutomaticConfig = PROPOSALS_CONFIG) -> JobFunction:
     """The function for jobs of the kind "proposals".
 
     Arguments of a job: `item`, the id of an item; without it, all items of the project. What the model has found
@@ -28,14 +28,18 @@ def proposals_handler(state: LiveState) -> JobFunction:
     def handle(job: Job, progress: ProgressCallback) -> dict[str, Any]:
         item = job.arguments.get("item")
         if item is not None:
-            return {"items": 1, "masks": _find(state, state.store.items.get(str(item)), progress), "skipped": []}
+            return {
+                "items": 1,
+                "masks": _find(state, state.store.items.get(str(item)), progress, config),
+                "skipped": [],
+            }
         total = state.store.items.page(limit=0).total
         masks, skipped = 0, []
         for done, one in enumerate(state.store.items.iterate()):
             step = ProgressEvent(one.name, done, total, "images")
             progress(step)
             try:
-                masks += _find(state, one, _repeating(progress, step))
+                masks += _find(state, one, _repeating(progress, step), config)
             except ImageError as error:
                 skipped.append({"name": one.name, "message": str(error)})
         report(progress, "", total, total, "images")
@@ -44,7 +48,7 @@ def proposals_handler(state: LiveState) -> JobFunction:
     return handle
 
 
-def _find(state: LiveState, item: Item, progress: ProgressCallback) -> int:
+def _find(state: LiveState, item: Item, progress: ProgressCallback, config: AutomaticConfig) -> int:
     """Find and keep the masks of an item, and return how many there are."""
     model, version = state.model_host.model_for_jobs(progress)
     try:
@@ -56,7 +60,7 @@ def _find(state: LiveState, item: Item, progress: ProgressCallback) -> int:
         embedding = wait_for(request, progress, item.name)
     finally:
         request.cancel()  # nobody waits any more
-    instances = AutomaticMaskGenerator(model, PROPOSALS_CONFIG).generate(embedding, progress=progress)
+    instances = AutomaticMaskGenerator(model, config).generate(embedding, progress=progress)
     state.store.proposals.put(item.id, version, instances)
     return len(instances)
 
