@@ -168,20 +168,24 @@ class Client:
     def start_export(
         self,
         format: schemas.ExchangeFormat,  # noqa: A002
+        *,
         state: schemas.ItemState | None = None,
+        images: bool = False,
     ) -> schemas.Job:
-        """Start exporting the annotations, of items of a state or of all."""
-        request = schemas.ExportRequest(format=format, filter=schemas.ExportFilter(state=state))
+        """Start exporting the annotations, of items of a state or of all, and with `images` those too."""
+        request = schemas.ExportRequest(format=format, filter=schemas.ExportFilter(state=state), images=images)
         return self._ask(schemas.Job, "POST", "/api/exports", json=request.model_dump(mode="json"))
 
     def export(
         self,
         format: schemas.ExchangeFormat,  # noqa: A002
         folder: str | Path,
+        *,
         state: schemas.ItemState | None = None,
+        images: bool = False,
     ) -> Path:
-        """Export the annotations into a folder, and return the path of the file."""
-        job = self.wait(self.start_export(format, state))
+        """Export into a folder, as `start_export` does, and return the path of the file."""
+        job = self.wait(self.start_export(format, state=state, images=images))
         path = Path(folder) / Path(str((job.result or {}).get("file", "export"))).name
         with self._errors(), self.http.stream("GET", f"/api/exports/{job.id}/file") as response:
             if not response.is_success:

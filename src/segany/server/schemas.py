@@ -328,7 +328,8 @@ class ExportFilter(_In):
 
 
 class ExportRequest(_In):
-    """What to export, and how."""
+    """What to export, and how; with `images`, those too where the format has them in its files."""
 
     format: ExchangeFormat
     filter: ExportFilter = ExportFilter()
+    images: bool = False
