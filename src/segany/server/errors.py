@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -36,7 +37,6 @@ _STATUSES: tuple[tuple[type[SeganyError], int], ...] = (  # the first that fits
 )
 
 _MESSAGES = {
-    400: "The request cannot be read.",
     404: "There is nothing at this address.",
     405: "This address does not take such requests.",
 }
@@ -88,7 +88,8 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _http_error(_request: Request, error: Exception) -> JSONResponse:
     known = cast(HTTPException, error)
-    message = known.detail if known.status_code == 400 else _MESSAGES.get(known.status_code, known.detail)
+    is_bare = known.detail == HTTPStatus(known.status_code).phrase
+    message = _MESSAGES.get(known.status_code, known.detail) if is_bare else known.detail
     return message_answer(known.status_code, message, dict(known.headers or {}))
 
 
