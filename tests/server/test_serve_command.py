@@ -92,7 +92,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "more").mkdir(parents=True)
     (folder / "a.png").write_bytes(picture(seed=1))
     (folder / "more" / "b.png").write_bytes(picture(seed=2))
-    (folder / "cut.png").write_bytes(picture(seed=3)[:100])
+    (folder / "cut\x1b[2J.png").write_bytes(picture(seed=3)[:100])
     return folder
 
 
@@ -116,7 +116,8 @@ def test_serves_a_folder_and_stops(serve: Start, photos: Path, tmp_path: Path, n
             started = time.monotonic()
             assert server.stop(number) == 0
             assert time.monotonic() - started < 4, "an open page must not hold it up"
-    assert "skipped cut.png: " in server.output
+    assert "skipped cut\\x1b[2J.png: " in server.output
+    assert "\x1b" not in server.output
     assert "2 images added, 1 skipped." in server.output
     assert server.lines[-1] == "Stopped. Everything that the page shows as saved is in the project."
     assert "Traceback" not in server.output
