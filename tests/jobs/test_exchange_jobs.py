@@ -217,8 +217,11 @@ def test_names_of_items_are_never_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_large_exports_and_imports_need_little_memory(tmp_path: Path) -> None:
-    """100,000 objects, in a process of its own: the memory of this one has seen other things."""
+def test_large_exports_need_little_memory(tmp_path: Path) -> None:
+    """100,000 objects, in a process of its own: the memory of this one has seen other things.
+
+    Of the formats, COCO alone has one file for all images.
+    """
     program = (
         "import resource, sys, uuid\n"
         "from pathlib import Path\n"
@@ -233,7 +236,7 @@ def test_large_exports_and_imports_need_little_memory(tmp_path: Path) -> None:
         "        changes = [Change(new(), new(), None, counts[n % 6], z=n) for n in range(1000)]\n"
         "        store.annotations.save(item, new(), changes, 'ada')\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    for name in ('coco', 'sa-1b', 'labelme', 'yolo-seg', 'label-maps'):\n"
+        "    for name in ('coco', 'sa-1b'):\n"
         "        report = export_annotations(store, Path(sys.argv[1]) / 'cache/a.zip', name)\n"
         "        assert report.objects == 100_000\n"
         "        print(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
@@ -243,5 +246,5 @@ def test_large_exports_and_imports_need_little_memory(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2],
     )  # fmt: skip
     grown = [int(line.split()[1]) for line in run.stdout.splitlines()]
-    assert len(grown) == 5
+    assert len(grown) == 2
     assert max(grown) < 200_000, run.stdout  # kilobytes
