@@ -31,7 +31,8 @@ class Process:
     """A running `segany serve`, and what it has printed."""
 
     def __init__(self, page: Path, *arguments: object, port: int = 0) -> None:
-        options = ["--no-browser", "--model", "none", "--page", str(page), "--port", str(port)]
+        options = ["--no-browser", "--page", str(page), "--port", str(port)]
+        options += [] if "--model" in arguments else ["--model", "none"]
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments), *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -213,6 +214,11 @@ def test_page_that_was_not_built(serve: Start, tmp_path: Path) -> None:
 def test_other_addresses_are_refused(serve: Start, tmp_path: Path, host: str) -> None:
     output = refused(serve, "--project", tmp_path / "project", "--host", host)
     assert "127.0.0.1 only" in output
+    assert not (tmp_path / "project").exists()
+
+
+def test_unknown_model(serve: Start, tmp_path: Path) -> None:
+    assert "nonsense" in refused(serve, "--project", tmp_path / "project", "--model", "nonsense")
     assert not (tmp_path / "project").exists()
 
 

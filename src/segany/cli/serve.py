@@ -48,12 +48,14 @@ def serve(
     for module in ("fastapi", "uvicorn", "websockets", "python_multipart"):
         import_extra(module, "The annotation server needs more packages", "serve")
     from segany.hub.model_ref import ModelRef
-    from segany.models.registry import DEFAULT_MODEL
+    from segany.models.registry import DEFAULT_MODEL, find_spec
     from segany.server.intake import find_files
     from segany.server.pages import STATIC
     from segany.server.running import ServeConfig, default_project
     from segany.server.running import serve as run
 
+    if model is not None and model != "none" and not Path(model).exists():
+        find_spec(model)  # a name that is misspelled
     folder = project or default_project()
     config = ServeConfig(
         static=page or STATIC,
