@@ -121,9 +121,11 @@ def _automatic(recipe: str, run: Path) -> list[str]:
         counts, best_ious = [], []
         for index in range(AUTOMATIC_IMAGES):
             annotated = val.read(index)
-            masks = generator.generate(annotated.image).masks
+            masks = generator.generate(annotated.image).masks()
             counts.append(len(masks))
-            best_ious += [max((mask_iou(mask, one.mask) for mask in masks), default=0.0) for one in annotated.objects]
+            best_ious += [
+                max((mask_iou(mask, target) for mask in masks), default=0.0) for target in annotated.objects.masks()
+            ]
         rows.append(
             f"| {title} | {model.stability_score_thresh} | {', '.join(map(str, counts))} | {np.mean(best_ious):.3f} |"
         )
