@@ -1,6 +1,7 @@
 """Embeddings survive the round trip through a file; every broken file is an EmbeddingError."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,9 @@ def test_names_too_long_and_circles_of_links(tmp_path: Path) -> None:
     for path in (tmp_path / ("x" * 300), tmp_path / "loop"):
         with pytest.raises(EmbeddingError):
             Embedding.load(path)
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(EmbeddingError, match=r"a\.safetensors is not a file but a pipe"):
+        Embedding.load(tmp_path / "a.safetensors")

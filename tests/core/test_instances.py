@@ -269,3 +269,22 @@ def test_filled_label_map_keeps_what_is_labeled(instances: Instances) -> None:
     np.testing.assert_array_equal(filled[plain > 0], plain[plain > 0])
     assert filled[4, 30] == 3  # beside the ring, within its hole
     assert filled[29, 39] == 5
+
+
+TRUNCATED = "PPPPPPPPPPPP4PPPPPPPPPPPP4PPPPPPPPPPPP40\\SPPPPPPPPPPL"
+"""Its run lengths add up to 9 x 12 modulo 2^64 only."""
+
+
+@pytest.mark.parametrize("counts", [TRUNCATED, "", "P", "\x00", b"\\3", None])
+def test_damaged_masks_are_refused_even_where_boxes_are_given(counts: object) -> None:
+    with pytest.raises(InstancesError, match=r"run lengths|damaged"):
+        Instances([counts], (12, 9), boxes_xyxy=[[0, 0, 1, 1]])  # type: ignore[list-item]
+
+
+def test_masked_arrays_are_refused() -> None:
+    masks = np.ma.MaskedArray(np.ones((1, 3, 4), bool), mask=np.eye(3, 4, dtype=bool)[None])
+    with pytest.raises(InstancesError, match="filled"):
+        Instances.from_masks(masks)
+    scores = np.ma.MaskedArray([0.5], mask=[True])
+    with pytest.raises(InstancesError, match="scores is a masked array"):
+        Instances.from_masks(np.ones((1, 3, 4), bool), scores=scores)

@@ -227,3 +227,17 @@ def test_values_that_are_no_prompt_are_refused_in_few_words(values: dict[str, An
     with pytest.raises(PromptError) as caught:
         Prompt(**values)
     assert len(str(caught.value)) < 600
+
+
+def test_points_that_have_no_values_or_end_are_refused():
+    nested: list = []
+    for _ in range(5000):
+        nested = [nested]
+    structured = np.zeros(1, dtype=[("a", "f4")])
+    for points in (torch.ones(1, 2, device="meta"), nested):
+        with pytest.raises(PromptError, match=r"points_xy must be (an array of )?numbers"):
+            Prompt(points_xy=points)
+    with pytest.raises(PromptError, match="labels must be 1"):
+        Prompt(points_xy=[[1, 1]], labels=structured)
+    with pytest.raises(PromptError, match="filled"):
+        Prompt(points_xy=[np.ma.MaskedArray([1, 2], mask=[True, False])])

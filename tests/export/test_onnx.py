@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -303,3 +304,12 @@ def test_the_first_images_are_for_checking(tmp_path: Path) -> None:
     for manifest, count in ((two, 2), (three, 3), (five, 3)):
         points = next(record for record in manifest.checks if record.kind == "point")
         assert points.masks == 4 * (3 + count)
+
+
+def test_the_callers_random_state_and_environment_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    model = small_model("sam")
+    environment, state = dict(os.environ), torch.random.get_rng_state()
+    to_onnx(model, tmp_path / "onnx")
+    assert dict(os.environ) == environment
+    assert torch.equal(torch.random.get_rng_state(), state)

@@ -16,6 +16,7 @@ class Page:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     honors_range: bool = True
+    says_length: bool = True  # otherwise the end of the connection is the end of the file
     range_shift: int = 0  # answer a range that begins later than asked for
     breaks_after: int | None = None  # hang up after so many bytes of each answer
     breaks_left: int = 1_000_000  # how often it does
@@ -67,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
             content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"
             body = body[start:] if status == 206 else b""
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if page.says_length:
+            self.send_header("Content-Length", str(len(body)))
         if status == 206:
             self.send_header("Content-Range", content_range)
         for name, value in page.headers.items():

@@ -16,7 +16,7 @@ from tests.hub.local_server import Page
 from segany.core.errors import CanceledError, WeightsError
 from segany.core.progress import Cancellation, ProgressEvent
 from segany.hub import cache, fetch_weights
-from segany.hub.fetch import ATTEMPTS
+from segany.hub.fetch import ATTEMPTS, SourceUnavailable, download
 from segany.models.registry import UrlSource
 
 
@@ -198,3 +198,25 @@ def test_silence_is_a_reason(server, url_spec, monkeypatch):
     with pytest.raises(WeightsError, match="timed out"):
         fetch_weights(url_spec)
     answer.set()
+
+
+def test_a_file_without_a_length_arrives(server, url_spec, body):
+    server.pages["/tiny.pt"].says_length = False
+    assert fetch_weights(url_spec).read_bytes() == body
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_more_than_the_file_can_have_is_not_written(server, says_length, tmp_path):
+    server.pages["/endless"] = Page(body=bytes(3_000_000), says_length=says_length)
+    largest = []
+    with pytest.raises(SourceUnavailable, match=r"more than the 1,000,000 of the file"):
+        download(f"{server.url}/endless", tmp_path / "a.part", None, largest.append, max_bytes=1_000_000)
+    assert all(event.done <= 1_000_000 for event in largest)
+    assert not (tmp_path / "a.part").exists()
+
+
+def test_without_a_length_the_disk_is_not_filled(server, monkeypatch, tmp_path):
+    server.pages["/endless"] = Page(body=bytes(3_000_000), says_length=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(10_000_000))
+    with pytest.raises(WeightsError, match="Not enough disk space"):
+        download(f"{server.url}/endless", tmp_path / "a.part", None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,3 +75,9 @@ def test_an_exported_model_is_referred_to_by_its_folder() -> None:
 def test_a_model_from_nowhere_has_no_reference() -> None:
     with pytest.raises(ConfigError, match="was not loaded from anywhere"):
         ModelRef.of(loaded(small_sam()))
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, copy.deepcopy])
+def test_an_exported_model_itself_is_not_sent(send: Callable[[Any], Any]) -> None:
+    with pytest.raises(TypeError, match=r"segany\.ModelRef\.of\(model\)"):
+        send(segany.load(exported("sam")))

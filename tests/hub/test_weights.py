@@ -241,3 +241,16 @@ def test_every_model_has_a_source_whose_digest_is_known():
 def test_the_real_checkpoint_arrives(mobile_sam_path):
     assert mobile_sam_path.stat().st_size == 40_728_226
     assert sha256_of(mobile_sam_path) == find_spec("mobile_sam").sources[0].sha256
+
+
+def test_a_home_that_is_not_there_names_the_variable(url_spec, monkeypatch):
+    monkeypatch.setenv("SEGANY_CACHE", "~no_such_user/cache")
+    with pytest.raises(WeightsError, match="SEGANY_CACHE is '~no_such_user/cache'"):
+        fetch_weights(url_spec)
+
+
+def test_without_a_home_the_variable_is_named(url_spec, monkeypatch):
+    monkeypatch.delenv("SEGANY_CACHE")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: Path("~/.cache") / name)
+    with pytest.raises(WeightsError, match=r"There is no home directory.*SEGANY_CACHE"):
+        fetch_weights(url_spec)

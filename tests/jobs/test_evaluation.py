@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from tests.evaluate.painting import Images, PaintingModel, blocks
@@ -120,3 +121,45 @@ def test_a_tuned_decoder_makes_another_model():
     after = ModelFacts.of(TorchModel(model))
     assert before.encoder_id == after.encoder_id
     assert before.weights_id != after.weights_id
+
+
+@pytest.mark.parametrize(
+    "value",
+    [7, None, [], {}, {"records": 7, "left_out": 0}, {"records": [7], "left_out": 0}, {"records": [], "left_out": "no"},
+     {"records": [{"object": 0, "iou": "much"}], "left_out": 0},
+     {"records": [{"object": 0, "iou": float("nan")}], "left_out": 0}],
+)  # fmt: skip
+def test_a_record_of_other_values_is_measured_again(tmp_path, value):
+    data = Images(blocks("a"), blocks("b"))
+    whole = run(tmp_path, data).as_json()
+    (path,) = tmp_path.rglob("b.json")
+    record = json.loads(path.read_text())
+    record["parts"]["box"]["value"] = value
+    path.write_text(json.dumps(record))
+    again = Images(*data.images)
+    assert run(tmp_path, again).as_json() == whole
+    assert again.reads == ["b"]
+
+
+GARBAGE = {"binary": b"\xff\x00", "nested": b"[" * 100_000, "number": b"7", "list": b'{"version": 2, "parts": []}'}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE)
+def test_a_record_of_garbage_is_measured_again(tmp_path, caplog, content):
+    data = Images(blocks("a"), blocks("b"))
+    whole = run(tmp_path, data).as_json()
+    (path,) = tmp_path.rglob("b.json")
+    path.write_bytes(content)
+    assert run(tmp_path, Images(*data.images)).as_json() == whole
+    assert "b.json" in caplog.text
+
+
+def test_a_folder_or_pipe_in_place_of_a_record_is_named(tmp_path, caplog):
+    data = Images(blocks("a"), blocks("b"))
+    run(tmp_path, data)
+    (path,) = tmp_path.rglob("b.json")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises((OutputError, DataError), match=r"b\.json"):
+        run(tmp_path, Images(*data.images))
+    assert "b.json is not a file but a pipe" in caplog.text

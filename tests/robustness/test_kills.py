@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.test_train import RECIPE
 from tests.data_for_tests import picture, save
 from tests.hub.local_server import Page, Server
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam, small_sam2
@@ -56,13 +57,24 @@ def export(inputs: Path, out: Path) -> Run:
     return [*COMMAND, "export", str(inputs / "sam.safetensors"), "--out", str(out / "onnx"), "--no-check"], out
 
 
+def train(inputs: Path, out: Path) -> Run:
+    recipe = inputs / "colors.py"
+    recipe.write_text(RECIPE)
+    settings = ["--set", "loop.steps=30", "--set", "loop.save_every=2", "--set", "task.seconds=0.05"]
+    return [*COMMAND, "train", str(recipe), "--out", str(out), "--device", "cpu", "--resume", *settings], out
+
+
+NOTES = (".segany", "tensorboard", "environment.json", "metrics.jsonl")
+"""Files and folders that name when, where or how fast."""
+
+
 def files_of(folder: Path) -> dict[str, str]:
     """Every file and its digest, without notes that name when or where."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
-        if ".segany" not in path.relative_to(folder).parts
+        if not set(NOTES) & set(path.relative_to(folder).parts)
     }
 
 
@@ -90,7 +102,7 @@ def kill_and_rerun(make: Callable[[Path, Path], Run], inputs: Path, tmp_path: Pa
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("make", [auto, track])
+@pytest.mark.parametrize("make", [auto, track, train])
 def test_a_killed_command_that_runs_again_makes_the_same(
     make: Callable[[Path, Path], Run], inputs: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +110,7 @@ def test_a_killed_command_that_runs_again_makes_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [auto, track, export])
+@pytest.mark.parametrize("make", [auto, track, export, train])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_command_that_is_killed_often_makes_the_same(
     make: Callable[[Path, Path], Run], seed: int, inputs: Path, tmp_path: Path
@@ -118,8 +130,12 @@ def test_a_command_that_is_asked_to_end_keeps_what_is_finished(
     for index in range(400):
         (images / f"{index:04d}.png").hardlink_to(inputs / "images" / "0.png")
     command[command.index(str(inputs / "images"))] = str(images)
-    before = set(Path(os.environ.get("TMPDIR", "/tmp")).glob("segany-session-*"))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    scratch = tmp_path / "scratch"  # not that of tests beside this one
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         while not list(out.rglob("*_coco.json")) and not list(out.rglob("*_masks/*.png")):
             assert process.poll() is None, process.communicate()[1]
             time.sleep(0.05)
@@ -128,9 +144,42 @@ def test_a_command_that_is_asked_to_end_keeps_what_is_finished(
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     assert not list(out.rglob("*.tmp"))
-    assert not set(Path(os.environ.get("TMPDIR", "/tmp")).glob("segany-session-*")) - before
+    assert not list(scratch.glob("segany-session-*"))
     if make is track:
         assert list(out.rglob("*_sav.json"))  # of the frames that were tracked
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_training_that_is_asked_to_end_saves_and_goes_on(number: int, inputs: Path, tmp_path: Path) -> None:
+    command, out = train(inputs, tmp_path / "run")
+    run(train(inputs, tmp_path / "whole")[0])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").stat().st_size:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.send_signal(number)
+        shown, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in shown + err
+    assert not list(out.rglob("*.tmp"))
+    assert (out / "state.safetensors").exists()
+    run(command)
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_export_that_is_asked_to_end_leaves_nothing(number: int, inputs: Path, tmp_path: Path) -> None:
+    command, out = export(inputs, tmp_path)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not list(tmp_path.glob("*.tmp")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.send_signal(number)
+        shown, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in shown + err
+    assert not (out / "onnx").exists()
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])

@@ -105,3 +105,15 @@ def test_alone_without_torchrun():
 def test_a_device_that_is_not_there():
     with pytest.raises(ConfigError, match="'cuda:99' cannot be used"), init_distributed("cuda:99"):
         pass
+
+
+@pytest.mark.parametrize("device", ["meta", "nonsense", "cpu:x"])
+def test_devices_that_hold_nothing(device):
+    with pytest.raises(ConfigError, match="cannot be used"), init_distributed(device):
+        pass
+
+
+def test_a_variable_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(ConfigError, match="WORLD_SIZE must be a whole number, got 'many'"), init_distributed("cpu"):
+        pass

@@ -6,6 +6,8 @@ import pytest
 
 from segany.core.errors import ConfigError
 from segany.train.loop_config import LoopConfig, learning_rate
+from segany.train.overrides import override
+from segany.train.sam_recipe import SamRecipe
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,26 @@ def test_steps_or_epochs_but_not_both():
     for wrong in ({"steps": 7, "epochs": 3}, {}):
         with pytest.raises(ConfigError, match="either steps or epochs"):
             LoopConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed=100000000000000000000", "steps=100000000000000000000", "workers=5000", "lr=nan", "lr=inf",
+        "betas=nan,0.9",
+        "clip_norm=nan", "clip_norm=inf", "decay_factor=nan", "seed=-1", "keep_last_n=100000000000000000000",
+        "decay_steps=5,100000000000000000000",
+    ],
+)  # fmt: skip
+def test_numbers_that_nothing_can_hold_are_refused(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=name):
+        override(LoopConfig(epochs=None, steps=10), [setting])
+
+
+@pytest.mark.parametrize(
+    "setting", ["encoder_lr_scale=inf", "focal_weight=inf", "layer_decay=nan", "loss_side=1" + "0" * 20]
+)
+def test_numbers_of_tasks_are_finite(setting: str) -> None:
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        override(SamRecipe(), [setting])

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import os
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tests.models_for_tests import small_sam
-from tests.train.loop_for_tests import MeanTask
+from tests.train.loop_for_tests import MeanTask, MemoryBatches
 from tests.train.test_loop import changed, run
 
 import segany
@@ -176,3 +177,89 @@ def test_a_description_of_another_version(tmp_path, config):
     path = write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"segany.model": described})
     with pytest.raises(CheckpointError, match="does not understand"):
         segany.load(path)
+
+
+DAMAGE = {
+    "binary": b"\x00\xff\xfe\x80" * 50,
+    "torn": b'{"step": 2, "lo',
+    "long": b'{"step": 2, "a": "' + b"a" * 100_000_000,
+    "a number": b"7",
+    "a list": b"[1, 2]",
+    "without a step": b'{"loss": 1.0}',
+    "a step that is text": b'{"step": "2", "loss": 1.0}',
+    "not a number": b'{"step": 2, "loss": NaN}',
+    "text as loss": b'{"step": 2, "loss": "much"}',
+    "a list as scores": b'{"step": 2, "validation": [1]}',
+    "nested": b"[" * 100_000,
+    "a huge number": b'{"step": 1' + b"0" * 400 + b"}",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_lines_of_metrics_are_left_out_with_a_warning(tmp_path, caplog, damage):
+    config = changed(save_every=4)
+    run(tmp_path, config, max_steps=4)
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines(keepends=True)[0] + DAMAGE[damage] + b"\n")
+    run(tmp_path, config, resume=True)
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines() if "loss" in json.loads(line)]
+    assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert "metrics.jsonl are damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "skipped.json", "environment.json"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_something_else_in_place_of_a_file_of_the_run_is_named(tmp_path, name, make):
+    run(tmp_path, max_steps=4)
+    (tmp_path / name).unlink(missing_ok=True)
+    make(tmp_path / name)
+    with pytest.raises(OutputError, match=name.replace(".", r"\.")):
+        run(tmp_path, batches=MemoryBatches(bad=[3]), resume=True)
+
+
+@pytest.mark.parametrize("name", ["skipped.json", "environment.json"])
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\x00", b"7", b"[[[", b'"a"', b'{"damaged": 7}', b'{"damaged": {}, "without_masks": 3}'],
+    ids=["binary", "number", "torn", "text", "damaged as number", "images as number"],
+)
+def test_damaged_notes_are_written_anew_with_a_warning(tmp_path, caplog, name, content):
+    batches = MemoryBatches(bad=[3])
+    run(tmp_path, max_steps=4, batches=batches)
+    (tmp_path / name).write_bytes(content)
+    run(tmp_path, resume=True, batches=MemoryBatches(bad=[3]))
+    assert json.loads((tmp_path / name).read_text())
+    assert f"{name} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "7",
+        "null",
+        "[" * 10**5,
+        '{"version": 1}',
+        '{"version": 1, "frozen": "", "step": -1}',
+        '{"version": 1, "frozen": "", "step": "many"}',
+    ],
+    ids=["number", "null", "nested", "without facts", "negative step", "step of text"],
+)
+def test_a_training_state_that_is_damaged_is_named(tmp_path, facts):
+    run(tmp_path, max_steps=4)
+    state = tmp_path / "state.safetensors"
+    safetensors.torch.save_file(load_file(state), state, {"segany.training": facts})
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is"):
+        run(tmp_path, resume=True)
+
+
+def test_an_optimizer_of_another_shape_is_named(tmp_path):
+    run(tmp_path, max_steps=4)
+    state = tmp_path / "state.safetensors"
+    with safetensors.safe_open(state, "pt") as file:
+        facts = file.metadata()
+    tensors = load_file(state)
+    name = next(name for name in tensors if name.startswith("optimizer/exp_avg/"))
+    safetensors.torch.save_file({**tensors, name: torch.zeros(7)}, state, facts)
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is damaged: exp_avg of"):
+        run(tmp_path, resume=True)

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from segany.core.errors import SeganyError
+
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
@@ -52,3 +54,10 @@ def frozen_view(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view: npt.NDArray[Any] = array.view()
     view.flags.writeable = False
     return view
+
+
+def check_unmasked(value: Any, what: str, kind: type[SeganyError]) -> None:
+    """Raise `kind` if an array, or one in a list, is a masked array with masked values: `np.asarray` ignores masks."""
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, np.ma.MaskedArray) and np.ma.getmaskarray(item).any():
+            raise kind(f"{what} is a masked array with masked values. Fill them first, with its filled().")

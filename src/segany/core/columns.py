@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import FloatArray, IntArray, frozen_view
+from segany.core.arrays import FloatArray, IntArray, check_unmasked, frozen_view
 from segany.core.errors import InstancesError
 from segany.core.instance import NO_ID, Category, Source
 
@@ -19,6 +19,7 @@ def column(name: str, values: npt.ArrayLike, count: int, dtype: type[np.generic]
     Raises:
         InstancesError: there are more or fewer values than instances, or they do not convert to `dtype`.
     """
+    check_unmasked(values, name, InstancesError)
     try:
         with np.errstate(over="ignore"):  # numbers too large for float32 become infinite
             array = np.array(values, dtype=dtype)
@@ -67,6 +68,7 @@ def id_column(name: str, values: npt.ArrayLike | None, count: int) -> IntArray:
     """
     if values is None:
         return frozen_view(np.full(count, NO_ID, dtype=np.int64))
+    check_unmasked(values, name, InstancesError)
     given = np.asarray(values)
     if given.size and (given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < NO_ID):
         raise InstancesError(f"{name} must be whole numbers from 0, or {NO_ID} for none, one an instance.")

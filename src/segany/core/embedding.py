@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from segany.core.arrays import FloatArray, ReadOnlyArrays, SizeHW, frozen_view
 from segany.core.errors import ConfigError, EmbeddingError, check
-from segany.core.files import path_errors, write_file
+from segany.core.files import check_is_file, path_errors, write_file
 from segany.core.preprocessing import Preprocessing
 
 Feature: TypeAlias = Any
@@ -202,10 +202,10 @@ def read_embedding(path: Path) -> Embedding:
         EmbeddingError: the file is missing, unreadable, damaged, not an embedding of segany, or written by a newer
             version of segany.
     """
-    with path_errors(path, EmbeddingError):
-        if path.is_dir():  # the error of safetensors would be "no such device"
-            raise EmbeddingError(f"{path} is a folder. Give the file that Embedding.save wrote.")
     try:
+        with path_errors(path, EmbeddingError):
+            if path.exists():
+                check_is_file(path, EmbeddingError)
         with safe_open(path, framework="numpy") as file:
             header = _checked_header(file.metadata() or {}, path)
             stored = _checked_features(file, path)

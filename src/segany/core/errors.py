@@ -6,6 +6,13 @@ with code 2. Any other exception is a bug.
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+from typing import Any
+
+MAX_INTEGER = 2**63 - 1
+"""Largest integer of a config: PyTorch and NumPy take no larger ones."""
+
 
 class SeganyError(Exception):
     """Base class of every error that segany raises on purpose."""
@@ -98,3 +105,14 @@ def check(condition: bool, message: str) -> None:
     """Raise `ConfigError` with `message` unless `condition` holds; used by configs in `__post_init__`."""
     if not condition:
         raise ConfigError(message)
+
+
+def check_numbers(config: Any) -> None:
+    """Raise `ConfigError` if a field of a dataclass is a float that is not finite, or an integer beyond 64 bits."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                check(math.isfinite(number), f"{field.name} must be finite, got {value}.")
+            elif isinstance(number, int):
+                check(abs(number) <= MAX_INTEGER, f"{field.name} must be at most {MAX_INTEGER} (64 bits), got {value}.")

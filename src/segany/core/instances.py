@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW
+from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW, check_unmasked
 from segany.core.boxes import nms
 from segany.core.columns import box_column, check_categories, column, id_column, score_column, source_column
 from segany.core.errors import ConfigError, InstancesError
@@ -79,8 +79,10 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         counts = tuple(rle_counts)
         count = len(counts)
         size_hw = (int(size_hw[0]), int(size_hw[1]))
+        for item in counts:  # always, since pycocotools reads past the end of damaged run lengths
+            _check_mask(item, size_hw)
         if boxes_xyxy is None:
-            boxes_xyxy = [_checked_box(Rle(size=list(size_hw), counts=item)) for item in counts]
+            boxes_xyxy = [box_xyxy(Rle(size=list(size_hw), counts=item)) for item in counts]
         values: dict[str, Any] = {
             "rle_counts": counts,
             "size_hw": size_hw,
@@ -115,13 +117,12 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         Raises:
             InstancesError: `masks` is not boolean or of another rank, or as for `Instances`.
         """
+        check_unmasked(masks, "masks", InstancesError)
         stack = np.asarray(masks)
         if stack.dtype != np.bool_ or stack.ndim not in (2, 3):
             raise InstancesError(f"masks must be bool [N, H, W] or [H, W], got {stack.dtype} {list(stack.shape)}.")
         size_hw = (stack.shape[-2], stack.shape[-1])
-        rles = encode_masks(stack)
-        columns.setdefault("boxes_xyxy", [box_xyxy(rle) for rle in rles])
-        return cls([rle["counts"] for rle in rles], size_hw, **columns)
+        return cls([rle["counts"] for rle in encode_masks(stack)], size_hw, **columns)
 
     @classmethod
     def from_rles(cls, rles: Iterable[Rle], size_hw: SizeHW, **columns: Any) -> Instances:
@@ -130,13 +131,11 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         Raises:
             InstancesError: a mask has another size, or as for `Instances`.
         """
-        counts, boxes = [], []
+        counts = []
         for rle in rles:
             if tuple(rle["size"]) != tuple(size_hw):
                 raise InstancesError(f"A mask has the size {list(rle['size'])}, but the image {list(size_hw)}.")
-            boxes.append(_checked_box(rle))
             counts.append(rle["counts"])
-        columns.setdefault("boxes_xyxy", boxes)
         return cls(counts, size_hw, **columns)
 
     @classmethod
@@ -171,13 +170,13 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         unshared = {name for part in filled for name in part.columns} - set(names)
         if unshared and not drop_unshared:
             raise InstancesError(f"Some instances have columns that others lack: {', '.join(sorted(unshared))}.")
-        return cls(
-            [counts for part in parts for counts in part.rle_counts],
-            parts[0].size_hw,
+        return cls._of_checked(
+            rle_counts=tuple(counts for part in parts for counts in part.rle_counts),
+            size_hw=parts[0].size_hw,
             boxes_xyxy=np.concatenate([part.boxes_xyxy for part in parts]),
             scores=np.concatenate([part.scores for part in parts]),
             category_ids=np.concatenate([part.category_ids for part in parts]),
-            categories=categories.values(),
+            categories=tuple(categories.values()),
             object_ids=np.concatenate([part.object_ids for part in parts]),
             sources=np.concatenate([part.sources for part in parts]),
             columns={name: np.concatenate([part.columns[name] for part in filled]) for name in names},
@@ -219,9 +218,9 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
             index = np.asarray(index)
             index = index if index.size else index.astype(np.int64)  # an empty list becomes a float array
         chosen = np.arange(len(self))[index]
-        return Instances(
-            [self.rle_counts[i] for i in chosen],
-            self.size_hw,
+        return self._of_checked(
+            rle_counts=tuple(self.rle_counts[i] for i in chosen),
+            size_hw=self.size_hw,
             boxes_xyxy=self.boxes_xyxy[chosen],
             scores=self.scores[chosen],
             category_ids=self.category_ids[chosen],
@@ -316,6 +315,13 @@ class Instances(ReadOnlyArrays, Sequence[Instance]):
         """Return the instances with other object ids, int [N]; `NO_ID` for none."""
         return self._changed(object_ids=object_ids)
 
+    @classmethod
+    def _of_checked(cls, **values: Any) -> Instances:
+        """Make instances from columns of others, which are not checked again."""
+        made = cls.__new__(cls)
+        made.__setstate__(values)
+        return made
+
     def _changed(self, **changes: Any) -> Instances:
         return Instances(**{**self._values(), **changes})
 
@@ -387,12 +393,13 @@ def _plain(value: Any) -> Any:
     return tuple(plain) if isinstance(plain, list) else plain
 
 
-def _checked_box(rle: Rle) -> tuple[float, float, float, float]:
+def _check_mask(counts: Any, size_hw: SizeHW) -> None:
+    if not isinstance(counts, str):
+        raise InstancesError(f"The run lengths of a mask are compressed text (str), not {type(counts).__name__}.")
     try:
-        run_lengths(rle)
+        run_lengths(Rle(size=list(size_hw), counts=counts))
     except ValueError as error:
         raise InstancesError(f"A mask is damaged. {error}") from error
-    return box_xyxy(rle)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -5,13 +5,14 @@ Public coordinates are pixels of the original image, x then y.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW, frozen_view
+from segany.core.arrays import BoolArray, FloatArray, IntArray, ReadOnlyArrays, SizeHW, check_unmasked, frozen_view
 from segany.core.errors import PromptError
 
 MaskMode: TypeAlias = Literal["auto", "multi", "single"]
@@ -32,15 +33,15 @@ MAX_LOGIT = 1e4
 
 def _array(value: Any, what: str) -> npt.NDArray[Any]:
     """Convert an array-like to an array; tensors may have any dtype and device."""
-    if hasattr(value, "detach") and hasattr(value, "cpu"):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype.is_floating_point else value  # NumPy has no bfloat16
+    check_unmasked(value, what, PromptError)
     try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            value = value.detach().cpu()
+            value = value.float() if value.dtype.is_floating_point else value  # NumPy has no bfloat16
         array = np.asarray(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # ragged, or tensors in a list
+    # Ragged lists, lists of tensors, and tensors without values, which raise NotImplementedError, a RuntimeError.
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise PromptError(f"{what} must be an array of numbers, got {_short(value)}.") from error
-    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
-        raise PromptError(f"{what} is a masked array with masked values. Fill them first, with its filled().")
     return array
 
 
@@ -57,9 +58,10 @@ def _float_array(value: Any, what: str) -> FloatArray:
 
 def _short(value: Any) -> str:
     if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) <= MAX_SHOWN:
-        text = repr(value)
-        if len(text) <= MAX_MESSAGE:
-            return text
+        with contextlib.suppress(RecursionError):  # nested too deeply
+            text = repr(value)
+            if len(text) <= MAX_MESSAGE:
+                return text
     return f"a {type(value).__name__}"
 
 
@@ -164,7 +166,7 @@ def checked_points(
         raise PromptError(
             f"There are {len(points)} points but labels of shape {list(given.shape)}. Give one label a point."
         )
-    if not np.isin(given, (BACKGROUND, FOREGROUND)).all():
+    if given.dtype.kind not in "fiub" or not np.isin(given, (BACKGROUND, FOREGROUND)).all():
         raise PromptError(f"labels must be 1 (foreground) or 0 (background), got {_short(given.tolist())}.")
     return points, given.astype(np.int64)
 

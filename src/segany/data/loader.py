@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from segany.core.errors import DataError, check
+from segany.core.errors import MAX_INTEGER, DataError, check
 from segany.data.item import Dataset, SkippedItem, TrainingItem
 from segany.data.loading import Loaded, Slot, load_slot
 from segany.data.transforms import ItemConfig
-from segany.data.workers import WorkerPool
+from segany.data.workers import MAX_WORKERS, WorkerPool
 
 JUDGED_FROM = 100
 """Number of images after which the share of damaged ones is checked, so that a few early ones are no error.
@@ -92,8 +92,8 @@ class Loader:
         """
         rank, world = process
         check(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}.")
-        check(seed >= 0, f"seed must not be negative, got {seed}.")
-        check(workers >= 0, f"workers must not be negative, got {workers}.")
+        check(0 <= seed <= MAX_INTEGER, f"seed must be from 0 to {MAX_INTEGER}, got {seed}.")
+        check(0 <= workers <= MAX_WORKERS, f"workers must be from 0 to {MAX_WORKERS}, got {workers}.")
         check(0 <= rank < world, f"process must be a rank from 0 and the number of processes, got {process}.")
         check(batch_size % world == 0, f"A batch of {batch_size} cannot be divided evenly among {world} processes.")
         check(0 <= max_damaged <= 1, f"max_damaged must be from 0 to 1, got {max_damaged}.")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segany.core.arrays import BoolArray
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
 from segany.core.instances import Instances
 from segany.data.item import AnnotatedImage
 
@@ -41,6 +41,7 @@ class Shapes:
     most: int = 3
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(self.count > 0 and self.most > 0, "count and most must be positive.")
         check(self.side >= 32, f"side must be at least 32, got {self.side}.")
 

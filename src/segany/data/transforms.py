@@ -13,7 +13,7 @@ from PIL import Image
 
 from segany.core.arrays import BoolArray, FloatArray, PixelArray, SizeHW
 from segany.core.boxes import mask_box
-from segany.core.errors import DataError, check
+from segany.core.errors import DataError, check, check_numbers
 from segany.core.preprocessing import Preprocessing
 from segany.core.rle import Rle, decode_crop, mask_area
 from segany.data.item import AnnotatedImage, TrainingItem
@@ -71,6 +71,7 @@ class ItemConfig:
     needs_masks: bool = True
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(self.side >= 1, f"side must be at least 1, got {self.side}.")
         check(
             self.resize in ("longest_side", "square"),

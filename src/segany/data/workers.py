@@ -22,6 +22,9 @@ from segany.data.item import Dataset
 from segany.data.loading import Loaded, PackedItem, Slot, load_slot
 from segany.data.transforms import ItemConfig
 
+MAX_WORKERS = 1024
+"""More processes than any machine runs; each takes a few hundred megabytes."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Answer:

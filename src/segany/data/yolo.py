@@ -188,6 +188,15 @@ def _check_polygons(labels: list[Path], root: Path) -> None:
         raise DataError(f"The label files of {root} hold boxes and no polygons. Prompt a model with the boxes first.")
 
 
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Reads YAML without aliases, with which a few lines can stand for billions of names."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1} has an alias (*), which is not read")
+        return super().compose_node(parent, index)
+
+
 def _read_classes(root: Path) -> tuple[Category, ...]:
     folders = (root, *list(root.absolute().parents)[:FOLDERS_UP])
     path = next((folder / name for folder in folders for name in CLASS_FILES if (folder / name).is_file()), None)
@@ -206,8 +215,8 @@ def parse_classes(text: str, suffix: str, what: str) -> tuple[Category, ...]:
         names: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         try:
-            names = yaml.safe_load(text).get("names") or {}
-        except (yaml.YAMLError, AttributeError) as error:
+            names = yaml.load(text, _PlainLoader).get("names") or {}
+        except (yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:
             raise DataError(f"{what} is no data.yaml of YOLO: {error}.") from error
     try:
         entries = names.items() if isinstance(names, dict) else enumerate(names)

@@ -62,7 +62,7 @@ def make_graphs(model: PromptableModel) -> list[Graph]:
 def _decoder(model: PromptableModel, names: Sequence[str], features: Sequence[Tensor]) -> Graph:
     side = model.low_res_size
     inputs = dict(zip(names, features, strict=True)) | {
-        "points": torch.rand(2, 3, 2) * model.preprocessing.input_size,
+        "points": _example_points(2, 3, model),
         "labels": torch.tensor([[1, 0, -1], [2, 3, -1]]),
         "mask_logits": torch.zeros(2, side, side),
         "has_mask": torch.tensor([False, True]),
@@ -83,13 +83,19 @@ def _decoder(model: PromptableModel, names: Sequence[str], features: Sequence[Te
     return Graph("decoder", DecoderGraph(model), inputs, tuple(axes), dynamic, axes)
 
 
+def _example_points(prompts: int, points: int, model: PromptableModel) -> Tensor:
+    """Points [P, N, 2] inside the model's input, which do not depend on the global random state, nor change it."""
+    values = torch.rand(prompts, points, 2, generator=torch.Generator().manual_seed(0))
+    return values * model.preprocessing.input_size
+
+
 def _proposals(model: PromptableModel, names: Sequence[str], features: Sequence[Tensor]) -> list[Graph]:
     module = SharedImageGraph(model)
     with torch.no_grad():
         shared = module.share(features)
     tensors = {name: tensor.clone() for name, tensor in image_products(shared).items()}
     prompts = {
-        "points": torch.rand(3, 2, 2) * model.preprocessing.input_size,
+        "points": _example_points(3, 2, model),
         "labels": torch.tensor([[1, -1], [1, -1], [0, -1]]),
     }
     axes = {name: {0: "prompts"} for name in prompts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -90,7 +91,7 @@ def to_onnx(
     for module in ("onnx", "onnxscript", "onnxruntime"):
         import_extra(module, f"Exporting needs {module}", "export")
     images = [read_image(source) for source in calibrate]
-    with _replacing_export(Path(folder)) as temporary:
+    with _environment_kept(), _replacing_export(Path(folder)) as temporary:
         _write(model, temporary, precision, images[CHECKED_IMAGES:] or images, opset, progress)
         manifest = run_checks(model, OnnxModel(temporary), images[:CHECKED_IMAGES], min_iou, progress)
         _write_manifest(manifest, temporary)
@@ -264,3 +265,15 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Restore the environment variables of the process: PyTorch's compiler sets the folder of its cache."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)

@@ -21,6 +21,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
+from segany.core.errors import WeightsError
 from segany.core.files import sha256_of
 from segany.core.progress import ProgressCallback, report
 from segany.models.registry import ModelSpec, WeightSource
@@ -53,9 +54,20 @@ class CacheEntry:
 
 
 def cache_directory() -> Path:
-    """Return the cache directory, whether or not it exists."""
+    """Return the cache directory, whether or not it exists.
+
+    Raises:
+        WeightsError: SEGANY_CACHE names the home of an unknown user, or there is no home for the default.
+    """
     root = os.environ.get(CACHE_VARIABLE)
-    base = Path(root).expanduser() if root else platformdirs.user_cache_path("segany")
+    try:
+        base = Path(root).expanduser() if root else platformdirs.user_cache_path("segany")
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{CACHE_VARIABLE} is {root!r}, whose ~ stands for no home directory here. Set it to an absolute path."
+        ) from error
+    if base.parts[:1] and base.parts[0].startswith("~"):  # platformdirs keeps it where there is no home
+        raise WeightsError(f"There is no home directory for the cache. Set {CACHE_VARIABLE} to an absolute path.")
     return base.absolute()
 
 

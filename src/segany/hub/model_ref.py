@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 class ModelRef:
     """The arguments of `segany.load` and the SHA-256 of the weights. Hashable and picklable.
 
+    Processes that load models must be started with "spawn", not with "fork", the default of Python before 3.14 on
+    Linux. A fork of a process in which PyTorch has computed with several threads hangs at its first computation,
+    because the threads do not exist in the fork.
+
     Example:
         >>> ref = segany.ModelRef.of(segany.load("mobile_sam"))
-        >>> model = ref.load()  # in another process
+        >>> context = multiprocessing.get_context("spawn")
+        >>> with ProcessPoolExecutor(2, mp_context=context) as pool:  # under if __name__ == "__main__":
+        ...     pool.map(segment, [ref] * 2)  # segment is a function of a module, and calls ref.load()
 
     Attributes:
         model: a name, the path of a checkpoint, or the folder of an export.

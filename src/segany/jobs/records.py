@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segany.core.files import write_error, write_file
+from segany.core.errors import DataError
+from segany.core.files import read_file, write_error, write_file
 
 _logger = logging.getLogger(__name__)
 
@@ -128,20 +129,20 @@ class DoneRecords:
 
 def _read_record(path: Path) -> _Record | None:
     """The record in a file; None if there is none or, with a warning, if it is damaged."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        _logger.warning("The record %s cannot be read, so its item is done again: %s", path, error)
+    if not path.exists():
         return None
     try:
-        values = json.loads(text)
+        data = read_file(path, DataError)
+    except DataError as error:
+        _logger.warning("A record cannot be read, so its item is done again: %s", error)
+        return None
+    try:
+        values = json.loads(data)
         if values["version"] != RECORD_VERSION:
             return None
         parts = {str(part): (each["settings"], each["value"]) for part, each in values["parts"].items()}
         return _Record(str(values["name"]), str(values["content_id"]), parts)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         _logger.warning("The record %s is damaged, so its item is done again.", path)
         return None
 

@@ -13,7 +13,7 @@ import safetensors
 from torch import Tensor
 
 from segany.core.errors import CheckpointError, ConfigError
-from segany.core.files import replacing
+from segany.core.files import check_is_file, path_errors, replacing
 from segany.models.configs import config_from_json, config_to_json
 from segany.models.promptable import PromptableModel
 from segany.models.registry import MODELS, ModelSpec
@@ -154,6 +154,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         CheckpointError: the file is missing or damaged.
     """
+    with path_errors(path, CheckpointError):
+        check_is_file(path, CheckpointError)  # reading a pipe may not end
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from segany.core.arrays import BoolArray, FloatArray, IntArray, PixelArray, SizeHW
 from segany.core.boxes import box_areas, is_box_near_crop_edge, mask_box, nms
 from segany.core.embedding import Embedding, Feature
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
 from segany.core.instances import Instances
 from segany.core.progress import ProgressCallback, report
 from segany.core.prompt import FOREGROUND, PADDING_LABEL
@@ -90,6 +90,7 @@ class AutomaticConfig:
     min_mask_area: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "crop_nms_thresh"):
             value = getattr(self, name)
             check(value is None or 0 <= value <= 1, f"{name} must lie in 0..1, got {value}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,6 @@ class VideoConfig:
     remember_corrections: bool = True
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         area = self.min_mask_region_area
         check(area >= 0, f"min_mask_region_area must not be negative, got {area}.")

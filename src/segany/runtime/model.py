@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NoReturn, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,12 @@ class ExportedModel:
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
         self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
         self.processor = ImageProcessor(manifest.preprocessing.value())
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"A {type(self).__name__} cannot be pickled or copied: its sessions belong to this process. Send "
+            "segany.ModelRef.of(model) to the other process, and load the model there with its load()."
+        )
 
     def open(self, name: str) -> Session:
         """Open a file of the folder by its name in the manifest, such as `memory_encoder`.

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import torch
 
-from segany.core.errors import TrainingError, check
+from segany.core.errors import TrainingError, check, check_numbers
 from segany.core.extras import import_extra
 from segany.models.convert import encoder_id
 from segany.models.promptable import PromptableModel
@@ -39,6 +39,7 @@ class AdapterConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(self.rank >= 1, f"rank must be at least 1, got {self.rank}.")
         check(self.alpha > 0, f"alpha must be above 0, got {self.alpha}.")
         check(0 <= self.dropout < 1, f"dropout must be in 0..1, 1 excluded, got {self.dropout}.")

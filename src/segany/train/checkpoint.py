@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, TypeAdapter
 from torch import Tensor, nn
 
 from segany.core.errors import CheckpointError, TrainingError
@@ -39,12 +39,15 @@ class TrainingProgress:
         since_best: number of validations since the best score.
     """
 
-    step: int = 0
-    given: int = 0
+    step: NonNegativeInt = 0
+    given: NonNegativeInt = 0
     batches: dict[str, object] = field(default_factory=dict)
     best: float | None = None
-    best_step: int = 0
-    since_best: int = 0
+    best_step: NonNegativeInt = 0
+    since_best: NonNegativeInt = 0
+
+
+_PROGRESS = TypeAdapter(TrainingProgress)
 
 
 def check_finite(module: nn.Module, step: int) -> None:
@@ -80,8 +83,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     """
     from safetensors.torch import load_file
 
-    facts = _facts(path)
-    frozen = facts.pop("frozen")
+    progress, frozen = _facts(path)
     loaded = load_file(path)
     weights = {name.removeprefix(_MODULE): value for name, value in loaded.items() if name.startswith(_MODULE)}
     _check_fits(path, weights, module, frozen)
@@ -94,8 +96,9 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             if name not in numbers:
                 raise CheckpointError(f"{path} trains {name}, which is frozen now. Resume with the same recipe.")
             state.setdefault(numbers[name], {})[kind] = value
+    _check_optimizer(path, state, module, optimizer)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return TrainingProgress(**facts)
+    return progress
 
 
 def save_module(path: Path, module: nn.Module, notes: Mapping[str, str]) -> None:
@@ -110,16 +113,36 @@ def save_module(path: Path, module: nn.Module, notes: Mapping[str, str]) -> None
         write_tensors(path, module.state_dict(), notes)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: Path) -> tuple[TrainingProgress, str]:
+    """The progress in a state, and the digest of the frozen weights."""
     described = read_metadata(path).get(STATE_KEY)
     try:
         facts = json.loads(described or "")
         version = facts.pop("version")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a training state. Choose another folder.") from error
     if version != STATE_VERSION:
         raise CheckpointError(f"{path} was written by another version of segany. Resume with that one.")
-    return dict(facts)
+    try:
+        frozen = str(facts.pop("frozen"))
+        return _PROGRESS.validate_python(facts), frozen
+    except (KeyError, ValueError) as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise CheckpointError(f"{path} is damaged: {reason}. Choose another folder.") from error
+
+
+def _check_optimizer(
+    path: Path, state: Mapping[int, Mapping[str, Tensor]], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise `CheckpointError` where the state of a parameter has neither its shape nor that of a number."""
+    shapes = [tuple(parameter.shape) for group in optimizer.param_groups for parameter in group["params"]]
+    for number, name in enumerate(_names(module, optimizer)):
+        for kind, value in state.get(number, {}).items():
+            if value.ndim and tuple(value.shape) != shapes[number]:
+                raise CheckpointError(
+                    f"{path} is damaged: {kind} of {name} is {list(value.shape)}, not {list(shapes[number])}. "
+                    "Choose another folder."
+                )
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:

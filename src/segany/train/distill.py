@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segany.core.errors import ConfigError, check
+from segany.core.errors import ConfigError, check, check_numbers
 from segany.data.item import TrainingItem
 from segany.kernels.processor import TensorProcessor
 from segany.models.configs import EMBEDDING_STRIDE
@@ -44,6 +44,7 @@ class DistillConfig:
     weight_decay: float = 0.1
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(0 <= self.padding_weight <= 1, f"padding_weight must be in 0..1, got {self.padding_weight}.")
         check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}.")
 

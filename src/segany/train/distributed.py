@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segany.core.errors import ConfigError, SeganyError
+from segany.hub.torch_model import usable_device
 
 T = TypeVar("T")
 
@@ -102,15 +103,9 @@ def init_distributed(device: str | None = None) -> Iterator[tuple[DistributedCon
     Raises:
         ConfigError: the device is not available, or the process group could not be joined.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES.items())
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if target.type == "cuda" and target.index is None:
-        target = torch.device("cuda", local)
-    try:
-        torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"The device {str(target)!r} cannot be used here: {reason}") from error
+    rank, world, local = (_variable(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    target = usable_device(f"cuda:{local}" if name == "cuda" else name)
     if world == 1:
         yield DistributedContext(), target
         return
@@ -130,5 +125,10 @@ def init_distributed(device: str | None = None) -> Iterator[tuple[DistributedCon
         dist.destroy_process_group()
 
 
-_VARIABLES = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-"""Environment variables that `torchrun` sets, and their values without it."""
+def _variable(name: str) -> int:
+    """The number in an environment variable that `torchrun` sets; without it there is one process of rank 0."""
+    text = os.environ.get(name, "1" if name == "WORLD_SIZE" else "0")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"The environment variable {name} must be a whole number, got {text!r}. Unset it.") from error

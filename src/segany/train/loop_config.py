@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
+from segany.data.workers import MAX_WORKERS
 
 LrSchedule: TypeAlias = Literal["step", "cosine"]
 TrainPrecision: TypeAlias = Literal["fp32", "bf16"]
@@ -74,6 +75,7 @@ class LoopConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check((self.steps is None) != (self.epochs is None), "Give either steps or epochs, and leave the other out.")
         for name in ("steps", "epochs", "batch_size", "micro_batch_size", "validate_every", "save_every", "patience"):
             value = getattr(self, name)
@@ -81,6 +83,7 @@ class LoopConfig:
         for name in ("warmup_steps", "keep_last_n", "seed", "workers"):
             value = getattr(self, name)
             check(value >= 0, f"{name} must not be negative, got {value}.")
+        check(self.workers <= MAX_WORKERS, f"workers must be at most {MAX_WORKERS}, got {self.workers}.")
         check(0 < self.lr < math.inf, f"lr must be positive, got {self.lr}.")
         check(
             len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segany.core.arrays import SizeHW
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
 from segany.models.configs import EMBEDDING_STRIDE
 from segany.models.image_encoder import ImageEncoder
 from segany.nn.attention import attend, merge_heads, split_heads
@@ -52,6 +52,7 @@ class MaeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(0 < self.mask_ratio < 1, f"mask_ratio must be in 0..1, both excluded, got {self.mask_ratio}.")
         check(self.decoder_depth >= 1, f"decoder_depth must be at least 1, got {self.decoder_depth}.")
         check(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import platform
 import sys
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +21,18 @@ import torch
 from segany.core.arrays import PixelArray
 from segany.core.errors import OutputError, TrainingError
 from segany.core.extras import import_extra
-from segany.core.files import path_errors, write_error, write_file
+from segany.core.files import check_is_file, path_errors, read_file, read_text, write_error, write_file
 from segany.core.version import __version__
 from segany.data.formats.writing import png_bytes
 from segany.train.curves import draw_curves
 from segany.train.loop_config import MAY_CHANGE
+
+_logger = logging.getLogger(__name__)
+
+MAX_LINE_BYTES = 1 << 20
+"""Longest line of `metrics.jsonl` that is read; a line has a few hundred bytes."""
+
+Notes = TypeVar("Notes", list[Any], dict[str, Any])
 
 BEST, LAST, STATE = "best.safetensors", "last.safetensors", "state.safetensors"
 
@@ -109,9 +118,7 @@ class RunFolder:
     def note_start(self, step: int, facts: Mapping[str, Any]) -> None:
         """Append the environment of this start of the run, after `step`, to `environment.json`."""
         path = self.path / "environment.json"
-        starts: list[Any] = []
-        with contextlib.suppress(OSError, ValueError):
-            starts = list(json.loads(path.read_text(encoding="utf-8")))
+        starts = _read_notes(path, list) or []
         write_file(path, json.dumps([*starts, {"step": step, **environment(), **facts}], indent=2).encode() + b"\n")
 
     def log(self, line: Mapping[str, Any]) -> None:
@@ -128,16 +135,28 @@ class RunFolder:
                 self._board.add_scalar(name, value, line["step"])
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`, without a truncated one."""
-        try:
-            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
-        except OSError:
+        """All lines of `metrics.jsonl`, without repeated and, with a warning, damaged ones.
+
+        Raises:
+            OutputError: it cannot be read, or is not a file.
+        """
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
             return []
-        lines = []
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(line))
-        return lines
+        lines: dict[bytes, dict[str, Any]] = {}
+        damaged = 0
+        with path_errors(path, OutputError):
+            check_is_file(path, OutputError)
+            with path.open("rb") as file:
+                while text := file.readline(MAX_LINE_BYTES):
+                    line = _metrics(text)
+                    if line is None:
+                        damaged += bool(text.strip())
+                    else:
+                        lines[text.strip()] = line
+        if damaged:
+            _logger.warning("%d lines of %s are damaged or cut off. They are left out.", damaged, path)
+        return list(lines.values())
 
     def draw(self) -> None:
         """Plot the curves of all steps so far to `curves.png`."""
@@ -154,12 +173,14 @@ class RunFolder:
     def write_skipped(self, damaged: Mapping[str, str], without_masks: Iterable[str]) -> None:
         """Add to `skipped.json` images that could not be read, with the reasons, and images without a usable mask."""
         path = self.path / "skipped.json"
-        before: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        before = _read_notes(path, dict) or {}
+        known, unmasked = before.get("damaged", {}), before.get("without_masks", [])
+        if not isinstance(known, dict) or not isinstance(unmasked, list):
+            _logger.warning("%s is damaged. It is written anew, without the images of earlier starts.", path)
+            known, unmasked = {}, []
         now = {
-            "damaged": {**before.get("damaged", {}), **damaged},
-            "without_masks": sorted({*before.get("without_masks", ()), *without_masks}),
+            "damaged": {**known, **damaged},
+            "without_masks": sorted({*map(str, unmasked), *without_masks}),
         }
         if now != before and any(now.values()):
             write_file(path, json.dumps(now, indent=2).encode() + b"\n")
@@ -176,10 +197,10 @@ class RunFolder:
 
     def _check_same(self, now: Mapping[str, Any]) -> None:
         try:
-            before = json.loads(self._described.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            before = json.loads(read_text(self._described, TrainingError))
+        except (TrainingError, ValueError, RecursionError) as error:
             raise TrainingError(
-                f"{self._described} cannot be read ({error}), so the run there cannot be resumed."
+                f"{self._described} cannot be read ({error}), so the run cannot be resumed. Choose another folder."
             ) from error
         allowed = {f"loop.{name}" for name in MAY_CHANGE}
         old, new = dict(_flat(before)), dict(_flat(now))
@@ -206,6 +227,35 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": sys.argv,
     }
+
+
+def _metrics(text: bytes) -> dict[str, Any] | None:
+    """The values in a line of `metrics.jsonl`; None if it is damaged."""
+    try:
+        line = json.loads(text)
+        validation = line.get("validation", {})
+        numbers = [float(line["step"]), float(line.get("loss", 0)), *map(float, validation.values())]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return None
+    return line if type(line["step"]) is int and all(map(math.isfinite, numbers[:2])) else None
+
+
+def _read_notes(path: Path, kind: type[Notes]) -> Notes | None:
+    """The JSON value in a file of the run; None if there is none or, with a warning, if it is damaged.
+
+    Raises:
+        OutputError: it cannot be read, or is not a file.
+    """
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(read_file(path, OutputError))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        _logger.warning("%s is damaged. It is written anew, without the entries of earlier starts.", path)
+        return None
+    return value
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from segany.core.errors import check
+from segany.core.errors import check, check_numbers
 from segany.train.losses import LossWeights
 
 
@@ -72,6 +72,7 @@ class SamRecipe:
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         check(self.train in {"all", "decoder"}, f'train must be "all" or "decoder", got {self.train!r}.')
         check(0 <= self.repeats <= 2, f"repeats must be 0, 1 or 2, got {self.repeats}.")
         check(

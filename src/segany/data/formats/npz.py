@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from segany.core.arrays import SizeHW
 from segany.core.errors import InstancesError, OutputError
+from segany.core.files import check_is_file
 from segany.core.instance import Category
 from segany.core.instances import Instances
 from segany.core.rle import encode_masks
@@ -59,7 +61,10 @@ def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
     Raises:
         InstancesError: the file is not such an archive.
     """
+    name = os.fspath(file) if isinstance(file, (str, os.PathLike)) else "The file"
     try:
+        if isinstance(file, (str, os.PathLike)):
+            check_is_file(Path(file), InstancesError)
         with zipfile.ZipFile(file) as archive:
             names = [name for name in array_names(archive) if name not in (*_FIELDS, *_DERIVED)]
             columns = {name: read_member(archive, name, MAX_COLUMN_BYTES) for name in names}
@@ -72,7 +77,9 @@ def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
     except InstancesError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
-        raise InstancesError(f"This is no archive of instances ({type(error).__name__}: {error}).") from error
+        raise InstancesError(
+            f"{name} is no readable archive of instances ({type(error).__name__}: {error}). Write it again with to_npz."
+        ) from error
 
 
 def _encoded_masks(file: IO[bytes]) -> tuple[list[str], SizeHW]:
@@ -84,8 +91,8 @@ def _encoded_masks(file: IO[bytes]) -> tuple[list[str], SizeHW]:
     size_hw = checked_size(*sides) if count else (sides[0], sides[1])
     counts = []
     for _ in range(count):
-        data = file.read(size_hw[0] * size_hw[1])
-        mask = np.frombuffer(data, dtype=np.uint8).reshape(size_hw) != 0
+        # The bytes are not kept in a variable: they would stay in memory beside the copy that is encoded.
+        mask = np.frombuffer(file.read(size_hw[0] * size_hw[1]), dtype=np.uint8).reshape(size_hw) != 0
         counts.append(encode_masks(mask)[0]["counts"])
     return counts, size_hw
 
