@@ -19,7 +19,7 @@ PORT = 8765
 def serve(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="Images, and folders of images, to annotate.", show_default=False),
+        typer.Argument(metavar="PATH", help="Images, and folders of images, to annotate.", show_default=False),
     ] = None,
     project: Annotated[
         Path | None,
