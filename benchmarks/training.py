@@ -95,14 +95,18 @@ def _scores(recipe: str, run: Path, steps: list[dict[str, Any]], validations: li
         "| | " + " | ".join(f"step {line['step']}" for line in columns) + " |",
         "|---" * (1 + len(columns)) + "|",
         *(
-            f"| {TITLES.get(name, name)} | " + " | ".join(_shown(line["validation"][name]) for line in columns) + " |"
+            f"| {TITLES.get(name, name)} | "
+            + " | ".join(_shown(line["validation"].get(name)) for line in columns)
+            + " |"
             for name in best["validation"]
         ),
         "",
     ]
 
 
-def _shown(value: float) -> str:
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "none"  # such as the stability score of good masks where there are none
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 

@@ -33,7 +33,7 @@ def image() -> np.ndarray:
         ({"pred_iou_thresh": 1.1}, "pred_iou_thresh must lie in 0..1"),
         ({"stability_score_thresh": -0.1}, "stability_score_thresh must lie in 0..1"),
         ({"box_nms_thresh": 2}, "box_nms_thresh must lie in 0..1"),
-        ({"crop_nms_thresh": float("nan")}, "crop_nms_thresh must lie in 0..1"),
+        ({"crop_nms_thresh": float("nan")}, "crop_nms_thresh must be finite"),
         ({"points_per_side": 0}, "points_per_side must be at least 1"),
         ({"points_per_batch": 0}, "points_per_batch must be at least 1"),
         ({"crop_n_layers": -1}, "crop_n_layers must not be negative"),

@@ -311,3 +311,14 @@ def test_no_message_ends_the_connection(page: Page, item: str, texts: list[str])
         assert answer["type"] in ("error", "busy", "prediction", "mask", "item", "model")
         assert "Traceback" not in answer.get("message", "")
     assert answer["type"] == "mask"
+
+
+def test_images_that_come_next_in_the_page_are_encoded_ahead(ref: ModelRef, tmp_path: Path) -> None:
+    """By name, as the page lists them, not in the order in which they were added."""
+    with serving(tmp_path, ref) as served:
+        items = {number: add_picture(served.store, number) for number in (9, 2, 5, 1, 3)}
+        sha256s = {number: served.store.items.get(item).sha256 for number, item in items.items()}
+        with connected(served) as opened:
+            assert opened.open(items[2]) == "ready"
+            until(lambda: served.model_host.embeddings.get(sha256s[5]) is not None)
+        assert [number for number in items if served.model_host.embeddings.get(sha256s[number])] == [2, 5, 3]

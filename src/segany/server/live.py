@@ -36,6 +36,7 @@ from segany.server.live_messages import (
     read_message,
 )
 from segany.server.state import ServerState
+from segany.store import ItemFilter
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,9 @@ MAX_EXACT = 64
 
 PREFETCHED = 2
 """Images after the opened one that are encoded when there is time."""
+
+BY_NAME = ItemFilter(order="name")
+"""The order in which the page goes from image to image."""
 
 ResultT = TypeVar("ResultT")
 ValueT = TypeVar("ValueT")
@@ -170,7 +174,7 @@ class _Connection:
     async def _prefetch(self, item: str) -> None:
         for _ in range(PREFETCHED):
             with contextlib.suppress(Exception):  # they are told of it when they open that image
-                next_item = (await asyncio.to_thread(self.store.items.place, item)).next_id
+                next_item = (await asyncio.to_thread(self.store.items.place, item, BY_NAME)).next_id
                 if next_item is None:
                     return
                 item = next_item
