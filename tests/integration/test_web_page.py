@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 WEB = REPOSITORY / "web"
-STATIC = WEB / "app-dist"
+STATIC = REPOSITORY / "src" / "segany" / "server" / "static"
 VITE = WEB / "node_modules" / "vite" / "bin" / "vite.js"
 AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
 
