@@ -21,6 +21,8 @@ export interface Appearance {
 
 export interface Frame {
   readonly view: View;
+  /** Pixels of the canvas a CSS pixel. */
+  readonly ratio: number;
   readonly appearance: Appearance;
   readonly showLabelMap: boolean;
   /** 0 to 1: how far the image steps back behind the masks. */
@@ -152,7 +154,7 @@ export class Renderer {
 
   draw(frame: Frame): void {
     const { gl, canvas } = this;
-    const ratio = canvas.width / Math.max(1, canvas.clientWidth);
+    const { ratio } = frame;
     // On whole pixels of the screen, so that a scene that moved can be copied.
     const [left, top] = [Math.round(frame.view.left * ratio), Math.round(frame.view.top * ratio)];
     const zoom = frame.view.zoom * ratio;

@@ -176,8 +176,11 @@ export class Surface {
     this.frame = 0;
     if (this.renderer.isLost()) return;
     const started = performance.now();
+    // Not clientWidth, which lays the page out in the middle of a frame.
+    const ratio = this.overlay.width / this.viewport.size.peek()[0];
     this.renderer.draw({
       view: this.viewport.view.peek(),
+      ratio,
       appearance: appearance.peek(),
       showLabelMap: this.showsMasks,
       dim: this.dim,
@@ -185,9 +188,8 @@ export class Surface {
       active: this.showsMasks && this.activeStyle ? { ...this.activeStyle, box: this.activeBox } : null,
       preview: this.preview,
     });
-    const ratio = this.overlay.width / Math.max(1, this.overlay.clientWidth);
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.context.clearRect(0, 0, this.overlay.clientWidth, this.overlay.clientHeight);
+    this.context.clearRect(0, 0, ...this.viewport.size.peek());
     this.context.fillStyle = "rgb(0 0 0 / 1%)"; // a frame that is cleared alone is not always shown by Chromium
     this.context.fillRect(0, 0, 1, 1);
     this.drawOverlay(this.context);
