@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segany.core.version import __version__
 
 if TYPE_CHECKING:
+    from segany.client import Client
     from segany.core.embedding import Embedding
     from segany.core.errors import (
         CanceledError,
@@ -68,6 +69,7 @@ _HOMES = {
     "CanceledError": "segany.core.errors",
     "Category": "segany.core.instance",
     "CheckpointError": "segany.core.errors",
+    "Client": "segany.client",
     "ConfigError": "segany.core.errors",
     "ConflictError": "segany.core.errors",
     "DataError": "segany.core.errors",
@@ -120,6 +122,7 @@ __all__ = [
     "CanceledError",
     "Category",
     "CheckpointError",
+    "Client",
     "ConfigError",
     "ConflictError",
     "DataError",

@@ -41,12 +41,12 @@ IMAGES_TRIED = 100
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What the file says of an image.
+class CocoImage:
+    """What a file says of an image.
 
     Attributes:
         id: as `normal_id` gives it.
-        path: of the image, from a folder of images.
+        path: of the image, from a folder of images; not checked, it may lead anywhere.
         size_hw: None where the file does not say.
         rows: its annotations among those of the file.
     """
@@ -63,13 +63,29 @@ class _Described:
 
 
 @dataclass(frozen=True, eq=False)
-class _Parsed:
-    """What a file says: its images, their annotations, image by image, all categories, and what was left out."""
+class CocoFile:
+    """What a file says, without its images.
 
-    images: list[_Described]
+    Attributes:
+        images: all that it lists.
+        annotations: those with a mask, image by image.
+        categories: all of them, in the order of the file.
+        omitted: what was left out, and how many, as of `CocoDataset`.
+    """
+
+    images: list[CocoImage]
     annotations: CocoAnnotations
     categories: tuple[Category, ...]
     omitted: Mapping[str, int]
+
+    @classmethod
+    def parse(cls, record: Any, what: str) -> CocoFile:
+        """Take what JSON text holds apart; `what` begins messages.
+
+        Raises:
+            DataError: it is of another form, or two images have one id.
+        """
+        return _parse(record, what)
 
 
 class CocoDataset:
@@ -110,7 +126,7 @@ class CocoDataset:
                 was found, with where they were looked for.
         """
         self.path = Path(annotations)
-        parsed = _parse(read_json(self.path), self.path)
+        parsed = CocoFile.parse(read_json(self.path), str(self.path))
         self._annotations, self.categories = parsed.annotations, parsed.categories
         self.omitted = parsed.omitted
         _check_inside(parsed.images, self.path, trust_paths=trust_paths)
@@ -157,13 +173,13 @@ class CocoDataset:
                 "Give the folder of the images."
             )
 
-    def _check_files_differ(self, images: Sequence[_Described]) -> None:
+    def _check_files_differ(self, images: Sequence[CocoImage]) -> None:
         """Raise `DataError` where two images of the file are one file: masks of one would be on the other."""
-        by_name: dict[str, list[_Described]] = {}
+        by_name: dict[str, list[CocoImage]] = {}
         for image in images:
             by_name.setdefault(nfc(image.path.name).casefold(), []).append(image)
         for group in by_name.values():
-            found: dict[PurePath, _Described] = {}
+            found: dict[PurePath, CocoImage] = {}
             for image in group if len(group) > 1 else ():
                 file = self._find(image.path)
                 other = found.setdefault(image.path if file is None else file.resolve(), image)
@@ -175,7 +191,7 @@ class CocoDataset:
                     )
 
 
-def _parse(record: Any, path: Path) -> _Parsed:
+def _parse(record: Any, what: str) -> CocoFile:
     """All images with their annotations, image by image, and all categories."""
     omitted = {"annotations without a mask": 0, "annotations of images that are not listed": 0}
     try:
@@ -197,21 +213,21 @@ def _parse(record: Any, path: Path) -> _Parsed:
         for number, image in images.items():
             rows = slice(stop, stop + len(by_image[number]))
             stop = rows.stop
-            described.append(_Described(number, _image_path(image), _size_hw(image), rows))
+            described.append(CocoImage(number, _image_path(image), _size_hw(image), rows))
         omitted["images without objects"] = sum(not annotations[one.rows].has_objects for one in described)
         categories = read_categories(record)
     except InstancesError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{what}: {error}") from error
     except FORM_ERRORS as error:
-        raise DataError(f"{path}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
+        raise DataError(f"{what}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
     if unlisted is not None:
         count = omitted["annotations of images that are not listed"]
         _logger.warning("%s: %s annotations are left out, since their images are not listed, such as image %s.",
-                        path, f"{count:,}", unlisted)  # fmt: skip
-    return _Parsed(described, annotations, categories, {what: count for what, count in omitted.items() if count})
+                        what, f"{count:,}", unlisted)  # fmt: skip
+    return CocoFile(described, annotations, categories, {what: count for what, count in omitted.items() if count})
 
 
-def _check_inside(images: Sequence[_Described], path: Path, *, trust_paths: bool) -> None:
+def _check_inside(images: Sequence[CocoImage], path: Path, *, trust_paths: bool) -> None:
     """Raise `DataError` where the name of an image names no file, or one outside of the folder of the images."""
     for image in images:
         name = image.path
@@ -238,7 +254,7 @@ def _size_hw(image: Mapping[str, Any]) -> SizeHW | None:
     return int(image["height"]), int(image["width"])
 
 
-def _names(images: list[_Described]) -> tuple[str, ...]:
+def _names(images: list[CocoImage]) -> tuple[str, ...]:
     """The paths without suffix; with it where that would not tell images apart, and numbered as a last resort."""
     names = [safe_name(image.path) for image in images]
     if len(set(names)) < len(names):

@@ -193,18 +193,27 @@ def _read_classes(root: Path) -> tuple[Category, ...]:
     path = next((folder / name for folder in folders for name in CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return ()
-    if path.suffix == ".txt":
-        names: Any = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    return parse_classes(_text(path), path.suffix, str(path))
+
+
+def parse_classes(text: str, suffix: str, what: str) -> tuple[Category, ...]:
+    """The classes of a `classes.txt` or `data.yaml`, told apart by the suffix; `what` begins messages.
+
+    Raises:
+        DataError: it is of another form.
+    """
+    if suffix == ".txt":
+        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         try:
-            names = yaml.safe_load(_text(path)).get("names") or {}
+            names = yaml.safe_load(text).get("names") or {}
         except (yaml.YAMLError, AttributeError) as error:
-            raise DataError(f"{path} is no data.yaml of YOLO: {error}.") from error
+            raise DataError(f"{what} is no data.yaml of YOLO: {error}.") from error
     try:
         entries = names.items() if isinstance(names, dict) else enumerate(names)
         return tuple(Category(int(number), str(name)) for number, name in sorted(entries))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} has names that are neither a list nor numbers with names: {error}.") from error
+        raise DataError(f"{what} has names that are neither a list nor numbers with names: {error}.") from error
 
 
 def _text(path: Path) -> str:

@@ -94,15 +94,76 @@ def restore_archive(
         facts = _manifest(archive, members)
 
         def fill(store: Store) -> None:
-            blobs = [item for item in members.items() if _BLOB.fullmatch(item[0])]
-            for done, (name, info) in enumerate(blobs):
-                with archive.open(info) as file:
-                    store.blobs.write_file(name.removeprefix("blobs/"), _chunks(file))
-                report(progress, "images", done + 1, len(blobs), "images")
+            _write_blobs(store, archive, members, progress)
             with store.database.write() as session:
                 _Restoring(session, store.database.project, archive, members).run(facts)
 
         return make_project(place, facts["name"], database, project_id=facts["id"], fill=fill)
+
+
+def restore_into(store: Store, path: str | Path, *, progress: ProgressCallback | None = None) -> bool:
+    """Make an open project that holds nothing yet that of an archive. It keeps its own id.
+
+    Args:
+        store: the project.
+        path: of the archive.
+        progress: is told of every image.
+
+    Returns:
+        Whether it was restored; False where the project has all items of the archive already.
+
+    Raises:
+        DataError: as for `restore_archive`, or the project holds something else. Nothing was changed.
+        StoreError, OutputError: as for `restore_archive`.
+    """
+    source = Path(path)
+    with path_errors(source, DataError):
+        if not source.is_file():
+            raise DataError(f"There is no file {source}. Check the path.")
+    with _readable(source) as archive:
+        members = _members(archive, source)
+        facts = _manifest(archive, members)
+        with store.database.read() as session:
+            if _is_filled(session, store.database.project, archive, members):
+                return False
+        _write_blobs(store, archive, members, progress)
+        with store.database.write() as session:
+            project = store.database.project
+            if _is_filled(session, project, archive, members):
+                return False
+            _Restoring(session, project, archive, members).run(facts)
+            session.execute(sa.update(ProjectRow).where(ProjectRow.key == project).values(name=facts["name"]))
+        return True
+
+
+def _is_filled(session: Session, project: int, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> bool:
+    """Whether a project has all items of an archive.
+
+    Raises:
+        DataError: it has not, but holds something else.
+    """
+    query = sa.select(LabelSchemaRow).where(LabelSchemaRow.project == project)
+    known = set(session.scalars(sa.select(ItemRow.id).where(ItemRow.project == project)))
+    if not known and all(row.version == 1 and not row.labels for row in session.scalars(query)):
+        return False
+    with _row_errors("the rows of items"), archive.open(members["tables/items.jsonl"]) as file:
+        while line := file.readline(MAX_LINE + 1):
+            if json.loads(line)["id"] not in known:
+                raise DataError(
+                    "The archive of a project is restored into an empty project, but this one has images or labels of "
+                    "its own. Make a new project for it."
+                )
+    return True
+
+
+def _write_blobs(
+    store: Store, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], progress: ProgressCallback | None
+) -> None:
+    blobs = [item for item in members.items() if _BLOB.fullmatch(item[0])]
+    for done, (name, info) in enumerate(blobs):
+        with archive.open(info) as file:
+            store.blobs.write_file(name.removeprefix("blobs/"), _chunks(file))
+        report(progress, "images", done + 1, len(blobs), "images")
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -35,6 +35,8 @@ MAX_NUMBER = float(np.finfo(np.float32).max)
 MAX_COORDINATE = 1e9
 """Largest valid coordinate of a box."""
 
+_NO_ATTRIBUTES: Mapping[str, Any] = {}
+
 NO_CLASS = "object"
 """Name of the category for instances without one, because COCO's format requires one."""
 
@@ -159,10 +161,12 @@ class CocoAnnotations:
     Attributes:
         segmentations: N segmentations as in the file, but with polygons as arrays, which take a quarter of the memory.
         columns: arrays [N, ...] by their names in `Instances`.
+        attributes: N dictionaries that CVAT and others write, as they are; empty where there are none.
     """
 
     segmentations: list[Any]
     columns: dict[str, npt.NDArray[Any]]
+    attributes: list[Mapping[str, Any]]
 
     @classmethod
     def parse(cls, annotations: Iterable[Mapping[str, Any]]) -> CocoAnnotations:
@@ -179,11 +183,16 @@ class CocoAnnotations:
             "iscrowd": np.array([_flag(item.get("iscrowd")) for item in items], dtype=np.bool_),
             "annotated_area": np.array([_number(item.get("area")) for item in items], dtype=np.float64),
         }
-        return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
+        return cls(
+            [_compact(item["segmentation"]) for item in items],
+            {**columns, **_optional_columns(items)},
+            [_attributes(item.get("attributes")) for item in items],
+        )
 
     def __getitem__(self, rows: slice) -> CocoAnnotations:
         """The annotations of a slice, such as those of one image."""
-        return CocoAnnotations(self.segmentations[rows], {name: array[rows] for name, array in self.columns.items()})
+        columns = {name: array[rows] for name, array in self.columns.items()}
+        return CocoAnnotations(self.segmentations[rows], columns, self.attributes[rows])
 
     @property
     def has_objects(self) -> bool:
@@ -325,6 +334,10 @@ def whole_number(value: Any) -> int:
         value = int(value) if value.is_integer() else None
     is_id = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
     return value if is_id else NO_ID
+
+
+def _attributes(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) and value else _NO_ATTRIBUTES
 
 
 def _flag(value: Any) -> bool:

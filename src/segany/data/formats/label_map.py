@@ -14,12 +14,12 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
-from segany.core.files import read_text
+from segany.core.files import read_file
 from segany.core.instance import NO_ID, Category
 from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
 from segany.core.rle import Rle, encode_masks
-from segany.data.annotations import encode_runs, read_json
+from segany.data.annotations import encode_runs, parse_json
 from segany.data.formats.mask_image import MaskImage, MaskOptions
 from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
 from segany.data.item import AnnotatedImage
@@ -64,11 +64,23 @@ class LabelNames:
         Raises:
             DataError: it cannot be read, or is of another form.
         """
-        if path.suffix.lower() == ".txt":
-            lines = read_text(path, DataError).splitlines()
+        return cls.parse(read_file(path, DataError), str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> LabelNames:
+        """Do what `read` does with the bytes of a file; `what`, its name, tells text from JSON and begins messages.
+
+        Raises:
+            DataError: as for `read`.
+        """
+        if what.lower().endswith(".txt"):
+            try:
+                lines = data.decode("utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{what} is no text in UTF-8: {error}.") from error
             entries: Any = {value: line.strip() for value, line in enumerate(lines) if line.strip()}
         else:
-            entries = read_json(path)
+            entries = parse_json(data, what)
         try:
             if not isinstance(entries, (dict, list)):
                 raise TypeError(f"it holds a {type(entries).__name__}")  # noqa: TRY301
@@ -79,7 +91,7 @@ class LabelNames:
             return cls._of_facts(facts)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError(
-                f'{path} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
+                f'{what} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
             ) from error
 
     @classmethod
@@ -130,14 +142,28 @@ def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Itera
 
     Where instances have classes or object ids, a JSON file of the same name has them by value; see `LabelNames`.
     """
-    instances = annotated.instances
-    labels = instances.to_label_map(options.label_order, fill=options.label_fill)
+    labels = annotated.instances.to_label_map(options.label_order, fill=options.label_fill)
+    for ending, data in label_map_files(annotated.instances, labels):
+        yield f"_labels{ending}", data
+
+
+def label_map_files(
+    instances: Instances, labels: LabelArray, *, names_all: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """The files of a label map, each as the ending of its name and its content.
+
+    Args:
+        instances: the instances.
+        labels: the map that `Instances.to_label_map` makes of them.
+        names_all: list all values in the JSON file, also those of instances without class or object id, so that
+            readers need not guess whether the values are labels.
+    """
     if len(instances) <= np.iinfo(np.uint16).max:
-        yield "_labels.png", png_bytes(labels.astype(np.uint16))
+        yield ".png", png_bytes(labels.astype(np.uint16))
     else:
         buffer = io.BytesIO()
         np.save(buffer, labels)
-        yield "_labels.npy", buffer.getvalue()
+        yield ".npy", buffer.getvalue()
     facts: dict[str, dict[str, Any]] = {}
     for value, instance in enumerate(instances, start=1):
         fact: dict[str, Any] = {}
@@ -147,10 +173,10 @@ def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Itera
                 fact["supercategory"] = instance.category.supercategory
         if instance.object_id != NO_ID:
             fact["object_id"] = instance.object_id
-        if fact:
+        if fact or names_all:
             facts[str(value)] = fact
-    if facts:
-        yield "_labels.json", json_bytes(facts)
+    if facts or names_all:
+        yield ".json", json_bytes(facts)
 
 
 class MaskReader:
