@@ -55,7 +55,7 @@ export function Canvas({ editor, isSpaceDown }: { editor: Editor; isSpaceDown: b
       <canvas ref={overlay} class="overlay" />
       {(isMissing.value || isLost) && (
         <div class="blocker" role="alert">
-          <h2>{t("webgl.title")}</h2>
+          <h2>{t(isLost ? "webgl.lost_title" : "webgl.title")}</h2>
           <p>{t(isLost ? "webgl.lost" : "webgl.text")}</p>
         </div>
       )}
