@@ -105,17 +105,6 @@ def content(store: Store, *, facts: bool = True) -> dict[str, list[Any]]:
     }
 
 
-def without_ids(held: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-    """The same without the ids of annotations, which a first export numbers."""
-    return {
-        name: [
-            (counts, label, {key: value for key, value in own.items() if key != "annotation_id"})
-            for counts, label, own in states
-        ]
-        for name, states in held.items()
-    }
-
-
 def masks_only(held: Mapping[str, list[Any]]) -> dict[str, list[str]]:
     """The masks of each image, in any order."""
     return {name: sorted(state[0] for state in states) for name, states in held.items()}

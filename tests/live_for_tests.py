@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,10 @@ from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 from segany.core.arrays import SizeHW
 from segany.hub.model_ref import ModelRef
 from segany.models.model_file import save_model
+from segany.server.events import Events
 from segany.server.live import serve_live
 from segany.server.model_host import ModelHost
+from segany.server.state import ServerState
 from segany.store import NewItem, Store
 
 
@@ -52,36 +53,23 @@ def add_picture(store: Store, seed: int, size_hw: SizeHW = (120, 180)) -> str:
     return store.items.add([NewItem(f"{seed}.png", sha256, width, height, "image/png", len(data))])[0]
 
 
-class News:
-    """Tells all pages what happens, from any thread."""
+class News(Events):
+    """Remembers what pages were told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.told: list[dict[str, Any]] = []
-        self._queues: list[tuple[asyncio.AbstractEventLoop, asyncio.Queue[dict[str, Any]]]] = []
 
     def publish(self, message: dict[str, Any]) -> None:
         self.told.append(message)
-        for loop, queue in list(self._queues):
-            loop.call_soon_threadsafe(queue.put_nowait, message)
-
-    @contextlib.asynccontextmanager
-    async def subscribe(self) -> AsyncIterator[asyncio.Queue[dict[str, Any]]]:
-        entry = (asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]())
-        self._queues.append(entry)
-        try:
-            yield entry[1]
-        finally:
-            self._queues.remove(entry)
+        super().publish(message)
 
 
 @dataclass
-class State:
-    """What predictions need of a server."""
+class State(ServerState):
+    """The state of a server whose news are remembered."""
 
-    store: Store
-    model_host: ModelHost
     events: News
-    author: str = "ada"
 
 
 @contextlib.contextmanager
@@ -93,7 +81,7 @@ def serving(folder: Path, ref: ModelRef | None, **options: Any) -> Iterator[Stat
         host = ModelHost(ref, place / "cache" / "embeddings", news.publish, **options)
         host.start()
         try:
-            yield State(store, host, news)
+            yield State(store, host, news, "ada")
         finally:
             host.close()
 

@@ -27,6 +27,14 @@ def server(tmp_path: Path, page: Path) -> Iterator[Served]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server on SQLite for all tests of a module."""
+    folder = tmp_path_factory.mktemp("server")
+    with Store.create(folder / "project", "Cells") as store, served(store, make_page(folder / "page")) as running:
+        yield running
+
+
 @pytest.fixture
 def any_server(tmp_path: Path, page: Path, database_url: str | None) -> Iterator[Served]:
     """A server of an empty project, on SQLite and on PostgreSQL."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import socket
 import threading
@@ -95,6 +96,17 @@ def served(store: Store, page: Path, **settings: Any) -> Iterator[Served]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def raw(server: Served, method: str, target: str, headers: list[tuple[str, str]]) -> tuple[int, bytes]:
+    """Send a request as it is given: no client cleans it up."""
+    with contextlib.closing(http.client.HTTPConnection(server.host)) as connection:
+        connection.putrequest(method, target, skip_host=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read()
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> Any:

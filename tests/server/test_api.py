@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -221,6 +222,13 @@ def test_a_full_disk_is_507_in_words(server: Served, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(server.store.annotations, "save", fail)
     answer = save(server.http, item["id"], change())
+    assert answer.status_code == 507
+    assert "Free some space" in answer.json()["message"]
+
+
+def test_an_upload_that_cannot_be_spooled_is_507(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(server.store.folder / "nothing"))
+    answer = server.http.post("/api/items", files={"files": ("a.png", b"x" * (3 << 20))})
     assert answer.status_code == 507
     assert "Free some space" in answer.json()["message"]
 

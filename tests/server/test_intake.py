@@ -30,7 +30,7 @@ def add(store: Store, *paths: Path, copy: bool = False) -> tuple[int, dict[str, 
     """Add what is at paths, and return how many images were added, and what was skipped and why."""
     counts: list[int] = []
     skipped: dict[str, str] = {}
-    files = find_files(paths)
+    files = find_files(paths, store.folder)
     add_files(store, files, copy=copy, on_skipped=skipped.__setitem__, on_added=counts.append)
     return sum(counts), skipped
 
@@ -104,17 +104,26 @@ def test_copies(store: Store, photos: Path) -> None:
     assert store.items.roots() == ()
 
 
-def test_nothing_there(photos: Path) -> None:
-    assert find_files([photos]) == []
+def test_nothing_there(photos: Path, tmp_path: Path) -> None:
+    assert find_files([photos], tmp_path / "project") == []
     with pytest.raises(ImageError, match="no file"):
-        find_files([photos / "a.png"])
+        find_files([photos / "a.png"], tmp_path / "project")
+
+
+def test_images_of_the_project_itself_do_not_count(photos: Path) -> None:
+    (photos / "a.png").write_bytes(picture())
+    with Store.create(photos / "project") as store:
+        (store.folder / "cache").mkdir()
+        (store.folder / "cache" / "thumbnail.png").write_bytes(picture(seed=1))
+        assert add(store, photos) == (1, {})
+        assert [item.name for item in store.items.iterate()] == ["a.png"]
 
 
 def test_many_and_an_end_on_the_way(store: Store, photos: Path) -> None:
     for number in range(150):
         (photos / f"{number}.png").write_bytes(picture(4, 4, seed=number))
     cancellation = Cancellation()
-    files = find_files([photos])
+    files = find_files([photos], store.folder)
     with pytest.raises(CanceledError):
         add_files(
             store, files, on_skipped=print, on_added=lambda _count: cancellation.cancel(), cancellation=cancellation

@@ -14,7 +14,7 @@ from tests.live_for_tests import Page, State, add_picture, asked, connected, mod
 
 from segany import ImagePredictor, ModelRef, Prompt
 from segany.core.rle import box_xyxy, encode_masks
-from segany.server.live import MAX_TOKENS
+from segany.server.live import MAX_EXACT, MAX_TOKENS
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,21 @@ def test_newest_prediction_wins_and_no_exact_mask_is_dropped(tmp_path: Path, ref
         assert outcomes[20] == "prediction"
         assert {outcomes[seq] for seq in range(1, 20)} <= {"busy", "prediction"}
         assert "busy" in outcomes.values()
+
+
+def test_too_many_masks_at_once_are_refused_by_number(tmp_path: Path, ref: ModelRef) -> None:
+    with serving(tmp_path, ref) as state, connected(state) as page:
+        item = add_picture(state.store, 0)
+        count = MAX_EXACT + 20
+        for seq in range(1, count + 1):  # before there is an embedding
+            page.send(type="exact", seq=-seq, item=item, candidate=0, **asked(points=[[seq, 5]]))
+        answers = {}
+        while len(answers) < count:
+            message = page.receive_type("mask", "error")
+            answers[message["seq"]] = message.get("code", "mask")
+    assert sorted(answers) == list(range(-count, 0))
+    assert set(answers.values()) == {"mask", "busy"}
+    assert all(answers[-seq] == "mask" for seq in range(1, MAX_EXACT + 1))
 
 
 def test_next_images_are_encoded_ahead(tmp_path: Path, ref: ModelRef) -> None:

@@ -31,7 +31,8 @@ class Process:
     """A running `segany serve`, and what it has printed."""
 
     def __init__(self, page: Path, *arguments: object, port: int = 0) -> None:
-        options = ["--no-browser", "--model", "none", "--page", str(page), "--port", str(port)]
+        options = ["--no-browser", "--page", str(page), "--port", str(port)]
+        options += [] if "--model" in arguments else ["--model", "none"]
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, arguments), *options],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -92,7 +93,7 @@ def photos(tmp_path: Path) -> Path:
     (folder / "more").mkdir(parents=True)
     (folder / "a.png").write_bytes(picture(seed=1))
     (folder / "more" / "b.png").write_bytes(picture(seed=2))
-    (folder / "cut.png").write_bytes(picture(seed=3)[:100])
+    (folder / "cut\x1b[2J.png").write_bytes(picture(seed=3)[:100])
     return folder
 
 
@@ -116,7 +117,8 @@ def test_serves_a_folder_and_stops(serve: Start, photos: Path, tmp_path: Path, n
             started = time.monotonic()
             assert server.stop(number) == 0
             assert time.monotonic() - started < 4, "an open page must not hold it up"
-    assert "skipped cut.png: " in server.output
+    assert "skipped cut\\x1b[2J.png: " in server.output
+    assert "\x1b" not in server.output
     assert "2 images added, 1 skipped." in server.output
     assert server.lines[-1] == "Stopped. Everything that the page shows as saved is in the project."
     assert "Traceback" not in server.output
@@ -212,6 +214,11 @@ def test_page_that_was_not_built(serve: Start, tmp_path: Path) -> None:
 def test_other_addresses_are_refused(serve: Start, tmp_path: Path, host: str) -> None:
     output = refused(serve, "--project", tmp_path / "project", "--host", host)
     assert "127.0.0.1 only" in output
+    assert not (tmp_path / "project").exists()
+
+
+def test_unknown_model(serve: Start, tmp_path: Path) -> None:
+    assert "nonsense" in refused(serve, "--project", tmp_path / "project", "--model", "nonsense")
     assert not (tmp_path / "project").exists()
 
 

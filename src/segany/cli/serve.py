@@ -48,34 +48,35 @@ def serve(
     for module in ("fastapi", "uvicorn", "websockets", "python_multipart"):
         import_extra(module, "The annotation server needs more packages", "serve")
     from segany.hub.model_ref import ModelRef
-    from segany.models.registry import DEFAULT_MODEL
+    from segany.models.registry import DEFAULT_MODEL, find_spec
     from segany.server.intake import find_files
     from segany.server.pages import STATIC
-    from segany.server.running import ServeConfig
+    from segany.server.running import ServeConfig, default_project
     from segany.server.running import serve as run
 
+    if model is not None and model != "none" and not Path(model).exists():
+        find_spec(model)  # a name that is misspelled
+    folder = project or default_project()
     config = ServeConfig(
         static=page or STATIC,
-        host=host, port=port, files=find_files(paths or []), copy=copy,
+        host=host, port=port, files=find_files(paths or [], folder), copy=copy,
         model=None if model == "none" else ModelRef(model or DEFAULT_MODEL),
         author=_user(), opens_browser=not no_browser,
     )  # fmt: skip
     config.check()
-    with _opened(project, database) as store:
+    with _opened(folder, "" if project else "Annotations", database) as store:
         if store.backup is not None:
             typer.echo(f"The project was brought to this version; before that, it was copied to {store.backup}.")
         typer.echo(f"Project {store.project.name!r} in {store.folder}")
         run(store, config, typer.echo)
 
 
-def _opened(project: Path | None, database: str | None) -> Store:
-    from segany.server.running import default_project
+def _opened(folder: Path, name: str, database: str | None) -> Store:
     from segany.store import Store
 
-    folder = project or default_project()
     if Store.is_project(folder):
         return Store.open(folder, database=database)
-    return Store.create(folder, "" if project else "Annotations", database=database)
+    return Store.create(folder, name, database=database)
 
 
 def _user() -> str:

@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias, get_args
 from segany.core.errors import DataError, check
 from segany.core.files import path_errors
 from segany.data.coco import CocoDataset
-from segany.data.folders import entries, walk_files
+from segany.data.folders import entries, files_below, walk_files
 from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.image_folder import ImageFolder
 from segany.data.item import Dataset
+from segany.data.labelme import LabelMeFolder, is_labelme
 from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
 from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
@@ -22,7 +23,7 @@ from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_fil
 from segany.data.yolo import YoloFolder, has_yolo_labels
 from segany.imaging.image_formats import readable_suffixes
 
-Layout: TypeAlias = Literal["sa1b", "coco", "yolo", "masks", "videos", "shards"]
+Layout: TypeAlias = Literal["sa1b", "labelme", "coco", "yolo", "masks", "videos", "shards"]
 
 LOOKED_FOR = """\
   shards  a .tar file, a folder of them, or a pattern such as sa_{000000..000009}.tar
@@ -30,7 +31,8 @@ LOOKED_FOR = """\
   videos  JPEGImages/ and Annotations/ (DAVIS), JPEGImages_24fps/ and Annotations_6fps/ (SA-V), or *_manual.json
   yolo    images/ and labels/ with .txt files of the same names, or a data.yaml
   masks   images/ and masks/
-  sa1b    images and .json files of the same names, at any depth"""
+  sa1b    images and .json files of the same names, at any depth
+  labelme the same, where the .json files have shapes"""
 
 ENTRIES_SHOWN = 10
 
@@ -66,9 +68,9 @@ def open_dataset(
 
     Args:
         path: a folder, a COCO or LVIS file, a data.yaml of YOLO, a tar file, or a pattern of tar files.
-        layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "coco"
-            (`CocoDataset`), "yolo" (`YoloFolder`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards"
-            (`TarShards`). These classes have options of their own.
+        layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "labelme"
+            (`LabelMeFolder`), "coco" (`CocoDataset`), "yolo" (`YoloFolder`), "masks" (`MaskFolder`), "videos"
+            (`VideoFrames`) or "shards" (`TarShards`). These classes have options of their own.
         objects: what is an object in images of masks: each value but 0 ("labels"), the whole "foreground", each
             connected part of it ("parts"), or "auto": the foreground where edges are soft (antialiased, JPEG), and
             labels otherwise. Other layouts do not use it.
@@ -146,6 +148,7 @@ def _layout_of_folder(folder: Path) -> Layout | None:
         ("yolo", has_yolo_labels),
         ("masks", _has_masks),
         # Before COCO: a folder of images with a JSON file each may be called annotations as well.
+        ("labelme", lambda root: _has_image_with_json(root) and is_labelme(files_below(root, {".json"}))),
         ("sa1b", _has_image_with_json),
         ("videos", masklet_files),
         ("coco", _coco_files),
@@ -201,6 +204,7 @@ def _open_coco(path: Path, options: DataOptions) -> CocoDataset:
 
 _OPENERS: dict[Layout, Callable[[Path, DataOptions], Dataset]] = {
     "sa1b": lambda path, _: Sa1bFolder(path),
+    "labelme": lambda path, _: LabelMeFolder(path),
     "coco": _open_coco,
     "yolo": lambda path, _: YoloFolder(path),
     "masks": lambda path, options: MaskFolder(path, options.objects, mask_threshold=options.mask_threshold),

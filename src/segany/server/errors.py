@@ -88,6 +88,9 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
 
 def _http_error(_request: Request, error: Exception) -> JSONResponse:
     known = cast(HTTPException, error)
+    if isinstance(known.__cause__, OSError):  # uploads are spooled to a temporary file
+        log.warning("An upload could not be received: %s", known.__cause__)
+        return message_answer(507, f"The upload could not be written: {known.__cause__.strerror}. Free some space.")
     is_bare = known.detail == HTTPStatus(known.status_code).phrase
     message = _MESSAGES.get(known.status_code, known.detail) if is_bare else known.detail
     return message_answer(known.status_code, message, dict(known.headers or {}))

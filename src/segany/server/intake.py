@@ -37,14 +37,20 @@ class NamedFile:
         return printable(self.file.relative_to(self.folder).as_posix())
 
 
-def find_files(paths: Sequence[Path]) -> list[NamedFile]:
+def find_files(paths: Sequence[Path], project: Path) -> list[NamedFile]:
     """The image files that paths stand for: a file itself, a folder those below it.
+
+    Args:
+        paths: files and folders.
+        project: folder of the project, which has images of its own and may lie in one of the others.
 
     Raises:
         ImageError: a path is not there.
         DataError: a folder cannot be read.
     """
     found: dict[Path, NamedFile] = {}
+    with path_errors(project, ImageError):
+        project = project.resolve()
     for path in paths:
         with path_errors(path, ImageError):
             if not path.exists():
@@ -52,7 +58,8 @@ def find_files(paths: Sequence[Path]) -> list[NamedFile]:
             place = path.resolve()
             is_folder = place.is_dir()
         for file in images_below(place) if is_folder else [place]:
-            found.setdefault(file, NamedFile(place if is_folder else place.parent, file))
+            if not file.is_relative_to(project):
+                found.setdefault(file, NamedFile(place if is_folder else place.parent, file))
     return list(found.values())
 
 

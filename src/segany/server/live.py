@@ -11,9 +11,8 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.abc
@@ -36,8 +35,7 @@ from segany.server.live_messages import (
     quantized,
     read_message,
 )
-from segany.server.model_host import ModelHost
-from segany.store import Store
+from segany.server.state import ServerState
 
 log = logging.getLogger(__name__)
 
@@ -55,26 +53,7 @@ ValueT = TypeVar("ValueT")
 MessageT = TypeVar("MessageT", Predict, Exact)
 
 
-class EventSource(Protocol):
-    """News for all pages."""
-
-    def subscribe(self) -> AbstractAsyncContextManager[asyncio.Queue[dict[str, Any]]]: ...
-
-
-class LiveState(Protocol):
-    """What predictions need of a server."""
-
-    @property
-    def store(self) -> Store: ...
-
-    @property
-    def model_host(self) -> ModelHost: ...
-
-    @property
-    def events(self) -> EventSource: ...
-
-
-async def serve_live(websocket: WebSocket, state: LiveState) -> None:
+async def serve_live(websocket: WebSocket, state: ServerState) -> None:
     """Serve a page until it closes its connection.
 
     Args:
@@ -101,7 +80,7 @@ class _Asked(Generic[MessageT]):
 class _Connection:
     """One page. Its requests are answered one at a time; those for masks to be stored come first."""
 
-    def __init__(self, websocket: WebSocket, state: LiveState) -> None:
+    def __init__(self, websocket: WebSocket, state: ServerState) -> None:
         self.websocket, self.store, self.host, self.events = websocket, state.store, state.model_host, state.events
         self._tasks: anyio.abc.TaskGroup
         self._sending = asyncio.Lock()

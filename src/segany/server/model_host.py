@@ -102,7 +102,12 @@ class ModelHost:
 
         Args:
             work: decodes one prompt. Its embedding shows that the model was loaded.
+
+        Raises:
+            SeganyError: the server is stopping.
         """
+        if self._closing.is_canceled:
+            raise SeganyError("The server is stopping.")
         self.embeddings.note_use()
 
         def run() -> ResultT:

@@ -9,15 +9,16 @@ from segany.core.progress import ProgressCallback, ProgressEvent, report
 from segany.jobs.queue import JobFunction
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.server.embeddings import Urgency
-from segany.server.live import LiveState
 from segany.server.model_host import wait_for
+from segany.server.state import ServerState
 from segany.store import Item, Job
 
-PROPOSALS_CONFIG = AutomaticConfig(pred_iou_thresh=0.5, stability_score_thresh=0.5)
-"""The lowest thresholds that the page's sliders reach: it filters what is kept, and never computes again."""
+PROPOSALS_CONFIG = AutomaticConfig(pred_iou_thresh=0.5, stability_score_thresh=0.5, points_per_batch=4)
+"""The lowest thresholds that the page's sliders reach: it filters what is kept, and never computes again. Small
+batches, because a click waits for the end of one."""
 
 
-def proposals_handler(state: LiveState, config: AutomaticConfig = PROPOSALS_CONFIG) -> JobFunction:
+def proposals_handler(state: ServerState, config: AutomaticConfig = PROPOSALS_CONFIG) -> JobFunction:
     """The function for jobs of the kind "proposals".
 
     Arguments of a job: `item`, the id of an item; without it, all items of the project. What the model has found
@@ -48,7 +49,7 @@ def proposals_handler(state: LiveState, config: AutomaticConfig = PROPOSALS_CONF
     return handle
 
 
-def _find(state: LiveState, item: Item, progress: ProgressCallback, config: AutomaticConfig) -> int:
+def _find(state: ServerState, item: Item, progress: ProgressCallback, config: AutomaticConfig) -> int:
     """Find and keep the masks of an item, and return how many there are."""
     model, version = state.model_host.model_for_jobs(progress)
     try:

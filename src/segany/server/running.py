@@ -192,12 +192,17 @@ class _Intake:
 
     def _skip(self, name: str, message: str) -> None:
         self._skipped += 1
-        self._say(f"skipped {name}: {message}")
+        self._say(_printable(f"skipped {name}: {message}"))
 
     def _add(self, count: int) -> None:
         self._added += count
         if count:
             self._state.events.publish(ITEMS_CHANGED)
+
+
+def _printable(text: str) -> str:
+    """Escape control characters, which could tell the terminal to do something."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -166,7 +166,9 @@ def _mask(shape: _Shape, size_hw: SizeHW) -> BoolArray:
     points = np.asarray(shape["points"], dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError("points must be a list of x, y")
-    if np.abs(points).max() > 2 * max(size_hw):
+    if len(points) < 2 and kind != "polygon":
+        raise ValueError(f"a {kind} has two points")
+    if np.abs(points).max(initial=0) > 2 * max(size_hw):
         raise ValueError("a point lies far outside of the image")
     if kind == "mask":
         return _placed(shape["mask"], points, size_hw)

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segany.core.errors import DataError, SeganyError
@@ -62,10 +63,19 @@ class Bundle:
         self._members: dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]] = {}
         self._spellings: dict[str, str] = {}
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted([*self._files, *self._members])
+
+    @cached_property
+    def top(self) -> str:
+        """The folder that all files are in, with a slash, as where a folder was packed; empty where there is none."""
+        first = {name.partition("/")[0] for name in self.names if "/" in name}
+        return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in self.names) else ""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files or name in self._members
 
     def read(self, name: str) -> bytes:
         """The bytes of a file.
@@ -138,14 +148,19 @@ def opened(sources: Sequence[SourceFile], limits: Limits) -> Iterator[Bundle]:
         for source in sources:
             with path_errors(source.path, DataError):
                 check_is_file(source.path, DataError)
-                is_archive = zipfile.is_zipfile(source.path)
-                if is_archive:
+                if _is_archive(source.path):
                     with _archive_errors(source.name):
                         archive = open_archives.enter_context(zipfile.ZipFile(source.path))
                         bundle.add_archive(archive, source)
                 else:
                     bundle.add_file(source)
         yield bundle
+
+
+def _is_archive(path: Path) -> bool:
+    """By its first bytes: an image may have an archive behind it."""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _parts(name: str, what: str) -> list[str]:

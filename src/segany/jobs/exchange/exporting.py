@@ -86,7 +86,7 @@ def export_annotations(
         names = FileNames(by_stem=writer.by_stem)
         with contextlib.closing(writer):
             for item in store.items.iterate(item_filter):
-                name = names.of(item.name)
+                name = names.of(item.name, item.media_type)
                 if name != item.name:
                     lost.add("Names of images, changed where they were taken or cannot be those of files")
                 exported = _exported(item, name, store.annotations.objects(item.id), labels)

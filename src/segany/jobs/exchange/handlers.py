@@ -66,9 +66,13 @@ def export_handler(store: Store) -> JobFunction:
         chosen = ItemFilter(state=(arguments.get("filter") or {}).get("state"))
         target = _exports(store) / job.id / f"{name}.zip"
         _remove_old_exports(store)
-        report = export_annotations(
-            store, target, name, item_filter=chosen, images=arguments.get("images") is True, progress=progress
-        )
+        try:
+            report = export_annotations(
+                store, target, name, item_filter=chosen, images=arguments.get("images") is True, progress=progress
+            )
+        except BaseException:
+            shutil.rmtree(target.parent, ignore_errors=True)
+            raise
         return {"file": target.name, "items": report.items, "objects": report.objects, "lost": list(report.lost)}
 
     return run

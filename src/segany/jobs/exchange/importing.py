@@ -28,6 +28,7 @@ from segany.jobs.exchange.reading import (
     Entry,
     Found,
     Reading,
+    aliases,
     image_name,
     is_image,
     read_coco,
@@ -36,8 +37,7 @@ from segany.jobs.exchange.reading import (
     read_yolo,
 )
 from segany.jobs.exchange.reading_masks import read_label_maps
-from segany.store import Change, Label, NewItem, ObjectState, Store
-from segany.store.restore import restore_into
+from segany.store import Change, Label, NewItem, ObjectState, Store, restore_into
 
 ExchangeFormat: TypeAlias = Literal["coco", "yolo-seg", "labelme", "sa-1b", "label-maps", "project"]
 
@@ -155,11 +155,11 @@ class _Import:
             known = self._add_image(name, images)
             if known is not None:
                 items.add(known.item_id)
-                for alias in {image_name(name), name}:
+                for alias in aliases(name, self.bundle.top):
                     given.add(KnownImage(known.item_id, alias, known.size_hw))
             report(self.progress, "importing images", done, total, "images")
         self._tell_unused(reading, pictures)
-        matched = match(reading.entries, given, images.by_name)
+        matched = match(reading.entries, given, images.by_name, self.bundle.top)
         self.skipped += [Skipped(name, message) for name, message in matched.skipped]
         for done, (entry, image) in enumerate(matched.pairs, start=len(pictures) + len(matched.skipped) + 1):
             objects += self._add_objects(entry, image)

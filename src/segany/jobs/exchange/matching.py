@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from segany.core.arrays import SizeHW
-from segany.jobs.exchange.reading import Entry, image_name, same_name, stem_of
+from segany.jobs.exchange.reading import Entry, aliases, same_name, stem_of
 from segany.store import Item, Store
 
 
@@ -84,19 +84,20 @@ class Matched:
     skipped: list[tuple[str, str]]
 
 
-def match(entries: Sequence[Entry], given: ImageIndex, project: ImageIndex) -> Matched:
+def match(entries: Sequence[Entry], given: ImageIndex, project: ImageIndex, top: str = "") -> Matched:
     """Find the image of each entry: by its whole name, or by its name without folders where only one has it.
 
     Args:
         entries: what the files say.
         given: images that came with the files, by their names there. They come first.
         project: all images of the project.
+        top: the folder that all files are in, which the names of images may have or not.
     """
     pairs, skipped = [], []
     by_base: dict[str, list[tuple[Entry, KnownImage]]] = defaultdict(list)
     taken: set[str] = set()
     for entry in entries:
-        image, reason, is_whole = _find(entry, given, project)
+        image, reason, is_whole = _find(entry, given, project, top)
         if image is None:
             skipped.append((entry.image, reason))
         elif is_whole:
@@ -116,18 +117,19 @@ def match(entries: Sequence[Entry], given: ImageIndex, project: ImageIndex) -> M
     return Matched(pairs, skipped)
 
 
-def _find(entry: Entry, given: ImageIndex, project: ImageIndex) -> tuple[KnownImage | None, str, bool]:
+def _find(entry: Entry, given: ImageIndex, project: ImageIndex, top: str) -> tuple[KnownImage | None, str, bool]:
     """The image of an entry, or why there is none; and whether its whole name was found."""
-    whole_names = dict.fromkeys((entry.image, image_name(entry.image)))
-    for index, is_whole in ((given, True), (project, True), (given, False), (project, False)):
-        for name in whole_names if is_whole else [entry.image]:
-            found = _of_size(index.whole(name) if is_whole else index.base(name), entry.size_hw)
-            if len(found) == 1:
-                return found[0], "", is_whole
-            if found:
-                names = ", ".join(sorted({repr(image.name) for image in found})[:3])
-                return None, f"{len(found)} images could be meant: {names}. Give its folders.", is_whole
-    return None, "The project has no image of this name.", False
+    reason = "The project has no image of this name."
+    for is_whole in (True, False):
+        for name in aliases(entry.image, top) if is_whole else [entry.image]:
+            for index in (given, project):
+                found = _of_size(index.whole(name) if is_whole else index.base(name), entry.size_hw)
+                if len(found) == 1:
+                    return found[0], "", is_whole
+                if found:
+                    names = ", ".join(sorted({repr(image.name) for image in found})[:3])
+                    reason = f"{len(found)} images could be meant: {names}. Give its folders."
+    return None, reason, False
 
 
 def _of_size(found: Sequence[KnownImage], size_hw: SizeHW | None) -> Sequence[KnownImage]:

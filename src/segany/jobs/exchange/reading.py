@@ -221,7 +221,7 @@ def read_yolo(bundle: Bundle) -> Reading:
             left = sum(bool(line.strip()) for line in text.splitlines()) - len(instances)
             return Found(instances, _none(instances), {"boxes without a mask": left})
 
-        reading.entries.append(Entry(below(stem_of(name), ("labels",)), name, None, read, is_stem=True))
+        reading.entries.append(Entry(without_folder(stem_of(name), ("labels",)), name, None, read, is_stem=True))
     return reading
 
 
@@ -235,16 +235,22 @@ def _text(bundle: Bundle, name: str) -> str:
         raise DataError(f"{name} is no text in UTF-8: {error}.") from error
 
 
-def below(name: str, folders: Iterable[str]) -> str:
-    """A path from below the last of its folders that has one of some names; whole where none has."""
+def without_folder(name: str, folders: Iterable[str]) -> str:
+    """A path without the last of its folders that has one of some names: train/images/a.jpg is train/a.jpg."""
     parts = name.split("/")
     places = [index for index, part in enumerate(parts[:-1]) if part.lower() in folders]
-    return "/".join(parts[places[-1] + 1 :]) if places else name
+    return "/".join([*parts[: places[-1]], *parts[places[-1] + 1 :]]) if places else name
 
 
 def image_name(member: str) -> str:
-    """The name of an image in an archive: its path below a folder called images, if it is in one."""
-    return below(member, IMAGE_FOLDERS)
+    """The name of an image in an archive: its path without a folder called images."""
+    return without_folder(member, IMAGE_FOLDERS)
+
+
+def aliases(name: str, top: str) -> list[str]:
+    """What the image of a name may be called: so, without a folder called images, and without the folder of all."""
+    names = [name, image_name(name)]
+    return list(dict.fromkeys([*names, *(one.removeprefix(top) for one in names)]))
 
 
 def same_name(name: str) -> str:

@@ -12,7 +12,16 @@ from segany.data.formats.label_map import NAME_FILES, LabelNames, MaskReader
 from segany.data.formats.mask_image import MaskOptions
 from segany.data.mask_folder import MASK_ENDINGS, MASK_FOLDERS
 from segany.jobs.exchange.bundle import Bundle
-from segany.jobs.exchange.reading import ANNOTATION_ID, Entry, Found, Reading, below, image_name, is_image, stem_of
+from segany.jobs.exchange.reading import (
+    ANNOTATION_ID,
+    Entry,
+    Found,
+    Reading,
+    image_name,
+    is_image,
+    stem_of,
+    without_folder,
+)
 
 
 def read_label_maps(bundle: Bundle) -> Reading:
@@ -22,13 +31,13 @@ def read_label_maps(bundle: Bundle) -> Reading:
     """
     reading = Reading()
     pictures = [name for name in bundle.names if is_image(name)]
-    masks = [name for name in pictures if below(name, MASK_FOLDERS) != name] or pictures
+    masks = [name for name in pictures if without_folder(name, MASK_FOLDERS) != name] or pictures
     images = {stem_of(image_name(name)) for name in pictures if name not in masks}
     reading.used.update(masks)
     reading.used.update(name for name in bundle.names if name.lower().endswith(".json") or _is_names(name))
     parts: dict[str, list[str]] = {}
     for name in masks:
-        stem = stem_of(below(name, MASK_FOLDERS))
+        stem = stem_of(without_folder(name, MASK_FOLDERS))
         parent = stem.rpartition("/")[0]
         if parent and parent in images and _image_stem(stem, images) is None:
             parts.setdefault(parent, []).append(name)
@@ -54,10 +63,9 @@ def _is_names(name: str) -> bool:
 
 def _names_file(bundle: Bundle, mask: str) -> str | None:
     """The file that names the values of a label map: its own, or one for all in a folder above it."""
-    known = set(bundle.names)
     folders = [*PurePosixPath(mask).parents]
     candidates = [f"{stem_of(mask)}.json", *(str(folder / name) for folder in folders for name in NAME_FILES)]
-    return next((name for name in candidates if name in known), None)
+    return next((name for name in candidates if name in bundle), None)
 
 
 def _reader(bundle: Bundle, names: list[str], *, is_one: bool = False) -> Callable[[SizeHW], Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mimetypes
 import tempfile
 import zipfile
 from collections import Counter
@@ -23,7 +24,7 @@ from segany.data.formats.mask_image import MAX_LABELS
 from segany.data.formats.sa1b import to_sa1b
 from segany.data.formats.writing import json_bytes
 from segany.data.formats.yolo import to_yolo
-from segany.jobs.exchange.reading import stem_of
+from segany.jobs.exchange.reading import is_image, stem_of
 from segany.store import Item
 
 
@@ -306,10 +307,12 @@ class FileNames:
         self._by_stem = by_stem
         self._taken: set[str] = set()
 
-    def of(self, name: str) -> str:
-        """The name of the file of an item."""
+    def of(self, name: str, media_type: str) -> str:
+        """The name of the file of an item, with the ending of an image."""
         parts = [_printable(part) for part in name.replace("\\", "/").split("/") if part.strip() not in ("", ".", "..")]
         path = PurePosixPath("/".join(part.lstrip(".") or "_" for part in parts) or "image")
+        if not is_image(str(path)):
+            path = path.with_name(f"{path.name}{mimetypes.guess_extension(media_type) or ''}")
         file, number = path, 1
         while self._key(file) in self._taken:
             number += 1
