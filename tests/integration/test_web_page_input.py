@@ -37,7 +37,7 @@ def test_pasted_images_are_added(page: Page) -> None:
     paste = f"(files) => {{ {TRANSFER} dispatchEvent(new ClipboardEvent('paste', {{ clipboardData: transfer }})); }}"
     page.evaluate(paste, [["notes.txt", "text/plain"]])
     page.evaluate(paste, [["pasted.png", "image/png"]])
-    page.get_by_text("1 image added").wait_for()
+    page.locator(".notice", has_text="1 image added").wait_for()
     page.get_by_label("Search names").fill("pasted.png")
     page.locator(".thumbnail", has_text="pasted.png").wait_for()
 
@@ -52,8 +52,8 @@ def test_dropped_files_are_added_and_what_is_no_image_is_named(page: Page) -> No
     assert page.evaluate(send, ["dragover", files]), "otherwise the browser leaves the page for the file"
     page.get_by_text("Drop to add the images").wait_for()
     assert page.evaluate(send, ["drop", files])
-    page.get_by_text("2 images added").wait_for()
-    page.get_by_text("notes.txt").wait_for()
+    page.locator(".notice", has_text="2 images added").wait_for()
+    page.locator(".notice", has_text="notes.txt").wait_for()
     assert page.locator(".drop-hint").count() == 0
 
 
