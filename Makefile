@@ -7,12 +7,17 @@ BIN := $(VENV)/bin
 # The newest PyTorch that has been tested; `make TORCH=...` installs another.
 TORCH ?= torch==2.13.0
 
-PAGE := web/app-dist/index.html
+PAGE := src/segany/server/static/index.html
 
-.PHONY: demo test test-slow browser web web-dev postgres check format bench clean
+.PHONY: demo serve test test-slow browser web web-dev postgres check format bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/segany segment examples/images/astronaut.png --prompts examples/astronaut.json --out out/demo
+
+# The annotation application with these photographs, in your own project; PHOTOS=folder adds others.
+PHOTOS ?= examples/images
+serve: $(VENV)/.installed-serve $(PAGE)
+	$(BIN)/segany serve $(PHOTOS)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -51,13 +56,17 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.run $(if $(PEER_PYTHON),--peer-python $(PEER_PYTHON),--only-ours)
 
 clean:
-	rm -rf $(VENV) out web/dist web/app-dist web/node_modules
+	rm -rf $(VENV) out web/dist $(dir $(PAGE)) web/node_modules
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable ".[torch]"
+	touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[torch,serve]"
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""Whether two implementations gave the same answer. A fast wrong answer is worth nothing."""
+"""Comparison of the outputs of two implementations: a time counts only if the outputs agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 MIN_MASK_IOU = 0.999
-"""The least IoU of two masks that count as the same."""
+"""Lowest IoU of two masks that count as equal."""
 
 MAX_DIFFERENCE = {
     "embedding": 1e-3,
@@ -20,20 +20,20 @@ MAX_DIFFERENCE = {
     "low_res_logits": 5e-2,
     "mask_logits": 5e-2,
 }
-"""The largest difference of two numbers that count as the same. Embeddings are near 1, logits reach tens."""
+"""Largest difference of two numbers that count as equal. Embeddings are near 1, logits reach tens."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One pair of outputs compared.
+    """The comparison of one output.
 
     Attributes:
-        output: its name.
-        measure: "mask IoU" (of the worst pair of masks) or "difference" (the largest).
-        value: what was found; None where the outputs cannot be compared.
-        limit: what it is held to.
-        passed: whether it holds.
-        problem: why not, in words.
+        output: name of the output.
+        measure: "mask IoU" (the lowest of all pairs of masks) or "difference" (the largest).
+        value: the measured value; None if the outputs cannot be compared.
+        limit: the limit of the value.
+        passed: whether the value is within the limit.
+        problem: the reason, if it did not pass.
     """
 
     output: str
@@ -45,7 +45,7 @@ class Check:
 
 
 def compare(ours: Mapping[str, npt.NDArray[Any]], peer: Mapping[str, npt.NDArray[Any]]) -> list[Check]:
-    """A check for each output of either side; one that only one side has is a failed one."""
+    """Compare all outputs of both sides. An output that only one side has is a failed check."""
     return [_compare_output(name, ours.get(name), peer.get(name)) for name in sorted({*ours, *peer})]
 
 
@@ -70,6 +70,6 @@ def _compare_output(name: str, ours: npt.NDArray[Any] | None, peer: npt.NDArray[
 
 
 def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks; 1 when both are empty."""
+    """Compute the IoU of two masks, bool [H, W]; 1 if both are empty."""
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 1.0

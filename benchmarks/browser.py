@@ -1,4 +1,4 @@
-"""MobileSAM's exported decoder in Chromium beside ONNX Runtime and PyTorch: time of a click, and what float16 costs.
+"""Benchmark of MobileSAM's exported decoder in Chromium beside ONNX Runtime and PyTorch, and the error of float16.
 
     make browser
     python -m benchmarks.browser
@@ -28,7 +28,7 @@ from segany.core.arrays import MASK_THRESHOLD, BoolArray
 from segany.core.embedding import Embedding
 from segany.core.prompt import Prompt
 from segany.export import to_onnx
-from segany.export.check import mask_iou
+from segany.export.check import tolerant_mask_iou
 from segany.predict.image import labeled_points
 from segany.runtime import OnnxModel
 
@@ -42,21 +42,21 @@ LARGE_HW = (1200, 1800)
 """The size of masks of an ordinary photograph, in the proportions of `IMAGE`."""
 
 WARMUP, REPEATS = 12, 20
-"""Browsers compile WebAssembly anew while it runs: the first dozen clicks are slower."""
+"""Untimed decodes: browsers recompile WebAssembly while it runs, so that about the first dozen are slower."""
 
 GRID = 5
-"""So many by so many points on each photograph tell what float16 costs."""
+"""Points per side of the grid on each photograph with which the error of float16 is measured."""
 
 THREADS = (1, 2)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One runtime in one round, in seconds: a click, a click with masks of `LARGE_HW`, and, of pages, how they start.
+    """Times of one runtime in one round in seconds: a decode, a decode with masks of `LARGE_HW`, and opening a page.
 
     Attributes:
-        opening: fetching and preparing the decoder and an embedding.
-        first: the first click of the page.
+        opening: time to fetch and prepare the decoder and an embedding.
+        first: time of the first decode in the page.
     """
 
     click: float
@@ -85,7 +85,7 @@ class Place:
 
 
 def main() -> None:
-    """Export, measure, write."""
+    """Export, measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
@@ -187,7 +187,7 @@ def _milliseconds(seconds: list[float]) -> str:
 
 
 def _cost_of_float16(browser: Browser, place: Place) -> str:
-    """The page's masks, from embeddings in float16, beside PyTorch's from the same and from exact ones."""
+    """Compare the page's masks, from embeddings in float16, with PyTorch's from these and from float32 embeddings."""
     overlaps: dict[str, list[float]] = {"PyTorch, the same embedding": [], "PyTorch, the embedding in float32": []}
     pixels: dict[str, list[int]] = {title: [] for title in overlaps}
     with open_page(browser, place.folder) as page:
@@ -199,7 +199,7 @@ def _cost_of_float16(browser: Browser, place: Place) -> str:
                 found = web.decode(prompt, "multi").masks
                 for title, embedding in zip(overlaps, (rounded, exact), strict=True):
                     expected = place.predictor.predict(embedding, prompt, masks="multi").masks[0]
-                    overlaps[title] += [mask_iou(a, b) for a, b in zip(found, expected, strict=True)]
+                    overlaps[title] += [tolerant_mask_iou(a, b) for a, b in zip(found, expected, strict=True)]
                     pixels[title] += [int((a != b).sum()) for a, b in zip(found, expected, strict=True)]
     size = (place.folder / f"{IMAGE.stem}.safetensors").stat().st_size
     count = len(next(iter(overlaps.values())))

@@ -1,6 +1,6 @@
-"""The one table of what is measured, and what each measurement is held to.
+"""The table of benchmark cases and their targets.
 
-A new measurement is a row here, and a function of its name in `benchmarks/ours.py` and in the peer's worker.
+A new case is a row here, and a function with the name of its task in `benchmarks/ours.py` and in the peer's worker.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 from benchmarks.protocol import Report
 
 Quantity: TypeAlias = Literal["call seconds", "process seconds", "peak bytes"]
-"""What a case is about: the time of one call, of a whole process from its start, or its peak memory."""
+"""The measured quantity: the time of one call, or of a whole process from its start, or its peak memory."""
 
 Material: TypeAlias = Literal["image", "clip", "noise"]
-"""What a case works on: an image, a folder of video frames, or numbers in the shape of a model's input."""
+"""The kind of input: an image, a folder of video frames, or noise in the shape of a model's input."""
 
 OURS = "benchmarks.ours"
 MOBILE_SAM = "benchmarks.peers.mobile_sam"
@@ -23,15 +23,15 @@ SEGMENT_ANYTHING = "benchmarks.peers.segment_anything"
 SAM2 = "benchmarks.peers.sam2"
 
 FRAMES_BEFORE, FRAMES_TIMED = 8, 4
-"""Frames of a clip that are tracked first, and those that are timed after them, one a call.
+"""Number of frames that are tracked before timing, and of timed frames, one per call.
 
-From frame 7 on a model of the SAM 2 family attends to as many masks as it ever does: six and the prompted one.
+From frame 7 on, the memory bank of SAM 2 is full: memories of six tracked frames and of the prompted frame.
 """
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a ratio has to reach, and what it should. Ratios are as `Case.ratio` gives them."""
+    """The ratio that a case must reach, and the one it should reach; in the form of `Case.ratio`."""
 
     at_least: float
     aim: float
@@ -39,22 +39,22 @@ class Target:
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement.
+    """A benchmark case.
 
     Attributes:
-        name: what `--case` takes; also the path of its results.
-        title: what the tables say.
+        name: name for `--case`, and path of the results.
+        title: title in the tables.
         task: the function of the workers that prepares the call.
-        peer: module of the peer's worker; ours where we are compared with ourselves.
-        model: segany's name of the model.
-        quantity: what is measured.
-        target: what the ratio is held to, if anything.
-        peer_task: what the peer does, where it is not `task`.
-        material: what is worked on.
-        seeded: weights are made from a seed, in place of published ones.
-        objects: how many objects are followed through a clip.
-        warmup, repeats: calls in each process before the clock starts, and on the clock.
-        device: what torch calls the device.
+        peer: module of the peer's worker; our own worker if segany is compared with itself.
+        model: name of the model in segany.
+        quantity: the measured quantity.
+        target: the required ratio, if any.
+        peer_task: task of the peer, if it is not `task`.
+        material: kind of the input.
+        seeded: whether the weights are generated from a seed instead of published.
+        objects: number of objects that are tracked through a clip.
+        warmup, repeats: number of calls in each process before timing, and of timed calls.
+        device: device of PyTorch.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Case:
     device: str = "cpu"
 
     def value(self, report: Report) -> float:
-        """The quantity in one process."""
+        """Return the quantity of one process."""
         if self.quantity == "call seconds":
             return median(report.seconds)
         if self.quantity == "process seconds":
@@ -81,11 +81,11 @@ class Case:
         return float(report.peak_bytes)
 
     def ratio(self, ours: float, peer: float) -> float:
-        """How many times as fast we are, or the share of the peer's memory that we take."""
+        """Return our speedup over the peer, or our share of the peer's memory."""
         return ours / peer if self.quantity == "peak bytes" else peer / ours
 
     def reaches(self, ratio: float, wanted: float) -> bool:
-        """Whether a ratio is as good as another, or better."""
+        """Whether a ratio is at least as good as another."""
         return ratio <= wanted if self.quantity == "peak bytes" else ratio >= wanted
 
 

@@ -1,4 +1,4 @@
-"""A video clip made from a seed, for where there is no real one, and what is followed in clips."""
+"""A clip that is generated from a seed, for machines without a real one, and the points that are tracked in clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.noise import SEED
 WIDTH, HEIGHT = 960, 540
 
 POINTS_XY = ((210.0, 350.0), (400.0, 100.0), (620.0, 250.0), (800.0, 420.0))
-"""A point in the first frame for each of up to four objects. With seeded weights any will do."""
+"""A point in the first frame for each of up to four objects. With seeded weights, any point is suitable."""
 
 COLORS = ("crimson", "gold", "teal", "navy")
 RADIUS, STEP = 60, 9

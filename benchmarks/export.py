@@ -1,9 +1,9 @@
-"""The table of exports: model x precision x runtime, with speed, and IoU with PyTorch's masks.
+"""Benchmark of exports: model x precision x runtime, with speed, and IoU with PyTorch's masks.
 
     python -m benchmarks.export --peer-python ~/peers/bin/python --calibrate photos/
 
-Every row is a process of its own; rounds go through all rows before any comes again. The weights of ViT-B are
-made from a seed, so that its masks mean nothing and its embeddings are compared.
+Every row is a separate process; each round runs all rows once. The weights of ViT-B are seeded, so that its masks are
+meaningless and its embeddings are compared instead.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ TITLES = {"embed": "embed an image", "predict": "one point, three masks", "autom
 
 @dataclass
 class Row:
-    """One model in one precision and runtime, at one task.
+    """A model in one precision and runtime, at one task.
 
     Attributes:
-        worker: module of its worker, and `python` what runs it.
-        weights: what the worker loads.
-        runtime: as the worker knows it.
-        note: what stands in place of numbers, where there are none.
-        seconds: the median of each round; `processes` are those of whole processes.
-        outputs: of the last round.
+        worker: module of the worker; `python` is its interpreter.
+        weights: the checkpoint or folder that the worker loads.
+        runtime: name of the runtime for the worker.
+        note: text that replaces the numbers, if there are none.
+        seconds: median of each round; `processes` are the times of whole processes.
+        outputs: outputs of the last round.
     """
 
     model: str
@@ -66,7 +66,7 @@ class Row:
 
 
 def main() -> None:
-    """Export, measure, write."""
+    """Export, measure, and write the results."""
     options = _parse()
     setting = Setting.current()
     with tempfile.TemporaryDirectory() as scratch:
@@ -101,7 +101,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _rows(model: str, inputs: Inputs, options: argparse.Namespace) -> list[Row]:
-    """PyTorch, the official code, and every export of a model, for every task."""
+    """Make the rows: PyTorch, the official code, and every export of a model, for every task."""
     case = CASES["mobile_sam/embed" if model == "mobile_sam" else "sam_vit_b/encoder"]
     weights = make_job(case, inputs).weights
     tasks = ["embed", "predict", *(["automatic"] if options.automatic else [])] if model == "mobile_sam" else ["embed"]
@@ -121,7 +121,7 @@ def _rows(model: str, inputs: Inputs, options: argparse.Namespace) -> list[Row]:
 
 
 def _export_all(model: str, weights: str, parent: Path, calibrate: Path | None) -> dict[str, tuple[Path, str]]:
-    """A folder for each precision, or why there is none."""
+    """Export a model in every precision. Returns a folder for each, or the reason why there is none."""
     import segany
     from segany.export import check, to_onnx
     from segany.runtime.manifest import MANIFEST_NAME
@@ -209,7 +209,7 @@ def _line(row: Row, reference: Row, base: float | None) -> str:
 
 
 def _agreements(rows: Sequence[Row]) -> str:
-    """IoU with PyTorch's masks over every kind of prompt, of each export in each runtime, on the photographs."""
+    """Compute the IoU of exports in each runtime with PyTorch's masks, for every kind of prompt on the photographs."""
     import segany
     from segany.export.check import compare_masks
     from segany.imaging.image import read_image

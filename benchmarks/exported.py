@@ -1,4 +1,4 @@
-"""The worker for exported models: segany's predictors over a runtime."""
+"""The worker for exported models: segany's predictors with a runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def embed(job: Job) -> Call:
 
 
 def predict(job: Job) -> Call:
-    """One point to three masks at the size of the image, with an embedding of its own ready."""
+    """One point to three masks at the size of the image, with the embedding computed before."""
     predictor = segany.ImagePredictor(_model(job))
     embedding = predictor.embed(job.pixels())
     prompt = segany.Prompt(points_xy=[job.point_xy])
@@ -30,7 +30,7 @@ def predict(job: Job) -> Call:
 
 
 def automatic(job: Job) -> Call:
-    """Masks of everything, in an order of their own: the smallest first."""
+    """Automatic masks, sorted by area, the smallest first."""
     generator, image = segany.AutomaticMaskGenerator(_model(job)), job.pixels()
 
     def call() -> Arrays:
@@ -41,7 +41,7 @@ def automatic(job: Job) -> Call:
 
 
 def _model(job: Job) -> ProposingModel:
-    """The model of `job.weights`, a checkpoint or an exported folder, in the runtime that is the job's device."""
+    """Load `job.weights`, a checkpoint or an exported folder, in the runtime that is the job's device."""
     if job.device == "torch":
         return segany.load(job.weights, device="cpu")
     return open_export(job.weights, job.device)

@@ -1,6 +1,6 @@
-"""Running a case: two workers in alternation, each in a process of its own.
+"""Execution of a case: two workers in alternation, each in a separate process.
 
-This process stays small, and never imports torch: a child's peak memory starts at that of its parent.
+This process stays small and never imports PyTorch, because the peak memory of a child starts at that of its parent.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ OUR_PYTHON = Path(sys.executable)
 
 
 class WorkerError(Exception):
-    """A worker's process failed. The message ends with the last lines that it wrote."""
+    """A worker process failed. The message ends with the last lines of its output."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the cases work on.
+    """The inputs of the cases.
 
     Attributes:
         image: an image file.
-        point_xy: a foreground point in its pixels.
-        clip: a folder of video frames; made from a seed when None.
-        weights: checkpoint of the cases with published weights; segany's own cache when None.
-        scratch: folder for checkpoints and outputs on their way.
+        point_xy: a foreground point in pixels of the image.
+        clip: folder of video frames; None to generate a clip from a seed.
+        weights: checkpoint for cases with published weights; None for the cache of segany.
+        scratch: folder for generated checkpoints and temporary outputs.
     """
 
     image: Path
@@ -50,7 +50,7 @@ class Inputs:
 def measure(
     case: Case, inputs: Inputs, setting: Setting, *, peer_python: Path, rounds: int, announce: Callable[[str], None]
 ) -> Row:
-    """Ours, peer, ours, peer: `rounds` of each, outputs compared every time.
+    """Run ours and the peer in alternation for a number of rounds, and compare the outputs of each round.
 
     Raises:
         WorkerError: a process of either side failed.
@@ -80,7 +80,7 @@ def measure(
 
 
 def measure_ours(case: Case, inputs: Inputs, *, rounds: int) -> Side:
-    """Our side of a case alone, to see where a change leads. It makes no row: nothing is compared.
+    """Run our side of a case alone, during development. There is no row, since nothing is compared.
 
     Raises:
         WorkerError: a process failed.
@@ -90,7 +90,7 @@ def measure_ours(case: Case, inputs: Inputs, *, rounds: int) -> Side:
 
 
 def make_job(case: Case, inputs: Inputs) -> Job:
-    """What both workers of a case are given, its checkpoint fetched or made."""
+    """Make the job for both workers of a case; fetches or generates the checkpoint."""
     return Job(
         task=case.task,
         weights=str(_checkpoint(case, inputs)),
@@ -106,7 +106,7 @@ def make_job(case: Case, inputs: Inputs) -> Job:
 
 
 def run_worker(job: Job, *, python: Path, worker: str) -> tuple[Report, Arrays]:
-    """Start a worker, wait for it, and take its report and outputs."""
+    """Run a worker process. Returns its report and outputs."""
     outputs = Path(job.outputs)
     outputs.unlink(missing_ok=True)
     report = Report.from_output(_run(python, worker, replace(job, started_at=time.time()).to_json()))
@@ -138,14 +138,14 @@ def _clip(inputs: Inputs) -> Path:
 
 
 def _material_name(case: Case, inputs: Inputs) -> str:
-    """What the tables call the input."""
+    """Return the name of the input in the tables."""
     if case.material == "clip":
         return inputs.clip.name if inputs.clip is not None else "moving shapes"
     return "noise" if case.material == "noise" else inputs.image.name
 
 
 def _run(python: Path, module: str, *arguments: str) -> str:
-    """`python -m module` from the root of the repository; what it printed."""
+    """Run `python -m module` in the root of the repository. Returns its output."""
     command = [str(python), "-m", module, *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:

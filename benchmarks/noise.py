@@ -1,4 +1,4 @@
-"""Input and weights made from a seed, for what is measured without a real image or checkpoint."""
+"""Inputs and weights that are generated from a seed, for cases without a real image or checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 SEED = 0
 
 WEIGHT_NOISE = 0.02
-"""Standard deviation of what is added to freshly made weights, so that none stays at its initial zero."""
+"""Standard deviation of the noise that is added to initial weights, so that none stays zero."""
 
 OBJECT_SCORE_BIAS = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
 VISIBLE = 10.0
-"""What is added to the logit of an object's being visible: hidden ones have no masks, which would prove nothing."""
+"""Added to the object score: objects that are not visible have empty masks, which would prove nothing."""
 
 
 def noise_pixels(size: int) -> npt.NDArray[np.float32]:

@@ -12,25 +12,25 @@ from benchmarks.protocol import RESIDENT, Arrays, Call, Job, resident_bytes, ser
 
 
 def embed(job: Job) -> Call:
-    """Image to embedding, and the finer features of models that have them."""
+    """Image to embedding, including the high-resolution features of models that have them."""
     predictor, image = _predictor(job), job.pixels()
 
     def call() -> Arrays:
         features = predictor.embed(image).features
-        return {"embedding": features[0], **{f"detail_{level}": one for level, one in enumerate(features[1:])}}
+        return {"embedding": features[0], **{f"high_res_feats_{level}": one for level, one in enumerate(features[1:])}}
 
     return call
 
 
 def predict(job: Job) -> Call:
-    """One point to three masks at the size of the image, with the embedding ready."""
+    """One point to three masks at the size of the image, with the embedding computed before."""
     predictor = _predictor(job)
     embedding = predictor.embed(job.pixels())
     return lambda: _masks(predictor, embedding, job)
 
 
 def whole(job: Job) -> Call:
-    """Everything: load the model, embed the image, predict once."""
+    """The whole process: load the model, embed the image, predict once."""
 
     def call() -> Arrays:
         predictor = _predictor(job)
@@ -40,7 +40,7 @@ def whole(job: Job) -> Call:
 
 
 def automatic(job: Job) -> Call:
-    """Masks of everything, in an order of their own: the smallest first."""
+    """Automatic masks, sorted by area, the smallest first."""
     generator, image = segany.AutomaticMaskGenerator(segany.load(job.weights, device=job.device)), job.pixels()
 
     def call() -> Arrays:
@@ -67,7 +67,7 @@ def encoder(job: Job) -> Call:
 
 
 def track(job: Job) -> Call:
-    """The next frame of a clip: read, encoded and searched for all objects, down to masks at its size."""
+    """Track all objects to the next frame of a clip: read and encode the frame, predict masks at its size."""
     session = _session(job, job.clip)
     atexit.register(session.close)
     results = session.propagate(logits=True)
@@ -91,7 +91,7 @@ def track_300(job: Job) -> Call:
 
 
 def track_many(job: Job, frames: int, compared: int) -> Call:
-    """Objects through so many frames, a clip over and over. The masks are those of one frame."""
+    """Track objects through a number of frames, repeating the clip. Returns the masks of one frame."""
     images = sorted(Path(job.clip).glob("*.jpg"))
 
     def call() -> Arrays:
@@ -105,7 +105,7 @@ def track_many(job: Job, frames: int, compared: int) -> Call:
 
 
 def _session(job: Job, frames: str | list[Path]) -> segany.FileVideoSession:
-    """A session whose objects are prompted, and which does what the peer's does without its post-processing."""
+    """A session with prompted objects, and the settings of the peer without its post-processing."""
     config = segany.VideoConfig(binarize_prompted=False, remember_corrections=False)
     session = segany.VideoPredictor(segany.load(job.weights, device=job.device), config).open(frames)
     for object_id, point_xy in enumerate(job.points_xy):

@@ -1,4 +1,4 @@
-"""Memory over the frames of a clip, as a picture."""
+"""A plot of resident memory over the frames of a clip."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ LEFT, TOP, RIGHT, BOTTOM = 90, 60, 930, 410
 """The rectangle between the axes, in pixels."""
 
 COLORS = ("#1f5fa8", "#d9730d")
-"""Of our line, and of what it is beside."""
+"""Colors of our line and of the other one."""
 
 INK, GRID = "#333333", "#dddddd"
 
 
 def write_plot(row: Row, folder: Path) -> Path:
-    """Draw the memory that was resident after each frame, from zero up, on both sides. Returns the path.
+    """Plot the resident memory after each frame, on both sides. Returns the path.
 
     Args:
-        row: one whose sides recorded it.
-        folder: of the results.
+        row: a row whose sides recorded it.
+        folder: folder of the results.
     """
     lines = [side.resident_bytes for side in (row.ours, row.peer)]
     picture = Image.new("RGB", SIZE, "white")
@@ -61,7 +61,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, title: str, frames: int, top_mb: float
 
 
 def _ticks(top: float) -> Sequence[float]:
-    """0 and a few round numbers above it, up to `top`."""
+    """Return 0 and a few round numbers above it, up to `top`."""
     step = _round_up(top / 6)
     return [step * number for number in range(int(top / step + 1e-9) + 1)]
 

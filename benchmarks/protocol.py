@@ -1,8 +1,8 @@
-"""What the harness and its workers say to each other.
+"""The protocol between the harness and its workers.
 
-The harness starts `python -m <worker> '<Job as JSON>'`; the worker does the job, writes its outputs to a
-file, and prints a `Report` as JSON on its last line. Workers run under other interpreters, so this
-module needs only the standard library, NumPy and Pillow.
+The harness runs `python -m <worker> '<Job as JSON>'`; the worker does the job, writes its outputs to a file, and prints
+a `Report` as JSON on its last line. Workers run in other environments. This module therefore requires only the standard
+library, NumPy and Pillow.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 """Outputs to compare. Boolean arrays [M, H, W] are masks, all others are numbers."""
 
 RESIDENT = "resident_bytes"
-"""An output that is not compared but reported: the memory that was resident after each step of a call."""
+"""Name of an output that is reported but not compared: the resident memory after each step of a call."""
 
 Call: TypeAlias = Callable[[], Arrays]
-"""What is timed. It returns its outputs as NumPy arrays, as a user would want them."""
+"""A timed call, which returns its outputs as NumPy arrays, as users need them."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process's work.
+    """The job of one process.
 
     Attributes:
         task: name of a task of the worker.
-        weights: checkpoint that the model is loaded from, the same file for both sides.
+        weights: checkpoint of the model, the same file for both sides.
         image: image file.
-        point_xy: the foreground point of tasks that prompt, in pixels of the image.
-        clip: folder of the frames of tasks that track, .jpg files with numbers for names; "" for the others.
-        points_xy: a foreground point in the first of them for each object.
-        device: what torch calls the device.
-        warmup: calls before the clock starts.
-        repeats: calls that are timed, one by one.
-        outputs: where the arrays of the last call go, as .npz.
+        point_xy: foreground point for tasks with a prompt, in pixels of the image.
+        clip: folder of the frames for tracking tasks, .jpg files named by numbers; "" for other tasks.
+        points_xy: a foreground point in the first frame for each object.
+        device: device of PyTorch.
+        warmup: number of calls before timing.
+        repeats: number of timed calls.
+        outputs: path of the arrays of the last call, as .npz.
         started_at: `time.time()` when the harness started the process.
     """
 
@@ -66,23 +66,23 @@ class Job:
         return json.dumps(asdict(self))
 
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """The image, uint8 RGB [H, W, 3]."""
+        """Read the image, uint8 RGB [H, W, 3]."""
         with Image.open(self.image) as image:
             return np.array(image.convert("RGB"))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one process measured.
+    """The measurements of one process.
 
     Attributes:
         seconds: duration of each timed call.
-        process_seconds: from the start of the process to the end of the last call.
-        peak_bytes: the most memory that was resident at once in the process's whole life.
+        process_seconds: time from the start of the process to the end of the last call.
+        peak_bytes: peak resident memory of the process.
         python: version of the interpreter.
-        threads: `torch.get_num_threads()`, which the harness leaves as it is.
-        packages: versions of torch, of the package measured and of what it computes with.
-        resident_bytes: what the last call gave as `RESIDENT`.
+        threads: `torch.get_num_threads()`, which the harness does not change.
+        packages: versions of PyTorch, of the measured package and of its numerical dependencies.
+        resident_bytes: the output `RESIDENT` of the last call.
     """
 
     seconds: list[float]
@@ -95,16 +95,16 @@ class Report:
 
     @classmethod
     def from_output(cls, stdout: str) -> Report:
-        """The report on the last line of a worker's output."""
+        """Parse the report on the last line of a worker's output."""
         return cls(**json.loads(stdout.rstrip().rpartition("\n")[2]))
 
 
 def serve(tasks: Mapping[str, Callable[[Job], Call]], modules: tuple[str, ...]) -> None:
-    """Be a worker: do the job on the command line and report.
+    """Run a worker: do the job on the command line and print the report.
 
     Args:
-        tasks: for each task, a function that prepares everything and returns the call to time.
-        modules: importable names of the packages whose versions are worth recording.
+        tasks: for each task, a function that does the preparation and returns the call to time.
+        modules: importable names of the packages whose versions are recorded.
     """
     job = Job(**json.loads(sys.argv[1]))
     call = tasks[job.task](job)
@@ -136,7 +136,7 @@ def serve(tasks: Mapping[str, Callable[[Job], Call]], modules: tuple[str, ...]) 
 
 
 def resident_bytes() -> int:
-    """Memory that is resident now; 0 where the system does not say."""
+    """Return the current resident memory; 0 if the system does not provide it."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else 0
 
@@ -147,7 +147,7 @@ def _peak_bytes() -> int:
 
 
 def _versions(modules: tuple[str, ...]) -> dict[str, str]:
-    """Versions by distribution name. A module that belongs to none (a stand-in, say) is unversioned."""
+    """Return versions by distribution name. A module without a distribution, such as a stand-in, is "unversioned"."""
     distributions = packages_distributions()
     versions = {}
     for module in modules:

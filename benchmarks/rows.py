@@ -1,4 +1,4 @@
-"""Results as values: what a case measured, on both sides, and what follows from it."""
+"""Results of the cases as values."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Verdict: TypeAlias = Literal["outputs differ", "reaches the aim", "reaches the t
 
 @dataclass(frozen=True)
 class Side:
-    """What one implementation measured in all rounds of a case.
+    """The measurements of one implementation in all rounds of a case.
 
     Attributes:
-        values: the case's quantity, one value a round: seconds or bytes.
-        peak_bytes: median over the rounds of each process's peak memory.
+        values: the quantity of the case in each round, in seconds or bytes.
+        peak_bytes: median over the rounds of the peak memory of each process.
         threads: `torch.get_num_threads()`.
         python: version of the interpreter.
-        packages: versions of what ran.
-        resident_bytes: memory resident after each step, in the first round; empty where that was not recorded.
+        packages: versions of the packages.
+        resident_bytes: resident memory after each step, in the first round; empty if it was not recorded.
     """
 
     values: tuple[float, ...]
@@ -40,7 +40,7 @@ class Side:
 
     @classmethod
     def of(cls, case: Case, reports: list[Report]) -> Side:
-        """From one report a round."""
+        """Make a side from the reports of its rounds."""
         return cls(
             values=tuple(case.value(report) for report in reports),
             peak_bytes=round(median(report.peak_bytes for report in reports)),
@@ -53,11 +53,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a case was measured on, and how.
+    """The conditions under which a case was measured.
 
     Attributes:
-        setting: where and when.
-        image: name of the image file or of the clip's folder; what it is where it was made.
+        setting: machine and date.
+        image: name of the image file or of the folder of the clip; a description if it was generated.
         device, warmup, repeats: as in the `Case`.
     """
 
@@ -70,17 +70,17 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Row:
-    """One case's result, complete: the file under `benchmarks/results` and the line in the table.
+    """The result of one case: the content of its file in `benchmarks/results`, and its row in the table.
 
     Attributes:
         case, title, quantity, target: as in the `Case`.
-        ours, peer: the two sides, in the same number of rounds.
-        ratio: of the medians; for times the peer's over ours, for memory ours over the peer's.
-        ratio_range: least and greatest ratio of the two processes of one round.
+        ours, peer: the two sides, with the same number of rounds.
+        ratio: ratio of the medians: for times the peer's over ours, for memory ours over the peer's.
+        ratio_range: lowest and highest ratio within one round.
         memory_ratio: our peak memory over the peer's.
-        checks: whether the outputs agree, the worst round of each.
-        verdict: what the ratio reaches; None where there is no target.
-        conditions: where, when and on what.
+        checks: comparison of the outputs, the worst round of each.
+        verdict: the target that the ratio reaches; None without a target.
+        conditions: the conditions of the measurement.
     """
 
     case: str
@@ -102,7 +102,7 @@ class Row:
 
 
 def make_row(case: Case, ours: Side, peer: Side, rounds_of_checks: list[list[Check]], conditions: Conditions) -> Row:
-    """The row of a case from both sides, the checks of every round, and the conditions."""
+    """Make the row of a case from both sides, the checks of every round, and the conditions."""
     ratio = case.ratio(ours.median, peer.median)
     by_round = [case.ratio(*pair) for pair in zip(ours.values, peer.values, strict=True)]
     checks = tuple(_worst(list(of_one)) for of_one in zip(*rounds_of_checks, strict=True))
@@ -123,7 +123,7 @@ def make_row(case: Case, ours: Side, peer: Side, rounds_of_checks: list[list[Che
 
 
 def _worst(checks: list[Check]) -> Check:
-    """Of the checks of one output in several rounds, a failed one before the one nearest its limit."""
+    """Return the worst check of one output: a failed one, or else the one nearest its limit."""
 
     def badness(check: Check) -> tuple[bool, bool, float]:
         value = check.value if check.value is not None else 0.0

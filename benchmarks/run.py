@@ -21,10 +21,10 @@ IMAGES = {
     REPOSITORY.parent / "shared" / "images" / "truck.jpg": (500.0, 375.0),
     REPOSITORY / "examples" / "images" / "coffee.png": (168.0, 124.0),
 }
-"""The images that are looked for, in order, and a point on something in each."""
+"""Default images, of which the first that exists is used, each with a point on an object."""
 
 CLIP = REPOSITORY.parent / "shared" / "video" / "bedroom"
-"""The folder of frames that is looked for, 960 x 540; without it one is made from a seed."""
+"""Default folder of frames, 960 x 540; if it does not exist, a clip is generated from a seed."""
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
@@ -47,9 +47,9 @@ def run(
     weights: Annotated[Path | None, typer.Option(help="MobileSAM checkpoint.", show_default="segany's own")] = None,
     results: Annotated[Path, typer.Option(help="Folder of the results.", show_default="benchmarks/results")] = RESULTS,
 ) -> None:
-    """Measure segany beside other implementations of the same models, in alternation, each in its own process.
+    """Measure segany beside other implementations of the same models, in alternation, each in a separate process.
 
-    Ends with status 1 when outputs differ or a process fails. A missed target is a result, not an error.
+    Exits with status 1 if outputs differ or a process fails. A missed target is a result and not an error.
     """
     if list_cases:
         for known in CASES.values():
@@ -81,7 +81,7 @@ def _run_ours(cases: Iterable[Case], inputs: Inputs, rounds: int) -> None:
 def _run_both(
     cases: list[Case], inputs: Inputs, setting: Setting, peer_python: Path, rounds: int, results: Path
 ) -> bool:
-    """Measure, print and write each case. Returns whether all ran and agreed."""
+    """Measure, print and write each case. Returns whether all processes succeeded and all outputs agreed."""
     # Absolute, but not resolved: a virtual environment's interpreter is a link that leads out of it.
     peer_python = Path.cwd() / peer_python
     rows = []
@@ -113,7 +113,7 @@ def _find(name: str) -> Case:
 
 
 def _image(given: Path | None) -> tuple[Path, tuple[float, float]]:
-    """The image to use and a point in it."""
+    """Return the default image and a point in it."""
     if given is None:
         return next((path, point) for path, point in IMAGES.items() if path.exists())
     with Image.open(given) as image:

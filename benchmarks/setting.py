@@ -1,4 +1,4 @@
-"""Where and when measurements are made."""
+"""The machine and the date of a measurement."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BUSY_LOAD = 0.3
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and when the harness was started.
+    """The machine and the date of a measurement.
 
     Attributes:
-        date: UTC, ISO 8601.
-        commit: of segany; ends in "-dirty" where its source had changes.
-        cpu: its model.
-        cores: how many of them the process may use.
-        load: 1-minute load average before anything ran; near zero on a quiet machine.
+        date: start of the harness in UTC, ISO 8601.
+        commit: commit of segany; ends in "-dirty" if its source has uncommitted changes.
+        cpu: model of the CPU.
+        cores: number of cores that the process may use.
+        load: 1-minute load average before the first measurement; near zero on an idle machine.
     """
 
     date: str
@@ -35,7 +35,7 @@ class Setting:
 
     @classmethod
     def current(cls) -> Setting:
-        """Here and now."""
+        """Return the current setting."""
         return cls(
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             commit=_commit(),
@@ -46,7 +46,7 @@ class Setting:
 
     @property
     def is_busy(self) -> bool:
-        """Whether other programs would show in what is measured."""
+        """Whether the load of other programs would affect the measurements."""
         return self.load > BUSY_LOAD * self.cores
 
 
@@ -64,7 +64,7 @@ def _git(*arguments: str) -> str:
 
 
 def _cpu() -> str:
-    """The model of the CPU; Linux says more than `platform` does."""
+    """Return the model of the CPU, which Linux describes better than `platform`."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""A project of 100,000 images: listing, filtering and opening; and 20 people who save at once.
+"""Benchmark of a project of 100,000 images: listing, filtering and opening, and saves by 20 concurrent users.
 
     python -m benchmarks.store [--database postgresql+psycopg://…] [--items 100000]
 
@@ -65,7 +65,7 @@ def show(name: str, seconds: list[float]) -> None:
 
 
 def fill(store: Store, count: int) -> tuple[str, ...]:
-    """Images by reference, of which every twentieth has five objects and every sixtieth is done."""
+    """Add images by reference. Every twentieth has five objects, every sixtieth is done."""
     photos = store.folder / "cache"
     photos.mkdir()
     store.items.add_root("photos", photos)

@@ -1,4 +1,4 @@
-"""Rows as files: one JSON file a case, and one Markdown page with all of them, wins and losses alike."""
+"""Rows as files: a JSON file for each case, and a Markdown page with all of them, losses included."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROW = TypeAdapter(Row)
 
 RESULT_COLUMNS = ("Case", "segany", "peer", "ratio", "result", "peak memory", "target", "outputs")
 TERMINAL_COLUMNS = RESULT_COLUMNS[:6]
-"""A terminal is narrow."""
+"""The columns for a terminal, which is narrow."""
 
 CONDITION_COLUMNS = ("Case", "peer", "date", "segany", "CPU", "load", "threads", "Python", "PyTorch", "image", "calls")
 
@@ -30,23 +30,23 @@ twice as fast. For memory it is ours over the peer's: 0.5x is half the memory.
 
 
 def write_row(row: Row, folder: Path) -> Path:
-    """Write a row as JSON to its place in the folder. Returns the path."""
+    """Write a row as JSON to its path in the folder. Returns the path."""
     return write_file(_path(row.case, folder), _ROW.dump_json(row, indent=2) + b"\n")
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows in the folder, in the order of the table of cases."""
+    """Read all rows of the folder, in the order of the table of cases."""
     paths = [path for name in CASES if (path := _path(name, folder)).exists()]
     return [_ROW.validate_json(path.read_bytes()) for path in paths]
 
 
 def write_page(folder: Path) -> Path:
-    """Write the folder's README.md from all rows in it. Returns the path."""
+    """Write the folder's README.md from all its rows. Returns the path."""
     return write_file(folder / "README.md", markdown(read_rows(folder)).encode())
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A page with the results, the plots and the conditions of these rows."""
+    """Format the results, plots and conditions of rows as a page."""
     results = _markdown_table(RESULT_COLUMNS, [result_cells(row) for row in rows])
     conditions = _markdown_table(CONDITION_COLUMNS, [condition_cells(row) for row in rows])
     plots = "".join(f"\n![{row.title}]({row.case}.png)\n" for row in rows if row.ours.resident_bytes)
@@ -54,7 +54,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def rich_table(rows: Sequence[Row]) -> Table:
-    """The results of these rows for a terminal."""
+    """Format the results of rows for a terminal."""
     table = Table(*TERMINAL_COLUMNS)
     table.columns[0].no_wrap = True
     for row in rows:
@@ -64,7 +64,7 @@ def rich_table(rows: Sequence[Row]) -> Table:
 
 
 def result_cells(row: Row) -> tuple[str, ...]:
-    """A row's line under `RESULT_COLUMNS`."""
+    """Return the cells of a row for `RESULT_COLUMNS`."""
     low, high = row.ratio_range
     ours_mb, peer_mb = (side.peak_bytes / 1e6 for side in (row.ours, row.peer))
     return (
@@ -80,7 +80,7 @@ def result_cells(row: Row) -> tuple[str, ...]:
 
 
 def condition_cells(row: Row) -> tuple[str, ...]:
-    """A row's line under `CONDITION_COLUMNS`."""
+    """Return the cells of a row for `CONDITION_COLUMNS`."""
     conditions, setting = row.conditions, row.conditions.setting
     own_packages = {name: version for name, version in row.peer.packages.items() if name != "torch"}
     return (
@@ -99,7 +99,7 @@ def condition_cells(row: Row) -> tuple[str, ...]:
 
 
 def side_cell(side: Side, quantity: Quantity) -> str:
-    """Median and spread of one side, in a unit that suits them."""
+    """Format median and range of one side in a suitable unit."""
     unit, scale = ("MB", 1e-6) if quantity == "peak bytes" else ("s", 1.0) if side.median >= 1 else ("ms", 1e3)
     middle, low, high = (f"{value * scale:.3g}" for value in (side.median, min(side.values), max(side.values)))
     return f"{middle} {unit} ({low} to {high})"

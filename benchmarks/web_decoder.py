@@ -1,4 +1,4 @@
-"""A decoder in a page, asked from Python: prompts of segany in, arrays out."""
+"""The decoder in a web page, driven from Python: takes prompts of segany, returns arrays."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async ([prompt, options, repeats]) => {
 
 @dataclass(frozen=True, eq=False)
 class WebPrediction:
-    """What the decoder of a page answers: masks [M, H, W], scores [M], low-res logits [M, h, w]."""
+    """The prediction of a page's decoder: masks [M, H, W], scores [M], low-res logits [M, h, w]."""
 
     masks: BoolArray
     scores: FloatArray
@@ -57,15 +57,15 @@ class WebPrediction:
 
 
 class WebDecoder:
-    """The decoder and the embedding that a page has open."""
+    """A decoder and an embedding that are open in a page."""
 
     def __init__(self, page: Page, manifest: str, embedding: str, threads: int | None = None) -> None:
-        """Open both in a page of `open_page`; addresses are those of the page. Threads are fixed by the first."""
+        """Open both in a page of `open_page`, by their addresses. The first decoder fixes the number of threads."""
         self._page = page
         page.evaluate(_OPEN, [manifest, embedding, threads])
 
     def decode(self, prompt: segany.Prompt, masks: MaskMode = "auto") -> WebPrediction:
-        """Masks at the size of the image."""
+        """Decode a prompt to masks at the size of the image."""
         found = self._page.evaluate(_DECODE, [_as_json(prompt), {"masks": masks}])
         masks_of = [_array(text, np.uint8).reshape(found["sizeHW"]) for text in found["masks"]]
         low_res = [_array(text, np.float32) for text in found["low"]]
@@ -77,13 +77,13 @@ class WebDecoder:
         )
 
     def seconds(self, prompt: segany.Prompt, repeats: int, **options: Any) -> list[float]:
-        """What each of some decodes takes; `options` are `DecodeOptions` of the front end."""
+        """Return the times of decodes; `options` are `DecodeOptions` of the front end."""
         times: list[float] = self._page.evaluate(_TIME, [_as_json(prompt), options, repeats])
         return times
 
 
 def _as_json(prompt: segany.Prompt) -> dict[str, Any]:
-    """A prompt as the front end takes it, its mask as base64."""
+    """Convert a prompt to JSON for the front end, with the mask as base64."""
     values = {"pointsXY": prompt.points_xy, "labels": prompt.labels, "boxXYXY": prompt.box_xyxy}
     found: dict[str, Any] = {name: value.tolist() for name, value in values.items() if value is not None}
     if prompt.mask_logits is not None:

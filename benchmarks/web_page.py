@@ -1,4 +1,4 @@
-"""A page in headless Chromium that has the front end of `web/` and a folder of files, driven from Python."""
+"""A page in headless Chromium with the front end of `web/` and a folder of files, driven from Python."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder
 
 
 def what_is_missing() -> str | None:
-    """What a page cannot be opened without and is not here, and what to do; None where all is here."""
+    """Return what must be installed or built before a page can be opened, with instructions; None if nothing is."""
     sources = [path.stat().st_mtime for path in (WEB / "src").iterdir()]
     if importlib.util.find_spec("playwright") is None:
         return "Playwright is not installed. Run: pip install --group dev"
@@ -50,7 +50,7 @@ def what_is_missing() -> str | None:
 
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Headless Chromium, one at a time."""
+    """Open headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=_chromium()) as browser:
@@ -59,7 +59,7 @@ def open_browser() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def open_page(browser: Browser, folder: Path) -> Iterator[Page]:
-    """A page whose `window.segany` is the front end, and to which `folder` is /files/."""
+    """Open a page in which `window.segany` is the front end and `folder` is served as /files/."""
     with _serving(folder) as address, browser.new_page() as page:
         page.goto(address)
         page.wait_for_function("window.segany", polling=50)  # frames are not drawn behind another page
@@ -72,7 +72,7 @@ def _chromium() -> str | None:
 
 @contextlib.contextmanager
 def _serving(folder: Path) -> Iterator[str]:
-    """The address, on this computer alone, of a server of the page and its files."""
+    """Serve the page and its files on this machine only. Yields the address."""
     roots = {"dist": BUNDLE.parent, "runtime": RUNTIME / "dist", "files": folder}
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, roots=roots)) as server:
         thread = threading.Thread(target=server.serve_forever)

@@ -215,7 +215,7 @@ def test_case_beside_ourselves_runs_its_other_task_with_our_interpreter(
         return reports([1.0])[0], {"masks": masks(5)}
 
     monkeypatch.setattr(measuring, "run_worker", pretend)
-    monkeypatch.setattr(measuring, "_checkpoint", lambda *_: tmp_path / "w.pth")
+    (tmp_path / f"{CASES['sam2/track_memory'].model}.pth").touch()
     inputs = Inputs(tmp_path / "i.png", (1, 1), tmp_path, None, tmp_path)
     result = measure(
         CASES["sam2/track_memory"],
@@ -244,8 +244,9 @@ def test_our_worker_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(again[RESIDENT]) == 4
 
 
-def test_clip_is_made_once_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measuring, "_checkpoint", lambda *_: tmp_path / "w.pth")
+def test_clip_is_made_once_where_there_is_none(tmp_path: Path) -> None:
+    for name in ("sam2/track_one", "sam2/track_four", "sam2/embed"):
+        (tmp_path / f"{CASES[name].model}.pth").touch()
     inputs = Inputs(tmp_path / "i.png", (1, 1), None, None, tmp_path)
     jobs = [make_job(CASES[name], inputs) for name in ("sam2/track_one", "sam2/track_four")]
     assert jobs[0].clip == jobs[1].clip

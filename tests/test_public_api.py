@@ -13,6 +13,7 @@ PUBLIC = [
     "CanceledError",
     "Category",
     "CheckpointError",
+    "Client",
     "ConfigError",
     "ConflictError",
     "DataError",

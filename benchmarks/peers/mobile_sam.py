@@ -20,14 +20,14 @@ def embed(job: Job) -> Call:
 
 
 def predict(job: Job) -> Call:
-    """One point to three masks at the size of the image, with the embedding ready."""
+    """One point to three masks at the size of the image, with the embedding computed before."""
     predictor = _predictor(job)
     predictor.set_image(job.pixels())
     return lambda: _masks(predictor, job)
 
 
 def whole(job: Job) -> Call:
-    """Everything: load the model, embed the image, predict once."""
+    """The whole process: load the model, embed the image, predict once."""
 
     def call() -> Arrays:
         predictor = _predictor(job)
@@ -38,7 +38,7 @@ def whole(job: Job) -> Call:
 
 
 def automatic(job: Job) -> Call:
-    """Masks of everything, in an order of their own: the smallest first."""
+    """Automatic masks, sorted by area, the smallest first."""
     generator, image = SamAutomaticMaskGenerator(_predictor(job).model), job.pixels()
 
     def call() -> Arrays:

@@ -12,21 +12,21 @@ CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 
 
 def embed(job: Job) -> Call:
-    """Image to embedding and finer features."""
+    """Image to embedding and high-resolution features."""
     predictor, image = SAM2ImagePredictor(build_sam2(CONFIG, job.weights, device=job.device)), job.pixels()
 
     def call() -> Arrays:
         predictor.set_image(image)
-        embedding, details = predictor._features["image_embed"], predictor._features["high_res_feats"]
-        arrays = {f"detail_{level}": detail[0].cpu().numpy() for level, detail in enumerate(details)}
+        embedding, high_res = predictor._features["image_embed"], predictor._features["high_res_feats"]
+        arrays = {f"high_res_feats_{level}": features[0].cpu().numpy() for level, features in enumerate(high_res)}
         return {"embedding": embedding[0].cpu().numpy(), **arrays}
 
     return call
 
 
 def track(job: Job) -> Call:
-    """The next frame of a clip, all of which is in memory: encoded, and searched for one object after the other."""
-    # What is called post-processing needs a CUDA extension in part, and changes what is remembered.
+    """Track to the next frame of a clip in memory: encode the frame, then predict one object after the other."""
+    # Part of the post-processing requires a CUDA extension, and it changes the memory bank.
     predictor = build_sam2_video_predictor(CONFIG, job.weights, device=job.device, apply_postprocessing=False)
     state = predictor.init_state(job.clip)
     for object_id, point_xy in enumerate(job.points_xy):

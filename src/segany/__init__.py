@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from segany.core.version import __version__
 
 if TYPE_CHECKING:
+    from segany.client import Client
     from segany.core.embedding import Embedding
     from segany.core.errors import (
         CanceledError,
@@ -59,7 +60,8 @@ if TYPE_CHECKING:
     from segany.predict.file_video_session import FileVideoSession
     from segany.predict.image import ImagePredictor
     from segany.predict.live_video_session import LiveVideoSession
-    from segany.predict.video import VideoConfig, VideoPredictor
+    from segany.predict.video import VideoPredictor
+    from segany.predict.video_config import VideoConfig
     from segany.predict.video_session import VideoSession
 
 _HOMES = {
@@ -68,6 +70,7 @@ _HOMES = {
     "CanceledError": "segany.core.errors",
     "Category": "segany.core.instance",
     "CheckpointError": "segany.core.errors",
+    "Client": "segany.client",
     "ConfigError": "segany.core.errors",
     "ConflictError": "segany.core.errors",
     "DataError": "segany.core.errors",
@@ -98,7 +101,7 @@ _HOMES = {
     "StoreError": "segany.core.errors",
     "TrainingError": "segany.core.errors",
     "UnknownModelError": "segany.core.errors",
-    "VideoConfig": "segany.predict.video",
+    "VideoConfig": "segany.predict.video_config",
     "VideoError": "segany.core.errors",
     "VideoPredictor": "segany.predict.video",
     "VideoSession": "segany.predict.video_session",
@@ -120,6 +123,7 @@ __all__ = [
     "CanceledError",
     "Category",
     "CheckpointError",
+    "Client",
     "ConfigError",
     "ConflictError",
     "DataError",

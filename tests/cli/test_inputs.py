@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segany.cli.inputs import check_folder, find_images
+from segany.cli.inputs import check_out_folder, find_images
 from segany.core.errors import ImageError, OutputError
 
 OUT = Path("out")
@@ -79,7 +79,7 @@ def test_names_too_long_and_circles_of_links(tmp_path: Path) -> None:
         with pytest.raises(ImageError):
             find_images([path], tmp_path / "out")
         with pytest.raises(OutputError):
-            check_folder(path / "out", "--out")
+            check_out_folder(path / "out", "--out")
     with pytest.raises(OutputError, match="cannot be used"):
         find_images([], tmp_path / "loop")
 

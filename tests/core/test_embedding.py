@@ -44,6 +44,8 @@ def test_loading_restores_what_was_saved(tmp_path: Path) -> None:
 def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:
     original = embedding(RNG.normal(size=(8, 64, 64)).astype(np.float32), np.float32([6e4, 1e-7, -0.0]))
     whole, half = original.save(tmp_path / "whole"), original.save(tmp_path / "half", precision="fp16")
+    assert original.to_bytes() == whole.read_bytes()
+    assert original.to_bytes(precision="fp16") == half.read_bytes()
     assert half.stat().st_size < 0.52 * whole.stat().st_size
     copy = Embedding.load(half)
     for one, other in zip(original.features, copy.features, strict=True):

@@ -107,7 +107,9 @@ def test_a_layout_can_be_forced(tmp_path: Path) -> None:
     save(tmp_path / "masks" / "a.png", LABELS)
     assert isinstance(open_dataset(tmp_path), CocoDataset)
     assert isinstance(open_dataset(tmp_path, "masks"), MaskFolder)
-    with pytest.raises(ConfigError, match="layout must be one of sa1b, coco, yolo, masks, videos, shards, got 'voc'"):
+    with pytest.raises(
+        ConfigError, match="layout must be one of sa1b, labelme, coco, yolo, masks, videos, shards, got 'voc'"
+    ):
         open_dataset(tmp_path, "voc")  # type: ignore[arg-type]
 
 

@@ -9,8 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segany.core.errors import ConfigError
-from segany.core.rle import Rle, coco_bbox_xywh, encode_masks
-from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
+from segany.core.rle import Rle, coco_bbox_xywh, encode_masks, pairwise_mask_iou
+from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, count_found, pairwise_box_iou
 
 
 def test_recall_is_the_share_of_objects_found_at_each_threshold():
@@ -105,9 +105,9 @@ def test_recall_is_what_coco_says(kind):
             for (_, _, w, h), factor in zip(map(coco_bbox_xywh, objects), [0.8, 1.3] * 7, strict=True)
         ]
         if kind == "segm":
-            overlaps = mask_overlaps(proposals, objects)
+            overlaps = pairwise_mask_iou(proposals, objects)
         else:
-            overlaps = box_overlaps(xyxy([coco_bbox_xywh(mask) for mask in proposals]), xyxy(boxes))
+            overlaps = pairwise_box_iou(xyxy([coco_bbox_xywh(mask) for mask in proposals]), xyxy(boxes))
         counts += count_found(overlaps, areas)
         for mask, area, box in zip(objects, areas, boxes.tolist(), strict=True):
             annotations.append({

@@ -6,9 +6,10 @@ import numpy as np
 from tests.evaluate.painting import Images, PaintingModel, blocks
 
 from segany import ImagePredictor
+from segany.core.rle import pairwise_mask_iou
 from segany.evaluate.failures import CAPTION, TARGET_COLOR, TILE, Failure, draw_failure, worst_objects
 from segany.evaluate.protocols import AutomaticProtocol, BoxProtocol, ClickCountProtocol, ClickProtocol, ImageSubject
-from segany.evaluate.recall import count_found, mask_overlaps
+from segany.evaluate.recall import count_found
 from segany.evaluate.report import write_report
 from segany.evaluate.results import ModelFacts, Results
 from segany.evaluate.tracking import VideoProtocol
@@ -46,7 +47,7 @@ def test_without_anything_measured_there_is_no_plot(tmp_path):
     only_the_first_frame: dict[str, list[dict[str, object]]] = {
         "clip": [{"object": 1, "frames": 0, "j": None, "f": None}]
     }
-    overlaps = count_found(mask_overlaps([], []), [])
+    overlaps = count_found(pairwise_mask_iou([], []), [])
     counts = {"objects": overlaps.objects.tolist(), "found": overlaps.found.tolist()}
     no_objects = [{"masks": 3, "mask": counts, "box": counts}]
     for protocol, records in (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tests.evaluate.painting import SIDE, Images, PaintingModel, blocks
 from tests.models_for_tests import loaded, small_sam
@@ -17,7 +18,7 @@ def test_scores_of_images_in_memory():
     assert (scores.oracle_miou, scores.box_miou, scores.images, scores.objects) == (1, 1, 2, 4)
     assert list(scores.numbers()) == [
         *("miou_1", "miou_2", "miou_3", "oracle_miou_1", "box_miou"),
-        *("predicted_iou_error", "above_pred_iou_thresh"),
+        *("predicted_iou_error", "above_pred_iou_thresh", "stability_score_p10"),
     ]
 
 
@@ -26,9 +27,27 @@ def test_what_is_not_asked_for_is_not_there():
     model = PaintingModel()
     assert list(evaluate_clicks(model, [blocks()], boxes=False).numbers()) == [
         *("miou_1", "oracle_miou_1"),
-        *("predicted_iou_error", "above_pred_iou_thresh"),
+        *("predicted_iou_error", "above_pred_iou_thresh", "stability_score_p10"),
     ]
     assert model.prompted == [2]
+
+
+class FlatModel(PaintingModel):
+    """The same masks with other logits: the right ones of color 100 are 0.5, below the offset of the threshold."""
+
+    def predict_low_res(self, features, points, labels, mask_logits, *, multimask):
+        low_res, scores = super().predict_low_res(features, points, labels, mask_logits, multimask=multimask)
+        return np.where((low_res > 0) & (features[0] == 100), 0.5, low_res), scores
+
+
+def test_stability_scores_are_those_of_good_masks():
+    """The first click takes everything, of which 200 and 36 pixels are right: both are good masks above 0."""
+    assert evaluate_clicks(PaintingModel(), [blocks()]).stability_score_p10 == 1
+    flat = evaluate_clicks(FlatModel(), [blocks()]).stability_score_p10
+    assert flat == pytest.approx(1 - 200 / ALL)
+    model = PaintingModel()
+    model.pred_iou_thresh = 0.5
+    assert evaluate_clicks(model, [blocks()]).stability_score_p10 is None
 
 
 def test_embeddings_that_are_known_are_not_computed():

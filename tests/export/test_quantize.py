@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segany.core.errors import ExportError
 from segany.export.precision import fold_constants, store_in_half
-from segany.export.quantize import MIN_STORED, quantize_products, quantize_weights
+from segany.export.quantize import MIN_STORED, quantize_matmuls, quantize_weights
 from segany.runtime.session import open_onnx, open_openvino
 
 WIDTH, INNER = 64, MIN_STORED // 64
@@ -71,7 +71,7 @@ def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 def test_products_are_rounded_and_nothing_else(path: Path) -> None:
     x = np.random.default_rng(2).normal(0, 1, (1, 8, WIDTH)).astype(np.float32)
     before, size = run(path, x), path.stat().st_size
-    quantize_products(path, "x", examples())
+    quantize_matmuls(path, "x", examples())
     assert relative(run(path, x), before) == pytest.approx(0.015, abs=0.013)
     assert relative(open_openvino(path, None, "f32")({"x": x})["y"], before) < 0.03
     assert path.stat().st_size < 0.3 * size
@@ -91,14 +91,14 @@ def test_a_bias_without_weights_is_kept(path: Path) -> None:
     tensors["small"].CopyFrom(numpy_helper.from_array(small, "small"))
     onnx.save(model, str(path))
     bias = numpy_helper.to_array(tensors["bias"])
-    quantize_products(path, "x", examples())
+    quantize_matmuls(path, "x", examples())
     assert nodes_of(path)["gemm"].input[2] != "bias"
     for run_it in (open_onnx(path, None), open_openvino(path, None, "f32")):
         np.testing.assert_allclose(run_it({"x": examples()[0]})["y"][:, 3:5], np.tile(bias[3:5], (8, 1)), rtol=1e-5)
 
 
 def test_a_product_whose_range_is_of_outliers_stays_in_float32(path: Path) -> None:
-    quantize_products(path, "x", examples(outlier=1000.0))
+    quantize_matmuls(path, "x", examples(outlier=1000.0))
     nodes = nodes_of(path)
     assert nodes["widen"].input[1] == "wide"
     assert not any(node.op_type == "QuantizeLinear" and node.input[0] == "convolved" for node in nodes.values())

@@ -19,7 +19,7 @@ from PIL import Image, TiffImagePlugin
 
 from segany.core.errors import ConfigError, ImageError
 from segany.imaging.image import DEFAULT_MAX_PIXELS, content_id, read_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 from segany.imaging.pixels import PixelOptions
 
 RNG = np.random.default_rng(0)
@@ -556,15 +556,15 @@ def test_images_that_are_passed_over_are_told_of(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     names = ["a.jpg", "b.DNG", "c.cr2", "d.psd", "e.txt", ".f.dng", "g.dng"]
-    text = tell_passed_over(map(Path, names), "photos")
+    text = warn_unreadable_images(map(Path, names), "photos")
     assert text == (
-        "4 image files are passed over: 1 .cr2, 2 .dng (raw files of cameras: convert them to TIFF, PNG or JPEG); "
+        "4 image files are skipped: 1 .cr2, 2 .dng (raw files of cameras: convert them to TIFF, PNG or JPEG); "
         "1 .psd (convert them to PNG or JPEG)."
     )
     assert [record.getMessage() for record in caplog.records] == [f"photos: {text}"]
-    assert tell_passed_over([Path("a.png"), Path("b.txt")], "photos") == ""
+    assert warn_unreadable_images([Path("a.png"), Path("b.txt")], "photos") == ""
     if ".heic" not in readable_suffixes():
-        assert 'pip install "segany[heif]"' in tell_passed_over([Path("a.HEIC")], "photos")
+        assert 'pip install "segany[heif]"' in warn_unreadable_images([Path("a.HEIC")], "photos")
 
 
 @pytest.mark.parametrize("name", ["a.dng", "a.tif"])

@@ -5,174 +5,58 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import socket
-import subprocess
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-pytest.importorskip("benchmarks", reason="the front end is in the repository only")
-
-from benchmarks.setting import REPOSITORY
-from benchmarks.web_page import open_browser, what_is_missing
+from tests.web_page_for_tests import (
+    AXE,
+    CROWD,
+    LARGE,
+    OBJECTS,
+    STATIC,
+    address,
+    at,
+    browser,
+    drag,
+    objects,
+    open_item,
+    page,
+    post,
+    wait,
+    wait_saved,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-WEB = REPOSITORY / "web"
-STATIC = WEB / "app-dist"
-VITE = WEB / "node_modules" / "vite" / "bin" / "vite.js"
-AXE = WEB / "node_modules" / "axe-core" / "axe.min.js"
-
-CROWD = "item-61"
-"""1,000 objects in 1800 x 1200 pixels."""
-
-LARGE = "item-62"
-"""4000 x 3000 pixels."""
-
-OBJECTS = "[...segany.editor.document.value.objects.value.values()]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    missing = what_is_missing()
-    if not missing and not ((STATIC / "index.html").exists() and VITE.exists() and shutil.which("node")):
-        missing = "The page is not built. Run: make web"
-    if missing:
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def address() -> Iterator[str]:
-    """Of a mock server of its own, so that tests do not see each other's objects."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with _served(port):
-        yield f"http://127.0.0.1:{port}"
-
-
-@contextlib.contextmanager
-def _served(port: int) -> Iterator[None]:
-    command = [
-        "node",
-        str(VITE),
-        "preview",
-        "--mode",
-        "mock",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--strictPort",
-    ]
-    server = subprocess.Popen(command, cwd=WEB, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail("the mock server did not start")
-        yield
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Signed in, at the grid. Fails on errors in the console."""
-    errors: list[str] = []
-    with browser.new_context(viewport={"width": 1280, "height": 800}, base_url=address) as context:
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.goto("/#token=mock")
-        page.wait_for_selector(".thumbnail img")
-        yield page
-    # The browser notes answers such as 404 for proposals that are not computed yet, as errors.
-    assert [error for error in errors if "Failed to load resource" not in error] == []
-
-
-def _wait(page: Page, condition: str, timeout: float = 40) -> None:
-    """Playwright's own waiting evaluates text in the page, which the page's policy forbids."""
-    end = time.monotonic() + timeout
-    while not page.evaluate(condition):
-        if time.monotonic() > end:
-            pytest.fail(f"never true: {condition}")
-        page.wait_for_timeout(30)
-
-
-def _open(page: Page, item: str = "item-1") -> None:
-    page.goto(f"/#/items/{item}")
-    _wait(page, f"segany.editor.document.value?.id === '{item}' && !segany.editor.isOpening.value")
-    _wait(page, "Object.keys(segany.editor.surface.frameTimes).length > 0")
-
-
-def _at(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the image lies on the screen."""
-    left, top = page.evaluate(f"segany.editor.viewport.toScreen([{x}, {y}])")
-    box = page.locator(".overlay").bounding_box()
-    assert box
-    return box["x"] + left, box["y"] + top
-
-
-def _drag(page: Page, start: tuple[float, float], end: tuple[float, float], steps: int = 6) -> None:
-    page.mouse.move(*_at(page, *start))
-    page.mouse.down()
-    page.mouse.move(*_at(page, *end), steps=steps)
-    page.mouse.up()
-
-
-def _objects(page: Page) -> list[list[Any]]:
-    """Id, area and label of each."""
-    return sorted(page.evaluate(f"{OBJECTS}.map(o => [o.id, o.mask.area, o.labelId])"))
-
-
-def _wait_saved(page: Page) -> None:
-    _wait(page, "segany.outbox.value.status.value.state === 'saved'")
-
-
-def _post(page: Page, path: str, body: dict[str, Any]) -> None:
-    page.request.post(path, data=body)
+__all__ = ["address", "browser", "page"]
 
 
 def test_moving_previews_and_clicking_commits(page: Page) -> None:
-    _open(page)
+    open_item(page)
     point = "segany.editor.point"
-    page.mouse.move(*_at(page, 200, 250))
-    _wait(page, f"{point}.shown.value !== null")
+    page.mouse.move(*at(page, 200, 250))
+    wait(page, f"{point}.shown.value !== null")
     page.mouse.move(5, 5)  # off the image: no stale preview
-    _wait(page, f"{point}.shown.value === null")
-    page.mouse.click(*_at(page, 200, 250))
-    _wait(page, f"{point}.prompt.value.isAnswered")
+    wait(page, f"{point}.shown.value === null")
+    page.mouse.click(*at(page, 200, 250))
+    wait(page, f"{point}.prompt.value.isAnswered")
     first = page.evaluate(f"{point}.candidate.value")
     page.keyboard.press("Tab")
     assert page.evaluate(f"{point}.candidate.value") != first
-    page.mouse.click(*_at(page, 260, 300))
-    _wait(page, f"{point}.prompt.value.isAnswered")
-    page.mouse.click(*_at(page, 400, 100), button="right")
-    _wait(page, f"{point}.prompt.value.isAnswered")
+    page.mouse.click(*at(page, 260, 300))
+    wait(page, f"{point}.prompt.value.isAnswered")
+    page.mouse.click(*at(page, 400, 100), button="right")
+    wait(page, f"{point}.prompt.value.isAnswered")
     assert page.evaluate(f"{point}.prompt.value.points.map(p => p.label)") == [1, 1, 0]
     page.keyboard.press("Control+z")
     assert page.evaluate(f"{point}.prompt.value.points.length") == 2
     page.keyboard.press("Enter")
-    assert len(_objects(page)) == 1
+    assert len(objects(page)) == 1
     assert page.evaluate("segany.editor.toolName.value") == "point"
-    _wait_saved(page)
+    wait_saved(page)
     [revision] = page.request.get("/mock/revisions").json()
     kinds = [event["kind"] for event in revision["change"]["prompt_events"]]
     assert kinds == ["point", "point", "accept"]
@@ -183,23 +67,23 @@ def test_moving_previews_and_clicking_commits(page: Page) -> None:
 
 
 def test_a_drag_is_a_box(page: Page) -> None:
-    _open(page)
-    _drag(page, (100, 100), (220, 260))
-    _wait(page, "segany.editor.point.prompt.value.isAnswered")
+    open_item(page)
+    drag(page, (100, 100), (220, 260))
+    wait(page, "segany.editor.point.prompt.value.isAnswered")
     box = page.evaluate("segany.editor.point.prompt.value.box")
     assert box == pytest.approx([100, 100, 220, 260], abs=1)
     page.keyboard.press("n")
-    assert len(_objects(page)) == 1
+    assert len(objects(page)) == 1
 
 
 def test_brush_at_800_percent_undone_and_redone_and_reloaded(page: Page) -> None:
-    _open(page, LARGE)
+    open_item(page, LARGE)
     page.evaluate("segany.editor.viewport.showBox([2000, 1490, 2090, 1550], 8)")
     assert page.evaluate("segany.editor.viewport.view.value.zoom") == pytest.approx(8)
     page.keyboard.press("b")
     for i in range(50):
         x, y = 1995 + (i % 10) * 9, 1495 + i
-        _drag(page, (x, y), (x + 6, y + 3), steps=2)
+        drag(page, (x, y), (x + 6, y + 3), steps=2)
     runs = f"{OBJECTS}.map(o => [...o.mask.runs])"
     painted = page.evaluate(runs)
     for _ in range(50):
@@ -208,66 +92,66 @@ def test_brush_at_800_percent_undone_and_redone_and_reloaded(page: Page) -> None
     for _ in range(50):
         page.keyboard.press("Control+Shift+Z")
     assert page.evaluate(runs) == painted
-    _wait_saved(page)
+    wait_saved(page)
     page.reload()
-    _wait(page, "globalThis.segany?.editor.document.value?.objects.value.size === 1")
+    wait(page, "globalThis.segany?.editor.document.value?.objects.value.size === 1")
     assert page.evaluate(runs) == painted
 
 
 def test_a_brush_of_one_pixel_paints_the_pixel_under_the_pointer(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.evaluate("segany.editor.viewport.showBox([100, 100, 120, 115], 32)")
     page.keyboard.press("b")
     for _ in range(20):
         page.keyboard.press("[")
-    page.mouse.click(*_at(page, 110.9, 107.1))
+    page.mouse.click(*at(page, 110.9, 107.1))
     assert page.evaluate(f"{OBJECTS}[0].mask.box") == [110, 107, 111, 108]
 
 
 def test_polygon_vertices_cut_merge_and_everything_undone(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.keyboard.press("p")
     for corner in ((100, 100), (200, 100), (200, 180), (100, 180)):
-        page.mouse.click(*_at(page, *corner))
+        page.mouse.click(*at(page, *corner))
     page.keyboard.press("Enter")
-    assert [area for _, area, _ in _objects(page)] == [pytest.approx(8000, rel=0.03)]
+    assert [area for _, area, _ in objects(page)] == [pytest.approx(8000, rel=0.03)]
     page.keyboard.press(".")
     page.keyboard.press("c")
-    _drag(page, (150, 90), (150, 190), steps=20)
-    assert len(_objects(page)) == 2
+    drag(page, (150, 90), (150, 190), steps=20)
+    assert len(objects(page)) == 2
     page.keyboard.press("Control+a")
     page.keyboard.press("j")
-    assert [area for _, area, _ in _objects(page)] == [pytest.approx(8000, rel=0.03)]
+    assert [area for _, area, _ in objects(page)] == [pytest.approx(8000, rel=0.03)]
     page.keyboard.press("m")
     corner = page.evaluate("(() => { const b = segany.editor.target.value.mask.box; return [b[2], b[3]]; })()")
-    _drag(page, tuple(corner), (240, 220))
-    assert _objects(page)[0][1] > 8500
+    drag(page, tuple(corner), (240, 220))
+    assert objects(page)[0][1] > 8500
     for _ in range(4):
         page.keyboard.press("Control+z")
-    assert _objects(page) == []
+    assert objects(page) == []
 
 
 def test_suggestions_are_filtered_accepted_and_undone(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.keyboard.press("e")
     page.get_by_role("button", name="Find everything").click()
-    _wait(page, "segany.editor.everything.visible.value.length > 3")
+    wait(page, "segany.editor.everything.visible.value.length > 3")
     shown = page.evaluate("segany.editor.everything.visible.value.length")
     page.get_by_label("Smallest area").fill("40")
     fewer = page.evaluate("segany.editor.everything.visible.value.length")
     assert fewer < shown
     page.get_by_role("button", name="Accept shown").click()
-    assert len(_objects(page)) == fewer
+    assert len(objects(page)) == fewer
     page.locator("#canvas").focus()
     page.keyboard.press("Control+z")
-    assert _objects(page) == []
+    assert objects(page) == []
     assert page.evaluate("segany.editor.everything.visible.value.length") == fewer
 
 
 def test_labels_attributes_and_list(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.keyboard.press("b")
-    _drag(page, (100, 100), (160, 100))
+    drag(page, (100, 100), (160, 100))
     page.keyboard.press("1")
     page.get_by_label("pose").select_option("sitting")
     page.get_by_label("age", exact=True).fill("33")
@@ -275,67 +159,67 @@ def test_labels_attributes_and_list(page: Page) -> None:
     assert page.evaluate(f"{OBJECTS}[0].attributes") == {"pose": "sitting", "age": 33}
     page.locator("#canvas").focus()
     page.keyboard.press("2")
-    assert _objects(page)[0][2] == 2
+    assert objects(page)[0][2] == 2
     page.keyboard.press("h")
     assert page.evaluate("segany.editor.hidden.value.size") == 1
     page.keyboard.press("h")
     page.keyboard.press("l")
     page.keyboard.press("Delete")
-    assert len(_objects(page)) == 1, "a locked object stays"
+    assert len(objects(page)) == 1, "a locked object stays"
     page.keyboard.press("l")
     page.keyboard.press("Delete")
-    assert _objects(page) == []
+    assert objects(page) == []
 
 
 def test_nothing_is_lost_without_the_server(page: Page) -> None:
-    _open(page)
-    _post(page, "/mock/fault", {"fault": "503"})
+    open_item(page)
+    post(page, "/mock/fault", {"fault": "503"})
     page.keyboard.press("b")
-    _drag(page, (100, 100), (160, 140))
+    drag(page, (100, 100), (160, 140))
     page.get_by_text("Server not reached").wait_for()
-    before = _objects(page)
+    before = objects(page)
     page.reload()
-    _wait(page, "globalThis.segany?.editor.document.value?.objects.value.size === 1")
-    assert _objects(page) == before
-    _post(page, "/mock/fault", {"fault": ""})
-    _wait_saved(page)
+    wait(page, "globalThis.segany?.editor.document.value?.objects.value.size === 1")
+    assert objects(page) == before
+    post(page, "/mock/fault", {"fault": ""})
+    wait_saved(page)
     assert len(page.request.get("/mock/revisions").json()) == 1
 
 
 @pytest.mark.parametrize(("fault", "text"), [("401", "Session expired"), ("507", "disk is full")])
 def test_the_page_says_why_work_is_not_saved(page: Page, fault: str, text: str) -> None:
-    _open(page)
-    _post(page, "/mock/fault", {"fault": fault})
+    open_item(page)
+    post(page, "/mock/fault", {"fault": fault})
     page.keyboard.press("b")
-    _drag(page, (100, 100), (160, 140))
+    drag(page, (100, 100), (160, 140))
     page.get_by_text(text).wait_for()
-    _post(page, "/mock/fault", {"fault": ""})
+    post(page, "/mock/fault", {"fault": ""})
     page.get_by_role("button", name="Try again").click()
-    _wait_saved(page)
+    wait_saved(page)
 
 
 def test_a_conflict_shows_both_versions(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.keyboard.press("b")
-    _drag(page, (100, 100), (160, 140))
-    _wait_saved(page)
+    drag(page, (100, 100), (160, 140))
+    wait_saved(page)
     [saved] = page.request.get("/mock/revisions").json()
     theirs = {**saved["change"], "revision": "theirs", "base": saved["change"]["revision"], "label_id": 3}
-    _post(page, "/mock/edit", {"item": "item-1", "change": theirs})
-    _drag(page, (100, 200), (160, 240))
-    mine = _objects(page)
+    post(page, "/mock/edit", {"item": "item-1", "change": theirs})
+    drag(page, (100, 200), (160, 240))
+    mine = objects(page)
     page.get_by_role("heading", name="Two versions of one object").wait_for()
     assert page.locator("dialog figure").count() == 2
     page.get_by_role("button", name="Keep both").click()
-    _wait(page, f"{OBJECTS}.length === 2")
-    _wait_saved(page)
-    found = [(area, label) for _, area, label in _objects(page)]
+    wait(page, f"{OBJECTS}.length === 2")
+    wait_saved(page)
+    found = [(area, label) for _, area, label in objects(page)]
     assert (mine[0][1], mine[0][2]) in found
     assert [label for _, label in found if label == 3] == [3]
 
 
 def test_an_expired_session_asks_for_the_link(page: Page) -> None:
-    _post(page, "/mock/expire", {})
+    post(page, "/mock/expire", {})
     page.reload()
     page.get_by_role("heading", name="This page needs its link").wait_for()
     page.get_by_label("Or paste the token").fill("mock")
@@ -347,31 +231,31 @@ def test_keyboard_alone_segments_and_labels(page: Page) -> None:
     page.locator(".thumbnail").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    _wait(page, "segany.editor.document.value?.id === 'item-2' && !segany.editor.isOpening.value")
-    _wait(page, "segany.editor.point.canPredict")
+    wait(page, "segany.editor.document.value?.id === 'item-2' && !segany.editor.isOpening.value")
+    wait(page, "segany.editor.point.canPredict")
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Shift+ArrowUp")
     page.keyboard.press("a")
-    _wait(page, "segany.editor.point.prompt.value.isAnswered")
+    wait(page, "segany.editor.point.prompt.value.isAnswered")
     page.keyboard.press("3")
     page.keyboard.press("Enter")
-    assert [label for _, _, label in _objects(page)] == [3]
+    assert [label for _, _, label in objects(page)] == [3]
     page.keyboard.press("w")
     page.keyboard.press("r")
     for _ in range(5):
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowDown")
     page.keyboard.press("r")
-    _wait(page, "segany.editor.box.prompt.value.isAnswered")
+    wait(page, "segany.editor.box.prompt.value.isAnswered")
     page.keyboard.press("n")
-    assert len(_objects(page)) == 2
+    assert len(objects(page)) == 2
     page.keyboard.press("f")
-    _wait(page, "segany.editor.document.value?.id === 'item-3'")
+    wait(page, "segany.editor.document.value?.id === 'item-3'")
 
 
 def test_keys_are_changed_and_clashes_refused(page: Page) -> None:
-    _open(page)
+    open_item(page)
     page.keyboard.press("?")
     page.get_by_role("button", name="Change the key of Brush").click()
     page.keyboard.press("w")
@@ -385,12 +269,12 @@ def test_keys_are_changed_and_clashes_refused(page: Page) -> None:
 
 
 def test_the_page_works_without_a_model(page: Page) -> None:
-    _post(page, "/mock/model", {"state": "failed", "message": "The weights cannot be fetched."})
-    _open(page)
+    post(page, "/mock/model", {"state": "failed", "message": "The weights cannot be fetched."})
+    open_item(page)
     page.get_by_text("The weights cannot be fetched. Brush and polygon work.").wait_for()
     page.keyboard.press("b")
-    _drag(page, (100, 100), (160, 140))
-    assert len(_objects(page)) == 1
+    drag(page, (100, 100), (160, 140))
+    assert len(objects(page)) == 1
 
 
 def test_names_are_text(page: Page) -> None:
@@ -408,7 +292,7 @@ def test_names_are_text(page: Page) -> None:
     )
     page.reload()
     page.wait_for_selector(".thumbnail img")
-    _open(page)
+    open_item(page)
     page.get_by_role("button", name=name).wait_for()
     assert page.locator("img[src=x]").count() == 0
 
@@ -423,9 +307,9 @@ def test_axe_finds_nothing(page: Page, scheme: Any) -> None:
     found = {}
     for view in VIEWS:
         if view == "editor":
-            _open(page)
+            open_item(page)
             page.keyboard.press("b")
-            _drag(page, (100, 100), (160, 140))
+            drag(page, (100, 100), (160, 140))
         elif view != "grid":
             page.get_by_role("button", name="Menu").click()
             page.locator(".menu-item", has_text={"keys": "Keyboard", "jobs": "Activity"}.get(view, view)).click()
@@ -443,7 +327,7 @@ def test_axe_finds_nothing(page: Page, scheme: Any) -> None:
 
 
 def test_a_thousand_objects_are_quick(page: Page) -> None:
-    _open(page, CROWD)
+    open_item(page, CROWD)
     times = page.evaluate(
         """() => {
             const { editor } = segany;
@@ -464,7 +348,7 @@ def test_a_thousand_objects_are_quick(page: Page) -> None:
 
 
 def test_a_scene_that_was_moved_and_mended_equals_one_drawn_anew(page: Page) -> None:
-    _open(page, CROWD)
+    open_item(page, CROWD)
     # Pixels are there to read right after a frame was drawn; the outline switch draws the whole scene.
     same = page.evaluate(
         """async () => {

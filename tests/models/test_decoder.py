@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.models_for_tests import seed_weights, small_sam
+from torch.utils.flop_counter import FlopCounterMode
 
 from segany.kernels import optimize
 from segany.models.sam.two_way_transformer import Attention, ImageTokens
@@ -34,9 +35,23 @@ def test_either_grouping_of_the_products_is_plain_attention(
     torch.testing.assert_close(from_image, expected_image, atol=1e-5, rtol=1e-4)
 
 
-def test_regrouping_is_for_few_tokens(attention: Attention) -> None:
-    assert attention._regrouping_is_cheaper(3)
-    assert not attention._regrouping_is_cheaper(40)
+@pytest.mark.parametrize(("count", "is_cheaper"), [(3, True), (40, False)])
+def test_products_are_regrouped_where_that_is_cheaper(attention: Attention, count: int, is_cheaper: bool) -> None:
+    tokens, image, positions = torch.randn(1, count, 32), torch.randn(1, 4096, 32), torch.randn(4096, 32)
+    operations = []
+    with torch.inference_mode():
+        for compute in (
+            lambda: attention(tokens, image + positions, image),
+            lambda: attention.tokens_to_image(tokens, image, positions),
+            lambda: attention(image + positions, tokens, tokens),
+            lambda: attention.image_to_tokens(image, positions, tokens, tokens),
+        ):
+            with FlopCounterMode(display=False) as counter:
+                compute()
+            operations.append(counter.get_total_flops())
+    plain_to_image, to_image, plain_from_image, from_image = operations
+    assert (to_image < plain_to_image, from_image < plain_from_image) == (is_cheaper, is_cheaper)
+    assert max(to_image / plain_to_image, from_image / plain_from_image) <= 1
 
 
 @pytest.mark.parametrize("count", [2, 40])

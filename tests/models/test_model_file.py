@@ -12,9 +12,10 @@ import pytest
 import torch
 from tests.models_for_tests import SMALL_SAM2_CONFIGS, SMALL_TINY_VIT, small_sam
 
+import segany
 from segany.core.errors import CheckpointError
 from segany.models.configs import config_from_json, config_to_json
-from segany.models.model_file import MODEL_KEY, save_model, saved_spec, write_tensors
+from segany.models.model_file import MODEL_KEY, save_model, saved_spec, saved_stability_score_thresh, write_tensors
 from segany.models.registry import MODELS
 
 
@@ -36,6 +37,21 @@ def test_file_describes_its_model(tmp_path: Path) -> None:
     spec = saved_spec(save_model(small_sam(config), tmp_path / "a.safetensors"))
     assert spec is not None
     assert (spec.name, spec.config) == ("small", config)
+
+
+def test_file_keeps_the_threshold_of_automatic_masks(tmp_path: Path) -> None:
+    model = small_sam()
+    assert saved_stability_score_thresh(save_model(model, tmp_path / "a.safetensors")) is None
+    model.stability_score_thresh = 0.8
+    path = save_model(model, tmp_path / "b.safetensors")
+    assert (saved_stability_score_thresh(path), segany.load(path).stability_score_thresh) == (0.8, 0.8)
+
+
+@pytest.mark.parametrize("thresh", ["0.9", -0.1, 1.5, float("nan"), True, [0.9], 10**400])
+def test_threshold_of_automatic_masks_is_a_share(tmp_path: Path, thresh: Any) -> None:
+    path = described(tmp_path / "a.safetensors", put("stability_score_thresh", value=thresh))
+    with pytest.raises(CheckpointError, match="stability_score_thresh is no number"):
+        saved_stability_score_thresh(path)
 
 
 def put(*keys: Any, value: Any) -> Any:

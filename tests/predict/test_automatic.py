@@ -33,7 +33,7 @@ def image() -> np.ndarray:
         ({"pred_iou_thresh": 1.1}, "pred_iou_thresh must lie in 0..1"),
         ({"stability_score_thresh": -0.1}, "stability_score_thresh must lie in 0..1"),
         ({"box_nms_thresh": 2}, "box_nms_thresh must lie in 0..1"),
-        ({"crop_nms_thresh": float("nan")}, "crop_nms_thresh must lie in 0..1"),
+        ({"crop_nms_thresh": float("nan")}, "crop_nms_thresh must be finite"),
         ({"points_per_side": 0}, "points_per_side must be at least 1"),
         ({"points_per_batch": 0}, "points_per_batch must be at least 1"),
         ({"crop_n_layers": -1}, "crop_n_layers must not be negative"),
@@ -54,8 +54,9 @@ def test_settings_that_make_no_sense(arguments: dict[str, object], message: str)
 
 def test_defaults_are_the_official_ones() -> None:
     config = AutomaticConfig()
-    assert (config.points_per_side, config.pred_iou_thresh, config.stability_score_thresh) == (32, None, 0.95)
+    assert (config.points_per_side, config.pred_iou_thresh, config.stability_score_thresh) == (32, None, None)
     assert (Sam.pred_iou_thresh, Sam2.pred_iou_thresh) == (0.88, 0.8)
+    assert (Sam.stability_score_thresh, Sam2.stability_score_thresh) == (0.95, 0.95)
     assert (config.box_nms_thresh, config.crop_n_layers, config.crop_nms_thresh) == (0.7, 0, 0.7)
     assert config.crop_overlap_ratio == 512 / 1500
     assert len(config.grid(0)) == 1024

@@ -16,6 +16,7 @@ from tests.models_for_tests import SMALL_TINY_VIT, loaded, small_sam
 from segany import EmbeddingError, ImageError, ImagePredictor, MaskPrediction, Prompt, PromptError
 from segany.core.embedding import Embedding
 from segany.core.errors import OutOfMemoryError
+from segany.core.prompt import MaskMode
 from segany.imaging.pixels import PixelOptions
 from segany.imaging.prompt_masks import mask_to_logits
 from segany.models.sam.config import SamConfig, VitConfig
@@ -118,6 +119,18 @@ def test_low_res_logits_feed_the_next_prompt(predictor: ImagePredictor, embeddin
     without_mask = predictor.predict(embedding, Prompt(points_xy=[[20, 30], [100, 80]], labels=[1, 0]))
     assert refined.masks.shape == (1, 1, *SIZE_HW)
     assert np.abs(refined.low_res_logits - without_mask.low_res_logits).max() > 1e-2
+
+
+@pytest.mark.parametrize("masks", ["auto", "multi", "single"])
+def test_low_res_prediction_is_that_of_the_whole(
+    predictor: ImagePredictor, embedding: Embedding, masks: MaskMode
+) -> None:
+    prompts = [Prompt(points_xy=[[40, 30]]), Prompt(points_xy=[[40, 30], [60, 50]], labels=[1, 0])]
+    whole = predictor.predict(embedding, prompts, masks=masks)
+    low_res, scores, candidates = predictor.predict_low_res(embedding, prompts, masks=masks)
+    np.testing.assert_array_equal(low_res, whole.low_res_logits)
+    np.testing.assert_array_equal(scores, whole.scores)
+    np.testing.assert_array_equal(candidates, whole.candidates)
 
 
 def test_foreground_and_background_points_differ(predictor: ImagePredictor, embedding: Embedding) -> None:

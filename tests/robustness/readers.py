@@ -80,6 +80,18 @@ def _sa1b(folder: Path) -> Path:
     return save_json(folder / "a.json", sa1b_record(MASKS, SIZE_HW))
 
 
+def _labelme(folder: Path) -> Path:
+    from segany.data.formats.labelme import to_labelme
+
+    holed = MASKS[1].copy()
+    holed[4, 5] = False
+    instances = Instances.from_masks(np.stack([MASKS[0], holed, MASKS[0] | MASKS[1]]))
+    record = to_labelme(instances, "a.png")
+    record["shapes"].append({"label": "a", "shape_type": "circle", "points": [[3, 3], [4, 4]]})
+    save(folder / "a.png", picture(SIZE_HW))
+    return save_json(folder / "a.json", record)
+
+
 def _label_map(folder: Path) -> Path:
     save(folder / "images" / "a.png", picture(SIZE_HW))
     labels = MASKS[0] * 1 + MASKS[1] * 2
@@ -376,6 +388,7 @@ READERS: dict[str, Reader] = {
     "manifest": (_manifest, _read_manifest),
     "coco": (_coco, _read_dataset("coco")),
     "sa1b": (_sa1b, _read_dataset("sa1b")),
+    "labelme": (_labelme, _read_dataset("labelme")),
     "label_map": (_label_map, _read_dataset("masks")),
     "palette_map": (_palette_map, _read_dataset("masks")),
     "label_names": (_label_names, _read_label_names),

@@ -1,6 +1,7 @@
 """What a run leaves in its folder, and a full disk."""
 
 import errno
+import itertools
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ from segany.core.errors import CheckpointError, MissingExtraError, OutputError
 from segany.models.configs import config_from_json, config_to_json
 from segany.models.model_file import save_model, saved_spec, write_tensors
 from segany.models.registry import MODELS
+from segany.train.run_folder import RunFolder
 
 
 def test_what_a_run_leaves(tmp_path):
@@ -66,12 +68,14 @@ def test_tensorboard_has_the_numbers(tmp_path):
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("what", ["state.safetensors", "last.safetensors", "best.safetensors"])
-def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, what):
+@pytest.mark.parametrize(
+    ("number", "what"), [(0, "best.safetensors"), (2, "last.safetensors"), (3, "state.safetensors")]
+)
+def test_no_space_left_keeps_the_checkpoint(tmp_path, monkeypatch, number, what):
     config = changed(save_every=2, validate_every=2)
     run(tmp_path, config, max_steps=2)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk(tmp_path, monkeypatch, what))
+    monkeypatch.setattr(safetensors.torch, "save_file", full_disk(number))
     with pytest.raises(OutputError, match=rf"{what} could not be written: there is no space left"):
         run(tmp_path, config, resume=True)
     monkeypatch.undo()
@@ -88,8 +92,8 @@ def test_a_last_model_without_space_is_written_when_the_run_goes_on(tmp_path, mo
     task = MeanTask()
     task.validate = lambda: {}  # so that the last model is the best
     with monkeypatch.context() as patched:
-        patched.setattr(safetensors.torch, "save_file", full_disk(tmp_path, patched, "last.safetensors"))
-        with pytest.raises(OutputError):
+        patched.setattr(safetensors.torch, "save_file", full_disk(0))
+        with pytest.raises(OutputError, match=r"last\.safetensors could not be written"):
             run(tmp_path, config, task)
     task = MeanTask()
     task.validate = lambda: {}
@@ -106,15 +110,12 @@ def test_what_curves_need_is_asked_for_before_training(tmp_path, monkeypatch):
     assert not task.runs
 
 
-def full_disk(folder, monkeypatch, what):
-    """A writer that fails, in the library's words, for the file that is to be `what`."""
-    from segany.models import model_file
-
-    replacing, save, wanted = model_file.replacing, safetensors.torch.save_file, []
-    monkeypatch.setattr(model_file, "replacing", lambda path: (wanted.append(path.name), replacing(path))[1])
+def full_disk(number):
+    """`safetensors.torch.save_file`, except that the call of that number, from 0, fails as on a full disk."""
+    save, calls = safetensors.torch.save_file, itertools.count()
 
     def write(tensors, path, metadata):
-        if wanted[-1] == what:
+        if next(calls) == number:
             path.write_bytes(b"half")
             raise SafetensorError(f"Error while serializing: I/O error: x (os error {errno.ENOSPC})")
         save(tensors, path, metadata)
@@ -122,16 +123,20 @@ def full_disk(folder, monkeypatch, what):
     return write
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-def test_no_space_left_for_metrics(tmp_path):
-    from segany.train.run_folder import RunFolder
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
+def test_metrics_that_cannot_be_written(tmp_path):
+    import resource
 
     with RunFolder(tmp_path) as folder:
         folder.open_logs(-1)
-        folder._metrics.close()
-        folder._metrics = open("/dev/full", "a")  # noqa: PTH123, SIM115
-        with pytest.raises(OutputError, match=r"metrics\.jsonl could not be written: there is no space left"):
-            folder.log({"step": 1, "loss": 1.0})
+        folder.log({"step": 1, "loss": 1.0})
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size, before[1]))
+        try:
+            with pytest.raises(OutputError, match=r"metrics\.jsonl could not be written: File too large"):
+                folder.log({"step": 2, "loss": 1.0})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_tensors_that_share_memory_are_written_each(tmp_path):

@@ -11,15 +11,17 @@ from tests.models_for_tests import loaded, small_sam
 from tests.train.test_sam_task import SHORT, small_model
 from torch import nn
 
+import segany
 from segany.core.errors import ConfigError, DataError
 from segany.data.shapes import Shapes
 from segany.data.transforms import ItemConfig
 from segany.evaluate.failures import CAPTION, TILE
 from segany.evaluate.scores import evaluate_clicks
-from segany.predict.automatic import AutomaticConfig
+from segany.models.model_file import save_model
+from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.train.batches import ShowsSamples
 from segany.train.sam_task import SamTask
-from segany.train.validation import AutomaticScore, ClickScores, val_items
+from segany.train.validation import AutomaticScore, ClickScores, stability_score_thresh, val_items
 
 
 class Painter(PaintingModel):
@@ -37,7 +39,7 @@ def painter(*, learns: bool) -> Any:
 def test_the_scores_are_those_of_the_evaluation():
     data = Images(blocks("a"), blocks("b", empty=True))
     scores = ClickScores(data)(painter(learns=False))
-    assert scores == evaluate_clicks(PaintingModel(), data).numbers()
+    assert scores == {**evaluate_clicks(PaintingModel(), data).numbers(), "stability_score_thresh": 0.95}
     assert next(iter(scores)) == "miou_1"
 
 
@@ -124,6 +126,29 @@ def test_a_broken_iou_head_is_seen() -> None:
     assert AutomaticScore.of(model, None) is None
 
 
+def test_a_model_gets_the_stability_score_threshold_that_fits_it(tmp_path) -> None:
+    """Where the logits of its good masks are not steep, the published threshold would drop all of its masks."""
+    model = small_sam()
+    model.pred_iou_thresh = 0.0  # so that an untrained model's masks are good ones
+    images = Shapes(4, side=64)
+    scores = ClickScores(images)(loaded(model))
+    assert scores["stability_score_thresh"] == np.floor(scores["stability_score_p10"] * 100) / 100 < 0.95
+    again = segany.load(save_model(model, tmp_path / "tuned.safetensors"))
+    assert again.stability_score_thresh == model.stability_score_thresh == scores["stability_score_thresh"]
+    few = {"points_per_side": 4, "pred_iou_thresh": 0.0}
+
+    def count(**settings: float) -> int:
+        generator = AutomaticMaskGenerator(again, AutomaticConfig(**few, **settings))
+        return len(generator.generate(images.read(0).image))
+
+    assert count() == count(stability_score_thresh=again.stability_score_thresh) > count(stability_score_thresh=0.95)
+
+
+@pytest.mark.parametrize(("good_p10", "thresh"), [(None, 0.95), (0.999, 0.95), (0.95, 0.95), (0.8371, 0.83), (0, 0)])
+def test_stability_score_threshold_keeps_nine_of_ten_good_masks(good_p10: float | None, thresh: float) -> None:
+    assert stability_score_thresh(good_p10) == thresh
+
+
 def test_the_validation_loss_is_that_of_training_without_dropping(tmp_path) -> None:
     data = Shapes(3, side=64)
     items = val_items(data, ItemConfig(side=128))
@@ -139,7 +164,7 @@ def test_a_task_shows_the_pictures_of_its_validation():
     assert isinstance(task, ShowsSamples)
     assert list(task.validate()) == [
         *("miou_1", "oracle_miou_1", "box_miou"),
-        *("predicted_iou_error", "above_pred_iou_thresh"),
+        *("predicted_iou_error", "above_pred_iou_thresh", "stability_score_thresh"),
     ]
     (picture,) = task.samples()
     assert picture.shape[1] == TILE + 12

@@ -3,7 +3,8 @@
 import type { Label } from "./api/types";
 import type { Rgb } from "./render/renderer";
 
-export const NO_LABEL: Rgb = [168, 176, 190];
+/** Seen on most photographs: a new project has no labels yet. */
+export const NO_LABEL: Rgb = [56, 189, 248];
 export const PATTERNS = 8;
 
 export function parseColor(text: string): Rgb {

@@ -4,14 +4,13 @@ import { batch, computed, effect, type Signal, signal, untracked } from "@preact
 
 import * as api from "./api/client";
 import type { Change, ItemState, Source } from "./api/types";
-import { activeLabels, labelOf, live, outbox, refreshProject } from "./context";
+import { activeLabels, labelOf, live, model, outbox, refreshProject } from "./context";
 import type { AnnotatedObject, EventDraft } from "./document/annotated_object";
 import { ImageCache } from "./document/image_cache";
-import { type Edit, ItemDocument } from "./document/item_document";
+import { ItemDocument } from "./document/item_document";
 import type { XY } from "./geometry";
 import { t, type TextKey } from "./i18n";
 import { combineMasks, containsPixel, type Mask } from "./mask/mask";
-import { uniteMasks } from "./mask/morphology";
 import { notify, say } from "./notices";
 import { LocalDecoder } from "./predict/local_decoder";
 import { Predictor } from "./predict/predictor";
@@ -34,7 +33,7 @@ export class Editor {
   readonly error = signal<string | null>(null);
   readonly isOpening = signal(false);
   readonly viewport = new Viewport();
-  readonly predictor = new Predictor(live, new LocalDecoder());
+  readonly predictor = new Predictor(live, new LocalDecoder(), () => model.peek()?.decoder ?? false);
   readonly toolName = signal<ToolName>("point");
   /** In the order of selecting; the last one is edited. */
   readonly selection = signal<readonly string[]>([]);
@@ -268,7 +267,7 @@ export class Editor {
   }
 
   /** @param isPainted the surface shows these pixels already. */
-  replaceTargetMask(name: "brush" | "erase" | "vertex" | MaskEdit, mask: Mask, events: readonly EventDraft[], isPainted = false): void {
+  replaceTargetMask(name: "brush" | "erase" | "vertex", mask: Mask, events: readonly EventDraft[], isPainted = false): void {
     const document = this.document.value;
     const target = this.target.value;
     if (!document) return;
@@ -288,50 +287,6 @@ export class Editor {
     });
   }
 
-  /** Apply a function to the masks of all selected objects. */
-  editMasks(name: MaskEdit, change: (mask: Mask) => Mask, payload: Record<string, unknown> = {}): void {
-    const edits = this.editable().map((object): Edit => {
-      const mask = change(object.mask);
-      return { id: object.id, after: mask.area === 0 ? null : { ...object, mask } };
-    });
-    this.document.value?.edit(name, edits, [{ kind: "edit", payload: { name, ...payload } }]);
-  }
-
-  replaceByParts(name: "cut" | "split", object: AnnotatedObject, parts: readonly Mask[], payload: Record<string, unknown> = {}): void {
-    const document = this.document.value;
-    if (!document) return;
-    let z = document.nextZ();
-    const edits = parts.map((mask, i): Edit => {
-      const id = i === 0 ? object.id : crypto.randomUUID();
-      return { id, after: { ...object, id, mask, z: i === 0 ? object.z : z++ } };
-    });
-    document.edit(name, edits, [{ kind: "edit", payload: { name, from: object.id, ...payload } }]);
-    this.select([object.id]);
-    notify(t("say.parts", { n: parts.length }));
-  }
-
-  merge(): void {
-    const objects = this.editable();
-    const [first] = objects;
-    if (!first || objects.length < 2) {
-      notify(t("say.select_two"));
-      return;
-    }
-    const mask = uniteMasks(objects.map((object) => object.mask));
-    const edits: Edit[] = objects.map(({ id }) => ({ id, after: id === first.id ? { ...first, mask } : null }));
-    this.document.value?.edit("merge", edits, [{ kind: "edit", payload: { name: "merge", objects: objects.map(({ id }) => id) } }]);
-    this.select([first.id]);
-  }
-
-  duplicate(): void {
-    const document = this.document.value;
-    if (!document) return;
-    let z = document.nextZ();
-    const copies = this.editable().map((object) => ({ ...object, id: crypto.randomUUID(), z: z++ }));
-    document.edit("duplicate", copies.map((after) => ({ id: after.id, after })), [{ kind: "edit", payload: { name: "duplicate" } }]);
-    this.select(copies.map(({ id }) => id));
-  }
-
   remove(ids: readonly string[] = this.selection.value): void {
     const objects = this.editable(ids);
     if (objects.length === 0) return;
@@ -348,31 +303,6 @@ export class Editor {
     const isPrompting = this.point.isActive.value || this.box.isActive.value;
     if (isPrompting && this.combine.value === "new") return;
     this.edit("label", (object) => (object.labelId === labelId ? object : { ...object, labelId }));
-  }
-
-  setAttribute(name: string, value: string | number | null): void {
-    this.edit("attributes", (object) => {
-      const { [name]: _, ...others } = object.attributes;
-      return { ...object, attributes: value === null || value === "" ? others : { ...others, [name]: value } };
-    });
-  }
-
-  /** Move the selected objects above or below all others. */
-  reorder(direction: "front" | "back"): void {
-    const ordered = this.document.value?.ordered.value ?? [];
-    const [low, high] = [ordered[0]?.z ?? 0, ordered.at(-1)?.z ?? 0];
-    const moved = this.selected.value.length;
-    let step = 0;
-    this.edit("order", (object) => ({ ...object, z: direction === "front" ? high + ++step : low - moved + step++ }));
-  }
-
-  /** Put an object of the list directly above another, or below all with null. */
-  moveAbove(id: string, belowId: string | null): void {
-    const document = this.document.value;
-    const object = document?.get(id);
-    if (!document || !object) return;
-    const z = document.zAbove(id, belowId);
-    if (z !== object.z) document.edit("order", [{ id, after: { ...object, z } }], [{ kind: "edit", payload: { name: "order" } }]);
   }
 
   undo(): void {
@@ -396,7 +326,8 @@ export class Editor {
     if (this.selection.value.some((id) => gone.has(id))) this.selection.value = this.selection.value.filter((id) => !gone.has(id));
   }
 
-  private editable(ids: readonly string[] = this.selection.value): AnnotatedObject[] {
+  /** Those of the objects that are not locked; says what is in the way. */
+  editable(ids: readonly string[] = this.selection.value): AnnotatedObject[] {
     const objects = ids.flatMap((id) => this.document.value?.get(id) ?? []);
     if (objects.length === 0) notify(t("say.nothing_selected"));
     const free = objects.filter(({ id }) => !this.locked.value.has(id));
@@ -404,10 +335,9 @@ export class Editor {
     return free;
   }
 
-  private edit(name: string, change: (object: AnnotatedObject) => AnnotatedObject): void {
+  /** Change all selected objects that are not locked. */
+  edit(name: string, change: (object: AnnotatedObject) => AnnotatedObject): void {
     const objects = this.selected.value.filter(({ id }) => !this.locked.value.has(id));
     this.document.value?.edit(name, objects.map((object) => ({ id: object.id, after: change(object) })), [{ kind: "edit", payload: { name } }]);
   }
 }
-
-export type MaskEdit = "fill_holes" | "remove_specks" | "grow" | "shrink";

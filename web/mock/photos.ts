@@ -80,4 +80,5 @@ export const PHOTOS: readonly Photo[] = [
   ...carried,
   enlarged(carried[0]!, "crowd", 1800, 1200),
   enlarged(carried[1]!, "large", 4000, 3000),
+  enlarged(carried[0]!, "huge", 6000, 4000),
 ];

@@ -65,6 +65,7 @@ class MockStore {
     for (let i = 0; i < ITEM_COUNT; i++) this.add(PHOTOS[i % 3]!, `${PHOTOS[i % 3]!.name}_${String(i + 1).padStart(4, "0")}.png`);
     this.add(PHOTOS[3]!, "crowd_1800x1200.png", crowd(PHOTOS[3]!));
     this.add(PHOTOS[4]!, "large_4000x3000.png");
+    this.add(PHOTOS[5]!, "huge_6000x4000.png");
     const states: ItemState[] = ["todo", "in_progress", "done", "todo", "skipped"];
     [...this.items.values()].slice(6).forEach((item, i) => (item.state = states[i % 5]!));
   }
@@ -190,10 +191,12 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
       const offset = Number(query.get("offset") ?? 0);
       return { total: found.length, items: found.slice(offset, offset + Number(query.get("limit") ?? 100)).map((i) => store.summary(i)) };
     }],
-    ["POST", /^\/api\/items$/, () => {
-      const added = store.add(PHOTOS[0]!, `uploaded_${store.items.size + 1}.png`);
+    ["POST", /^\/api\/items$/, (_, body) => {
+      const names = body as string[];
+      const isImage = (name: string): boolean => /\.(png|jpe?g)$/.test(name);
+      const added = names.filter(isImage).map((name) => store.summary(store.add(PHOTOS[0]!, name)));
       store.tell({ type: "items_changed" });
-      return { items: [store.summary(added)], skipped: [{ name: "notes.txt", message: "notes.txt is no image." }] };
+      return { items: added, skipped: names.filter((name) => !isImage(name)).map((name) => ({ name, message: `${name} is no image.` })) };
     }],
     ["GET", /^\/api\/items\/([^/]+)$/, ([id]) => {
       const found = item(id!);
@@ -239,8 +242,9 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
 async function readBody(request: IncomingMessage): Promise<unknown> {
   const parts: Buffer[] = [];
   for await (const part of request) parts.push(part as Buffer);
-  const isJson = request.headers["content-type"]?.includes("json");
-  return isJson ? JSON.parse(Buffer.concat(parts).toString()) : null;
+  const [type, body] = [request.headers["content-type"] ?? "", Buffer.concat(parts)];
+  if (type.includes("multipart")) return [...body.toString("latin1").matchAll(/; filename="([^"]*)"/g)].map(([, name]) => name);
+  return type.includes("json") ? JSON.parse(body.toString()) : null;
 }
 
 async function handle(store: MockStore, table: [string, RegExp, Handler][], request: IncomingMessage, response: ServerResponse): Promise<void> {

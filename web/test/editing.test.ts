@@ -138,6 +138,22 @@ describe("newest wins", () => {
     expect(sent.map(([, request]) => request)).toEqual(["a", "b"]);
     vi.useRealTimers();
   });
+
+  it("shows a late answer unless another one was asked for", () => {
+    vi.useFakeTimers();
+    const { queue, sent, shown } = made();
+    queue.ask("a");
+    vi.advanceTimersByTime(10_000);
+    queue.answer(sent[0]![0], "1");
+    expect(shown).toEqual(["a: 1"]);
+    queue.ask("b");
+    vi.advanceTimersByTime(10_000);
+    queue.ask("c");
+    queue.answer(sent[1]![0], "2");
+    queue.answer(sent[2]![0], "3");
+    expect(shown).toEqual(["a: 1", "c: 3"]);
+    vi.useRealTimers();
+  });
 });
 
 describe("logits", () => {

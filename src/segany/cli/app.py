@@ -16,6 +16,7 @@ from segany.cli.evaluate import evaluate_command
 from segany.cli.export import export
 from segany.cli.models import models
 from segany.cli.segment import EPILOG, segment
+from segany.cli.serve import serve
 from segany.cli.track import EPILOG as TRACK_EPILOG
 from segany.cli.track import track
 from segany.cli.train import EPILOG as TRAIN_EPILOG
@@ -63,6 +64,7 @@ app.command(epilog=TRACK_EPILOG)(track)
 app.command(epilog=TRAIN_EPILOG)(train)
 app.command()(export)
 app.command("evaluate")(evaluate_command)
+app.command()(serve)
 app.command()(models)
 app.add_typer(weights.app, name="weights")
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
-from segany.cli.inputs import RuntimeOption, check_folder, find_images, parse_formats
+from segany.cli.inputs import RuntimeOption, check_out_folder, find_images, parse_formats
 from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.work_bar import ItemBar
 from segany.core.instances import LabelOrder
@@ -31,7 +31,7 @@ SOME_FAILED = 1
 
 
 def _setting(name: str, help_text: str, unset: str = "no limit") -> Any:
-    """An option for a field of `AutomaticConfig`, whose default is shown; `unset` says what None means."""
+    """Make an option for a field of `AutomaticConfig` that shows its default; `unset` describes the default None."""
     default = getattr(AutomaticConfig(), name)
     shown = unset if default is None else str(default)
     return typer.Option(help=help_text, show_default=shown, rich_help_panel="Settings of the generator")
@@ -62,7 +62,8 @@ def auto(
         float | None, _setting("pred_iou_thresh", "Drop masks with a lower predicted IoU.", "0.88; SAM 2: 0.8")
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, _setting("stability_score_thresh", "Drop masks with a lower stability score.")
+        float | None,
+        _setting("stability_score_thresh", "Drop masks with a lower stability score.", "0.95, or that of the model"),
     ] = None,
     crop_n_layers: Annotated[
         int | None, _setting("crop_n_layers", "Layers of image crops to search too: layer i has 2^i x 2^i crops.")
@@ -102,9 +103,9 @@ def auto(
     Images that are done already with the same settings are skipped, so that the same command resumes after an
     interrupt. An image that fails does not stop the others: it is listed at the end, and the exit code is 1.
     """
-    check_folder(out, "--out")
+    check_out_folder(out, "--out")
     if embeddings is not None:
-        check_folder(embeddings, "--embeddings")
+        check_out_folder(embeddings, "--embeddings")
     images = find_images(paths, out)
     task = AutomaticTask(
         model=ModelRef(model, runtime, device),
@@ -146,6 +147,6 @@ def auto(
 
 
 def _config(preset: Preset, **chosen: Any) -> AutomaticConfig:
-    """The preset, changed by the options that were given."""
+    """Return the preset with the given options."""
     base = AutomaticConfig.sa1b() if preset == "sa1b" else AutomaticConfig()
     return replace(base, **{name: value for name, value in chosen.items() if value is not None})

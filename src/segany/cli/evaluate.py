@@ -19,7 +19,7 @@ from segany.cli.inputs import (
     ObjectsOption,
     RuntimeOption,
     TrustPathsOption,
-    check_folder,
+    check_out_folder,
     load_model,
     parse_formats,
 )
@@ -108,7 +108,7 @@ def evaluate_command(
 
     After an interrupt, the same command resumes.
     """
-    check_folder(out, "--out")
+    check_out_folder(out, "--out")
     chosen = _protocols(protocols, proposals)
     options = DataOptions(objects, mask_threshold, trust_paths)
     datasets = [_open(path, layout, split, chosen, options) for path in data]

@@ -17,7 +17,7 @@ from segany.data.formats.mask_image import Objects
 from segany.hub.load import Runtime
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import missing_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 
 if TYPE_CHECKING:
     from segany.runtime import ExportedModel
@@ -35,14 +35,14 @@ RuntimeOption = Annotated[
 ObjectsOption = Annotated[
     Objects,
     typer.Option(
-        help="What is an object in images of masks: each value (labels), all that is not background (foreground), its "
-        "connected parts, or labels unless edges are soft (auto)."
+        help="The objects of mask images: each label except 0 (labels), the foreground as one object (foreground), its "
+        "connected components (parts), or labels unless edges are soft (auto)."
     ),
 ]
 MaskThresholdOption = Annotated[
     float,
     typer.Option(
-        min=0, max=1, help="Where foregrounds and soft edges of masks are cut: a share of an image's highest value."
+        min=0, max=1, help="Threshold of foregrounds and soft edges, as a share of the highest value of a mask image."
     ),
 ]
 TrustPathsOption = Annotated[
@@ -58,10 +58,10 @@ def load_model(ref: ModelRef) -> TorchModel | ExportedModel:
 
 
 def parse_formats(text: str, known: Collection[str], option: str = "--format", what: str = "format") -> tuple[str, ...]:
-    """The formats of a list that is separated by commas, or other values of an option.
+    """Parse a list of formats, or other values of an option, that is separated by commas.
 
     Raises:
-        OutputError: a format is unknown, or there is none.
+        OutputError: the list is empty, or a value is unknown.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [name for name in names if name not in known]
@@ -71,7 +71,7 @@ def parse_formats(text: str, known: Collection[str], option: str = "--format", w
     return names
 
 
-def check_folder(folder: Path, option: str) -> None:
+def check_out_folder(folder: Path, option: str) -> None:
     """Raise `OutputError` if the folder of the results, or one above it, is a file."""
     with path_errors(folder, OutputError):
         folder.resolve()
@@ -81,19 +81,19 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def find_images(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The image files that paths on the command line stand for, each once.
+    """Find the image files of the paths on the command line, each once.
 
-    A file is an image whatever its name. In folders and patterns, files count that have the suffix of an image and
-    are not hidden, in alphabetical order; subfolders do not count.
+    A file is an image whatever its name. In folders and patterns, files that have the suffix of an image and are not
+    hidden are found, in alphabetical order; subfolders are not searched.
 
     Args:
         paths: files, folders, and patterns (`photos/*.jpg`, `photos/**/*.png`) that the shell did not expand.
-        out: the folder of the results. No folder or pattern may match images in it, because the next run would
-            segment the overlays of this one.
+        out: the output folder. No folder or pattern may match images in it, because the next run would segment the
+            overlays of this one.
 
     Raises:
         ImageError: a path does not exist, or a folder or pattern has no images.
-        OutputError: images would be taken from `out`.
+        OutputError: images would be read from `out`.
     """
     found: dict[Path, Path] = {}
     with path_errors(out, OutputError):
@@ -118,11 +118,11 @@ def _images_at(path: Path, out: Path) -> list[Path]:
         raise missing_image(path)
     suffixes = readable_suffixes()
     candidates = list(candidates)
-    passed_over = tell_passed_over(candidates, str(path))
+    unreadable = warn_unreadable_images(candidates, str(path))
     named_like_images = (file for file in candidates if file.suffix.lower() in suffixes)
     images = sorted(file for file in named_like_images if not file.name.startswith(".") and file.is_file())
     if not images:
-        raise ImageError(f"{advice} {passed_over}".strip())
+        raise ImageError(f"{advice} {unreadable}".strip())
     if any(image.parent.resolve() == out for image in images):
         raise OutputError(f"{path} takes images from the folder of the results, {out}. Choose another --out.")
     return images

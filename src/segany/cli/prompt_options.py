@@ -12,7 +12,7 @@ from segany.data.prompts_file import ObjectPrompt, PromptPlan, check_prompt, rea
 
 
 def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None, file: Path | None) -> PromptPlan:
-    """The objects that the options of the command line describe.
+    """Convert the prompt options of the command line to a plan.
 
     All points belong to one object, which may also have one box and one mask. Several boxes without points are
     several objects.
@@ -20,8 +20,8 @@ def plan_prompts(points: Sequence[str], boxes: Sequence[str], mask: Path | None,
     Args:
         points: "x,y" or "x,y,label" each.
         boxes: "x0,y0,x1,y1" each.
-        mask: file of a mask.
-        file: a prompts file, instead of all the others.
+        mask: file of a mask prompt.
+        file: a prompts file, instead of all other options.
 
     Raises:
         PromptError: there is no prompt, the options contradict each other, or one is malformed.

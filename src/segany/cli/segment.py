@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from segany.cli.inputs import RuntimeOption, check_folder, parse_formats
+from segany.cli.inputs import RuntimeOption, check_out_folder, parse_formats
 from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.prompt_options import plan_prompts
 from segany.cli.work_bar import LOADING_UNITS, EventBars
@@ -138,7 +138,7 @@ def _check_paths(images: Sequence[Path], plan: PromptPlan, out: Path) -> None:
     for mask in plan.mask_files:
         with path_errors(mask, PromptError):
             mask.resolve()
-    check_folder(out, "--out")
+    check_out_folder(out, "--out")
 
 
 def _print_summary(report: dict[str, Any]) -> None:

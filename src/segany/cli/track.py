@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segany.cli.inputs import check_folder, parse_formats
+from segany.cli.inputs import check_out_folder, parse_formats
 from segany.cli.stop_signal import StopSignal
 from segany.cli.track_prompts import parse_track_prompts
 from segany.cli.track_report import TrackReporter
 from segany.core.errors import OutputError, VideoError
 from segany.core.extras import import_av
 from segany.core.files import path_errors
-from segany.data.formats.track_formats import check_labels
+from segany.data.formats.track_formats import check_palette_ids
 from segany.data.formats.track_writer import DEFAULT_TRACK_FORMATS, TRACK_FORMATS, TrackWriter
 from segany.data.frame_prompts import FRAME_PROMPTS_EXAMPLE, FramePrompts
 from segany.imaging.frames import FrameSource, open_frames
@@ -100,7 +100,7 @@ def track(
     if "overlay" in target.formats:
         import_av()
     if "masks-png" in target.formats:
-        check_labels(wanted.object_ids)
+        check_palette_ids(wanted.object_ids)
     keep = _inputs(video, wanted, prompts)
     with open_frames(_source(video), max_pixels=max_pixels) as source:
         given = wanted.read(source, max_pixels)
@@ -140,7 +140,7 @@ def open_session(
 
 @dataclass(frozen=True)
 class _Target:
-    """Where results are written, and in which formats."""
+    """The output files and formats."""
 
     folder: Path
     name: str
@@ -156,7 +156,7 @@ class _Target:
         if is_file and "overlay" not in chosen:
             raise OutputError(f"--out {out} is a video, but --format has no overlay. Give a folder, or add overlay.")
         folder = out.parent if is_file else out
-        check_folder(folder, "--out")
+        check_out_folder(folder, "--out")
         name = out.stem if is_file else _name_of(video)
         return cls(folder, name, out if is_file else None, chosen)
 
@@ -167,7 +167,7 @@ def _source(video: str) -> str | int:
 
 
 def _name_of(video: str) -> str:
-    """The name of the video, which names of files begin with."""
+    """Return the name of the video, the prefix of output files."""
     source = _source(video)
     if isinstance(source, int):
         return f"camera{source}"
@@ -177,14 +177,14 @@ def _name_of(video: str) -> str:
 
 
 def _inputs(video: str, wanted: FramePrompts, prompts: Path | None) -> set[Path]:
-    """The resolved paths of what must not be overwritten."""
+    """Return the resolved paths of the inputs, which must not be overwritten."""
     paths = [Path(video), *wanted.mask_files, *([prompts] if prompts else [])]
     with path_errors(Path(video), VideoError):
         return {path.resolve() for path in paths}
 
 
 def _expected(source: FrameSource, first: int, direction: Direction, max_frames: int | None) -> int | None:
-    """How many frames will have results, if that can be known."""
+    """Return the number of frames that will have results; None if it is unknown."""
     count = source.count
     if count is None:
         return max_frames

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segany.cli.inputs import MaskThresholdOption, ObjectsOption, TrustPathsOption, check_folder
+from segany.cli.inputs import MaskThresholdOption, ObjectsOption, TrustPathsOption, check_out_folder
 from segany.cli.stop_signal import StopSignal
 from segany.cli.train_report import TrainReporter
 from segany.core.extras import require_torch
@@ -104,7 +104,7 @@ def train(
     if explain:
         _explain(chosen)
         return
-    check_folder(out, "--out")
+    check_out_folder(out, "--out")
     from segany.train.run_recipe import RunOptions, run_recipe
 
     reading = DataOptions(objects, mask_threshold, trust_paths)

@@ -90,6 +90,14 @@ class Embedding(ReadOnlyArrays):
         """
         return write_embedding(self, Path(path), precision)
 
+    def to_bytes(self, *, precision: EmbeddingPrecision = "fp32") -> bytes:
+        """Return the content of the file that `save` writes, for example to send it to a browser.
+
+        Raises:
+            ConfigError, EmbeddingError: as for `save`.
+        """
+        return encode_embedding(self, precision)
+
     @classmethod
     def load(cls, path: str | Path) -> Embedding:
         """Read an embedding that `save` wrote.
@@ -130,12 +138,23 @@ def write_embedding(
 ) -> Path:
     """Write an embedding atomically. Returns the path.
 
+    Raises:
+        ConfigError, EmbeddingError: as for `encode_embedding`.
+        OutputError: the file cannot be written.
+    """
+    return write_file(path, encode_embedding(embedding, precision, channels_last=channels_last))
+
+
+def encode_embedding(
+    embedding: Embedding, precision: EmbeddingPrecision = "fp32", *, channels_last: bool = False
+) -> bytes:
+    """Return the content of an embedding's file.
+
     With `channels_last`, features [C, h, w] are stored as [h, w, C] and have that memory layout when they are read.
 
     Raises:
         ConfigError: there is no such precision.
         EmbeddingError: a value is too large for float16.
-        OutputError: the file cannot be written.
     """
     check(precision in get_args(EmbeddingPrecision), f"precision must be 'fp32' or 'fp16', got {precision!r}.")
     features = [_halved(feature) if precision == "fp16" else feature for feature in embedding.arrays()]
@@ -156,7 +175,7 @@ def write_embedding(
         "channels_last": channels_last,
         "crc32": _crc32(arrays.values()),
     }
-    return write_file(path, save(arrays, metadata={_HEADER_KEY: json.dumps(header)}))
+    return save(arrays, metadata={_HEADER_KEY: json.dumps(header)})
 
 
 def _crc32(arrays: Iterable[npt.NDArray[Any]]) -> int:

@@ -27,7 +27,7 @@ class VideoError(SeganyError, ValueError):
 
 
 class EndOfVideoError(VideoError):
-    """A frame past the last one of a video was asked for."""
+    """A requested frame lies after the last frame of a video."""
 
 
 class PromptError(SeganyError, ValueError):
@@ -90,7 +90,7 @@ class NotFoundError(StoreError):
 
 
 class ConflictError(StoreError):
-    """What a change was made from has been changed by somebody else meanwhile."""
+    """A change was based on a version that somebody else has changed meanwhile."""
 
 
 class TrainingError(SeganyError, RuntimeError):

@@ -139,7 +139,7 @@ def mask_area(encoding: Rle) -> int:
     return int(run_lengths(encoding)[1::2].sum())
 
 
-def mask_iou(ones: Sequence[Rle], others: Sequence[Rle]) -> npt.NDArray[np.float64]:
+def pairwise_mask_iou(ones: Sequence[Rle], others: Sequence[Rle]) -> npt.NDArray[np.float64]:
     """Compute the IoU of N masks with M masks of the same size: float64 [N, M], 0 if both masks are empty."""
     if not len(ones) or not len(others):
         return np.zeros((len(ones), len(others)))
@@ -158,7 +158,7 @@ def mask_nms(masks: Sequence[Rle], scores: npt.NDArray[np.floating], iou_thresh:
     Returns:
         int64, the indices of the kept masks, highest score first.
     """
-    overlaps = mask_iou(masks, masks)
+    overlaps = pairwise_mask_iou(masks, masks)
     waiting = np.argsort(-scores, kind="stable")
     kept = []
     while len(waiting):

@@ -3,6 +3,7 @@
 from segany.data.coco import CocoDataset
 from segany.data.image_folder import ImageFolder
 from segany.data.item import AnnotatedImage, Dataset, SkippedItem, TrainingItem
+from segany.data.labelme import LabelMeFolder
 from segany.data.loader import Loader, LoadReport
 from segany.data.mask_folder import MaskFolder
 from segany.data.opening import open_dataset, open_images
@@ -22,6 +23,7 @@ __all__ = [
     "Dataset",
     "ImageFolder",
     "ItemConfig",
+    "LabelMeFolder",
     "LoadReport",
     "Loader",
     "MaskFolder",

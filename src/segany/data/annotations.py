@@ -1,4 +1,4 @@
-"""Segmentations as COCO's JSON has them, polygons and run lengths, and reading JSON files."""
+"""Decoding of COCO segmentations (polygons and run-length encodings), and of JSON files."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from segany.core.files import read_file
 from segany.core.rle import Rle, run_lengths
 
 MAX_PIXELS = 10**9
-"""Of an image as a file claims it. Masks of larger ones would fill the memory before the image itself is read."""
+"""Largest number of pixels in an image size that a file states, checked before memory is allocated for masks."""
 
 MAX_PATH_LENGTH = 5_000_000
-"""Pixels along the outline of one mask. pycocotools takes some forty bytes for each."""
+"""Largest perimeter of the polygons of one mask in pixels; pycocotools allocates about 40 bytes per pixel of it."""
 
 MIN_POLYGON_NUMBERS = 6
-"""Three corners. What has fewer has no area, and pycocotools takes four numbers for a box."""
+"""Coordinates of a polygon with three vertices. Polygons with fewer have no area; pycocotools reads four as a box."""
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file and return its content.
 
     Raises:
-        DataError: it is missing, may not be read, or is no JSON.
+        DataError: the file is missing, not readable, or not JSON.
     """
     return parse_json(read_file(path, DataError), str(path))
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """What JSON text holds; `what` begins the message.
+    """Parse JSON text. `what` is the start of the error message.
 
     Raises:
-        DataError: it is no JSON, or it is cut off.
+        DataError: the text is not JSON, or is truncated.
     """
     try:
         return json.loads(data)
@@ -49,11 +49,11 @@ def parse_json(data: bytes, what: str) -> Any:
 
 
 def checked_size(height: Any, width: Any) -> SizeHW:
-    """The size of an image as a file claims it.
+    """Validate the image size that a file states, and return it as integers.
 
     Raises:
-        ValueError: it is not made of whole numbers from 1, or of more than `MAX_PIXELS`.
-        TypeError, OverflowError: it is not made of numbers.
+        ValueError: a side is below 1, or there are more than `MAX_PIXELS` pixels.
+        TypeError, OverflowError: a side is not a number.
     """
     size_hw = int(height), int(width)
     if min(size_hw) < 1 or size_hw[0] * size_hw[1] > MAX_PIXELS:
@@ -64,7 +64,7 @@ def checked_size(height: Any, width: Any) -> SizeHW:
 
 
 def check_path_length(rings: Sequence[npt.NDArray[np.float64]]) -> None:
-    """Raise `ValueError` where the rings [N, 2] of a mask, in pixels, are so long that filling them takes gigabytes."""
+    """Raise `ValueError` if the polygons [N, 2] of a mask, in pixels, have a perimeter above `MAX_PATH_LENGTH`."""
     length = sum(float(np.abs(ring - np.roll(ring, 1, axis=0)).max(axis=1).sum()) for ring in rings if len(ring))
     if not length <= MAX_PATH_LENGTH:
         raise ValueError(
@@ -73,10 +73,10 @@ def check_path_length(rings: Sequence[npt.NDArray[np.float64]]) -> None:
 
 
 def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[Rle | None]:
-    """The masks of annotations, in their order; see `encode_segmentation`.
+    """Encode the segmentations of several annotations of one image; see `encode_segmentation`.
 
     Raises:
-        InstancesError: one is damaged; the message has its number, from 0.
+        InstancesError: a segmentation is damaged; the message states its index.
     """
     encodings = []
     for number, segmentation in enumerate(segmentations):
@@ -88,18 +88,19 @@ def encode_segmentations(segmentations: Sequence[Any], size_hw: SizeHW) -> list[
 
 
 def encode_segmentation(segmentation: Any, size_hw: SizeHW) -> Rle | None:
-    """One mask of COCO's, in any of its three forms, checked.
+    """Validate a COCO segmentation and convert it to a compressed run-length encoding.
 
     Args:
-        segmentation: polygons [[x, y, x, y, ...], ...], whose union is the mask, filled as pycocotools does;
-            `{"size": [h, w], "counts": [...]}`, run lengths; or the same with the counts compressed.
-        size_hw: of the image.
+        segmentation: polygons [[x, y, x, y, ...], ...] in pixels of the image, whose union is rasterized by
+            pycocotools; an uncompressed run-length encoding `{"size": [h, w], "counts": [...]}`; or a compressed one,
+            whose counts are a string.
+        size_hw: size of the image.
 
     Returns:
-        None where there is no mask: nothing at all, no polygons, or polygons of fewer than three corners.
+        The encoding; None if there is no segmentation, no polygon, or no polygon with at least three vertices.
 
     Raises:
-        ValueError: it is none of these, of another size, or damaged.
+        ValueError: the segmentation has none of these forms, has another size, or is damaged.
     """
     if segmentation is None:
         return None
@@ -125,7 +126,7 @@ def encode_segmentation(segmentation: Any, size_hw: SizeHW) -> Rle | None:
 
 
 def encode_runs(lengths: npt.NDArray[np.int64], size_hw: SizeHW) -> Rle:
-    """Compress run lengths [R], background first, that add up to the size."""
+    """Compress run lengths, int64 [R], in column-major order and background first. Their sum must be H * W."""
     size = [int(side) for side in size_hw]
     encoding = coco_mask.frPyObjects({"size": size, "counts": lengths.tolist()}, *size)
     return Rle(size=size, counts=encoding["counts"].decode("ascii"))
@@ -142,14 +143,14 @@ def _from_polygons(polygons: Sequence[Any], size_hw: SizeHW) -> Rle | None:
 
 
 def _checked_ring(polygon: Any, size_hw: SizeHW) -> npt.NDArray[np.float64] | None:
-    """[2 N], None where it has no area."""
+    """Return the coordinates, float64 [2 N]; None for fewer than three vertices."""
     try:
         ring = np.asarray(polygon, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"A polygon must be a list of numbers x, y, x, y, ..., not {_short(polygon)}.") from error
     if ring.ndim != 1 or len(ring) % 2:
         raise ValueError(f"A polygon must be a list of numbers x, y, x, y, ..., not of shape {list(ring.shape)}.")
-    # A little outside is common; far outside is damage, and would cost pycocotools memory by the distance.
+    # Vertices slightly outside are common. Far outside they are damage, and pycocotools allocates by the distance.
     if not np.isfinite(ring).all() or np.abs(ring).max(initial=0) > 2 * max(size_hw):
         raise ValueError(f"A polygon has a corner far outside of the image: {_short(polygon)}.")
     return ring if len(ring) >= MIN_POLYGON_NUMBERS else None
@@ -160,7 +161,7 @@ def _checked_runs(counts: Any, size_hw: SizeHW) -> npt.NDArray[np.int64]:
     if runs.ndim != 1 or runs.dtype.kind not in "iu" or runs.min(initial=0) < 0:
         raise ValueError("Its run lengths are not whole numbers from 0.")
     height, width = size_hw
-    total = sum(runs.tolist())  # of Python's numbers, which do not overflow
+    total = sum(runs.tolist())  # integers of Python do not overflow
     if total != height * width:
         raise ValueError(f"The run lengths add up to {total}, not to its size, {width} x {height}.")
     return runs.astype(np.int64)

@@ -1,4 +1,4 @@
-"""COCO's instances JSON, and that of LVIS: one file that describes many images."""
+"""Datasets in the format of COCO and LVIS: one JSON file with the annotations of all images."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from segany.data.formats.coco import (
     CocoAnnotations,
     images_by_id,
     normal_id,
+    parse_id,
     read_categories,
-    whole_number,
 )
 from segany.data.item import AnnotatedImage
 
 _logger = logging.getLogger(__name__)
 
 IMAGES_TRIED = 100
-"""If none of the first so many images is in any folder, the folder is not known; later ones are damage."""
+"""Number of images that are looked for when the dataset is opened. If all are missing, the image folder is wrong."""
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What the file says of an image.
+class CocoImage:
+    """An image of the JSON file.
 
     Attributes:
-        id: as `normal_id` gives it.
-        path: of the image, from a folder of images.
-        size_hw: None where the file does not say.
-        rows: its annotations among those of the file.
+        id: id in the form of `normal_id`.
+        path: path of the image, relative to an image folder; it is not checked and may leave the folder.
+        size_hw: size of the image; None if the file does not state it.
+        rows: slice of its annotations in `CocoFile.annotations`.
     """
 
     id: Any
@@ -58,33 +58,48 @@ class _Described:
 
     @property
     def image_id(self) -> int | None:
-        """None where it is no whole number."""
-        return None if whole_number(self.id) == NO_ID else self.id
+        """The id as an integer; None if it is not an integer."""
+        return None if parse_id(self.id) == NO_ID else self.id
 
 
 @dataclass(frozen=True, eq=False)
-class _Parsed:
-    """What a file says: its images, their annotations, image by image, all categories, and what was left out."""
+class CocoFile:
+    """The parsed JSON file, without its images.
 
-    images: list[_Described]
+    Attributes:
+        images: all images that the file lists.
+        annotations: the annotations with a mask, grouped by image.
+        categories: all categories, in the order of the file.
+        omitted: counts of what is left out, as in `CocoDataset`.
+    """
+
+    images: list[CocoImage]
     annotations: CocoAnnotations
     categories: tuple[Category, ...]
     omitted: Mapping[str, int]
 
+    @classmethod
+    def parse(cls, record: Any, what: str) -> CocoFile:
+        """Take what JSON text holds apart; `what` begins messages.
+
+        Raises:
+            DataError: it is of another form, or two images have one id.
+        """
+        return _parse(record, what)
+
 
 class CocoDataset:
-    """A `Dataset` of the images with masks that a JSON file describes.
+    """A `Dataset` of the annotated images of a COCO or LVIS file.
 
-    Instances have their categories, boxes as annotated, and the columns `annotation_id`, `iscrowd` and
-    `annotated_area`. Crowd regions are among the `instances` of an image, but not among its `objects`. Images
-    without objects are left out. LVIS has no `file_name`: there the end of `coco_url` says where the image is, such
-    as train2017/000000391895.jpg. The whole file is read at once; that of COCO's training images takes a few
-    gigabytes for a moment.
+    Instances have categories, annotated boxes, and the columns `annotation_id`, `iscrowd` and `annotated_area`. Crowd
+    regions belong to the `instances` of an image, but not to its `objects`. Images without objects are left out.
+    Images of LVIS have no `file_name`; their path is the end of `coco_url`, such as train2017/000000391895.jpg. The
+    whole file is parsed at once, which needs a few gigabytes for the training set of COCO.
 
     Attributes:
-        categories: of the file, in its order.
-        omitted: what was left out, and how many: annotations without a mask or of images that are not listed, and
-            images without objects.
+        categories: categories of the file, in its order.
+        omitted: counts of what is left out, by reason: annotations without a mask, annotations of images that are not
+            listed, and images without objects.
     """
 
     def __init__(
@@ -94,29 +109,29 @@ class CocoDataset:
         *,
         trust_paths: bool = False,
     ) -> None:
-        """Read a file.
+        """Parse the JSON file. Images are read on demand.
 
         Args:
-            annotations: the JSON file.
-            images: the folder of its images. Where it is left out, the usual places are tried: for
-                annotations/instances_val2017.json the folders val2017, images/val2017 and images beside
-                annotations, and the places of the file and its parent.
-            trust_paths: read images whose names are absolute paths or lead out of the folder (../a.jpg). A file of
-                somebody else's could name any file of this machine.
+            annotations: path of the JSON file.
+            images: the image folder. By default, the usual folders are searched: for
+                annotations/instances_val2017.json these are val2017, images/val2017 and images beside annotations,
+                the folder of the file, and its parent.
+            trust_paths: allow absolute paths and paths that leave the image folder (../a.jpg). A file of unknown
+                origin could name any file of this machine.
 
         Raises:
-            DataError: the file is missing, damaged, of another form or describes no masks; two images have one id
-                or are one file; an image lies outside of the folder and is not to be trusted; or none of the images
-                was found, with where they were looked for.
+            DataError: the file is missing, damaged, not in the format of COCO or has no masks; two images have the
+                same id or the same file; an image lies outside of the folder without `trust_paths`; or no image is
+                found, with the folders that were searched.
         """
         self.path = Path(annotations)
-        parsed = _parse(read_json(self.path), self.path)
+        parsed = CocoFile.parse(read_json(self.path), str(self.path))
         self._annotations, self.categories = parsed.annotations, parsed.categories
         self.omitted = parsed.omitted
         _check_inside(parsed.images, self.path, trust_paths=trust_paths)
-        described = [image for image in parsed.images if parsed.annotations[image.rows].has_objects]
-        check_not_empty(len(described), self.path, "masks (boxes, crowds and captions do not count)")
-        self._images = sorted(described, key=lambda image: image.path.as_posix())
+        entries = [image for image in parsed.images if parsed.annotations[image.rows].has_objects]
+        check_not_empty(len(entries), self.path, "masks (boxes, crowds and captions do not count)")
+        self._images = sorted(entries, key=lambda image: image.path.as_posix())
         self.names = _names(self._images)
         self._folders = [Path(images)] if images is not None else _usual_folders(self.path)
         if images is not None:
@@ -129,22 +144,22 @@ class CocoDataset:
 
     def read(self, index: int) -> AnnotatedImage:
         """See `Dataset`."""
-        described = self._images[index]
-        path = self._find(described.path)
+        entry = self._images[index]
+        path = self._find(entry.path)
         if path is None:
-            raise DataError(f"The image {described.path} is not in {_listed(self._folders)}.")
+            raise DataError(f"The image {entry.path} is not in {_listed(self._folders)}.")
         image = read_item_image(path)
         size_hw = (image.shape[0], image.shape[1])
-        if described.size_hw is not None:
-            check_size(image, described.size_hw, str(path))
+        if entry.size_hw is not None:
+            check_size(image, entry.size_hw, str(path))
         try:
-            instances = self._annotations[described.rows].to_instances(size_hw, self.categories)
+            instances = self._annotations[entry.rows].to_instances(size_hw, self.categories)
         except InstancesError as error:
-            raise DataError(f"{self.path}, image {described.path}: {error}") from error
-        return AnnotatedImage(self.names[index], image, instances, described.path.name, described.image_id)
+            raise DataError(f"{self.path}, image {entry.path}: {error}") from error
+        return AnnotatedImage(self.names[index], image, instances, entry.path.name, entry.image_id)
 
     def _find(self, path: PurePosixPath) -> Path | None:
-        """Where an image is: at its whole path, or at its name alone."""
+        """Find an image in the image folders by its path, or else by its name alone; None if it is missing."""
         tails = (path, PurePosixPath(path.name))
         found = (find_file(folder, tail) for tail in tails for folder in self._folders)
         return next((file for file in found if file is not None), None)
@@ -157,13 +172,13 @@ class CocoDataset:
                 "Give the folder of the images."
             )
 
-    def _check_files_differ(self, images: Sequence[_Described]) -> None:
-        """Raise `DataError` where two images of the file are one file: masks of one would be on the other."""
-        by_name: dict[str, list[_Described]] = {}
+    def _check_files_differ(self, images: Sequence[CocoImage]) -> None:
+        """Raise `DataError` if two images refer to the same file, since their masks belong to different images."""
+        by_name: dict[str, list[CocoImage]] = {}
         for image in images:
             by_name.setdefault(nfc(image.path.name).casefold(), []).append(image)
         for group in by_name.values():
-            found: dict[PurePath, _Described] = {}
+            found: dict[PurePath, CocoImage] = {}
             for image in group if len(group) > 1 else ():
                 file = self._find(image.path)
                 other = found.setdefault(image.path if file is None else file.resolve(), image)
@@ -175,8 +190,8 @@ class CocoDataset:
                     )
 
 
-def _parse(record: Any, path: Path) -> _Parsed:
-    """All images with their annotations, image by image, and all categories."""
+def _parse(record: Any, what: str) -> CocoFile:
+    """Parse the JSON file, and group the annotations by image."""
     omitted = {"annotations without a mask": 0, "annotations of images that are not listed": 0}
     try:
         images = images_by_id(record)
@@ -193,26 +208,26 @@ def _parse(record: Any, path: Path) -> _Parsed:
                 unlisted = number
                 omitted["annotations of images that are not listed"] += 1
         annotations = CocoAnnotations.parse([item for items in by_image.values() for item in items])
-        described, stop = [], 0
+        entries, stop = [], 0
         for number, image in images.items():
             rows = slice(stop, stop + len(by_image[number]))
             stop = rows.stop
-            described.append(_Described(number, _image_path(image), _size_hw(image), rows))
-        omitted["images without objects"] = sum(not annotations[one.rows].has_objects for one in described)
+            entries.append(CocoImage(number, _image_path(image), _size_hw(image), rows))
+        omitted["images without objects"] = sum(not annotations[one.rows].has_objects for one in entries)
         categories = read_categories(record)
     except InstancesError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{what}: {error}") from error
     except FORM_ERRORS as error:
-        raise DataError(f"{path}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
+        raise DataError(f"{what}: {NOT_COCO} ({type(error).__name__}: {error}).") from error
     if unlisted is not None:
         count = omitted["annotations of images that are not listed"]
         _logger.warning("%s: %s annotations are left out, since their images are not listed, such as image %s.",
-                        path, f"{count:,}", unlisted)  # fmt: skip
-    return _Parsed(described, annotations, categories, {what: count for what, count in omitted.items() if count})
+                        what, f"{count:,}", unlisted)  # fmt: skip
+    return CocoFile(entries, annotations, categories, {what: count for what, count in omitted.items() if count})
 
 
-def _check_inside(images: Sequence[_Described], path: Path, *, trust_paths: bool) -> None:
-    """Raise `DataError` where the name of an image names no file, or one outside of the folder of the images."""
+def _check_inside(images: Sequence[CocoImage], path: Path, *, trust_paths: bool) -> None:
+    """Raise `DataError` if the path of an image is not that of a file, or leaves the image folder."""
     for image in images:
         name = image.path
         if name.name in ("", ".."):
@@ -238,8 +253,8 @@ def _size_hw(image: Mapping[str, Any]) -> SizeHW | None:
     return int(image["height"]), int(image["width"])
 
 
-def _names(images: list[_Described]) -> tuple[str, ...]:
-    """The paths without suffix; with it where that would not tell images apart, and numbered as a last resort."""
+def _names(images: list[CocoImage]) -> tuple[str, ...]:
+    """Return unique names: paths without suffix, or else with suffix, or else with a number."""
     names = [safe_name(image.path) for image in images]
     if len(set(names)) < len(names):
         names = [f"{name}{printable(image.path.suffix)}" for name, image in zip(names, images, strict=True)]
@@ -252,8 +267,8 @@ def _names(images: list[_Described]) -> tuple[str, ...]:
 
 
 def _usual_folders(path: Path) -> list[Path]:
-    """Where the images of an annotation file usually are, as far as there are such folders."""
-    split = path.stem.rsplit("_", 1)[-1]  # of instances_val2017, val2017
+    """Return the existing folders among those where images of an annotation file usually are."""
+    split = path.stem.rsplit("_", 1)[-1]  # val2017 of instances_val2017
     root = path.parent.parent
     folders = [root / split, root / "images" / split, root / "images", path.parent, path.parent / "images", root]
     return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]

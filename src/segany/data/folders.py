@@ -13,7 +13,7 @@ from segany.core.arrays import PixelArray, SizeHW
 from segany.core.errors import DataError, ImageError
 from segany.core.files import path_errors
 from segany.imaging.image import read_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 
 
 def check_folder(folder: Path) -> None:
@@ -130,7 +130,7 @@ def entries(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> list[Path]:
     """All image files below a folder, in the order of `files_below`; warns about those that cannot be read."""
     found = list(walk_files(folder))
-    tell_passed_over(found, str(folder))
+    warn_unreadable_images(found, str(folder))
     suffixes = readable_suffixes()
     files = [file for file in found if file.suffix.lower() in suffixes]
     return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
@@ -151,13 +151,13 @@ def printable(text: str) -> str:
 
 
 def safe_name(path: PurePath) -> str:
-    """A path without suffix as the name of an item, which files may be called: never one outside of their folder."""
+    """Convert a path to the name of an item, without suffix, which cannot lead files out of their output folder."""
     parts = [part for part in path.with_suffix("").parts if part not in ("..", path.anchor)]
     return printable("/".join(parts))
 
 
 def find_path(folder: Path, name: PurePath) -> Path | None:
-    """What has a name in a folder, in whichever Unicode form; None where nothing does.
+    """Find an entry of a folder by its name in any Unicode form; None if there is none.
 
     "é" is one letter or two, and some systems change that when files are copied.
     """
@@ -172,7 +172,7 @@ def find_path(folder: Path, name: PurePath) -> Path | None:
 
 
 def find_file(folder: Path, name: PurePath) -> Path | None:
-    """As `find_path`, a file."""
+    """Find a file as `find_path` does; None if there is none."""
     path = find_path(folder, name)
     return path if path is not None and path.is_file() else None
 
@@ -190,9 +190,9 @@ def _exists(path: Path) -> bool:
 
 
 def stem_key(path: Path) -> str:
-    """What the names of an image and of its masks share.
+    """Return the key by which images are matched to their masks: the stem of the file in NFC.
 
-    The same letters may be written in several ways, and some systems change that when files are copied.
+    Names may be in different Unicode forms, which some systems change when files are copied.
     """
     return nfc(path.stem)
 

@@ -42,13 +42,13 @@ class FramePrompt(NamedTuple):
 
 
 class FrameObject(ObjectPrompt):
-    """An object on a frame of a video, as in a prompts file: points, a box or both; or a mask.
+    """An object on a frame in a prompts file: points, a box or both; or a mask.
 
     Attributes:
         frame: number of the frame, from 0.
-        object: id of the object; prompts with the same id on other frames refine it. 1 where it is left out, and for a
-            mask with a label that label.
-        category: name of the class of the object; formats with categories have it.
+        object: id of the object; prompts with the same id on other frames refine it. The default is the label for a
+            mask with a label, and 1 otherwise.
+        category: name of the category of the object, for formats that store it.
     """
 
     frame: Annotated[int, Field(ge=0, strict=True)]

@@ -1,4 +1,4 @@
-"""A folder of images and a folder of masks of the same names."""
+"""Datasets of an image folder and a mask folder with files of the same names."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from segany.data.item import AnnotatedImage
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 MASK_FOLDERS = ("masks", "mask", "labels", "gt")
-"""What the two folders may be called, in any case of letters; the first that is there counts."""
+"""Names of the two folders, in upper or lower case; the first that exists is used."""
 
 MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt")
-"""What the name of a mask may have after the name of its image."""
+"""Suffixes of the name of a mask after the name of its image."""
 
 
 @dataclass(frozen=True)
 class _Item:
-    """An image and its masks: one picture with all of them, or a picture each."""
+    """An image and its masks: a label map, and images of one mask each (`parts`)."""
 
     name: str
     image: Path | None
@@ -43,18 +43,18 @@ class _Item:
 
 
 class MaskFolder:
-    """A `Dataset` of images/NAME.jpg with masks/NAME.png, or with a folder masks/NAME of a picture an object.
+    """A `Dataset` of images/NAME.jpg with masks/NAME.png, or with a folder masks/NAME of one image per object.
 
-    Folders may lie in both, in the same way. A picture of an image's name is a label map, unless `objects`
-    says otherwise; a picture in a folder of that name is one mask. Images without masks are left out. Masks
-    without an image are an item that cannot be read, so that it is counted and reported like other damage.
+    Both folders may have the same subfolders. A mask image with the name of an image is a label map, unless `objects`
+    differs; a mask image in a folder of that name is one mask. Images without masks are left out. A mask without an
+    image is an item that cannot be read, so that it is reported like a damaged image.
 
-    Values of label maps are classes where a file names them: `labels.json` or `classes.txt` in the folder of masks or
-    in the one that holds both, or a JSON file beside a label map for that one alone. See `LabelNames.read`.
+    Values of label maps are classes if a file names them: `labels.json` or `classes.txt` in the mask folder or its
+    parent, or a JSON file beside a label map, for this map only. See `LabelNames.read`.
 
     Attributes:
         left_out: names of the images without masks.
-        label_names: of the values of all label maps that have no file of names of their own.
+        label_names: names of the values of all label maps without a JSON file of their own.
     """
 
     def __init__(
@@ -65,18 +65,18 @@ class MaskFolder:
         masks: str | os.PathLike[str] | None = None,
         mask_threshold: float = 0.5,
     ) -> None:
-        """Look for files; none is read.
+        """List the files, without reading them.
 
         Args:
-            folder: that holds both folders; or that of the images, where `masks` is given.
-            objects: what is an object in a label map: each of the "labels" but 0, the whole "foreground" as
-                one, or each of its connected "parts". "auto" takes labels, and where edges are soft (antialiased,
-                JPEG) the foreground.
-            masks: the folder of masks.
-            mask_threshold: where foregrounds and soft edges are cut, as a share of the highest value of an image.
+            folder: the folder that contains both folders; the image folder if `masks` is given.
+            objects: the objects of a label map: each label except 0 ("labels"), the "foreground" as one object, or
+                each connected component of it ("parts"). "auto" is "foreground" for images with soft edges
+                (antialiased, JPEG), and "labels" otherwise.
+            masks: the mask folder.
+            mask_threshold: threshold of foregrounds and soft edges, as a share of the highest value of an image.
 
         Raises:
-            DataError: a folder is missing, no image has a mask, or two files differ only in their endings.
+            DataError: a folder is missing, no image has a mask, or two files differ only in their suffixes.
             ConfigError: there is no such kind of objects, or the threshold is out of range.
         """
         self._reader = MaskReader(MaskOptions(objects, mask_threshold))
@@ -96,7 +96,7 @@ class MaskFolder:
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of images that are left out, by reason."""
         return {"images without masks": len(self.left_out)}
 
     def __len__(self) -> int:
@@ -125,7 +125,7 @@ class MaskFolder:
 
     @functools.cached_property
     def _has_void(self) -> bool:
-        """Of all label maps alike: one that holds nothing but void has no objects."""
+        """Whether `VOID` is void in all label maps of the dataset; a single map may not show it."""
         return has_void(item.label_map for item in self._items if item.label_map is not None)
 
     def _names_of(self, file: Path, item: _Item) -> LabelNames:
@@ -136,7 +136,7 @@ class MaskFolder:
 
 
 def named_folder(root: Path, names: Iterable[str]) -> Path:
-    """The folder in a folder that has the first of some names, in any case of letters.
+    """Return the subfolder with the first of some names that exists, in upper or lower case.
 
     Raises:
         DataError: there is none.
@@ -149,7 +149,7 @@ def named_folder(root: Path, names: Iterable[str]) -> Path:
 
 
 def _by_name(files: Iterable[Path], root: Path) -> dict[str, Path]:
-    # The same letters may be written in several ways, and some systems change that when files are copied.
+    # Names may be in different Unicode forms, which some systems change when files are copied.
     return by_key(files, lambda file: nfc(name_of(file, root)))
 
 

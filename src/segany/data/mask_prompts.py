@@ -1,4 +1,4 @@
-"""The files of mask prompts: images of one mask, label maps of several objects, and low-res logits."""
+"""Files of mask prompts: images of one mask, label maps of several objects, and low-res logits."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from segany.imaging.image import missing_image
 ARRAY_SUFFIXES = (".npy", ".npz")
 
 MaskInput: TypeAlias = "Rle | FloatArray"
-"""A mask at the size of the image, or low-res logits [h, w] (float32)."""
+"""A run-length encoded mask at the size of the image, or low-res logits, float32 [h, w]."""
 
 MAX_LOGIT_BYTES = 1 << 27
-"""Of an array of low-res logits as its file claims it; those of the models take a megabyte."""
+"""Largest size of low-res logits that a file may state; those of one mask have 256 KiB."""
 
 LABELS_SHOWN = 12
 
 
 class MaskFiles:
-    """The files of mask prompts, each read once.
+    """Reads files of mask prompts, each once.
 
-    A file is an image of the size of the image to segment, or a label map, as `MaskReader` reads it; an array of
-    integers of that size as .npy; or low-res logits as .npy, or as .npz that holds one array or a prediction.
+    A file is a mask image or a label map with the size of the image to segment, which `MaskReader` reads; a label map
+    as an integer array in .npy; or low-res logits in .npy, or in an .npz with one array or a prediction.
 
-    Methods raise `PromptError` where a file is empty or damaged, and `ImageError` where there is no such image.
+    Methods raise `PromptError` if a file is empty or damaged, and `ImageError` if the image does not exist.
     """
 
     def __init__(self, max_pixels: int) -> None:
-        """Refuse masks of more pixels."""
+        """Create a reader that refuses masks with more than `max_pixels` pixels."""
         self._max_pixels = max_pixels
         self._read: dict[Path, dict[int, Rle] | FloatArray] = {}
 
     def masks(self, path: Path) -> dict[int, Rle] | FloatArray:
-        """All masks in a file by label, at least one; or the low-res logits [h, w] that it holds."""
+        """Return the masks of a file by label, at least one; or its low-res logits, float32 [h, w]."""
         if path not in self._read:
             self._read[path] = _read_masks(path, self._max_pixels)
         return self._read[path]
 
     def mask(self, path: Path, size_hw: SizeHW, label: int | None = None) -> MaskInput:
-        """The mask in a file for an image of a size.
+        """Return the mask of a file for an image of size `size_hw`.
 
         Raises:
-            PromptError: it is of another size, or has several labels of which none is chosen, or not the chosen one.
+            PromptError: the mask has another size, or several labels and `label` is not one of them.
         """
         masks = self.masks(path)
         if not isinstance(masks, Mapping):
@@ -96,13 +96,13 @@ def _read_masks(path: Path, max_pixels: int) -> dict[int, Rle] | FloatArray:
 
 
 def shown_labels(masks: Mapping[int, Rle]) -> str:
-    """The first labels, for messages."""
+    """List the first labels, for messages."""
     more = f" and {len(masks) - LABELS_SHOWN} more" if len(masks) > LABELS_SHOWN else ""
     return ", ".join(str(label) for label in list(masks)[:LABELS_SHOWN]) + more
 
 
 def _read_array(path: Path, max_pixels: int) -> npt.NDArray[Any]:
-    """Low-res logits float32 [h, w], or a label map int32 [H, W]."""
+    """Read low-res logits, float32 [h, w], or a label map, int32 [H, W]."""
     try:
         check_is_file(path, PromptError)
         return _checked_array(path, max_pixels)
@@ -110,7 +110,7 @@ def _read_array(path: Path, max_pixels: int) -> npt.NDArray[Any]:
         raise
     except FileNotFoundError:
         raise PromptError(f"There is no mask file {path}. Check the path.") from None
-    except Exception as error:  # zipfile, zlib and NumPy each have errors of their own for damaged files
+    except Exception as error:  # zipfile, zlib and NumPy raise different errors for damaged files
         raise PromptError(f"The mask file {path} cannot be read: {error}.") from error
 
 
@@ -142,7 +142,7 @@ def _checked_array(path: Path, max_pixels: int) -> npt.NDArray[Any]:
 
 
 def _best_logits(path: Path, archive: zipfile.ZipFile) -> FloatArray:
-    """The logits of the candidate with the highest score, of a prediction for one object."""
+    """Return the logits, float32 [h, w], of the candidate with the highest score, in a prediction for one object."""
     logits, scores = (read_member(archive, name, MAX_LOGIT_BYTES) for name in ("low_res_logits", "scores"))
     is_prediction = logits.ndim == 4 and logits.dtype.kind == scores.dtype.kind == "f"
     if not is_prediction or logits.shape[:2] != scores.shape or not logits.size:
@@ -156,5 +156,5 @@ def _best_logits(path: Path, archive: zipfile.ZipFile) -> FloatArray:
 
 
 def _float32(array: npt.NDArray[Any]) -> FloatArray:
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and refused by the prompt
+    with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are infinite, which `Prompt` refuses
         return array.astype(np.float32)

@@ -1,4 +1,4 @@
-"""NumPy files whose headers are checked before anything is allocated: a small file can claim arrays of any size."""
+"""Reading of NumPy files with headers validated before allocation: a small file can state an array of any size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 class ArrayHeader(NamedTuple):
-    """What a .npy file says of its array."""
+    """The header of a .npy file."""
 
     shape: tuple[int, ...]
     fortran_order: bool
@@ -19,10 +19,10 @@ class ArrayHeader(NamedTuple):
 
 
 def read_header(file: IO[bytes]) -> ArrayHeader:
-    """Read the header of an array; the file is then at its first value.
+    """Read the header of a .npy file. The position of the file is then the start of the data.
 
     Raises:
-        ValueError: it is no array, or holds objects.
+        ValueError: the file is not a .npy file, or holds Python objects.
     """
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -37,10 +37,17 @@ def read_header(file: IO[bytes]) -> ArrayHeader:
 
 
 def read_array(file: IO[bytes], max_bytes: int) -> npt.NDArray[Any]:
-    """Read an array whose header claims at most so many bytes.
+    """Read a .npy file.
+
+    Args:
+        file: the open file.
+        max_bytes: larger arrays are refused.
+
+    Returns:
+        The array, read-only, with the dtype, shape and memory layout of the header.
 
     Raises:
-        ValueError: it claims more, holds objects, or is cut off.
+        ValueError: the array is larger, holds Python objects, or is truncated.
     """
     header = read_header(file)
     count = math.prod(header.shape)
@@ -60,11 +67,11 @@ def array_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> npt.NDArray[Any]:
-    """Read an array of a .npz archive, as `read_array` does.
+    """Read an array of a .npz archive; see `read_array`.
 
     Raises:
-        KeyError: there is none of that name.
-        ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError: it is damaged.
+        KeyError: there is no array of that name.
+        ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError: the array is damaged.
     """
     with archive.open(f"{name}.npy") as file:
         return read_array(file, max_bytes)

@@ -1,4 +1,4 @@
-"""Opening a dataset of any layout."""
+"""Detection of the layout of a dataset, and its readers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Literal, TypeAlias, get_args
 from segany.core.errors import DataError, check
 from segany.core.files import path_errors
 from segany.data.coco import CocoDataset
-from segany.data.folders import entries, walk_files
+from segany.data.folders import entries, files_below, walk_files
 from segany.data.formats.mask_image import MaskOptions, Objects
 from segany.data.image_folder import ImageFolder
 from segany.data.item import Dataset
+from segany.data.labelme import LabelMeFolder, is_labelme
 from segany.data.mask_folder import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolder
 from segany.data.sa1b import Sa1bFolder
 from segany.data.shards import TarShards
@@ -22,7 +23,7 @@ from segany.data.video_folder import VideoFrames, has_frame_folders, masklet_fil
 from segany.data.yolo import YoloFolder, has_yolo_labels
 from segany.imaging.image_formats import readable_suffixes
 
-Layout: TypeAlias = Literal["sa1b", "coco", "yolo", "masks", "videos", "shards"]
+Layout: TypeAlias = Literal["sa1b", "labelme", "coco", "yolo", "masks", "videos", "shards"]
 
 LOOKED_FOR = """\
   shards  a .tar file, a folder of them, or a pattern such as sa_{000000..000009}.tar
@@ -30,17 +31,18 @@ LOOKED_FOR = """\
   videos  JPEGImages/ and Annotations/ (DAVIS), JPEGImages_24fps/ and Annotations_6fps/ (SA-V), or *_manual.json
   yolo    images/ and labels/ with .txt files of the same names, or a data.yaml
   masks   images/ and masks/
-  sa1b    images and .json files of the same names, at any depth"""
+  sa1b    images and .json files of the same names, at any depth
+  labelme the same, where the .json files have shapes"""
 
 ENTRIES_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How datasets are read, as `open_dataset` takes it.
+    """Options of `open_dataset`.
 
     Attributes:
-        objects, mask_threshold: as of `MaskOptions`.
+        objects, mask_threshold: as for `MaskOptions`.
         trust_paths: as for `CocoDataset`.
     """
 
@@ -50,7 +52,7 @@ class DataOptions:
 
     @property
     def masks(self) -> MaskOptions:
-        """How images of masks are read."""
+        """Options for reading mask images."""
         return MaskOptions(self.objects, self.mask_threshold)
 
 
@@ -62,26 +64,26 @@ def open_dataset(
     mask_threshold: float = 0.5,
     trust_paths: bool = False,
 ) -> Dataset:
-    """Open a dataset. Files are found, but images and masks are only read when they are asked for.
+    """Open a dataset. Images and masks are read on demand.
 
     Args:
         path: a folder, a COCO or LVIS file, a data.yaml of YOLO, a tar file, or a pattern of tar files.
-        layout: how it is laid out, where that is not to be found out: "sa1b" (`Sa1bFolder`), "coco"
-            (`CocoDataset`), "yolo" (`YoloFolder`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards"
-            (`TarShards`). These classes have options of their own.
-        objects: what is an object in images of masks: each value but 0 ("labels"), the whole "foreground", each
-            connected part of it ("parts"), or "auto": the foreground where edges are soft (antialiased, JPEG), and
-            labels otherwise. Other layouts do not use it.
-        mask_threshold: where foregrounds and soft edges are cut, as a share of the highest value of an image.
-        trust_paths: read images that the file of a dataset names outside of its folders, such as ../a.jpg.
+        layout: the layout: "sa1b" (`Sa1bFolder`), "labelme" (`LabelMeFolder`), "coco" (`CocoDataset`), "yolo"
+            (`YoloFolder`), "masks" (`MaskFolder`), "videos" (`VideoFrames`) or "shards" (`TarShards`). By default, it
+            is detected. These classes have further options.
+        objects: the objects of mask images: each label except 0 ("labels"), the "foreground" as one object, each
+            connected component of it ("parts"), or "auto", which is "foreground" for images with soft edges
+            (antialiased, JPEG), and "labels" otherwise. Other layouts ignore it.
+        mask_threshold: threshold of foregrounds and soft edges, as a share of the highest value of an image.
+        trust_paths: allow paths in the file of a dataset that leave its folders, such as ../a.jpg.
 
     Raises:
-        DataError: there is no such path, it is of no known layout, which says what was looked for and what is
-            there, it holds several datasets, or it is empty.
+        DataError: the path does not exist, has no known layout (the message lists the layouts and what was found),
+            holds several datasets, or is empty.
         ConfigError: there is no such layout or kind of objects, or the threshold is out of range.
     """
     options = DataOptions(objects, mask_threshold, trust_paths)
-    MaskOptions(objects, mask_threshold)  # for its checks, whatever the layout
+    MaskOptions(objects, mask_threshold)  # validates them for every layout
     check(
         layout is None or layout in get_args(Layout),
         f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}.",
@@ -98,10 +100,10 @@ def open_images(
     mask_threshold: float = 0.5,
     trust_paths: bool = False,
 ) -> Dataset:
-    """Open what `open_dataset` does, or a folder of images alone: for what needs no masks. Arguments as there.
+    """Open a dataset, or a folder of images without masks. Arguments are those of `open_dataset`.
 
     Raises:
-        DataError: as for `open_dataset`, but any folder with images will do.
+        DataError: as for `open_dataset`, but every folder with images is accepted.
     """
     folder = Path(path)
     with path_errors(folder, DataError):
@@ -139,13 +141,14 @@ def _recognize_folder(folder: Path) -> Layout:
 
 
 def _layout_of_folder(folder: Path) -> Layout | None:
-    """The first layout that a folder has; some have the marks of several."""
+    """Return the first layout whose test a folder passes; it may pass several."""
     tests: list[tuple[Layout, Callable[[Path], object]]] = [
         ("shards", lambda root: any(entry.suffix.lower() == ".tar" for entry in entries(root))),
         ("videos", has_frame_folders),
         ("yolo", has_yolo_labels),
         ("masks", _has_masks),
         # Before COCO: a folder of images with a JSON file each may be called annotations as well.
+        ("labelme", lambda root: _has_image_with_json(root) and is_labelme(files_below(root, {".json"}))),
         ("sa1b", _has_image_with_json),
         ("videos", masklet_files),
         ("coco", _coco_files),
@@ -160,7 +163,7 @@ def _has_masks(folder: Path) -> bool:
 
 
 def _has_image_with_json(folder: Path) -> bool:
-    """Whether any JSON file has an image of its name, in the folders below."""
+    """Whether any JSON file below the folder has the name of an image."""
     suffixes = readable_suffixes()
     images: set[str] = set()
     records: set[str] = set()
@@ -177,7 +180,7 @@ def _has_image_with_json(folder: Path) -> bool:
 
 
 def _coco_files(folder: Path) -> list[Path]:
-    """Those that may be COCO's: of captions and keypoints there are others, without masks."""
+    """Return the JSON files that may have masks: not those of captions and keypoints, if there are others."""
     files = _json_files(folder / "annotations") or _json_files(folder)
     return [file for file in files if file.stem.startswith(("instances", "lvis"))] or files
 
@@ -201,6 +204,7 @@ def _open_coco(path: Path, options: DataOptions) -> CocoDataset:
 
 _OPENERS: dict[Layout, Callable[[Path, DataOptions], Dataset]] = {
     "sa1b": lambda path, _: Sa1bFolder(path),
+    "labelme": lambda path, _: LabelMeFolder(path),
     "coco": _open_coco,
     "yolo": lambda path, _: YoloFolder(path),
     "masks": lambda path, options: MaskFolder(path, options.objects, mask_threshold=options.mask_threshold),

@@ -1,4 +1,4 @@
-"""Prompts files: JSON that describes the objects to segment in images. Its schema, and reading it."""
+"""The schema of prompts files, JSON that describes the objects to segment in images, and their reader."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ PROMPTS_EXAMPLE = '[{"points_xy": [[120, 80], [300, 90]], "labels": [1, 0]}, {"b
 
 
 class ObjectPrompt(BaseModel):
-    """One object to segment, as a prompts file has it. At least one of points, box and mask.
+    """The prompt of one object in a prompts file: at least one of points, box and mask.
 
     Attributes:
-        points_xy: pixels of the original image.
-        labels: 1 for a point on the object, 0 for one beside it; all 1 when left out.
-        box_xyxy: left, top, right, bottom.
-        mask: an image of the image's size, or low-res logits as .npy or .npz; its path is taken from
-            the folder of the prompts file.
-        label: which object of a mask that is a label map. Without it, each label is an object.
+        points_xy: points in pixels of the original image.
+        labels: 1 for a positive point, 0 for a negative one; all are positive by default.
+        box_xyxy: left, top, right, bottom in pixels of the original image.
+        mask: path of a mask prompt, relative to the folder of the prompts file: a mask image or label map with the
+            size of the image, or low-res logits as .npy or .npz.
+        label: label of the object if the mask is a label map. By default, each label is an object.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,7 +47,11 @@ class ObjectPrompt(BaseModel):
     label: Annotated[int, Field(ge=1, strict=True)] | None = None
 
     def without_mask(self) -> Prompt | None:
-        """The points and the box, checked; None where there is only a mask."""
+        """Return the prompt of points and box; None if there is only a mask.
+
+        Raises:
+            PromptError: the prompt is empty or contradicts itself.
+        """
         if self.label is not None and self.mask is None:
             raise PromptError("label is given without a mask: it says which object of a label map is meant.")
         if self.mask is not None and self.points_xy is None and self.labels is None and self.box_xyxy is None:
@@ -55,12 +59,12 @@ class ObjectPrompt(BaseModel):
         return Prompt(self.points_xy, self.labels, self.box_xyxy)
 
     def by_label(self, files: MaskFiles) -> tuple[Self, ...]:
-        """One prompt for each label of the mask, where that is a label map; the prompt itself otherwise.
+        """Return one prompt per label if the mask is a label map without a chosen label; otherwise this prompt.
 
         Raises:
-            PromptError: there are several labels, and points or a box, of which it is unclear what they belong to; or
-                as for `MaskFiles`.
-            ImageError: there is no such image.
+            PromptError: there are several labels, and points or a box that could belong to any of them; or as for
+                `MaskFiles`.
+            ImageError: the mask image does not exist.
         """
         if self.mask is None or self.label is not None:
             return (self,)
@@ -76,29 +80,29 @@ class ObjectPrompt(BaseModel):
         return tuple(self.model_copy(update={"label": label}) for label in masks)
 
     def read_mask(self, size_hw: SizeHW, files: MaskFiles) -> MaskInput | None:
-        """Read the mask for an image of that size; None where there is none."""
+        """Read the mask prompt for an image of this size; None without one. Errors as for `MaskFiles.mask`."""
         return None if self.mask is None else files.mask(self.mask, size_hw, self.label)
 
     def to_prompt(self, mask: MaskInput | None) -> Prompt:
-        """The prompt, with the mask that `read_mask` gave."""
+        """Return the prompt with the mask prompt that `read_mask` returned."""
         if mask is None or isinstance(mask, np.ndarray):
             return Prompt(self.points_xy, self.labels, self.box_xyxy, mask_logits=mask)
         return Prompt(self.points_xy, self.labels, self.box_xyxy, mask=decode_mask(mask))
 
 
 NAMES_SHOWN = 12
-"""Of images, in messages."""
+"""Number of image names in a message."""
 
 AnyObjectPrompt = TypeVar("AnyObjectPrompt", bound=ObjectPrompt)
 
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """Which objects to look for in which image.
+    """The prompts of all images.
 
     Attributes:
-        everywhere: the objects of every image that has none of its own.
-        by_image: objects of single images, by path or by file name.
+        everywhere: prompts of every image, if `by_image` is None.
+        by_image: prompts by path or file name of the image.
     """
 
     everywhere: tuple[ObjectPrompt, ...] = ()
@@ -106,12 +110,12 @@ class PromptPlan:
 
     @property
     def mask_files(self) -> list[Path]:
-        """The files of all masks."""
+        """Paths of all mask prompts."""
         plans = (self.everywhere, *(self.by_image or {}).values())
         return [item.mask for plan in plans for item in plan if item.mask is not None]
 
     def objects_in(self, image: Path) -> tuple[ObjectPrompt, ...]:
-        """The objects to look for in an image.
+        """Return the prompts of an image, one per object.
 
         Raises:
             PromptError: the prompts file does not mention the image.
@@ -134,7 +138,7 @@ def read_prompts_file(path: Path) -> PromptPlan:
     """Read a prompts file: a list of objects, or a dictionary from image names to such lists.
 
     Raises:
-        PromptError: the file is missing, not JSON, or not of that form; the message tells the place.
+        PromptError: the file is missing, not JSON, or has another form; the message names the object.
     """
     content = load_json(path, PROMPTS_EXAMPLE)
     folder = path.parent
@@ -150,14 +154,14 @@ def read_prompts_file(path: Path) -> PromptPlan:
 
 
 def load_json(path: Path, example: str) -> Any:
-    """The content of a prompts file.
+    """Read a prompts file as JSON. `example` is shown in the error message.
 
     Raises:
         PromptError: the file is missing or not JSON.
     """
     try:
         check_is_file(path, PromptError)
-        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark before the text
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except FileNotFoundError:
         raise PromptError(f"There is no prompts file {path}. Check the path.") from None
     except OSError as error:
@@ -169,7 +173,7 @@ def load_json(path: Path, example: str) -> Any:
 
 
 def check_prompt(prompt: ObjectPrompt) -> ObjectPrompt:
-    """Raise `PromptError` where a prompt contradicts itself or is empty. Returns the prompt."""
+    """Raise `PromptError` if a prompt is empty or contradicts itself. Returns the prompt."""
     prompt.without_mask()
     return prompt
 
@@ -182,18 +186,18 @@ def _objects(content: Any, where: str, folder: Path) -> tuple[ObjectPrompt, ...]
 def parse_objects(
     content: Any, kind: type[AnyObjectPrompt], where: str, folder: Path, forms: str, example: str
 ) -> tuple[AnyObjectPrompt, ...]:
-    """The objects of a list in a prompts file.
+    """Validate a list of prompts in a prompts file.
 
     Args:
-        content: the list.
-        kind: what each of its items is.
-        where: what errors call the list.
-        folder: of the prompts file.
-        forms: what the file may be, for the error when it is something else.
-        example: of a prompts file.
+        content: the list, as JSON values.
+        kind: model of an item of the list.
+        where: name of the list in error messages.
+        folder: folder of the prompts file.
+        forms: description of the valid forms of the file, for error messages.
+        example: example of a prompts file, for error messages.
 
     Raises:
-        PromptError: it is no such list, or an object is wrong; the message tells the place.
+        PromptError: the content is not a list of prompts, or a prompt is invalid; the message names it.
     """
     try:
         prompts: list[AnyObjectPrompt] = TypeAdapter(list[kind]).validate_python(content)  # type: ignore[valid-type]
@@ -207,7 +211,7 @@ def parse_objects(
             check_prompt(prompt)
         except PromptError as error:
             raise PromptError(f"{where}, object {number}: {error}") from error
-    # Paths are relative to the file, so that it may be moved together with its masks.
+    # Paths are relative to the prompts file, so that it can be moved together with its masks.
     return tuple(p if p.mask is None else p.model_copy(update={"mask": folder / p.mask}) for p in prompts)
 
 

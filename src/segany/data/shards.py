@@ -1,4 +1,4 @@
-"""Tar shards in the way of WebDataset: files of one name, up to the first dot, belong together."""
+"""Datasets in tar shards of WebDataset: files whose names agree up to the first dot are one sample."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from segany.imaging.image import read_image
 from segany.imaging.image_formats import readable_suffixes
 
 MAX_SHARDS = 1_000_000
-"""A pattern that stands for more is a slip of the pen."""
+"""Largest number of files that a brace pattern may expand to."""
 
 _TAR_ERRORS = (
     tarfile.TarError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, EOFError, MemoryError,
 )  # fmt: skip
-"""What `tarfile` raises for damaged headers."""
+"""Exceptions that `tarfile` raises for damaged headers."""
 
 ShardInput: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
 @dataclass(frozen=True)
 class _Member:
-    """Where a file lies in a shard, in bytes."""
+    """Position of a file in its shard, in bytes."""
 
     offset: int
     size: int
@@ -46,42 +46,41 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Sample:
-    """The files of one name in a shard, by their endings without the first dot, in lower case."""
+    """A sample of a shard: its files by extension, which starts after the first dot, in lower case."""
 
     shard: Path
     members: dict[str, _Member] = field(default_factory=dict)
 
 
 class TarShards:
-    """A `Dataset` of samples in tar files, read at any place without unpacking.
+    """A `Dataset` of samples in tar files, which are read in any order without extraction.
 
-    A sample is an image and its masks: `json`, an annotation file of SA-1B's; a PNG beside a JPEG, or with a
-    longer ending such as `mask.png`, a label map; or several PNGs with longer endings, each one mask. Samples
-    without masks are left out, and so is what is no sample of images. Names are those of the shards, a slash,
-    and the path of the sample in its shard.
+    A sample is an image and its masks: a JSON file of SA-1B (`json`); a label map, which is a PNG beside a JPEG or has
+    a longer extension such as `mask.png`; or several PNGs with longer extensions, each with one mask. Samples without
+    an image or without masks are left out. The name of a sample is the name of its shard, a slash, and its path in the
+    shard.
 
-    Values of label maps are classes where a `labels.json` or `classes.txt` beside the first shard names them.
+    Values of label maps are classes if a `labels.json` or `classes.txt` beside the first shard names them.
 
-    Opening looks through all shards once, at a few hundred bytes a file in them. Where the end of a shard is
-    missing, what is before it can be read, and `warnings` tells.
+    Opening indexes all shards once, by reading the headers of their files. The complete files of a truncated shard can
+    be read; `warnings` has a message.
 
     Attributes:
         shards: the tar files.
         left_out: names of the samples without masks.
-        warnings: what is wrong with shards that can be used in part.
+        warnings: messages about shards that are damaged in part.
     """
 
     def __init__(self, pattern: ShardInput, objects: Objects = "auto", *, mask_threshold: float = 0.5) -> None:
-        """Find shards, and the samples in them.
+        """Find and index the shards.
 
         Args:
-            pattern: a tar file; a folder of them; a pattern with {000..012}, {train,val}, * or ?; or a list of
+            pattern: a tar file; a folder of tar files; a pattern with {000..012}, {train,val}, * or ?; or a list of
                 these.
-            objects, mask_threshold: what is an object in a label map, as for `MaskFolder`.
+            objects, mask_threshold: reading of label maps, as for `MaskFolder`.
 
         Raises:
-            DataError: there are no shards, one is no tar file, compressed or has no readable beginning, or there
-                are no images with masks in them.
+            DataError: there are no shards, a shard is compressed or not a tar file, or there are no images with masks.
         """
         self.shards = find_shards(pattern)
         self._reader = MaskReader(MaskOptions(objects, mask_threshold))
@@ -102,7 +101,7 @@ class TarShards:
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of samples that are left out, by reason."""
         return {"samples without masks": len(self.left_out)}
 
     def __len__(self) -> int:
@@ -135,7 +134,7 @@ class TarShards:
         return AnnotatedImage(name, image, instances, f"{PurePosixPath(name).name}.{image_ending}")
 
     def _index(self, shard: Path) -> dict[str, _Sample]:
-        """The samples of a shard by their path in it."""
+        """Read the headers of a shard. Returns its samples by their paths in the shard."""
         samples: dict[str, _Sample] = {}
         try:
             check_is_file(shard, DataError)
@@ -153,7 +152,7 @@ class TarShards:
                     self.warnings.append(f"{shard} is damaged or cut off ({error}); what comes before is used.")
         except _TAR_ERRORS as error:
             raise DataError(
-                f"{shard} is no tar file, or a compressed one, which cannot be read at any place ({error}). "
+                f"{shard} is no tar file, or is compressed, which allows no random access ({error}). "
                 "Unpack compressed ones first."
             ) from error
         except OSError as error:
@@ -162,7 +161,10 @@ class TarShards:
 
 
 class _Bounded:
-    """A file as `tarfile` reads it, which allocates what headers claim, and may follow them in a circle."""
+    """A file object for `tarfile` that limits what damaged headers can cause: large allocations and endless loops.
+
+    A read allocates no more than the rest of the file, and reads in total at most about twice its size.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -185,10 +187,10 @@ class _Bounded:
 
 
 def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
-    """The tar files that a pattern of `TarShards` stands for, in its order; those of a folder or of * by name.
+    """Expand a pattern of `TarShards` to tar files, in its order; those of a folder or of * are sorted by name.
 
     Raises:
-        DataError: there are none, or one that is named is missing.
+        DataError: there are none, or a file that the pattern names is missing.
     """
     if not isinstance(pattern, (str, os.PathLike)):
         return tuple(dict.fromkeys(shard for each in pattern for shard in find_shards(each)))
@@ -198,7 +200,7 @@ def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
             shards = sorted(path.glob("*.tar"))
             check_not_empty(len(shards), path, "tar files")
             return tuple(shards)
-        if path.exists():  # whatever brackets are in its name
+        if path.exists():  # the name of a file may contain brackets
             return (path,)
         found: list[Path] = []
         for text in expand_braces(str(pattern)):
@@ -210,10 +212,10 @@ def find_shards(pattern: ShardInput) -> tuple[Path, ...]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """What a pattern stands for: {08..10} for 08, 09 and 10, and {a,b} for a and b; several multiply.
+    """Expand braces as a shell does: {08..10} to 08, 09 and 10, {a,b} to a and b.
 
     Raises:
-        DataError: it stands for more than `MAX_SHARDS`.
+        DataError: there are more than `MAX_SHARDS` results.
     """
     pieces = re.split(r"\{([^{}]*)\}", pattern)
     choices = [_choices(piece) if number % 2 else [piece] for number, piece in enumerate(pieces)]
@@ -236,13 +238,13 @@ def _choices(braces: str) -> Sequence[str]:
 
 
 def _titles(shards: Sequence[Path]) -> list[str]:
-    """Names of shards without their ending, and with their folder where that would not tell them apart."""
+    """Return unique names of shards: without suffix, and with the folder if two would have the same name."""
     stems = [shard.stem for shard in shards]
     return stems if len(set(stems)) == len(stems) else [shard.with_suffix("").as_posix() for shard in shards]
 
 
 def _image_ending(sample: _Sample) -> str | None:
-    """Of the image of a sample: a PNG only where there is no other, since beside a JPEG it is a label map."""
+    """Return the extension of the image. A PNG beside another image is a label map."""
     suffixes = readable_suffixes()
     endings = [ending for ending in sample.members if f".{ending}" in suffixes]
     return min(endings, key=lambda ending: (ending == "png", ending), default=None)
@@ -258,13 +260,13 @@ def _has_masks(sample: _Sample) -> bool:
 
 
 def _read(sample: _Sample, ending: str, name: str) -> bytes:
-    """A member. Files are opened anew each time, so that processes and threads do not share a place in them."""
+    """Read a file of a sample. The shard is opened each time, since processes and threads must not share a position."""
     member = sample.members[ending]
     try:
         check_is_file(sample.shard, DataError)
         with sample.shard.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
-            if member.size < 0 or member.offset + member.size > length:  # nothing is allocated for what is claimed
+            if member.size < 0 or member.offset + member.size > length:  # checked before memory is allocated
                 raise DataError(f"{name}.{ending} is cut off: the end of {sample.shard} is missing.")
             file.seek(member.offset)
             return file.read(member.size)

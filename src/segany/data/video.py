@@ -1,4 +1,4 @@
-"""Videos whose objects are known in some frames."""
+"""Annotated videos: readers of label maps, masks of single objects, and masklets of SA-V."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from segany.imaging.frames import FrameSource, open_frames
 
 
 class AnnotatedVideo(abc.ABC):
-    """A video, and the masks of the objects in its annotated frames. Neither is held in memory.
+    """Base class of videos with masks of objects in their annotated frames. Frames and masks are read on demand.
 
     Attributes:
-        name: of the video in its dataset, unlike all others.
-        annotated: numbers of the frames that are annotated, ascending.
-        may_overlap: whether masks of different objects may share pixels. They cannot in label maps; in SA-V they do.
+        name: unique name of the video in its dataset.
+        annotated: numbers of the annotated frames, ascending.
+        may_overlap: whether masks of different objects may overlap, which is false for label maps.
     """
 
     may_overlap: ClassVar[bool] = True
 
     def __init__(self, name: str, frames: Sequence[Path] | Path, annotated: tuple[int, ...]) -> None:
-        """Take the files of the frames in their order, or a video file."""
+        """Describe a video by the image files of its frames, in order, or by a video file."""
         self.name = name
         self.annotated = annotated
         self._frames = frames
 
     def open(self) -> FrameSource:
-        """The frames. Use it in a `with` block.
+        """Open the frame source, to be used in a `with` block.
 
         Raises:
-            VideoError, ImageError: they cannot be read.
-            MissingExtraError: it is a video file, and PyAV is not installed.
+            VideoError, ImageError: the frames cannot be read.
+            MissingExtraError: the video is a video file, and PyAV is not installed.
         """
         return open_frames(self._frames)
 
     def frame_name(self, frame: int) -> str:
-        """The name of the file of a frame without its ending, or five digits of its number."""
+        """Return the file name of a frame without suffix; for video files, its number with five digits."""
         return f"{frame:05d}" if isinstance(self._frames, Path) else self._frames[frame].stem
 
     def read_frame(self, frame: int) -> PixelArray:
-        """One frame alone, uint8 [H, W, 3]. To read many of a video file, `open` it.
+        """Read one frame, uint8 [H, W, 3]. Use `open` to read many frames of a video file.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the frame cannot be read.
         """
         if not isinstance(self._frames, Path):
             return read_item_image(self._frames[frame])
@@ -64,70 +64,84 @@ class AnnotatedVideo(abc.ABC):
 
     @functools.cached_property
     def object_ids(self) -> tuple[int, ...]:
-        """Of all objects that are visible in any annotated frame, ascending. Reads all masks the first time.
+        """Ids of all objects that are visible in an annotated frame, ascending. The first access reads all masks.
 
         Raises:
-            DataError: some cannot be read.
+            DataError: a mask cannot be read.
         """
         return tuple(sorted({object_id for frame in self.annotated for object_id in self.masks(frame)}))
 
     def annotated_frames(self, object_id: int) -> tuple[int, ...]:  # noqa: ARG002
-        """The frames in which one object is annotated, visible or not, ascending: all annotated ones by default."""
+        """Return the frames in which an object is annotated, visible or not, ascending; by default all of them."""
         return self.annotated
 
     @abc.abstractmethod
     def masks(self, frame: int) -> dict[int, Rle]:
-        """The masks of an annotated frame by object, ascending. An object without a mask is not visible there.
+        """Read the masks of an annotated frame by object id, ascending. Objects that are not visible have no mask.
 
         Raises:
-            DataError: they cannot be read, or are of different sizes.
+            DataError: a mask cannot be read, or two masks have different sizes.
         """
 
 
 class LabelMapVideo(AnnotatedVideo):
-    """A video with a picture for each annotated frame, in which pixels are the ids of objects: as in DAVIS."""
+    """A video with a label map for each annotated frame, whose values are object ids, as in DAVIS."""
 
     may_overlap = False
 
     def __init__(
-        self, name: str, frames: Sequence[Path], pictures: Mapping[int, Path], masks: MaskOptions | None = None
+        self, name: str, frames: Sequence[Path], label_maps: Mapping[int, Path], masks: MaskOptions | None = None
     ) -> None:
-        """Take the pictures by the number of their frame, and how they are read."""
-        super().__init__(name, frames, tuple(sorted(pictures)))
+        """Describe a video.
+
+        Args:
+            name: unique name of the video.
+            frames: image files of the frames.
+            label_maps: files of the label maps, by frame number.
+            masks: options for reading them.
+        """
+        super().__init__(name, frames, tuple(sorted(label_maps)))
         self._reader = MaskReader(masks)
-        self._pictures = pictures
+        self._label_maps = label_maps
 
     def masks(self, frame: int) -> dict[int, Rle]:
-        path = self._pictures[frame]
+        path = self._label_maps[frame]
         return self._reader.read(path, str(path), void=self._has_void)
 
     @functools.cached_property
     def _has_void(self) -> bool:
-        """Of all frames alike: one that holds nothing but void has no objects."""
-        return has_void(self._pictures[frame] for frame in self.annotated)
+        """Whether `VOID` is void in all label maps of the video; a single map may not show it."""
+        return has_void(self._label_maps[frame] for frame in self.annotated)
 
 
-class PicturesVideo(AnnotatedVideo):
-    """A video with a picture for each object in each annotated frame: as in the SA-V validation and test sets."""
+class ObjectMaskVideo(AnnotatedVideo):
+    """A video with a mask image for each object in each annotated frame, as in the SA-V validation and test sets."""
 
     def __init__(
         self,
         name: str,
         frames: Sequence[Path],
-        pictures: Mapping[int, Mapping[int, Path]],
+        mask_files: Mapping[int, Mapping[int, Path]],
         masks: MaskOptions | None = None,
     ) -> None:
-        """Take the pictures by the number of their frame and the id of their object, and how they are read."""
-        super().__init__(name, frames, tuple(sorted(pictures)))
+        """Describe a video.
+
+        Args:
+            name: unique name of the video.
+            frames: image files of the frames.
+            mask_files: mask images, by frame number and object id.
+            masks: options for reading them.
+        """
+        super().__init__(name, frames, tuple(sorted(mask_files)))
         self._reader = MaskReader(masks)
-        self._pictures = pictures
+        self._mask_files = mask_files
 
     def annotated_frames(self, object_id: int) -> tuple[int, ...]:
-        return tuple(frame for frame in self.annotated if object_id in self._pictures[frame])
+        return tuple(frame for frame in self.annotated if object_id in self._mask_files[frame])
 
     def masks(self, frame: int) -> dict[int, Rle]:
         masks = {}
-        for object_id, path in sorted(self._pictures[frame].items()):
+        for object_id, path in sorted(self._mask_files[frame].items()):
             for mask in self._reader.read(path, str(path), is_one_object=True).values():
                 masks[object_id] = mask
         _check_one_size(masks, f"The masks of frame {self.frame_name(frame)} of {self.name}")
@@ -135,13 +149,13 @@ class PicturesVideo(AnnotatedVideo):
 
 
 class MaskletVideo(AnnotatedVideo):
-    """A video with a JSON file of masklets, every fourth frame or every frame: as in the SA-V training set."""
+    """A video with a JSON file of masklets, annotated in every frame or every fourth, as in the SA-V training set."""
 
     def __init__(self, name: str, frames: Sequence[Path] | Path, record_path: Path) -> None:
-        """Read the file once, to know which frames are annotated.
+        """Read the JSON file, to find out which frames are annotated.
 
         Raises:
-            DataError: it is damaged, or of another form.
+            DataError: the file is damaged, not a masklet file, or has more frames than the video.
         """
         record = _read_masklets(record_path)
         if not isinstance(frames, Path) and record.frames > len(frames):
@@ -168,14 +182,14 @@ class MaskletVideo(AnnotatedVideo):
 
 
 class _Masklets:
-    """What a masklet file holds, with its form checked.
+    """The validated content of a masklet file.
 
     Attributes:
-        frames: of the video.
-        stride: from one annotated frame to the next.
-        size_hw: of the video.
-        object_ids: in the order of a row.
-        masklet: a row an annotated frame, of a segmentation an object.
+        frames: number of frames of the video.
+        stride: distance between annotated frames.
+        size_hw: size of the video.
+        object_ids: ids of the objects, in the order of the columns of `masklet`.
+        masklet: a row for each annotated frame, with one segmentation per object.
     """
 
     def __init__(self, record: Any, path: Path) -> None:
@@ -200,7 +214,7 @@ class _Masklets:
 
 @functools.lru_cache(maxsize=2)
 def _read_masklets(path: Path) -> _Masklets:
-    """The last ones are kept, since the masks of a frame are read one frame after the other."""
+    """Read a masklet file. The last files are cached, because masks are read frame by frame."""
     return _Masklets(read_json(path), path)
 
 

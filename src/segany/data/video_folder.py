@@ -1,4 +1,4 @@
-"""Datasets of videos: in the folders of DAVIS and YouTube-VOS, and of SA-V."""
+"""Datasets of videos in the layouts of DAVIS, YouTube-VOS and SA-V."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ from segany.data.folders import (
 )
 from segany.data.formats.mask_image import MaskOptions
 from segany.data.item import AnnotatedImage
-from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, PicturesVideo
+from segany.data.video import AnnotatedVideo, LabelMapVideo, MaskletVideo, ObjectMaskVideo
 from segany.imaging.frames.images import images_in
 
 FRAME_FOLDERS = ("JPEGImages_24fps", "JPEGImages")
 MASK_FOLDERS = ("Annotations_6fps", "Annotations")
-"""What the folders of frames and of masks are called in SA-V, and in DAVIS and YouTube-VOS."""
+"""Names of the folders of frames and of masks: first those of SA-V, then those of DAVIS and YouTube-VOS."""
 
 RESOLUTIONS = ("480p", "Full-Resolution")
-"""DAVIS has videos in several; the first that is there counts, the one its benchmark uses."""
+"""Folders of the resolutions of DAVIS; the first that exists is used. Its benchmark uses 480p."""
 
 SPLIT_FOLDERS = ("train", "valid", "test")
-"""Folders of YouTube-VOS, each with frames, masks and meta.json."""
+"""Folders of the splits of YouTube-VOS, each with frames, masks and meta.json."""
 
 MASKLET_ENDINGS = ("_manual", "_auto")
-"""SA-V has two files of masklets for a video; where both are there, the first counts."""
+"""Suffixes of the two masklet files of a video in SA-V; the first that exists is used."""
 
 
 def read_video_dataset(
     folder: str | os.PathLike[str], split: str | None = None, masks: MaskOptions | None = None
 ) -> list[AnnotatedVideo]:
-    """Find the annotated videos of a dataset, by name. Frames and masks are read when they are asked for.
+    """Find the annotated videos of a dataset, sorted by name. Frames and masks are read on demand.
 
     Args:
-        folder: that of DAVIS or YouTube-VOS (JPEGImages and Annotations, with or without a folder for the
-            resolution); of SA-V validation or test (JPEGImages_24fps and Annotations_6fps); or of SA-V training
+        folder: the folder of DAVIS or YouTube-VOS (JPEGImages and Annotations, with or without a folder for the
+            resolution), of SA-V validation or test (JPEGImages_24fps and Annotations_6fps), or of SA-V training
             (videos and `*_manual.json` or `*_auto.json`, at any depth).
         split: one of `video_splits`, such as "val"; None for all videos.
-        masks: how images of masks are read.
+        masks: options for reading mask images.
 
     Raises:
-        DataError: it is none of these, a masklet file is damaged, masks belong to no frame, it is empty, or there is
-            no such split.
+        DataError: the folder has none of these layouts or no such split, is empty, a masklet file is damaged, or masks
+            belong to no frame.
     """
     root = Path(folder)
     check_folder(root)
@@ -79,13 +79,13 @@ def read_video_dataset(
 
 
 def video_splits(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...] | None]:
-    """The splits of a dataset of videos, by name.
+    """Return the splits of a video dataset by name.
 
-    DAVIS lists videos in ImageSets/2017/val.txt and train.txt, SA-V in sav_val.txt and sav_test.txt. YouTube-VOS has
-    a folder for each: train, valid and test, with the videos that count in meta.json.
+    DAVIS lists their videos in ImageSets/2017/val.txt and train.txt, SA-V in sav_val.txt and sav_test.txt. YouTube-VOS
+    has the folders train, valid and test, whose meta.json lists the videos.
 
     Returns:
-        The names of the videos in each split; None where it is a folder of its own.
+        The names of the videos of each split; None for a split that is a folder.
 
     Raises:
         DataError: a list cannot be read.
@@ -100,7 +100,7 @@ def video_splits(folder: str | os.PathLike[str]) -> dict[str, tuple[str, ...] | 
 
 
 def default_split(folder: str | os.PathLike[str]) -> str | None:
-    """The split to evaluate on where none is named: the validation set, or the only one; None without any."""
+    """Return the default split for evaluation: the validation set, or else the first one; None without splits."""
     splits = list(video_splits(folder))
     return next((name for name in ("val", "valid", *splits[:1]) if name in splits), None)
 
@@ -121,21 +121,21 @@ def _read_split(root: Path, split: str, masks: MaskOptions | None) -> list[Annot
 
 
 def _read_list(path: Path) -> tuple[str, ...]:
-    """The names of videos, one a line."""
+    """Read a list with one name of a video per line."""
     lines = read_text(path, DataError).splitlines()
     return tuple(nfc(line.strip()) for line in lines if line.strip())
 
 
 class VideoFrames:
-    """A `Dataset` of the annotated frames of all videos in a folder, each an image by itself.
+    """A `Dataset` of the annotated frames of all videos of a dataset, as single images.
 
-    Frames of one video are alike: keep them on one side of a split (`split_by_name(by_folder=True)`).
+    Frames of one video are similar. Keep them in the same set with `split_by_name(by_folder=True)`.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], split: str | None = None, masks: MaskOptions | None = None
     ) -> None:
-        """See `read_video_dataset`."""
+        """Find the videos; arguments and errors are those of `read_video_dataset`."""
         self.videos = read_video_dataset(folder, split, masks)
         self._items = [(video, frame) for video in self.videos for frame in video.annotated]
         self.names = tuple(f"{video.name}/{video.frame_name(frame)}" for video, frame in self._items)
@@ -157,12 +157,12 @@ class VideoFrames:
 
 
 def has_frame_folders(root: Path) -> bool:
-    """Whether a folder has one of frames and one of masks, as DAVIS and SA-V have."""
+    """Whether a folder contains a folder of frames and a folder of masks, as in DAVIS and SA-V."""
     return _first_of(root, FRAME_FOLDERS) is not None and _first_of(root, MASK_FOLDERS) is not None
 
 
 def masklet_files(root: Path) -> dict[str, Path]:
-    """The masklet files to use below a folder, by the name of their video."""
+    """Find the masklet files below a folder, one for each video, by the name of the video."""
     found: dict[str, Path] = {}
     for ending in MASKLET_ENDINGS:
         for path in files_below(root, {".json"}):
@@ -184,7 +184,7 @@ def _masklet_videos(root: Path) -> list[AnnotatedVideo]:
     return videos
 
 
-def _folder_videos(root: Path, masks_as: MaskOptions | None) -> list[AnnotatedVideo]:
+def _folder_videos(root: Path, options: MaskOptions | None) -> list[AnnotatedVideo]:
     frame_root, mask_root = _first_of(root, FRAME_FOLDERS), _first_of(root, MASK_FOLDERS)
     assert frame_root is not None
     assert mask_root is not None
@@ -199,22 +199,22 @@ def _folder_videos(root: Path, masks_as: MaskOptions | None) -> list[AnnotatedVi
             frames = images_in(folder)
         except VideoError as error:
             raise DataError(f"The video {masks.name} has masks but no frames. {error}") from error
-        by_stem(frames)  # of two frames of one name, it is unclear which the masks belong to
+        by_stem(frames)  # raises if two frames have the same name, since masks could belong to either
         number_of = {stem_key(frame): number for number, frame in enumerate(frames)}
         objects = subfolders(masks)
         if objects:
-            pictures: dict[int, dict[int, Path]] = {}
+            mask_files: dict[int, dict[int, Path]] = {}
             for object_id, object_folder in _numbered(objects):
-                for frame, picture in _pictures(object_folder, number_of):
-                    pictures.setdefault(frame, {})[object_id] = picture
-            videos.append(PicturesVideo(masks.name, frames, pictures, masks_as))
+                for frame, file in _mask_files(object_folder, number_of):
+                    mask_files.setdefault(frame, {})[object_id] = file
+            videos.append(ObjectMaskVideo(masks.name, frames, mask_files, options))
         else:
-            videos.append(LabelMapVideo(masks.name, frames, dict(_pictures(masks, number_of)), masks_as))
+            videos.append(LabelMapVideo(masks.name, frames, dict(_mask_files(masks, number_of)), options))
     return [video for video in videos if video.annotated]
 
 
 def _listed_in_meta(root: Path) -> set[str] | None:
-    """The videos that meta.json of YouTube-VOS lists; None where there is no such file."""
+    """Return the names of the videos in the meta.json of YouTube-VOS; None without such a file."""
     path = root / "meta.json"
     if not path.is_file():
         return None
@@ -225,16 +225,16 @@ def _listed_in_meta(root: Path) -> set[str] | None:
     return {nfc(name) for name in videos}
 
 
-def _pictures(folder: Path, number_of: dict[str, int]) -> Iterator[tuple[int, Path]]:
-    """The pictures of masks in a folder, with the numbers of their frames."""
-    for picture in files_below(folder, {".png"}):
-        if stem_key(picture) not in number_of:
-            raise DataError(f"{picture} belongs to no frame: there is none of the name {picture.stem}.")
-        yield number_of[stem_key(picture)], picture
+def _mask_files(folder: Path, number_of: dict[str, int]) -> Iterator[tuple[int, Path]]:
+    """Yield the mask images of a folder with the numbers of their frames."""
+    for file in files_below(folder, {".png"}):
+        if stem_key(file) not in number_of:
+            raise DataError(f"{file} belongs to no frame: there is none of the name {file.stem}.")
+        yield number_of[stem_key(file)], file
 
 
 def _numbered(folders: list[Path]) -> Iterator[tuple[int, Path]]:
-    """Folders of objects with the ids that are their names; 000 is a valid one."""
+    """Yield the folders of objects with the object ids that are their names; 000 is valid."""
     for folder in folders:
         if not folder.name.isdecimal():
             raise DataError(f"{folder} is no folder of an object: its name is no number.")

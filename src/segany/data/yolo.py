@@ -76,7 +76,7 @@ class YoloFolder:
 
     @property
     def omitted(self) -> Mapping[str, int]:
-        """How many images are left out, by reason."""
+        """Number of images that are left out, by reason."""
         return {"images without a label file": len(self.left_out)}
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ def _label_file(image: Path) -> Path | None:
 
 
 def _replaced(path: Path, name: str, by: str) -> Path | None:
-    """A path in which the last folder with a name is renamed; None if it has no such folder."""
+    """Rename the last folder of a path that has a certain name; None if there is no such folder."""
     places = [index for index, part in enumerate(path.parts) if part == name]
     return Path(*path.parts[: places[-1]], by, *path.parts[places[-1] + 1 :]) if places else None
 
@@ -202,18 +202,27 @@ def _read_classes(root: Path) -> tuple[Category, ...]:
     path = next((folder / name for folder in folders for name in CLASS_FILES if (folder / name).is_file()), None)
     if path is None:
         return ()
-    if path.suffix == ".txt":
-        names: Any = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    return parse_classes(_text(path), path.suffix, str(path))
+
+
+def parse_classes(text: str, suffix: str, what: str) -> tuple[Category, ...]:
+    """The classes of a `classes.txt` or `data.yaml`, told apart by the suffix; `what` begins messages.
+
+    Raises:
+        DataError: it is of another form.
+    """
+    if suffix == ".txt":
+        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
         try:
-            names = yaml.load(_text(path), _PlainLoader).get("names") or {}
+            names = yaml.load(text, _PlainLoader).get("names") or {}
         except (yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:
-            raise DataError(f"{path} is no data.yaml of YOLO: {error}.") from error
+            raise DataError(f"{what} is no data.yaml of YOLO: {error}.") from error
     try:
         entries = names.items() if isinstance(names, dict) else enumerate(names)
         return tuple(Category(int(number), str(name)) for number, name in sorted(entries))
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} has names that are neither a list nor numbers with names: {error}.") from error
+        raise DataError(f"{what} has names that are neither a list nor numbers with names: {error}.") from error
 
 
 def _text(path: Path) -> str:

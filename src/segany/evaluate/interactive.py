@@ -16,6 +16,8 @@ from segany.core.prompt import Prompt
 from segany.data.item import AnnotatedImage
 from segany.evaluate.clicks import Click, NextClick, ritm_click, sam_click
 from segany.evaluate.metrics import mask_iou
+from segany.imaging.processor import ImageProcessor
+from segany.predict.automatic import AutomaticConfig
 from segany.predict.image import ImagePredictor
 
 ClickRule: TypeAlias = Literal["sam", "ritm"]
@@ -59,6 +61,7 @@ class ClickedObject:
         ious: IoU after each click. There are fewer than `max_clicks` if the clicks ended early.
         predicted_ious: predicted IoU of the same masks.
         oracle_iou: highest true IoU of the candidates after the first click.
+        stability_score: stability score of the mask after the first click, as in automatic mask generation.
         mask: bool [H, W], the last predicted mask.
     """
 
@@ -67,6 +70,7 @@ class ClickedObject:
     ious: tuple[float, ...]
     predicted_ious: tuple[float, ...]
     oracle_iou: float
+    stability_score: float
     mask: BoolArray
 
     def iou_after(self, count: int) -> float:
@@ -129,7 +133,7 @@ def click_objects(
                 break
             prediction = predictor.predict(embedding, [run.prompt for run in waiting])
             for number, run in enumerate(waiting):
-                run.answer(prediction[number])
+                run.add_prediction(prediction[number], predictor.model.processor)
         yield from (run.result() for run in runs)
 
 
@@ -143,6 +147,7 @@ class _Run:
         self.ious: list[float] = []
         self.predicted_ious: list[float] = []
         self.oracle_iou = 0.0
+        self.stability_score = 0.0
         self.before: MaskPrediction | None = None
 
     def is_done(self, plan: ClickPlan) -> bool:
@@ -161,21 +166,31 @@ class _Run:
         point, label = [[latest.x, latest.y]], [latest.label]
         return Prompt(point, label) if self.before is None else self.before.refine(point, label)
 
-    def answer(self, prediction: MaskPrediction) -> None:
-        """Take the prediction for the current prompt, P = 1."""
+    def add_prediction(self, prediction: MaskPrediction, processor: ImageProcessor) -> None:
+        """Add the prediction for the current prompt, P = 1."""
         candidates = prediction.masks[0]
         best = int(prediction.best_index[0])
         self.mask = candidates[best].copy()  # a view would keep the masks of all objects in memory
         ious = [mask_iou(candidate, self.target) for candidate in (candidates if not self.ious else [self.mask])]
         if not self.ious:
             self.oracle_iou = max(ious)
+            measures = processor.measure(
+                prediction.low_res_logits[0, best][None], self.target.shape, AutomaticConfig.stability_score_offset
+            )
+            self.stability_score = float(measures.stability[0])
         self.ious.append(ious[best if len(ious) > 1 else 0])
         self.predicted_ious.append(float(prediction.scores[0, best]))
         self.before = _without_masks(prediction)
 
     def result(self) -> ClickedObject:
         return ClickedObject(
-            self.index, tuple(self.clicks), tuple(self.ious), tuple(self.predicted_ious), self.oracle_iou, self.mask
+            self.index,
+            tuple(self.clicks),
+            tuple(self.ious),
+            tuple(self.predicted_ious),
+            self.oracle_iou,
+            self.stability_score,
+            self.mask,
         )
 
 

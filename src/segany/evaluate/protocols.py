@@ -14,11 +14,12 @@ from segany.core.embedding import Embedding
 from segany.core.errors import check
 from segany.core.instances import Instances
 from segany.core.progress import ProgressCallback
+from segany.core.rle import pairwise_mask_iou
 from segany.data.item import AnnotatedImage
 from segany.evaluate.interactive import ClickedObject, ClickPlan, ClickRule, box_objects, click_objects, visible_objects
 from segany.evaluate.metrics import MAX_CLICKS, clicks_needed, count_clicks, mean
 from segany.evaluate.protocol import Numbers, Protocol, Record
-from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, box_overlaps, count_found, mask_overlaps
+from segany.evaluate.recall import AREAS, IOU_THRESHOLDS, LIMITS, RecallCounts, count_found, pairwise_box_iou
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
 
@@ -210,8 +211,8 @@ class AutomaticProtocol(Protocol):
         areas = _annotated_areas(objects)
         record: Record = {"masks": len(proposals)}
         overlaps = {
-            "mask": mask_overlaps(proposals.rles, objects.rles),
-            "box": box_overlaps(proposals.mask_boxes_xyxy, objects.boxes_xyxy),
+            "mask": pairwise_mask_iou(proposals.rles, objects.rles),
+            "box": pairwise_box_iou(proposals.mask_boxes_xyxy, objects.boxes_xyxy),
         }
         for kind, ious in overlaps.items():
             counts = count_found(ious, areas)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +10,6 @@ from pycocotools import mask as coco_mask
 
 from segany.core.arrays import FloatArray, IntArray
 from segany.core.errors import check
-from segany.core.rle import Rle
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """IoU thresholds of average recall: an object is found at a threshold if a proposal has at least that IoU (COCO)."""
@@ -63,21 +60,13 @@ class RecallCounts:
         return float(self.found[row, LIMITS.index(limit)].mean() / self.objects[row])
 
 
-def mask_overlaps(proposals: Sequence[Rle], objects: Sequence[Rle]) -> npt.NDArray[np.float64]:
-    """Pairwise IoU [D, G] of D proposals with G objects, given as run lengths."""
-    return _overlaps(list(proposals), list(objects))
-
-
-def box_overlaps(proposals_xyxy: FloatArray, objects_xyxy: FloatArray) -> npt.NDArray[np.float64]:
-    """Pairwise IoU [D, G] of half-open boxes [D, 4] and [G, 4]."""
+def pairwise_box_iou(proposals_xyxy: FloatArray, objects_xyxy: FloatArray) -> npt.NDArray[np.float64]:
+    """Pairwise IoU, float64 [D, G], of half-open boxes [D, 4] and [G, 4]."""
+    if not len(proposals_xyxy) or not len(objects_xyxy):
+        return np.zeros((len(proposals_xyxy), len(objects_xyxy)))
     boxes = [np.asarray(xyxy, dtype=np.float64).reshape(-1, 4) for xyxy in (proposals_xyxy, objects_xyxy)]
-    return _overlaps(*(np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1) for xyxy in boxes))
-
-
-def _overlaps(proposals: Any, objects: Any) -> npt.NDArray[np.float64]:
-    if not len(proposals) or not len(objects):
-        return np.zeros((len(proposals), len(objects)))
-    return np.asarray(coco_mask.iou(proposals, objects, [0] * len(objects)), dtype=np.float64)
+    xywh = [np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1) for xyxy in boxes]
+    return np.asarray(coco_mask.iou(*xywh, [0] * len(objects_xyxy)), dtype=np.float64)
 
 
 def count_found(overlaps: npt.NDArray[np.float64], areas: npt.ArrayLike) -> RecallCounts:

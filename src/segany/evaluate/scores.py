@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from segany.core.embedding import Embedding
 from segany.core.errors import DataError, ImageError, check
 from segany.data.item import AnnotatedImage, Dataset, SkippedItem
@@ -29,7 +31,10 @@ class Scores:
         box_miou: mean IoU of box prompts; None without them.
         predicted_iou_error: mean absolute error of the predicted IoU after the first click.
         above_pred_iou_thresh: share of the objects whose predicted IoU after the first click is above the predicted IoU
-            threshold, and which automatic mask generation would therefore keep.
+            threshold, which automatic mask generation filters by.
+        stability_score_p10: 10th percentile of the stability scores after the first click, of the masks whose true IoU
+            is above the predicted IoU threshold: at this stability score threshold, automatic mask generation keeps 90%
+            of the good masks. None without such masks.
         images, objects: numbers of measured images and objects.
         skipped: images that could not be read.
     """
@@ -42,14 +47,16 @@ class Scores:
     skipped: tuple[SkippedItem, ...] = ()
     predicted_iou_error: float | None = None
     above_pred_iou_thresh: float | None = None
+    stability_score_p10: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """The scores that are not None, by name: `miou_1`, `miou_2`, ..., `oracle_miou_1`, `box_miou`,
-        `predicted_iou_error` and `above_pred_iou_thresh`, in this order.
+        `predicted_iou_error`, `above_pred_iou_thresh` and `stability_score_p10`, in this order.
         """
         found = {f"miou_{count}": value for count, value in enumerate(self.miou, start=1)}
         found |= {"oracle_miou_1": self.oracle_miou, "box_miou": self.box_miou}
         found |= {"predicted_iou_error": self.predicted_iou_error, "above_pred_iou_thresh": self.above_pred_iou_thresh}
+        found |= {"stability_score_p10": self.stability_score_p10}
         return {name: value for name, value in found.items() if value is not None}
 
 
@@ -86,6 +93,7 @@ def evaluate_clicks(
     oracle_ious: list[float] = []
     box_ious: list[float] = []
     predicted: list[float] = []
+    stability: list[float] = []
     skipped: list[SkippedItem] = []
     images = objects = 0
     with _in_inference(model):
@@ -99,6 +107,7 @@ def evaluate_clicks(
                 for one in click_objects(predictor, subject.embedding, annotated, ClickPlan(max_clicks=clicks)):
                     oracle_ious.append(one.oracle_iou)
                     predicted.append(one.predicted_ious[0])
+                    stability.append(one.stability_score)
                     for count, values in enumerate(ious, start=1):
                         values.append(one.iou_after(count))
             if boxes:
@@ -107,6 +116,7 @@ def evaluate_clicks(
         raise DataError(f"There are no images to evaluate{f': {skipped[0].reason}' if skipped else '.'}")
     means = tuple(mean(values) for values in ious)
     threshold = getattr(model, "pred_iou_thresh", DEFAULT_PRED_IOU_THRESH)
+    good = [score for score, true in zip(stability, ious[0] if clicks else (), strict=True) if true > threshold]
     return Scores(
         miou=means,
         oracle_miou=mean(oracle_ious),
@@ -118,6 +128,7 @@ def evaluate_clicks(
             [abs(iou - true) for iou, true in zip(predicted, ious[0] if clicks else (), strict=True)]
         ),
         above_pred_iou_thresh=mean([float(iou > threshold) for iou in predicted]),
+        stability_score_p10=float(np.quantile(good, 0.1)) if good else None,
     )
 
 

@@ -96,7 +96,7 @@ def compare_masks(
             single = predictor.predict(embedding, prompt, masks="single").masks[0]
             found = _exported_masks(exported, features, embedding, prompt)
             pairs = zip(np.concatenate([single, expected]), found, strict=True)
-            overlaps.setdefault(kind, []).extend(mask_iou(ours, theirs) for ours, theirs in pairs)
+            overlaps.setdefault(kind, []).extend(tolerant_mask_iou(ours, theirs) for ours, theirs in pairs)
     return [
         CheckRecord(kind=kind, masks=len(values), mean_iou=float(np.mean(values)), min_iou=min(values))
         for kind, values in overlaps.items()
@@ -114,7 +114,7 @@ def _proposed_overlaps(
     expected, _ = model.predict_low_res(embedding.features, points, labels, None, multimask=True)
     found = np.concatenate([some.low_res for some in exported.propose(features, points, labels, -np.inf)])
     expected = expected.reshape(found.shape)
-    yield from (mask_iou(ours > 0, theirs > 0) for ours, theirs in zip(expected, found, strict=True))
+    yield from (tolerant_mask_iou(ours > 0, theirs > 0) for ours, theirs in zip(expected, found, strict=True))
 
 
 def _exported_masks(
@@ -136,7 +136,7 @@ def _exported_masks(
     yield from outputs["mask_logits_at_size"][0] > 0
 
 
-def mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
+def tolerant_mask_iou(ours: BoolArray, theirs: BoolArray) -> float:
     """Compute the IoU of two masks, bool [H, W]; 1 if at most `ROUNDING_PIXELS` differ."""
     if np.count_nonzero(ours != theirs) <= ROUNDING_PIXELS:
         return 1.0

@@ -23,7 +23,7 @@ from segany.core.version import __version__
 from segany.export.check import CHECKED_PRECISIONS, run_checks
 from segany.export.graphs import Graph, make_graphs
 from segany.export.precision import fold_constants, halve, store_in_half
-from segany.export.quantize import quantize_products, quantize_weights
+from segany.export.quantize import quantize_matmuls, quantize_weights
 from segany.imaging.image import ImageSource, read_image
 from segany.runtime.manifest import (
     FORMAT_VERSION,
@@ -49,7 +49,7 @@ DEFAULT_MIN_IOU = 0.95
 CHECKED_IMAGES = 3
 """Number of the calibration images for int8 that are held out for the check, unless there are no others."""
 
-_ONE_FILE = 1_800_000_000
+MAX_BYTES_IN_ONE_FILE = 1_800_000_000
 """Most bytes of weights inside an ONNX file, since protobuf is limited to 2 GB; more go to an external data file."""
 
 _DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
@@ -127,7 +127,7 @@ def _write(
         if precision == "fp16":
             halve(path)
         elif precision == "int8" and graph.name == "encoder":
-            quantize_products(path, "pixels", _encoder_inputs(model, images, progress))
+            quantize_matmuls(path, "pixels", _encoder_inputs(model, images, progress))
         elif precision == "int8":
             quantize_weights(path)
         if precision == "int8":
@@ -148,6 +148,7 @@ def _write(
         low_res_size=model.low_res_size,
         pads_boxes=model.pads_boxes,
         pred_iou_thresh=model.pred_iou_thresh,
+        stability_score_thresh=model.stability_score_thresh,
         files=files,
     )
     _write_manifest(manifest, folder)
@@ -173,7 +174,7 @@ def _write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def _export(graph: Graph, path: Path, opset: int) -> None:
-    """Export a graph to a file, with an external data file for weights above `_ONE_FILE` bytes."""
+    """Export a graph to a file, with an external data file for weights above `MAX_BYTES_IN_ONE_FILE` bytes."""
     axes: dict[str, Any] = {}
     shapes = tuple(
         {axis: axes.setdefault(name, torch.export.Dim.DYNAMIC) for axis, name in graph.dynamic.get(key, {}).items()}
@@ -198,7 +199,8 @@ def _export(graph: Graph, path: Path, opset: int) -> None:
         raise ExportError(f"The {graph.name} cannot be exported with opset {opset}: {' '.join(reason)}") from error
     assert exported is not None
     bytes_of_weights = sum(value.nbytes for value in graph.module.state_dict().values())
-    is_large = graph.name == "encoder" and bytes_of_weights > _ONE_FILE  # the other modules contain the whole model
+    # The modules of the other graphs contain the whole model.
+    is_large = graph.name == "encoder" and bytes_of_weights > MAX_BYTES_IN_ONE_FILE
     exported.save(str(path), external_data=is_large)
     if not is_large:
         fold_constants(path)

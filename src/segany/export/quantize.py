@@ -93,7 +93,7 @@ def quantize_weights(path: Path) -> None:
     _save(model, path)
 
 
-def quantize_products(path: Path, name: str, examples: Iterable[FloatArray]) -> None:
+def quantize_matmuls(path: Path, name: str, examples: Iterable[FloatArray]) -> None:
     """Quantize matrix products of activations and weights in a file, in place.
 
     Convolutions stay in float32: the ranges of their channels in TinyViT differ too much for one scale per tensor.

@@ -12,7 +12,7 @@ from segany.core.progress import ProgressCallback
 from segany.hub.weights import fetch_weights
 from segany.kernels import optimize
 from segany.models.convert import StateDict, encoder_id, fitting_state, matching_specs, nearest_spec, read_checkpoint
-from segany.models.model_file import saved_spec
+from segany.models.model_file import saved_spec, saved_stability_score_thresh
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec, find_spec
 from segany.runtime.torch_model import TorchModel
@@ -37,7 +37,10 @@ def load_torch(
     else:
         source = str(path.absolute())
     raw = read_checkpoint(path)
+    thresh = saved_stability_score_thresh(path)
     module = _assemble(spec or saved_spec(path) or _recognize(raw, path), raw, path).to(device=target, dtype=dtype)
+    if thresh is not None:
+        module.stability_score_thresh = thresh
     return TorchModel(optimize(module) if target.type == "cpu" else module, source=source)
 
 

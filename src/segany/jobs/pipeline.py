@@ -250,7 +250,7 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
         started = perf_counter()
         try:
             with _memory_errors():
-                output = self.task.process(model, value, pending.missing, self._tell)
+                output = self.task.process(model, value, pending.missing, self._report_item)
         except CanceledError:
             raise
         except self.task.item_errors as error:
@@ -259,7 +259,7 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
         seconds = perf_counter() - started
         self.writing.append((pending.item, self.writer.submit(self._write, pending, output, seconds)))
 
-    def _tell(self, event: ProgressEvent) -> None:
+    def _report_item(self, event: ProgressEvent) -> None:
         """Forward the progress of an item, and deliver the results of items that have been written meanwhile."""
         if self.progress is not None:
             self.progress(event)

@@ -1,4 +1,4 @@
-"""Running the jobs of a project in threads: each once, with progress, until it is done, canceled or given back."""
+"""The job queue: threads that run the jobs of a project, with progress and cancellation."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from segany.store import Job, Lease, Store
 log = logging.getLogger(__name__)
 
 JobFunction: TypeAlias = "Callable[[Job, ProgressCallback], Any]"
-"""Does a job, reports progress as all long work does, and returns its result, a JSON value.
+"""Runs a job, reports its progress, and returns the result, a JSON value.
 
-A server that is killed does not finish it: then it is called again with the same job, and should go on from what is
-stored, or store the same again.
+If the process is killed, the function is called again with the same job. It must therefore resume from what is stored,
+or be idempotent.
 """
 
 REPORT_SECONDS = 0.25
-"""How often progress is written at most."""
+"""Shortest time between two writes of the progress to the store."""
 
 
 @dataclass(frozen=True)
 class QueueConfig:
-    """How jobs are run.
+    """Settings of a job queue.
 
     Attributes:
-        workers: jobs at a time.
-        lease_seconds: after a killed process, another takes its jobs over after so long.
-        poll_seconds: how often to look for jobs that another process submitted.
+        workers: number of threads, each of which runs one job at a time.
+        lease_seconds: duration of the lease of a running job, after which another process takes over the jobs of a
+            process that was killed.
+        poll_seconds: interval at which the store is polled for jobs that other processes submitted.
     """
 
     workers: int = 1
@@ -43,7 +44,7 @@ class QueueConfig:
 
 
 class JobQueue:
-    """Threads that do the jobs of an open project.
+    """Runs the jobs of an open project in threads.
 
     with JobQueue(store, {"export": export}) as queue:
         store.jobs.submit("export", {"format": "coco"})
@@ -57,13 +58,13 @@ class JobQueue:
         config: QueueConfig | None = None,
         on_change: Callable[[Job], None] | None = None,
     ) -> None:
-        """Prepare to run jobs; entering the `with` block starts it.
+        """Create a queue; entering the `with` block starts the threads.
 
         Args:
-            store: opened exclusively: jobs that an earlier process left are taken over at once.
-            functions: by the kind of the job.
-            config: how.
-            on_change: is called with a job whenever it has changed, in the thread that does it.
+            store: the store, opened exclusively: jobs that an earlier process left are run at once.
+            functions: the function of each kind of job.
+            config: settings of the queue.
+            on_change: called with a job after each change, in the thread that runs it.
         """
         self.store, self.functions, self.config = store, dict(functions), config or QueueConfig()
         self.on_change = on_change or (lambda _job: None)
@@ -82,7 +83,7 @@ class JobQueue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop: running jobs end at their next report, and go back into the queue."""
+        """Stop the threads. Running jobs end at their next progress report, and are queued again."""
         self._stopping.set()
         for cancellation in list(self._running.values()):
             cancellation.cancel()
@@ -91,13 +92,13 @@ class JobQueue:
             thread.join()
 
     def wake(self) -> None:
-        """Look for jobs now: one was submitted."""
+        """Look for submitted jobs now, without waiting for the next poll."""
         with self._work:
             self._awake += 1
             self._work.notify_all()
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for a job's end; where it runs here, at its next report of progress.
+        """Request the cancellation of a job. If it runs in this process, it ends at its next progress report.
 
         Raises:
             NotFoundError: the project has no such job.
@@ -158,7 +159,7 @@ class JobQueue:
             log.exception("The end of job %s (%s) could not be stored.", job.id, job.kind)
 
     def _hold(self, lease: Lease, cancellation: Cancellation, ended: threading.Event) -> None:
-        """Extend the lease while the job runs, and cancel the job where that was asked for elsewhere."""
+        """Extend the lease while the job runs, and cancel the job if another process requested it."""
         while not ended.wait(self.config.lease_seconds / 3):
             try:
                 if self.store.jobs.extend(lease, self.config.lease_seconds).cancel_requested:

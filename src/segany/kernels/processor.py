@@ -24,11 +24,11 @@ _LOGITS_AT_ONCE = 2**26
 class _TorchMatmul(Matmul):
     @torch.inference_mode()
     def multiply(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        return np.asarray((torch.from_numpy(left) @ torch.from_numpy(right)).numpy())
+        return np.asarray((writable_tensor(left) @ writable_tensor(right)).numpy())
 
     @torch.inference_mode()
     def multiply_transposed(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        return np.asarray(linear(torch.from_numpy(left), torch.from_numpy(right)).numpy())
+        return np.asarray(linear(writable_tensor(left), writable_tensor(right)).numpy())
 
 
 class Like(Protocol):

@@ -2,6 +2,9 @@
 
 A new image encoder is a folder with a frozen dataclass derived from `EncoderConfig` and decorated with `register`,
 and the `ImageEncoder` that its `build` returns. No other module needs to know the encoder.
+
+A module imports its config. The config imports its module only inside `build`, so that tables of models, key maps and
+`ModelRef` need no PyTorch. Below `cli`, no other imports form a cycle.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class EncoderConfig(ABC):
         title: display name of the architecture.
         strides: strides of the feature maps that the encoder returns, in pixels of the input. The first is that of
             the image embedding, `EMBEDDING_STRIDE`. SAM requires only this one; SAM 2 also strides 4 and 8.
-        drops_branches: whether the blocks support drop path (`drop_path_scales`).
+        has_drop_path: whether the blocks support drop path (`drop_path_scales`).
         encodes_patches: whether `ImageEncoder.encode_patches` is implemented, which masked autoencoding needs.
         key_rules: renaming of the encoder's keys in checkpoints with other names, and the tensors to drop.
     """
@@ -72,7 +75,7 @@ class EncoderConfig(ABC):
     out_channels: int
     title: ClassVar[str]
     strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE,)
-    drops_branches: ClassVar[bool] = False
+    has_drop_path: ClassVar[bool] = False
     encodes_patches: ClassVar[bool] = False
     key_rules: ClassVar[KeyRules] = ()
 

@@ -14,7 +14,7 @@ class ImageEncoder(nn.Module, ABC):
 
     `forward(pixels)` takes float [B, 3, S, S], normalized and padded. An encoder with one stride returns the image
     embedding [B, C, S / 16, S / 16]; an encoder with several strides returns a tuple of feature maps in the order of
-    `EncoderConfig.strides`. If `EncoderConfig.drops_branches` is true, `forward` also takes `drop_path_scales`
+    `EncoderConfig.strides`. If `EncoderConfig.has_drop_path` is true, `forward` also takes `drop_path_scales`
     [blocks, 2, B]; see `drop_path_residual`.
     """
 

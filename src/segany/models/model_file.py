@@ -37,7 +37,10 @@ def save_model(model: PromptableModel, path: Path, notes: Mapping[str, str] | No
     Raises:
         OutputError: the file could not be written; an existing file is unchanged.
     """
-    described = json.dumps({"name": model.name, "config": config_to_json(model.config)})
+    facts: dict[str, Any] = {"name": model.name, "config": config_to_json(model.config)}
+    if model.stability_score_thresh != type(model).stability_score_thresh:
+        facts["stability_score_thresh"] = model.stability_score_thresh
+    described = json.dumps(facts)
     return write_tensors(path, model.state_dict(), {**(notes or {}), MODEL_KEY: described})
 
 
@@ -47,19 +50,13 @@ def saved_spec(path: Path) -> ModelSpec | None:
     Raises:
         CheckpointError: this version of segany cannot read the metadata.
     """
-    if path.suffix != ".safetensors":
-        return None
-    described = read_metadata(path).get(MODEL_KEY)
-    if described is None:
+    facts = _saved_facts(path)
+    if facts is None:
         return None
     try:
-        facts = json.loads(described)
         name, config = _model_name(facts["name"]), _model_config(facts["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} describes its model in a way this version of segany does not understand ({error}). "
-            "Update segany, or save the model again."
-        ) from error
+        raise _not_understood(path, error) from error
     if name in MODELS and MODELS[name].config == config:
         return MODELS[name]
     spec = ModelSpec(name=name, title=name, config=config, sources=(), megabytes=0)
@@ -71,6 +68,43 @@ def saved_spec(path: Path) -> ModelSpec | None:
             f"{path} describes a model that cannot be built: {reason}. Save the model again."
         ) from error
     return spec
+
+
+def saved_stability_score_thresh(path: Path) -> float | None:
+    """Read the model's own threshold on the stability score of automatic masks; None if the file has none.
+
+    Raises:
+        CheckpointError: it is no number in 0..1.
+    """
+    thresh = (_saved_facts(path) or {}).get("stability_score_thresh")
+    if thresh is None:
+        return None
+    if isinstance(thresh, bool) or not isinstance(thresh, float | int) or not 0 <= thresh <= 1:
+        raise _not_understood(path, ConfigError("stability_score_thresh is no number in 0..1"))
+    return float(thresh)
+
+
+def _saved_facts(path: Path) -> dict[str, Any] | None:
+    """The description of a model in the metadata of its file; None without one."""
+    if path.suffix != ".safetensors":
+        return None
+    described = read_metadata(path).get(MODEL_KEY)
+    if described is None:
+        return None
+    try:
+        facts = json.loads(described)
+    except (ValueError, RecursionError) as error:
+        raise _not_understood(path, error) from error
+    if not isinstance(facts, dict):
+        raise _not_understood(path, TypeError("it is no JSON object"))
+    return facts
+
+
+def _not_understood(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} describes its model in a way this version of segany does not understand ({error}). "
+        "Update segany, or save the model again."
+    )
 
 
 def _model_name(described: Any) -> str:

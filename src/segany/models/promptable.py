@@ -14,6 +14,9 @@ from segany.models.sam.mask_decoder import MaskDecoder, arrange_high_res
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
 
+STABILITY_SCORE_THRESH = 0.95
+"""Threshold on the stability score of automatic masks in the official code of SAM and SAM 2."""
+
 
 class PromptableModel(nn.Module):
     """A promptable segmentation model with tensors as inputs and outputs.
@@ -27,6 +30,8 @@ class PromptableModel(nn.Module):
         encoder_id: digest of the image encoder's weights; empty until weights are loaded.
         pads_boxes: whether prompts with a box get a padding point too, as prompts without a box always do.
         pred_iou_thresh: default threshold on the predicted IoU of automatic masks.
+        stability_score_thresh: default threshold on the stability score of automatic masks. The score depends on how
+            steep the logits are at the edge of a mask, which training changes: a trained model has its own.
         feature_names: names of the outputs of `encode_features`; the first is the image embedding.
         has_memory: whether the model has a memory bank for video, as `Sam2`.
     """
@@ -34,6 +39,7 @@ class PromptableModel(nn.Module):
     image_encoder: ImageEncoder
     pads_boxes: bool
     pred_iou_thresh: float
+    stability_score_thresh: float = STABILITY_SCORE_THRESH
     feature_names: tuple[str, ...] = ("image_embedding",)
     has_memory = False
 

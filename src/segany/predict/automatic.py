@@ -35,6 +35,9 @@ class ProposingModel(ImageModel, Protocol):
     @property
     def pred_iou_thresh(self) -> float: ...
 
+    @property
+    def stability_score_thresh(self) -> float: ...
+
     def propose(
         self,
         features: Sequence[Feature],
@@ -56,7 +59,8 @@ class AutomaticConfig:
             memory, but not the masks.
         pred_iou_thresh: masks must have a higher predicted IoU, in 0..1; by default that of the official code, 0.88 for
             SAM and 0.8 for SAM 2.
-        stability_score_thresh: masks must have at least this stability score, in 0..1.
+        stability_score_thresh: masks must have at least this stability score, in 0..1; by default that of the model:
+            0.95 as in the official code, or what the validation of its training found.
         stability_score_offset: offset of the mask threshold for the stability score.
         box_nms_thresh: IoU threshold of non-maximum suppression on boxes, by predicted IoU.
         crop_n_layers: layers of crops in addition to the whole image: 2 x 2, 4 x 4, ...
@@ -73,7 +77,7 @@ class AutomaticConfig:
     points_per_side: int = 32
     points_per_batch: int | None = None
     pred_iou_thresh: float | None = None
-    stability_score_thresh: float = 0.95
+    stability_score_thresh: float | None = None
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
     crop_n_layers: int = 0
@@ -199,8 +203,9 @@ class AutomaticMaskGenerator:
         """
         self.model = model
         self.config = config or AutomaticConfig()
-        chosen = self.config.pred_iou_thresh
+        chosen, stability = self.config.pred_iou_thresh, self.config.stability_score_thresh
         self._pred_iou_thresh = model.pred_iou_thresh if chosen is None else chosen
+        self._stability_score_thresh = model.stability_score_thresh if stability is None else stability
         self.predictor = ImagePredictor(model, max_pixels=max_pixels, pixel_options=pixel_options)
 
     def generate(self, image: ImageSource | Embedding, *, progress: ProgressCallback | None = None) -> Instances:
@@ -272,7 +277,7 @@ class AutomaticMaskGenerator:
         def accept(measures: MaskMeasures) -> BoolArray:
             largest = np.inf if config.max_mask_fraction is None else config.max_mask_fraction * size_hw[0] * size_hw[1]
             boxes = measures.boxes_xyxy + np.tile(offset_xy, 2)
-            good = (measures.stability >= config.stability_score_thresh) & (measures.areas < largest)
+            good = (measures.stability >= self._stability_score_thresh) & (measures.areas < largest)
             good &= measures.areas >= max(config.min_mask_area, 1)
             return np.asarray(good & ~is_box_near_crop_edge(boxes, crop.box_xyxy, size_hw))
 

@@ -17,10 +17,10 @@ from segany.predict.motion import Motion
 from segany.predict.object_track import ObjectTrack
 from segany.predict.saved_track import add_arrays_to_track, track_to_arrays
 from segany.predict.session_store import readable
-from segany.predict.video_session import VideoSession, whole_number
+from segany.predict.video_config import VideoConfig
+from segany.predict.video_session import VideoSession, checked_int
 
 if TYPE_CHECKING:
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 
@@ -149,7 +149,7 @@ class FileVideoSession(VideoSession):
         propagation.check()
 
     def _checked_frame(self, frame: int, name: str) -> int:
-        frame, count = whole_number(frame, name, VideoError), self.frames.count
+        frame, count = checked_int(frame, name, VideoError), self.frames.count
         if frame < 0 or (count is not None and frame >= count):
             there = "" if count is None else f": {self.frames.name} has {count}, from 0"
             raise VideoError(f"There is no frame {frame} for {name}{there}.")

@@ -147,24 +147,9 @@ class ImagePredictor:
             PromptError: there is no prompt, a prompt lies outside the image, or a mask has the wrong shape.
             OutOfMemoryError: the masks need more than `MAX_RESULT_BYTES`; `predict_instances` needs less memory.
         """
-        embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
-        chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
-        if not all(isinstance(prompt, Prompt) for prompt in chosen):
-            raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
-        if not chosen:
-            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
-        for prompt in chosen:
-            prompt.check_fits(embedding.size_hw)
-        if masks not in ("auto", "multi", "single"):
-            raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
-        multi = [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
+        chosen, multi = self._checked(embedding, prompts, masks)
         _check_result_size(len(chosen), 3 if any(multi) else 1, embedding.size_hw)
         low_res, scores, candidates = self._decode(embedding, chosen, multi)
-        if np.isnan(scores).any() or np.isnan(low_res).any():
-            raise EmbeddingError(
-                "The model returned values that are not numbers. The embedding or the weights are damaged: embed the "
-                "image again, or load the model again."
-            )
         logits = None
         if with_logits:
             logits = self.model.processor.upscale(low_res, embedding.size_hw)
@@ -181,6 +166,22 @@ class ImagePredictor:
             prompts=chosen,
             logits=logits,
         )
+
+    def predict_low_res(
+        self, embedding: Embedding, prompts: Prompt | Sequence[Prompt], *, masks: MaskMode = "auto"
+    ) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Predict masks as `predict` does, without upscaling them to the size of the image.
+
+        Args:
+            embedding, prompts, masks: as for `predict`.
+
+        Returns:
+            `low_res_logits`, `scores` and `candidates` of the `MaskPrediction` that `predict` returns.
+
+        Raises:
+            EmbeddingError, PromptError: as for `predict`.
+        """
+        return self._decode(embedding, *self._checked(embedding, prompts, masks))
 
     def predict_instances(self, embedding: Embedding, prompts: Sequence[Prompt]) -> Instances:
         """Predict the best mask of each prompt, run-length encoded, in batches that need little memory.
@@ -204,7 +205,34 @@ class ImagePredictor:
         ]
         return Instances.concatenate(parts).with_object_ids(np.arange(1, len(prompts) + 1))
 
+    def _checked(
+        self, embedding: Embedding, prompts: Prompt | Sequence[Prompt], masks: MaskMode
+    ) -> tuple[tuple[Prompt, ...], list[bool]]:
+        """Check the arguments of `predict`. Returns the prompts, and which of them have several candidates."""
+        embedding.check_model(self.model.name, self.model.encoder_id, self.model.processor.preprocessing)
+        chosen = (prompts,) if isinstance(prompts, Prompt) else tuple(prompts)
+        if not all(isinstance(prompt, Prompt) for prompt in chosen):
+            raise PromptError("Prompts must be `segany.Prompt`s, one or a list of them.")
+        if not chosen:
+            raise PromptError("There are no prompts. Give one `Prompt` or a list of them.")
+        for prompt in chosen:
+            prompt.check_fits(embedding.size_hw)
+        if masks not in ("auto", "multi", "single"):
+            raise PromptError(f"masks must be 'auto', 'multi' or 'single', got {masks!r}.")
+        return chosen, [prompt.is_ambiguous if masks == "auto" else masks == "multi" for prompt in chosen]
+
     def _decode(
+        self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
+    ) -> tuple[FloatArray, FloatArray, IntArray]:
+        low_res, scores, candidates = self._decode_groups(embedding, prompts, multi)
+        if np.isnan(scores).any() or np.isnan(low_res).any():
+            raise EmbeddingError(
+                "The model returned values that are not numbers. The embedding or the weights are damaged: embed the "
+                "image again, or load the model again."
+            )
+        return low_res, scores, candidates
+
+    def _decode_groups(
         self, embedding: Embedding, prompts: tuple[Prompt, ...], multi: list[bool]
     ) -> tuple[FloatArray, FloatArray, IntArray]:
         """Decode prompts in batches of equal form: low-res logits [P, M, h, w], scores [P, M] and candidates [P].

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from segany.core.frame_result import FrameResult
 from segany.imaging.frames.live import LiveFrames
 from segany.imaging.image import ImageSource
+from segany.predict.video_config import VideoConfig
 from segany.predict.video_session import VideoSession
 
 if TYPE_CHECKING:
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 

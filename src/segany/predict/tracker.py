@@ -17,9 +17,9 @@ from segany.imaging.prompt_masks import prompt_mask_logits
 from segany.models.sam2.model import MASK_LOGIT, Sam2
 from segany.models.sam2.tracking import FrameFeatures, ObjectMasks, ObjectMemory
 from segany.predict.object_track import FrameMemory, ObjectTrack, PreviousOutput
+from segany.predict.video_config import VideoConfig
 
 if TYPE_CHECKING:
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 

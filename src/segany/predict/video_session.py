@@ -27,10 +27,10 @@ from segany.predict.object_track import (
 )
 from segany.predict.session_store import SessionStore
 from segany.predict.tracker import FrameContext, Tracker
+from segany.predict.video_config import VideoConfig
 
 if TYPE_CHECKING:
     from segany.models.sam2.tracking import FrameFeatures
-    from segany.predict.video import VideoConfig
     from segany.runtime.torch_model import TorchModel
 
 AnySession = TypeVar("AnySession", bound="VideoSession")
@@ -134,7 +134,7 @@ class VideoSession(abc.ABC):
                 the same id and another name.
             VideoError: there is no such frame.
         """
-        frame, object_id = whole_number(frame, "frame", VideoError), whole_number(object_id, "object_id", PromptError)
+        frame, object_id = checked_int(frame, "frame", VideoError), checked_int(object_id, "object_id", PromptError)
         if object_id < 0:
             raise PromptError(f"object_id must not be negative, got {object_id}.")
         with self._lock:
@@ -166,7 +166,7 @@ class VideoSession(abc.ABC):
         Raises:
             PromptError: there is no such object, or it has no prompt on that frame.
         """
-        frame = whole_number(frame, "frame", VideoError)
+        frame = checked_int(frame, "frame", VideoError)
         with self._lock:
             track = self._track(object_id)
             if frame not in track.prompts:
@@ -185,7 +185,7 @@ class VideoSession(abc.ABC):
             del self._tracks[object_id]
 
     def _track(self, object_id: int) -> ObjectTrack:
-        object_id = whole_number(object_id, "object_id", PromptError)
+        object_id = checked_int(object_id, "object_id", PromptError)
         if object_id not in self._tracks:
             known = ", ".join(map(str, self._tracks)) or "none"
             raise PromptError(f"There is no object {object_id}. The objects: {known}.")
@@ -262,7 +262,7 @@ class VideoSession(abc.ABC):
             VideoError: the session is closed.
             InstancesError: the session was resumed from a file with damaged masks.
         """
-        frame = whole_number(frame, "frame", VideoError)
+        frame = checked_int(frame, "frame", VideoError)
         instances = self._store.get(frame, self.object_ids, self.size_hw)
         if not len(instances):
             return None
@@ -313,7 +313,7 @@ def with_categories(instances: Instances, categories: Mapping[int, Category | No
     return instances.with_categories(columns["category_ids"], columns["categories"])  # type: ignore[arg-type]
 
 
-def whole_number(value: int, name: str, kind: type[SeganyError]) -> int:
+def checked_int(value: int, name: str, kind: type[SeganyError]) -> int:
     """Convert an integer to `int`, as SQLite requires. Raises `kind` if it is not an integer below 2^31."""
     try:
         number = operator.index(value)

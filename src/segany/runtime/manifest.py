@@ -95,6 +95,7 @@ class Manifest(_Record):
     low_res_size: int
     pads_boxes: bool
     pred_iou_thresh: float
+    stability_score_thresh: float = 0.95
     files: dict[str, FileRecord]
     checks: list[CheckRecord] = []
     mean_iou: float | None = None

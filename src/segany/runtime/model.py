@@ -38,7 +38,7 @@ class ExportedModel:
     """A promptable model in a runtime. It keeps no state, so threads may share it.
 
     Attributes:
-        name, encoder_id, pads_boxes, pred_iou_thresh: those of the exported model.
+        name, encoder_id, pads_boxes, pred_iou_thresh, stability_score_thresh: those of the exported model.
         processor: preprocesses images and upscales logits.
         has_memory: whether the model supports video; exported models do not.
         manifest: the manifest of the folder.
@@ -58,6 +58,7 @@ class ExportedModel:
         self.manifest, self.folder, self._open_file = manifest, folder, open_file
         self.name, self.encoder_id = manifest.model, manifest.encoder_id
         self.pads_boxes, self.pred_iou_thresh = manifest.pads_boxes, manifest.pred_iou_thresh
+        self.stability_score_thresh = manifest.stability_score_thresh
         self.outputs = [tensor.name for tensor in manifest.files["encoder"].outputs]
         self._encoder, self._decoder = self.open("encoder"), self.open("decoder")
         self.processor = ImageProcessor(manifest.preprocessing.value())

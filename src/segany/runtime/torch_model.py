@@ -68,6 +68,10 @@ class TorchModel:
         return self.module.pred_iou_thresh
 
     @property
+    def stability_score_thresh(self) -> float:
+        return self.module.stability_score_thresh
+
+    @property
     def has_memory(self) -> bool:
         """Whether the model has a memory bank for video."""
         return self.module.has_memory

@@ -16,7 +16,7 @@ for _module in ("sqlalchemy", "alembic"):
 from segany.store.archive import export_archive  # noqa: E402
 from segany.store.items import MAX_PAGE, SPLITS, split_of  # noqa: E402
 from segany.store.jobs import MAX_ATTEMPTS  # noqa: E402
-from segany.store.restore import restore_archive  # noqa: E402
+from segany.store.restore import restore_archive, restore_into  # noqa: E402
 from segany.store.revisions import Change, Conflict, ObjectState, PromptEvent, Replay, Revision, Saved, SaveResult  # noqa: E402
 from segany.store.store import Store  # noqa: E402
 from segany.store.values import (  # noqa: E402
@@ -65,5 +65,6 @@ __all__ = [
     "Store",
     "export_archive",
     "restore_archive",
+    "restore_into",
     "split_of",
 ]

@@ -19,9 +19,10 @@ from segany.store.tables import LabelSchemaRow, ProjectRow, RevisionRow
 from segany.store.values import Attribute, Label, LabelSchema
 
 PALETTE = (
-    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f",
+    "#4f8cff", "#f2994a", "#27ae60", "#bb6bd9", "#eb5757", "#2dc5c5", "#f2c94c", "#8d6e63", "#ff7eb6", "#7bc043",
+    "#5c6bc0", "#00897b",
 )  # fmt: skip
-"""Colors of labels that were made from categories, in turn."""
+"""Colors of labels that were made from categories, in turn: those of `LABEL_COLORS` in web/app/colors.ts."""
 
 
 class Labels:

@@ -79,7 +79,7 @@ class SamTask:
         if features is not None and recipe.train != "decoder":
             raise ConfigError('The image encoder cannot be trained with cached features: set train to "decoder".')
         encoder = model.config.encoder
-        if recipe.train == "all" and recipe.drop_path > 0 and not encoder.drops_branches:
+        if recipe.train == "all" and recipe.drop_path > 0 and not encoder.has_drop_path:
             raise ConfigError(f"{encoder.title} has no drop path: set drop_path to 0, got {recipe.drop_path}.")
         size = model.config.input_size
         if recipe.loss_side is not None and recipe.loss_side > size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from segany.data.transforms import ItemConfig, make_item
 from segany.evaluate.failures import draw_object, mosaic
 from segany.evaluate.interactive import ClickPlan, click_objects, visible_objects
 from segany.evaluate.scores import evaluate_clicks
-from segany.models.promptable import PromptableModel
+from segany.models.promptable import STABILITY_SCORE_THRESH, PromptableModel
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
 from segany.runtime.torch_model import TorchModel
@@ -121,12 +122,16 @@ class ClickScores:
     def __call__(self, model: TorchModel) -> dict[str, float]:
         """The scores of `evaluate_clicks` and of `AutomaticScore`. The first, `miou_1`, selects the best checkpoint.
 
+        The model gets the stability score threshold of automatic masks that fits it; see `stability_score_thresh`.
+
         Raises:
             DataError: none of the images can be read.
         """
         if self.data is None:
             return {}
-        scores = evaluate_clicks(model, self.data, embeddings=self._kept(model)).numbers()
+        measured = evaluate_clicks(model, self.data, embeddings=self._kept(model))
+        model.module.stability_score_thresh = stability_score_thresh(measured.stability_score_p10)
+        scores = {**measured.numbers(), "stability_score_thresh": model.module.stability_score_thresh}
         return scores if self._automatic is None else {**scores, **self._automatic(model.module)}
 
     def pictures(self, model: TorchModel) -> list[PixelArray]:
@@ -175,6 +180,25 @@ def val_items(
     plain = replace(config, jitter=None, crop_area=None, flip=0.0)
     made = [make_item(one, plain, seed) for seed, one in enumerate(_readable(_spread(val, max_images)))]
     return tuple(item for item in made if item is not None)
+
+
+def stability_score_thresh(good_p10: float | None) -> float:
+    """The threshold on the stability score of automatic masks for a model, by the scores of its good masks.
+
+    The stability score tells how far a mask changes if the threshold of its logits does. Unlike the predicted IoU, it
+    is no estimate of quality: with the same masks it depends on how steep the logits are at their edges. Training on
+    objects without sharp edges, such as organs in an X-ray, makes the logits less steep, and at the threshold of the
+    official code a model could lose all of its masks. The threshold is therefore one that keeps 90% of the good masks.
+
+    Args:
+        good_p10: `Scores.stability_score_p10`; None without good masks.
+
+    Returns:
+        The percentile, rounded down to hundredths, but at most the threshold of the official code.
+    """
+    if good_p10 is None:
+        return STABILITY_SCORE_THRESH
+    return min(STABILITY_SCORE_THRESH, math.floor(good_p10 * 100) / 100)
 
 
 def _spread(data: Dataset, count: int | None) -> Dataset:

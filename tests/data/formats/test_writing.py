@@ -15,7 +15,6 @@ from tests.instances_for_tests import SIZE_HW, make_instances, rectangle
 
 from segany import Category, Instances, MaskPrediction, OutputError, Prompt, draw_instances, to_coco, to_sa1b
 from segany.core.polygons import Polygon, polygons_to_mask
-from segany.data.formats import writing
 from segany.data.formats.table import (
     AUTOMATIC_FORMATS,
     DEFAULT_AUTOMATIC_FORMATS,
@@ -256,12 +255,14 @@ def test_all_files_or_none(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(path: Path, data: bytes) -> Path:
+    replace = Path.replace
+
+    def interrupted(temporary: Path, path: Path) -> Path:
         if path.suffix == ".json":
             raise KeyboardInterrupt
-        return path.write_bytes(data) and path
+        return replace(temporary, path)
 
-    monkeypatch.setattr(writing, "write_file", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_formats(annotated(), {name: FORMATS[name] for name in ("overlay", "png", "coco")}, tmp_path, "ring")
     assert list(tmp_path.iterdir()) == []

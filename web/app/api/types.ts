@@ -23,6 +23,8 @@ export interface Model {
   name: string;
   state: "loading" | "ready" | "failed";
   message: string;
+  /** Whether there is an export of its decoder, with which the page can decode itself. */
+  decoder?: boolean;
   preprocessing?: { input_size: number; resize: "longest_side" | "square" };
 }
 

@@ -12,7 +12,8 @@ export const de: Record<keyof typeof en, string> = {
   "unreachable.retry": "Erneut versuchen",
   "webgl.title": "Dieser Browser kann den Editor nicht zeigen",
   "webgl.text": "Der Editor braucht WebGL2, das hier fehlt oder abgeschaltet ist. Schalte die Hardwarebeschleunigung ein oder nimm ein aktuelles Firefox, Chrome, Edge oder Safari. Deine Annotationen sind sicher.",
-  "webgl.lost": "Der Grafiktreiber wurde zurückgesetzt. Lade die Seite neu; alles ist gesichert.",
+  "webgl.lost_title": "Das Bild ist gleich wieder da",
+  "webgl.lost": "Der Grafiktreiber wurde zurückgesetzt. Wenn das so bleibt, lade die Seite neu; alles ist gesichert.",
 
   "grid.title": "Bilder",
   "grid.search": "Namen suchen",
@@ -121,6 +122,7 @@ export const de: Record<keyof typeof en, string> = {
   "labels.title": "Labels",
   "labels.none": "Kein Label",
   "labels.edit": "Labels bearbeiten",
+  "labels.add": "Labels hinzufügen",
   "labels.pick": "Label für neue Objekte",
   "objects.title": "Objekte",
   "objects.search": "Objekte suchen",

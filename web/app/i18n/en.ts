@@ -10,7 +10,8 @@ export const en = {
   "unreachable.retry": "Try again",
   "webgl.title": "This browser cannot show the editor",
   "webgl.text": "The editor needs WebGL2, which is off or missing here. Turn on hardware acceleration in the browser's settings, or use a current Firefox, Chrome, Edge or Safari. Your annotations are safe.",
-  "webgl.lost": "The graphics driver was reset. Reload the page; everything is kept.",
+  "webgl.lost_title": "The image will be back in a moment",
+  "webgl.lost": "The graphics driver was reset. If this stays, reload the page; everything is kept.",
 
   "grid.title": "Images",
   "grid.search": "Search names",
@@ -119,6 +120,7 @@ export const en = {
   "labels.title": "Labels",
   "labels.none": "No label",
   "labels.edit": "Edit labels",
+  "labels.add": "Add labels",
   "labels.pick": "Label for new objects",
   "objects.title": "Objects",
   "objects.search": "Search objects",

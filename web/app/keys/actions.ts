@@ -9,6 +9,7 @@ import { clamp, type XY } from "../geometry";
 import { t, type TextKey } from "../i18n";
 import { fillHoles, growMask, removeSpecks, splitParts } from "../mask/morphology";
 import { notify, say } from "../notices";
+import { duplicate, editMasks, merge, reorder, replaceByParts } from "../object_edits";
 import { openGrid, openItem } from "../route";
 import { appearance, brush, keyOverrides } from "../settings";
 import type { PointerInput, ToolName } from "../tools/tool";
@@ -118,7 +119,7 @@ export function splitSelected(editor: Editor): void {
   if (!editor.canEditTarget()) return;
   const parts = splitParts(target.mask);
   if (parts.length < 2) notify(t("say.one_part"));
-  else editor.replaceByParts("split", target, parts);
+  else replaceByParts(editor, "split", target, parts);
 }
 
 const changeOpacity = (by: number): void => {
@@ -163,13 +164,13 @@ export const ACTIONS: readonly Action[] = [
   }),
   action("smaller", "edit", named("action.smaller"), ["["], () => resizeBrush(-1), true),
   action("larger", "edit", named("action.larger"), ["]"], () => resizeBrush(1), true),
-  action("fill_holes", "edit", named("edit.fill_holes"), ["Shift+F"], (editor) => editor.editMasks("fill_holes", (mask) => fillHoles(mask))),
-  action("remove_specks", "edit", named("edit.remove_specks"), ["Shift+K"], (editor) => editor.editMasks("remove_specks", (mask) => removeSpecks(mask, SPECK_AREA), { min_area: SPECK_AREA })),
-  action("grow", "edit", named("edit.grow"), ["Shift+G"], (editor) => editor.editMasks("grow", (mask) => growMask(mask, 1), { radius: 1 }), true),
-  action("shrink", "edit", named("edit.shrink"), ["Shift+T"], (editor) => editor.editMasks("shrink", (mask) => growMask(mask, -1), { radius: 1 }), true),
-  action("merge", "edit", named("edit.merge"), ["J"], (editor) => editor.merge()),
+  action("fill_holes", "edit", named("edit.fill_holes"), ["Shift+F"], (editor) => editMasks(editor, "fill_holes", (mask) => fillHoles(mask))),
+  action("remove_specks", "edit", named("edit.remove_specks"), ["Shift+K"], (editor) => editMasks(editor, "remove_specks", (mask) => removeSpecks(mask, SPECK_AREA), { min_area: SPECK_AREA })),
+  action("grow", "edit", named("edit.grow"), ["Shift+G"], (editor) => editMasks(editor, "grow", (mask) => growMask(mask, 1), { radius: 1 }), true),
+  action("shrink", "edit", named("edit.shrink"), ["Shift+T"], (editor) => editMasks(editor, "shrink", (mask) => growMask(mask, -1), { radius: 1 }), true),
+  action("merge", "edit", named("edit.merge"), ["J"], (editor) => merge(editor)),
   action("split", "edit", named("edit.split"), ["Shift+J"], splitSelected),
-  action("duplicate", "edit", named("edit.duplicate"), ["Mod+D"], (editor) => editor.duplicate()),
+  action("duplicate", "edit", named("edit.duplicate"), ["Mod+D"], (editor) => duplicate(editor)),
   ...Array.from({ length: 9 }, (_, i) =>
     action(`label.${i + 1}`, "objects", () => t("action.label", { n: i + 1 }), [String(i + 1)], (editor) => {
       const label = activeLabels.value.find(({ hotkey }) => hotkey === String(i + 1));
@@ -182,8 +183,8 @@ export const ACTIONS: readonly Action[] = [
   action("hide", "objects", named("action.hide"), ["H"], (editor) => editor.toggle(editor.hidden, editor.selection.value)),
   action("hide_others", "objects", named("action.hide_others"), ["Shift+H"], (editor) => (editor.hidesOthers.value = !editor.hidesOthers.value)),
   action("lock", "objects", named("action.lock"), ["L"], (editor) => editor.toggle(editor.locked, editor.selection.value)),
-  action("raise", "objects", named("edit.raise"), ["PageUp"], (editor) => editor.reorder("front")),
-  action("lower", "objects", named("edit.lower"), ["PageDown"], (editor) => editor.reorder("back")),
+  action("raise", "objects", named("edit.raise"), ["PageUp"], (editor) => reorder(editor, "front")),
+  action("lower", "objects", named("edit.lower"), ["PageDown"], (editor) => reorder(editor, "back")),
   action("fit", "view", named("view.fit"), ["0"], (editor) => editor.viewport.fit()),
   action("actual_size", "view", named("view.actual"), ["Shift+1"], (editor) => editor.viewport.actualSize()),
   action("zoom_in", "view", named("view.in"), ["+", "="], (editor) => editor.viewport.zoomStep(1), true),

@@ -1,19 +1,21 @@
 /** One request in flight, the newest wins: what is asked meanwhile replaces what waits, and stale answers are dropped. */
 
-const LOST_AFTER_MS = 5_000;
+const LATE_AFTER_MS = 5_000;
 
 interface InFlight<Request> {
   readonly seq: number;
   readonly request: Request;
   /** Nobody waits for it any more. */
   dropped: boolean;
+  /** It takes so long that the answer may never come: the next request does not wait for it. */
+  late: boolean;
 }
 
 export class NewestWins<Request, Answer> {
   private inFlight: InFlight<Request> | null = null;
   private waiting: Request | null = null;
   private lastSeq = 0;
-  private timer: ReturnType<typeof setTimeout> | null = null;
+  private timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly send: (seq: number, request: Request) => boolean,
@@ -25,14 +27,19 @@ export class NewestWins<Request, Answer> {
   }
 
   ask(request: Request): void {
-    if (this.inFlight) {
+    if (this.inFlight && !this.inFlight.late) {
       this.waiting = request;
       return;
     }
     const seq = ++this.lastSeq;
     if (!this.send(seq, request)) return;
-    this.inFlight = { seq, request, dropped: false };
-    this.timer = setTimeout(() => this.finished(seq), LOST_AFTER_MS);
+    const sent = { seq, request, dropped: false, late: false };
+    this.inFlight = sent;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      sent.late = true; // it is still shown if it comes before another one is asked for
+      if (this.waiting !== null) this.finished(seq);
+    }, LATE_AFTER_MS);
   }
 
   /** Want nothing any more: an answer on its way will not be shown. */
@@ -62,7 +69,7 @@ export class NewestWins<Request, Answer> {
 
   private finished(seq: number, then?: () => void): void {
     if (this.inFlight?.seq !== seq) return;
-    if (this.timer) clearTimeout(this.timer);
+    clearTimeout(this.timer);
     this.inFlight = null;
     then?.();
     const next = this.waiting;

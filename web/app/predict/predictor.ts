@@ -44,6 +44,7 @@ export class Predictor {
   constructor(
     private readonly live: Live,
     private readonly local: LocalDecoder | null,
+    private readonly canDecodeHere: () => boolean,
   ) {
     live.listen((message) => this.receive(message));
     live.connected.subscribe((connected) => {
@@ -110,7 +111,7 @@ export class Predictor {
     const latencyMs = performance.now() - this.sent.ask.askedAt;
     this.latencies = [...this.latencies, latencyMs].slice(-LATENCIES);
     this.latencyMs.value = [...this.latencies].sort((a, b) => a - b)[Math.floor(this.latencies.length / 2)]!;
-    if (this.latencyMs.value > SLOW_MS) this.local?.prepare(this.sent.ask.prompt.item);
+    if (this.latencyMs.value > SLOW_MS && this.canDecodeHere()) this.local?.prepare(this.sent.ask.prompt.item);
     this.queue.answer(seq, { token, scores, side, logits, latencyMs });
   }
 }

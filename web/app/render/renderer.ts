@@ -2,7 +2,7 @@
 
 import { type Box, clamp, growBox, intersectBoxes, isEmptyBox, uniteBoxes, type XY } from "../geometry";
 import { NoWebGL2Error, Program } from "./program";
-import { SceneCache } from "./scene_cache";
+import { type Rect, SceneCache } from "./scene_cache";
 import { ACTIVE_SHADER, PREVIEW_SHADER, SCENE_SHADER, VERTEX_SHADER } from "./shaders";
 import type { View } from "./viewport";
 
@@ -21,6 +21,8 @@ export interface Appearance {
 
 export interface Frame {
   readonly view: View;
+  /** Pixels of the canvas a CSS pixel. */
+  readonly ratio: number;
   readonly appearance: Appearance;
   readonly showLabelMap: boolean;
   /** 0 to 1: how far the image steps back behind the masks. */
@@ -41,8 +43,6 @@ interface Tile {
   readonly active: WebGLTexture;
 }
 
-type Rect = readonly [x: number, y: number, width: number, height: number];
-
 /** Textures have one place each, in all programs. */
 const UNITS = { image: 0, labelMap: 1, activeMask: 2, palette: 3, logits: 4 } as const;
 const MAX_DIRTY = 12;
@@ -62,9 +62,14 @@ export class Renderer {
   /** Boxes of the image that changed since the last frame; null: all of it. */
   private dirty: Box[] | null = null;
   private drawn: { key: string; left: number; top: number } | null = null;
+  /** Where the canvas shows the active mask and the preview above the scene. */
+  private marked: Rect[] = [];
 
   constructor(readonly canvas: HTMLCanvasElement) {
-    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, stencil: false, powerPreference: "high-performance" });
+    // The canvas is kept between frames: only what changed is drawn.
+    const gl = canvas.getContext("webgl2", {
+      alpha: false, antialias: false, depth: false, stencil: false, preserveDrawingBuffer: true, powerPreference: "high-performance",
+    });
     if (!gl) throw new NoWebGL2Error();
     this.gl = gl;
     this.maxTile = Math.min(MAX_TILE, gl.getParameter(gl.MAX_TEXTURE_SIZE) as number);
@@ -149,15 +154,17 @@ export class Renderer {
 
   draw(frame: Frame): void {
     const { gl, canvas } = this;
-    const ratio = canvas.width / Math.max(1, canvas.clientWidth);
+    const { ratio } = frame;
     // On whole pixels of the screen, so that a scene that moved can be copied.
     const [left, top] = [Math.round(frame.view.left * ratio), Math.round(frame.view.top * ratio)];
     const zoom = frame.view.zoom * ratio;
     gl.viewport(0, 0, canvas.width, canvas.height);
     const common = this.commonUniforms(frame, zoom, left, top, ratio);
-    this.drawScene(frame, common, zoom, left, top);
-    this.cache.show();
     const rectOf = (box: Box): Rect => this.rectOf(box, zoom, left, top, Number(common["outlineWidth"]));
+    const changed = this.drawScene(frame, common, zoom, left, top);
+    const marked = [frame.active, frame.preview].flatMap((mark) => (mark && !isEmptyBox(mark.box) ? [rectOf(mark.box)] : []));
+    this.cache.show(changed === "all" ? [[0, 0, canvas.width, canvas.height]] : joinRects([...changed, ...this.marked, ...marked]));
+    this.marked = marked;
     gl.enable(gl.BLEND);
     gl.enable(gl.SCISSOR_TEST);
     if (frame.active) {
@@ -189,23 +196,25 @@ export class Renderer {
     };
   }
 
-  /** Bring the kept scene up to date: all of it, or what moved into sight and what changed. */
-  private drawScene(frame: Frame, common: Uniforms, zoom: number, left: number, top: number): void {
+  /** Bring the kept scene up to date: all of it, or what moved into sight and what changed. @returns what changed on the screen. */
+  private drawScene(frame: Frame, common: Uniforms, zoom: number, left: number, top: number): "all" | Rect[] {
     const { gl, canvas, drawn } = this;
     const { appearance, showLabelMap, dim, background } = frame;
     const key = JSON.stringify([zoom, appearance, showLabelMap, dim, background]);
     const isGone = this.cache.resize(canvas.width, canvas.height);
     let rects: Rect[];
-    if (isGone || !this.dirty || !drawn || drawn.key !== key) rects = [[0, 0, canvas.width, canvas.height]];
+    let isAll = isGone || !this.dirty || !drawn || drawn.key !== key;
+    if (isAll) rects = [[0, 0, canvas.width, canvas.height]];
     else {
-      const [dx, dy] = [left - drawn.left, drawn.top - top];
-      rects = dx !== 0 || dy !== 0 ? this.cache.scroll(dx, dy) : [];
-      const boxes = this.dirty.length > MAX_DIRTY ? [this.dirty.reduce(uniteBoxes)] : this.dirty;
-      for (const box of boxes) rects.push(this.rectOf(box, zoom, left, top, Number(common["outlineWidth"])));
+      const [dx, dy] = [left - drawn!.left, drawn!.top - top];
+      isAll = dx !== 0 || dy !== 0;
+      const boxes = this.dirty!.length > MAX_DIRTY ? [this.dirty!.reduce(uniteBoxes)] : this.dirty!;
+      const dirty = boxes.map((box) => this.rectOf(box, zoom, left, top, Number(common["outlineWidth"])));
+      rects = joinRects([...(isAll ? this.cache.scroll(dx, dy) : []), ...dirty]);
     }
     this.drawn = { key, left, top };
     this.dirty = [];
-    if (rects.length === 0) return;
+    if (rects.length === 0) return isAll ? "all" : [];
     this.cache.bind();
     const { brightness, contrast, gamma } = appearance;
     const isAdjusted = brightness !== 0 || contrast !== 1 || gamma !== 1;
@@ -213,12 +222,12 @@ export class Renderer {
     gl.clearColor(background[0] / 255, background[1] / 255, background[2] / 255, 1);
     gl.enable(gl.SCISSOR_TEST);
     for (const [x, y, width, height] of rects) {
-      if (width <= 0 || height <= 0) continue;
       gl.scissor(x, y, width, height);
       gl.clear(gl.COLOR_BUFFER_BIT);
       for (const tile of this.tiles) this.drawTile(this.scene, tile, zoom);
     }
     gl.disable(gl.SCISSOR_TEST);
+    return isAll ? "all" : rects;
   }
 
   private drawTiles(program: Program, [x, y, width, height]: Rect, uniforms: Uniforms): void {
@@ -286,3 +295,23 @@ export class Renderer {
 type Uniforms = Readonly<Record<string, number | boolean | readonly number[]>>;
 
 const unit = ([r, g, b]: Rgb): [number, number, number] => [r / 255, g / 255, b / 255];
+
+/** Fewer rectangles with at least the same pixels, none empty: those that share much become one. */
+export function joinRects(rects: readonly Rect[]): Rect[] {
+  const joined: Rect[] = [];
+  for (let rect of rects) {
+    if (rect[2] <= 0 || rect[3] <= 0) continue;
+    for (let i = joined.length - 1; i >= 0; i--) {
+      const other = joined[i]!;
+      const [x, y] = [Math.min(rect[0], other[0]), Math.min(rect[1], other[1])];
+      const both: Rect = [
+        x, y, Math.max(rect[0] + rect[2], other[0] + other[2]) - x, Math.max(rect[1] + rect[3], other[1] + other[3]) - y,
+      ];
+      if (both[2] * both[3] > rect[2] * rect[3] + other[2] * other[3]) continue;
+      joined.splice(i, 1);
+      rect = both;
+    }
+    joined.push(rect);
+  }
+  return joined;
+}

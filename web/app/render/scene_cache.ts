@@ -1,17 +1,30 @@
-/** The last scene, kept: moving it copies pixels, and only what is new on the screen is drawn. */
+/**
+ * The last scene, kept: moving it copies texels, and only what is new on the screen is drawn.
+ *
+ * Measured where a processor stands in for a graphics card: `copyTexSubImage2D` between textures of one format copies
+ * memory (1 ms for 1280 x 800), `blitFramebuffer` does the same pixel by pixel (23 ms; to the canvas 135 ms).
+ */
 
-type Rect = readonly [x: number, y: number, width: number, height: number];
+import { Program } from "./program";
+import { COPY_SHADER, CORNERS_SHADER } from "./shaders";
+
+export type Rect = readonly [x: number, y: number, width: number, height: number];
 
 interface Target {
   readonly framebuffer: WebGLFramebuffer;
   readonly texture: WebGLTexture;
 }
 
+const UNIT = 5;
+
 export class SceneCache {
+  private readonly copy: Program;
   private targets: [Target, Target] | null = null;
   private size: readonly [number, number] = [0, 0];
 
-  constructor(private readonly gl: WebGL2RenderingContext) {}
+  constructor(private readonly gl: WebGL2RenderingContext) {
+    this.copy = new Program(gl, CORNERS_SHADER, COPY_SHADER, { scene: UNIT });
+  }
 
   /** Make room for a screen of this size. @returns whether the last scene is gone. */
   resize(width: number, height: number): boolean {
@@ -38,9 +51,9 @@ export class SceneCache {
     if (Math.abs(dx) >= width || Math.abs(dy) >= height) return [[0, 0, width, height]];
     const [from, to] = this.targets!;
     gl.bindFramebuffer(gl.READ_FRAMEBUFFER, from.framebuffer);
-    gl.bindFramebuffer(gl.DRAW_FRAMEBUFFER, to.framebuffer);
+    this.bindTexture(to);
     const [x, y, w, h] = [Math.max(0, -dx), Math.max(0, -dy), width - Math.abs(dx), height - Math.abs(dy)];
-    gl.blitFramebuffer(x, y, x + w, y + h, x + dx, y + dy, x + dx + w, y + dy + h, gl.COLOR_BUFFER_BIT, gl.NEAREST);
+    gl.copyTexSubImage2D(gl.TEXTURE_2D, 0, x + dx, y + dy, x, y, w, h);
     this.targets = [to, from];
     const strips: Rect[] = [];
     if (dx !== 0) strips.push([dx > 0 ? 0 : width + dx, 0, Math.abs(dx), height]);
@@ -48,24 +61,32 @@ export class SceneCache {
     return strips;
   }
 
-  /** Copy the scene to the canvas, and draw into that from now on. */
-  show(): void {
+  /** Copy parts of the scene to the canvas, and draw into that from now on. */
+  show(rects: readonly Rect[]): void {
     const { gl } = this;
-    const [width, height] = this.size;
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    gl.clear(gl.COLOR_BUFFER_BIT); // otherwise Chromium clears with the next draw, and with it what was copied
-    gl.bindFramebuffer(gl.READ_FRAMEBUFFER, this.targets![0].framebuffer);
-    gl.blitFramebuffer(0, 0, width, height, 0, 0, width, height, gl.COLOR_BUFFER_BIT, gl.NEAREST);
-    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    this.bindTexture(this.targets![0]);
+    this.copy.use({});
+    gl.enable(gl.SCISSOR_TEST);
+    for (const [x, y, width, height] of rects) {
+      gl.scissor(x, y, width, height);
+      gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+    }
+    gl.disable(gl.SCISSOR_TEST);
+  }
+
+  private bindTexture({ texture }: Target): void {
+    this.gl.activeTexture(this.gl.TEXTURE0 + UNIT);
+    this.gl.bindTexture(this.gl.TEXTURE_2D, texture);
   }
 
   private target(): Target {
     const { gl } = this;
     const texture = gl.createTexture();
-    gl.activeTexture(gl.TEXTURE7);
+    gl.activeTexture(gl.TEXTURE0 + UNIT);
     gl.bindTexture(gl.TEXTURE_2D, texture);
     gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, this.size[0], this.size[1]);
-    gl.bindTexture(gl.TEXTURE_2D, null);
+    for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
     const framebuffer = gl.createFramebuffer();
     gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);

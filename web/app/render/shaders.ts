@@ -14,6 +14,20 @@ void main() {
   gl_Position = vec4(imageXY * imageToClip.xy + imageToClip.zw, 0.0, 1.0);
 }`;
 
+/** Corners of the whole target. */
+export const CORNERS_SHADER = `#version 300 es
+void main() {
+  gl_Position = vec4(float(gl_VertexID & 1) * 2.0 - 1.0, float(gl_VertexID >> 1) * 2.0 - 1.0, 0.0, 1.0);
+}`;
+
+export const COPY_SHADER = `#version 300 es
+precision mediump float;
+uniform sampler2D scene;
+out vec4 color;
+void main() {
+  color = vec4(texelFetch(scene, ivec2(gl_FragCoord.xy), 0).rgb, 1.0);
+}`;
+
 const COMMON = `#version 300 es
 precision highp float;
 precision highp int;

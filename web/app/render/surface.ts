@@ -35,10 +35,11 @@ export interface Preview {
 type DrawOverlay = (context: CanvasRenderingContext2D) => void;
 
 export class Surface {
-  readonly renderer: Renderer;
+  private renderer: Renderer;
   labelMap = new LabelMap(1, 1);
   /** Column by column: 1 on the mask of the object that is edited. Tools paint here, then call `touchActive`. */
   activeBits = new Uint8Array(1);
+  /** The graphics card was taken away. It comes back by itself. */
   readonly isLost = signal(false);
   /** How long the last frames took, for measurements. */
   readonly frameTimes: number[] = [];
@@ -51,6 +52,7 @@ export class Surface {
   private showsMasks = true;
   private dim = 0;
   private background: Rgb = [20, 21, 24];
+  private bitmap: ImageBitmap | null = null;
   private frame = 0;
   private readonly disposers: (() => void)[] = [];
   private readonly palette = new Uint8Array(65536 * 4);
@@ -66,8 +68,18 @@ export class Surface {
     this.context = overlay.getContext("2d")!;
     const observer = new ResizeObserver(() => this.resizeCanvas());
     observer.observe(canvas);
-    canvas.addEventListener("webglcontextlost", () => (this.isLost.value = true));
-    this.disposers.push(() => observer.disconnect());
+    const onLost = (event: Event): void => {
+      event.preventDefault(); // or it never comes back
+      this.isLost.value = true;
+    };
+    const onRestored = (): void => void this.restore(canvas);
+    canvas.addEventListener("webglcontextlost", onLost);
+    canvas.addEventListener("webglcontextrestored", onRestored);
+    this.disposers.push(() => {
+      observer.disconnect();
+      canvas.removeEventListener("webglcontextlost", onLost);
+      canvas.removeEventListener("webglcontextrestored", onRestored);
+    });
     this.disposers.push(
       effect(() => {
         void [viewport.view.value, appearance.value];
@@ -91,10 +103,12 @@ export class Surface {
     this.activeMask = null;
     this.activeBox = EMPTY_BOX;
     this.preview = null;
+    this.bitmap = null;
     this.requestFrame();
   }
 
   async setImage(bitmap: ImageBitmap): Promise<void> {
+    this.bitmap = bitmap;
     await this.renderer.setImage(bitmap);
     this.requestFrame();
   }
@@ -176,8 +190,11 @@ export class Surface {
     this.frame = 0;
     if (this.renderer.isLost()) return;
     const started = performance.now();
+    // Not clientWidth, which lays the page out in the middle of a frame.
+    const ratio = this.overlay.width / this.viewport.size.peek()[0];
     this.renderer.draw({
       view: this.viewport.view.peek(),
+      ratio,
       appearance: appearance.peek(),
       showLabelMap: this.showsMasks,
       dim: this.dim,
@@ -185,14 +202,28 @@ export class Surface {
       active: this.showsMasks && this.activeStyle ? { ...this.activeStyle, box: this.activeBox } : null,
       preview: this.preview,
     });
-    const ratio = this.overlay.width / Math.max(1, this.overlay.clientWidth);
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    this.context.clearRect(0, 0, this.overlay.clientWidth, this.overlay.clientHeight);
+    this.context.clearRect(0, 0, ...this.viewport.size.peek());
     this.context.fillStyle = "rgb(0 0 0 / 1%)"; // a frame that is cleared alone is not always shown by Chromium
     this.context.fillRect(0, 0, 1, 1);
     this.drawOverlay(this.context);
     this.frameTimes.push(performance.now() - started);
     if (this.frameTimes.length > 300) this.frameTimes.shift();
+  }
+
+  /** Give a new graphics context all that the lost one had. */
+  private async restore(canvas: HTMLCanvasElement): Promise<void> {
+    const { width, height, slots } = this.labelMap;
+    const all: Box = [0, 0, width, height];
+    this.renderer = new Renderer(canvas);
+    this.renderer.resize(width, height);
+    this.renderer.setLabelMap(slots, all);
+    this.renderer.setPalette(this.palette, this.palette.length / 4, []);
+    this.renderer.setActive(this.activeBits, all);
+    if (this.previewImage) this.setPreviewImage(this.previewImage);
+    if (this.bitmap) await this.renderer.setImage(this.bitmap);
+    this.isLost.value = false;
+    this.requestFrame();
   }
 
   private previewBox(candidate: number): Box {

@@ -4,6 +4,7 @@ import { distance, type XY } from "../geometry";
 import { cutMask } from "../mask/morphology";
 import { t } from "../i18n";
 import { notify } from "../notices";
+import { replaceByParts } from "../object_edits";
 import { strokePath } from "./overlay";
 import { type PointerInput, Tool } from "./tool";
 
@@ -50,7 +51,7 @@ export class CutTool extends Tool {
       else notify(t("say.not_cut"));
       return;
     }
-    this.editor.replaceByParts("cut", target, parts, { points: line });
+    replaceByParts(this.editor, "cut", target, parts, { points: line });
   }
 
   override cancel(): boolean {

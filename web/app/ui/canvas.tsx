@@ -36,8 +36,14 @@ export function Canvas({ editor, isSpaceDown }: { editor: Editor; isSpaceDown: b
     }
   }, [editor]);
   useEffect(() => {
-    const style = getComputedStyle(document.documentElement).getPropertyValue("--canvas-rgb").split(",").map(Number);
-    editor.surface?.setScene({ background: [style[0] ?? 20, style[1] ?? 21, style[2] ?? 24] });
+    const update = (): void => {
+      const style = getComputedStyle(document.documentElement).getPropertyValue("--canvas-rgb").split(",").map(Number);
+      editor.surface?.setScene({ background: [style[0] ?? 20, style[1] ?? 21, style[2] ?? 24] });
+    };
+    update();
+    const isDark = matchMedia("(prefers-color-scheme: dark)");
+    isDark.addEventListener("change", update);
+    return () => isDark.removeEventListener("change", update);
   }, [editor, theme.value, editor.document.value]);
   usePointers(editor, overlay, isSpaceDown);
   const isLost = editor.surface?.isLost.value ?? false;
@@ -55,7 +61,7 @@ export function Canvas({ editor, isSpaceDown }: { editor: Editor; isSpaceDown: b
       <canvas ref={overlay} class="overlay" />
       {(isMissing.value || isLost) && (
         <div class="blocker" role="alert">
-          <h2>{t("webgl.title")}</h2>
+          <h2>{t(isLost ? "webgl.lost_title" : "webgl.title")}</h2>
           <p>{t(isLost ? "webgl.lost" : "webgl.text")}</p>
         </div>
       )}

@@ -11,7 +11,8 @@ import type { AnnotatedObject } from "../document/annotated_object";
 import type { Editor } from "../editor";
 import { t } from "../i18n";
 import { actionOf, dialog, splitSelected } from "../keys/actions";
-import { IconButton } from "./controls";
+import { moveAbove, setAttribute } from "../object_edits";
+import { Button, IconButton } from "./controls";
 import { Icon, type IconName } from "./icon";
 import { VirtualRows } from "./virtual";
 
@@ -44,14 +45,22 @@ function LabelPicker({ editor }: { editor: Editor }): JSX.Element {
         <h2>{t("labels.title")}</h2>
         <IconButton icon="settings" label={t("labels.edit")} size={15} onClick={() => (dialog.value = "labels")} side="left" />
       </div>
-      <div class="label-chips" role="group" aria-label={t("labels.pick")}>
-        {activeLabels.value.map((label) => (
-          <button type="button" class="chip" key={label.id} aria-pressed={editor.currentLabel.value === label.id} onClick={() => editor.setLabel(label.id)}>
-            <Swatch label={label} text={label.hotkey ?? ""} />
-            <span class="chip-name">{label.name}</span>
-          </button>
-        ))}
-      </div>
+      {activeLabels.value.length === 0 ? (
+        <div class="label-chips">
+          <Button icon="plus" onClick={() => (dialog.value = "labels")}>
+            {t("labels.add")}
+          </Button>
+        </div>
+      ) : (
+        <div class="label-chips" role="group" aria-label={t("labels.pick")}>
+          {activeLabels.value.map((label) => (
+            <button type="button" class="chip" key={label.id} aria-pressed={editor.currentLabel.value === label.id} onClick={() => editor.setLabel(label.id)}>
+              <Swatch label={label} text={label.hotkey ?? ""} />
+              <span class="chip-name">{label.name}</span>
+            </button>
+          ))}
+        </div>
+      )}
     </section>
   );
 }
@@ -142,7 +151,7 @@ function ObjectRow({ editor, object, rows, index, top }: RowProps): JSX.Element 
       onDragOver={(event) => event.dataTransfer?.types.includes("text/x-segany-object") && event.preventDefault()}
       onDrop={(event) => {
         const moved = event.dataTransfer?.getData("text/x-segany-object");
-        if (moved && moved !== id) editor.moveAbove(moved, id);
+        if (moved && moved !== id) moveAbove(editor, moved, id);
       }}
     >
       <button
@@ -246,7 +255,7 @@ function AttributeField({ editor, object, attribute }: { editor: Editor; object:
     <div class="field">
       <label for={id}>{attribute.name}</label>
       {attribute.type === "choice" ? (
-        <select id={id} value={value} onChange={(e) => editor.setAttribute(attribute.name, e.currentTarget.value)}>
+        <select id={id} value={value} onChange={(e) => setAttribute(editor, attribute.name, e.currentTarget.value)}>
           <option value="">–</option>
           {attribute.choices?.map((choice) => <option key={choice}>{choice}</option>)}
         </select>
@@ -259,7 +268,7 @@ function AttributeField({ editor, object, attribute }: { editor: Editor; object:
           defaultValue={String(value)}
           onChange={(e) => {
             const text = e.currentTarget.value;
-            editor.setAttribute(attribute.name, text === "" ? null : attribute.type === "number" ? Number(text) : text);
+            setAttribute(editor, attribute.name, text === "" ? null : attribute.type === "number" ? Number(text) : text);
           }}
         />
       )}

@@ -1,1 +1,1 @@
-"""The file formats that masks are written in."""
+"""The file formats in which instances are written."""

@@ -35,6 +35,8 @@ MAX_NUMBER = float(np.finfo(np.float32).max)
 MAX_COORDINATE = 1e9
 """Largest valid coordinate of a box."""
 
+_NO_ATTRIBUTES: Mapping[str, Any] = {}
+
 NO_CLASS = "object"
 """Name of the category for instances without one, because COCO's format requires one."""
 
@@ -137,7 +139,7 @@ def images_by_id(data: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
 
 def normal_id(value: Any) -> Any:
     """The normal form of an id: 7, "7" and 7.0 are the same, because some programs write ids as strings or floats."""
-    number = whole_number(value)
+    number = parse_id(value)
     return value if number == NO_ID else number
 
 
@@ -145,7 +147,7 @@ def read_categories(data: Mapping[str, Any]) -> tuple[Category, ...]:
     """The categories of a COCO or LVIS dictionary, in its order. Of two with the same id, the first counts."""
     found: dict[int, Category] = {}
     for item in data.get("categories") or ():
-        number = whole_number(item.get("id"))
+        number = parse_id(item.get("id"))
         if number != NO_ID:
             category = Category(number, str(item.get("name", number)), str(item.get("supercategory") or ""))
             found.setdefault(category.id, category)
@@ -159,10 +161,12 @@ class CocoAnnotations:
     Attributes:
         segmentations: N segmentations as in the file, but with polygons as arrays, which take a quarter of the memory.
         columns: arrays [N, ...] by their names in `Instances`.
+        attributes: N dictionaries that CVAT and others write, as they are; empty where there are none.
     """
 
     segmentations: list[Any]
     columns: dict[str, npt.NDArray[Any]]
+    attributes: list[Mapping[str, Any]]
 
     @classmethod
     def parse(cls, annotations: Iterable[Mapping[str, Any]]) -> CocoAnnotations:
@@ -173,17 +177,22 @@ class CocoAnnotations:
         """
         items = [item for item in annotations if item.get("segmentation")]
         columns: dict[str, npt.NDArray[Any]] = {
-            "category_ids": np.array([whole_number(item.get("category_id")) for item in items], dtype=np.int64),
+            "category_ids": np.array([parse_id(item.get("category_id")) for item in items], dtype=np.int64),
             "boxes_xyxy": np.array([_from_xywh(item.get("bbox")) for item in items], dtype=np.float32).reshape(-1, 4),
-            "annotation_id": np.array([whole_number(item.get("id")) for item in items], dtype=np.int64),
+            "annotation_id": np.array([parse_id(item.get("id")) for item in items], dtype=np.int64),
             "iscrowd": np.array([_flag(item.get("iscrowd")) for item in items], dtype=np.bool_),
             "annotated_area": np.array([_number(item.get("area")) for item in items], dtype=np.float64),
         }
-        return cls([_compact(item["segmentation"]) for item in items], {**columns, **_optional_columns(items)})
+        return cls(
+            [_compact(item["segmentation"]) for item in items],
+            {**columns, **_optional_columns(items)},
+            [_attributes(item.get("attributes")) for item in items],
+        )
 
     def __getitem__(self, rows: slice) -> CocoAnnotations:
         """The annotations of a slice, such as those of one image."""
-        return CocoAnnotations(self.segmentations[rows], {name: array[rows] for name, array in self.columns.items()})
+        columns = {name: array[rows] for name, array in self.columns.items()}
+        return CocoAnnotations(self.segmentations[rows], columns, self.attributes[rows])
 
     @property
     def has_objects(self) -> bool:
@@ -249,8 +258,8 @@ def generator_columns(items: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArr
 def _optional_columns(items: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[Any]]:
     columns = generator_columns(items)
     _add_column(columns, "scores", items, "score", _number, (-1,))
-    _add_column(columns, "object_ids", items, "object", whole_number, (-1,))
-    _add_column(columns, "candidate", items, "candidate", whole_number, (-1,))
+    _add_column(columns, "object_ids", items, "object", parse_id, (-1,))
+    _add_column(columns, "candidate", items, "candidate", parse_id, (-1,))
     return columns
 
 
@@ -288,7 +297,7 @@ def annotation_ids(instances: Instances) -> list[int]:
 
 
 def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
-    """A box as x y width height, with the fewest decimals from which `_from_xywh` reads the same box."""
+    """Convert a box to x y width height, with the fewest decimals from which `_from_xywh` restores it."""
     corners = [float(str(np.float32(number))) for number in box]
     sides = [round(corners[axis + 2] - corners[axis], 6) for axis in (0, 1)]
     short = [*corners[:2], *sides]
@@ -298,7 +307,7 @@ def _to_xywh(box: tuple[float, float, float, float]) -> list[float]:
 
 
 def _from_xywh(bbox: Any) -> tuple[float, float, float, float]:
-    """The corners of a box; NaN where it is none."""
+    """Convert a box, x y width height, to its corners; NaN if it is not a box."""
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
         x, y, width, height = (_number(value) for value in bbox)
         is_box = all(abs(value) <= MAX_COORDINATE for value in (x, y, width, height))  # not NaN either
@@ -317,8 +326,8 @@ def _crop_box(crop_box: Any) -> tuple[int, int, int, int]:
     return left, top, left + width, top + height
 
 
-def whole_number(value: Any) -> int:
-    """An id from 0, as a number or as its digits; `NO_ID` for what is none."""
+def parse_id(value: Any) -> int:
+    """Convert an id, a number or a string of digits, to an integer from 0; `NO_ID` if it is not an id."""
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) < MAX_DIGITS else None
     elif isinstance(value, float):
@@ -327,8 +336,12 @@ def whole_number(value: Any) -> int:
     return value if is_id else NO_ID
 
 
+def _attributes(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) and value else _NO_ATTRIBUTES
+
+
 def _flag(value: Any) -> bool:
-    """What stands for yes or no, some programs write as text."""
+    """Convert a flag, which some programs write as text, to a bool."""
     if isinstance(value, str):
         return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
     return bool(value)
@@ -339,7 +352,7 @@ def _number(value: Any) -> float:
 
 
 def _compact(segmentation: Any) -> Any:
-    """Polygons as arrays, where they are lists of numbers. What is damaged stays as it is."""
+    """Convert polygons that are lists of numbers to arrays; damaged ones are not changed."""
     if not isinstance(segmentation, list):
         return segmentation
     try:

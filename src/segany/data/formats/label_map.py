@@ -1,4 +1,4 @@
-"""Label maps and images of one mask: reading their objects, the names of their values, and writing them."""
+"""Label maps and images of one mask: readers of their objects and of the names of their labels, and the encoder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from segany.core.arrays import BoolArray, SizeHW
 from segany.core.errors import DataError
-from segany.core.files import read_text
+from segany.core.files import read_file
 from segany.core.instance import NO_ID, Category
 from segany.core.instances import Instances
 from segany.core.label_map import LabelArray
 from segany.core.rle import Rle, encode_masks
-from segany.data.annotations import encode_runs, read_json
+from segany.data.annotations import encode_runs, parse_json
 from segany.data.formats.mask_image import MaskImage, MaskOptions
 from segany.data.formats.writing import FormatOptions, json_bytes, png_bytes
 from segany.data.item import AnnotatedImage
@@ -29,19 +29,19 @@ from segany.imaging.image import DEFAULT_MAX_PIXELS
 _logger = logging.getLogger(__name__)
 
 MAX_TRIED = 200
-"""Label maps of a video or a dataset that are read to find out what `VOID` is."""
+"""Number of label maps of a video or a dataset that `has_void` reads at most."""
 
 NAME_FILES = ("labels.json", "classes.txt")
-"""Files beside label maps that name their values; the first that is there counts."""
+"""Files beside label maps that name their values; the first that exists is used."""
 
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What the values of label maps stand for.
+    """The categories and object ids of the values of label maps.
 
     Attributes:
-        categories: the class of each value that has one.
-        object_ids: the object id of each value that has one.
+        categories: category by value; values without one are missing.
+        object_ids: object id by value; values without one are missing.
     """
 
     categories: Mapping[int, Category]
@@ -49,7 +49,7 @@ class LabelNames:
 
     @classmethod
     def none(cls) -> LabelNames:
-        """Of values without names."""
+        """Return the names of values without categories and object ids."""
         return cls({}, {})
 
     @classmethod
@@ -57,18 +57,30 @@ class LabelNames:
         """Read a file of names.
 
         Args:
-            path: JSON from value to name, `{"1": "cat"}`, or to `{"name", "id", "supercategory", "object_id"}` as
-                `encode_label_map` writes it; or text with a name a line, the first that of value 0, the background.
-                Without an `id`, that of a category is the lowest value of its name.
+            path: JSON that maps values to names, `{"1": "cat"}`, or to `{"name", "id", "supercategory", "object_id"}`
+                as `encode_label_map` writes it; or text with one name per line, the first for value 0, the background.
+                Without `id`, the id of a category is the lowest value with its name.
 
         Raises:
-            DataError: it cannot be read, or is of another form.
+            DataError: the file cannot be read, or has another form.
         """
-        if path.suffix.lower() == ".txt":
-            lines = read_text(path, DataError).splitlines()
+        return cls.parse(read_file(path, DataError), str(path))
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> LabelNames:
+        """Do what `read` does with the bytes of a file; `what`, its name, tells text from JSON and begins messages.
+
+        Raises:
+            DataError: as for `read`.
+        """
+        if what.lower().endswith(".txt"):
+            try:
+                lines = data.decode("utf-8-sig").splitlines()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{what} is no text in UTF-8: {error}.") from error
             entries: Any = {value: line.strip() for value, line in enumerate(lines) if line.strip()}
         else:
-            entries = read_json(path)
+            entries = parse_json(data, what)
         try:
             if not isinstance(entries, (dict, list)):
                 raise TypeError(f"it holds a {type(entries).__name__}")  # noqa: TRY301
@@ -79,7 +91,7 @@ class LabelNames:
             return cls._of_facts(facts)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise DataError(
-                f'{path} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
+                f'{what} does not name the values of label maps, as {{"1": "cat"}} does: {error}.'
             ) from error
 
     @classmethod
@@ -96,16 +108,20 @@ class LabelNames:
 
     @classmethod
     def beside(cls, folders: Iterable[Path]) -> LabelNames:
-        """The names in the first of `NAME_FILES` that any of some folders has; none where there is no such file."""
+        """Read the first of `NAME_FILES` that exists in the folders; `none()` without such a file.
+
+        Raises:
+            DataError: as for `read`.
+        """
         files = (folder / name for folder in folders for name in NAME_FILES)
         found = next((file for file in files if file.is_file()), None)
         return cls.none() if found is None else cls.read(found)
 
     def to_instances(self, masks: Mapping[int, Rle], size_hw: SizeHW) -> Instances:
-        """Masks by value as instances with their categories and object ids.
+        """Convert masks by value to instances with categories and object ids.
 
         Raises:
-            InstancesError: a mask is of another size, or two categories have one id.
+            InstancesError: a mask has another size, or two categories have the same id.
         """
         by_id = {category.id: category for category in self.categories.values()}
         category_of = {value: category.id for value, category in self.categories.items()}
@@ -126,18 +142,33 @@ def _checked_id(value: Any) -> int:
 
 
 def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Iterator[tuple[str, bytes]]:
-    """A PNG of 16 bits, or a NumPy file of 32 where the labels need them: 0 for none, i + 1 for the i-th instance.
+    """Encode a label map [H, W]: 0 for the background, i + 1 for the i-th instance.
 
-    Where instances have classes or object ids, a JSON file of the same name has them by value; see `LabelNames`.
+    It is a uint16 PNG, or an int32 NumPy file if there are more instances. If instances have categories or object ids,
+    a JSON file of the same name holds them by value; see `LabelNames`.
     """
-    instances = annotated.instances
-    labels = instances.to_label_map(options.label_order, fill=options.label_fill)
+    labels = annotated.instances.to_label_map(options.label_order, fill=options.label_fill)
+    for ending, data in label_map_files(annotated.instances, labels):
+        yield f"_labels{ending}", data
+
+
+def label_map_files(
+    instances: Instances, labels: LabelArray, *, names_all: bool = False
+) -> Iterator[tuple[str, bytes]]:
+    """The files of a label map, each as the ending of its name and its content.
+
+    Args:
+        instances: the instances.
+        labels: the map that `Instances.to_label_map` makes of them.
+        names_all: list all values in the JSON file, also those of instances without class or object id, so that
+            readers need not guess whether the values are labels.
+    """
     if len(instances) <= np.iinfo(np.uint16).max:
-        yield "_labels.png", png_bytes(labels.astype(np.uint16))
+        yield ".png", png_bytes(labels.astype(np.uint16))
     else:
         buffer = io.BytesIO()
         np.save(buffer, labels)
-        yield "_labels.npy", buffer.getvalue()
+        yield ".npy", buffer.getvalue()
     facts: dict[str, dict[str, Any]] = {}
     for value, instance in enumerate(instances, start=1):
         fact: dict[str, Any] = {}
@@ -147,14 +178,14 @@ def encode_label_map(annotated: AnnotatedImage, options: FormatOptions) -> Itera
                 fact["supercategory"] = instance.category.supercategory
         if instance.object_id != NO_ID:
             fact["object_id"] = instance.object_id
-        if fact:
+        if fact or names_all:
             facts[str(value)] = fact
-    if facts:
-        yield "_labels.json", json_bytes(facts)
+    if facts or names_all:
+        yield ".json", json_bytes(facts)
 
 
 class MaskReader:
-    """Reads images of masks in one way. Of soft edges it warns once, and tells of further ones at the level DEBUG."""
+    """Reads mask images with the same options. Soft edges are logged: the first as a warning, others at DEBUG level."""
 
     def __init__(self, options: MaskOptions | None = None) -> None:
         self.options = options or MaskOptions()
@@ -169,22 +200,22 @@ class MaskReader:
         is_one_object: bool = False,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> dict[int, Rle]:
-        """The objects in an image of masks: their masks by label, in ascending order.
+        """Read the masks of the objects in a mask image.
 
         Args:
-            source: a file, or what it holds.
-            what: begins messages.
-            void: whether `VOID` is no object in an image with a palette. An image alone cannot tell where it holds
-                nothing else; `has_void` decides for a video or a dataset. None takes it for void beside other labels.
-            is_one_object: the image holds the mask of one object, whatever the options say.
+            source: path of the file, or its content.
+            what: start of error messages.
+            void: whether `VOID` is void, and not an object, in an image with a palette. An image that holds no other
+                label cannot show it; `has_void` decides for a video or a dataset. None: it is void beside other labels.
+            is_one_object: whether the image holds the mask of one object, whatever the options are.
             max_pixels: larger images are refused.
 
         Returns:
-            Parts are numbered from 1, and a foreground is 1; with soft edges it has the label that it would have
-            without them.
+            The masks by label, in ascending order. Connected components ("parts") are numbered from 1. The label of
+            a "foreground" is 1; that of a mask with soft edges is its highest value, as without soft edges.
 
         Raises:
-            DataError: it is missing, no image, damaged, or no label map.
+            DataError: the image is missing, damaged, not an image, or not a label map.
         """
         image = MaskImage.decode(source, what, max_pixels)
         objects = "foreground" if is_one_object else self.options.objects
@@ -192,7 +223,7 @@ class MaskReader:
             return encode_labels(label_parts(image.foreground(self.options.mask_threshold)))
         if objects == "auto" and image.soft_pixels is not None:
             assert image.levels is not None
-            self._tell(image)
+            self._log_soft_edges(image)
             highest = int(image.levels.max()) if image.labels is not None else np.iinfo(np.uint8).max
             return _one_mask(image.foreground(self.options.mask_threshold), highest)
         if objects == "foreground":
@@ -204,7 +235,7 @@ class MaskReader:
             )
         return encode_labels(_without_void(image, void))
 
-    def _tell(self, image: MaskImage) -> None:
+    def _log_soft_edges(self, image: MaskImage) -> None:
         if not image.soft_pixels:
             return
         assert image.levels is not None
@@ -220,12 +251,12 @@ class MaskReader:
         self._has_warned = True
 
 
-def has_void(pictures: Iterable[Path]) -> bool:
-    """Whether `VOID` is no object in label maps that belong together: any of them with a palette has other labels.
+def has_void(label_maps: Iterable[Path]) -> bool:
+    """Whether `VOID` is void in the label maps of a video or dataset: one with a palette also has other labels.
 
-    Read until one tells, `MAX_TRIED` of them at most. What cannot be read tells nothing.
+    At most `MAX_TRIED` are read, until one has void and other labels. Unreadable ones are ignored.
     """
-    for path in itertools.islice(pictures, MAX_TRIED):
+    for path in itertools.islice(label_maps, MAX_TRIED):
         try:
             image = MaskImage.decode(path, str(path))
         except DataError:
@@ -248,7 +279,7 @@ def _one_mask(mask: BoolArray, label: int) -> dict[int, Rle]:
 
 
 def encode_labels(labels: LabelArray) -> dict[int, Rle]:
-    """The masks of all labels but 0 of a map [H, W], in ascending order, in one pass over it."""
+    """Encode the masks of all labels except 0 of a label map, int32 [H, W], in ascending order, in one pass."""
     size_hw = (labels.shape[0], labels.shape[1])
     columns = labels.T.reshape(-1)
     start = np.append(0, np.flatnonzero(columns[1:] != columns[:-1]) + 1)
@@ -267,7 +298,7 @@ def encode_labels(labels: LabelArray) -> dict[int, Rle]:
 
 
 def label_parts(mask: BoolArray) -> LabelArray:
-    """The connected parts of a mask [H, W], numbered from 1, corners touching: int32 [H, W]."""
+    """Label the connected components (8-connectivity) of a mask, bool [H, W], from 1. Returns int32 [H, W]."""
     parts = find_components(mask)
     labels = np.zeros(mask.shape, dtype=np.int32)
     labels[mask] = np.repeat(parts.component + 1, parts.stop - parts.start)

@@ -1,8 +1,8 @@
-"""Images of masks: one rule for what their values are, wherever a mask is read.
+"""Decoding of mask images to labels or levels, in the same way wherever a mask is read.
 
-Values are labels: gray levels, integers of 16 bits, colors, or indices of a palette. What the background is, a palette
-or an alpha channel may say in several ways; see `MaskImage.decode`. Soft edges, of antialiased or JPEG images, are
-recognized: their values are no labels.
+Labels are gray levels, 16-bit integers, colors, or indices of a palette. The background is determined by the palette
+or an alpha channel; see `MaskImage.decode`. Soft edges of antialiased or JPEG images are detected, since their values
+are not labels.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from segany.core.label_map import LabelArray
 from segany.imaging.image import DEFAULT_MAX_PIXELS, decode_image, keeps_high_bytes_only
 
 Objects: TypeAlias = Literal["auto", "labels", "foreground", "parts"]
-"""What are objects in an image of masks: each value but 0 ("labels"); everything that is not background, as one; each
-connected part of that; or "auto": one foreground where edges are soft, and labels otherwise."""
+"""The objects of a mask image: each label except 0 ("labels"), all foreground pixels as one object ("foreground"), each
+connected component of the foreground ("parts"), or "auto": "foreground" if edges are soft, "labels" otherwise."""
 
 MaskValues: TypeAlias = npt.NDArray[Any]
 
 MAX_LABELS = 5000
-"""An image of more values is no label map but a photograph."""
+"""Largest number of values of a label map. An image with more is a photograph."""
 
 MAX_COLOR_LABELS = 256
-"""Colors inside an alpha channel; where there are more, it cuts out a photograph and is the mask itself."""
+"""Largest number of label colors in an image with an alpha channel. With more, the alpha channel is the mask."""
 
 VOID = 255
-"""The index of a palette that is no object and no background (PASCAL VOC, DAVIS)."""
+"""The index of a palette that is void, neither object nor background (PASCAL VOC, DAVIS)."""
 
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
 
 MIN_SOFT_LEVEL = 128
-"""Soft edges lead up to at least this level. Label maps with fewer labels never count as soft."""
+"""Lowest maximum of an image with soft edges. Label maps with lower values never count as soft."""
 
 MANY_LEVELS = 16
-"""From so many levels between background and mask, those near the two may cover solid blocks, as wide blur does."""
+"""Number of levels between background and mask from which those near the two may form solid blocks, as in wide blur."""
 
 RAMP_SHARE = 0.8
-"""Share of the pixels of soft edges that have both a lower and a higher one within two pixels."""
+"""Smallest share of the pixels of soft edges with both a lower and a higher value within two pixels."""
 
 BAND_PIXELS = 1 << 20
-"""Pixels that are looked at together, which bounds the memory beside the image."""
+"""Number of pixels that are processed at once, which bounds temporary memory."""
 
 MAX_FAR_SHARE = 0.35
-"""Share of the pixels of a lossy image of one mask that may be far from the levels of both background and mask."""
+"""Largest share of pixels far from the levels of background and mask in a lossy image of one mask."""
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How images of masks are read.
+    """Options for reading mask images.
 
     Attributes:
-        objects: see `Objects`.
-        mask_threshold: where "foreground", "parts" and soft edges are cut, as a share of the highest value of the image
-            from 0 to 1; what is above belongs to the mask.
+        objects: the objects of a mask image; see `Objects`.
+        mask_threshold: threshold of "foreground", "parts" and soft edges, as a share in 0..1 of the highest value of
+            the image. Pixels above it belong to the mask.
 
     Raises:
         ConfigError: a value is out of range.
@@ -78,17 +78,17 @@ class MaskOptions:
 
 @dataclass(frozen=True, eq=False)
 class MaskImage:
-    """A decoded image of masks.
+    """A decoded mask image.
 
     Attributes:
-        what: begins messages.
-        labels: int32 [H, W], 0 for the background; None where the values cannot be labels, for the reason.
-        reason: why there are no labels.
-        levels: [H, W], gray levels from 0, where the values have an order; None for labels of a palette or of colors.
-        void: bool [H, W], where a palette has the index `VOID`; None without a palette of labels.
-        soft_pixels: how many pixels are between background and mask in an image of one mask with soft edges; None
-            where it is no such image.
-        has_soft_colors: whether there are soft edges between several colors, which make no labels and no mask.
+        what: start of error messages.
+        labels: int32 [H, W], 0 for the background; None if the values cannot be labels.
+        reason: the reason, if there are no labels.
+        levels: [H, W], gray levels from 0, if the values are ordered; None for labels of a palette or of colors.
+        void: bool [H, W], pixels with the palette index `VOID`; None without a palette of labels.
+        soft_pixels: number of pixels between background and mask in an image of one mask with soft edges; None for
+            other images.
+        has_soft_colors: whether there are soft edges between several colors, which are neither labels nor one mask.
     """
 
     what: str
@@ -101,21 +101,21 @@ class MaskImage:
 
     @classmethod
     def decode(cls, source: Path | bytes, what: str, max_pixels: int = DEFAULT_MAX_PIXELS) -> MaskImage:
-        """Decode an image.
+        """Decode a mask image.
 
-        - Gray palettes are read by gray level, others by index. Where the first color is not black and another one that
-          is used is, the black one is the background; otherwise index 0.
-        - In color images each color but black is a label.
-        - An alpha channel is the mask where all colors are the same, or where they are a photograph that is black
-          outside of it. Labels in color that are black outside of it stay labels. Anything else contradicts.
+        - Images with a gray palette are read by gray level, other palette images by index. The background is index 0,
+          unless the first color is not black and another used color is black; then that color is the background.
+        - In color images, each color except black is a label.
+        - An alpha channel is the mask if all colors are the same, or if they are a photograph that is black outside of
+          the mask. Color labels that are black outside of it stay labels. Other alpha channels contradict the colors.
 
         Args:
-            source: a file, or what it holds.
-            what: begins messages.
-            max_pixels: images of more pixels are refused.
+            source: path of the file, or its content.
+            what: start of error messages.
+            max_pixels: larger images are refused.
 
         Raises:
-            DataError: it is missing, no image, or damaged; or its alpha channel contradicts its colors.
+            DataError: the image is missing, damaged or not an image, or its alpha channel contradicts its colors.
         """
         try:
             return cls._of(decode_image(source, max_pixels, name=what), what)
@@ -142,10 +142,10 @@ class MaskImage:
         return cls(what, labels, reason, values.levels, values.void, soft_pixels, has_soft_colors)
 
     def checked_labels(self) -> LabelArray:
-        """int32 [H, W].
+        """Return the labels, int32 [H, W].
 
         Raises:
-            DataError: the values cannot be labels, or there are too many.
+            DataError: the values cannot be labels, or there are more than `MAX_LABELS`.
         """
         if self.labels is None:
             raise DataError(
@@ -162,7 +162,7 @@ class MaskImage:
         return self.labels
 
     def foreground(self, mask_threshold: float = 0.5) -> BoolArray:
-        """bool [H, W]: what is above a share of the highest level, or any color or index but the background."""
+        """Return the foreground, bool [H, W]: levels above a share of the highest, or all labels except 0."""
         if self.levels is None:
             assert self.labels is not None
             return np.asarray(self.labels != 0)
@@ -171,7 +171,7 @@ class MaskImage:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """What an image holds without its alpha channel; see `MaskImage`. `colors` are uint8 [H, W, 3]; None of grays."""
+    """Values of an image without its alpha channel; see `MaskImage`. `colors` is uint8 [H, W, 3]; None for gray."""
 
     labels: LabelArray | None
     levels: MaskValues | None
@@ -211,10 +211,10 @@ def _palette_values(image: Image.Image) -> _Values:
     palette[: len(listed)] = listed
     used = _distinct(index)
     black = used[(used < len(listed)) & ~palette[used].any(axis=1)]
-    # Where all colors are black, they tell nothing.
+    # If all colors are black, none of them marks the background.
     black_is_elsewhere = bool(0 < len(black) < len(used) and 0 not in black)
     grays = palette[used, 0]
-    is_gray = bool((palette == palette[:, :1]).all())  # all of it: the images of a video are to be read alike
+    is_gray = bool((palette == palette[:, :1]).all())  # unused colors too: all images of a video are alike
     if is_gray and grays.any() and (black_is_elsewhere or len(np.unique(grays)) == len(used)):
         levels = palette[index, 0]
         return _Values(levels.astype(np.int32), levels, index == VOID if (grays == used).all() else None)
@@ -229,7 +229,7 @@ def _palette_values(image: Image.Image) -> _Values:
 
 
 def _are_shades_of_one(colors: npt.NDArray[Any]) -> bool:
-    """Whether colors int [N, 3] are at least three shades of one, black among them or not."""
+    """Whether colors, int [N, 3], are at least three shades of the same hue, black included or not."""
     levels = colors.max(axis=1)
     brightest = colors[int(colors.sum(axis=1).argmax())]
     shades = np.rint(levels[:, None] * (brightest / max(1, brightest.max())))
@@ -237,7 +237,7 @@ def _are_shades_of_one(colors: npt.NDArray[Any]) -> bool:
 
 
 def _alpha(image: Image.Image) -> npt.NDArray[np.uint8] | None:
-    """The alpha channel uint8 [H, W], or that of a transparent color; None where all is opaque."""
+    """Return the alpha channel, or that of a transparent color, uint8 [H, W]; None for an opaque image."""
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         alpha = np.asarray(image)[..., -1]
     elif image.info.get("transparency") is not None:
@@ -257,7 +257,7 @@ def _alpha(image: Image.Image) -> npt.NDArray[np.uint8] | None:
 
 
 def _with_alpha(values: _Values, alpha: npt.NDArray[np.uint8], what: str) -> _Values:
-    """What an image holds that is not opaque everywhere."""
+    """Combine the values of an image with its alpha channel, uint8 [H, W]."""
     colors = values.levels if values.labels is None else values.labels
     assert colors is not None
     by_alpha = _Values(alpha.astype(np.int32), alpha)
@@ -283,7 +283,7 @@ def _with_alpha(values: _Values, alpha: npt.NDArray[np.uint8], what: str) -> _Va
 
 
 def _distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The different values of an array, ascending; where there are more than `MAX_LABELS`, only some more than that."""
+    """Return the distinct values of an array, ascending. It stops after more than `MAX_LABELS` of them."""
     flat = values.reshape(-1)
     found = flat[:0]
     for start in range(0, len(flat), BAND_PIXELS):
@@ -295,7 +295,7 @@ def _distinct(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _soft_pixels(levels: MaskValues, *, is_lossy: bool) -> int | None:
-    """See `MaskImage.soft_pixels`."""
+    """Count the pixels of soft edges; see `MaskImage.soft_pixels`."""
     highest = levels.max(initial=0)
     if highest < MIN_SOFT_LEVEL:
         return None
@@ -308,7 +308,7 @@ def _soft_pixels(levels: MaskValues, *, is_lossy: bool) -> int | None:
 
 
 def _is_one_lossy_mask(levels: MaskValues, highest: Any) -> bool:
-    """Whether nearly all pixels are near one of two levels, and no plateau is between them."""
+    """Whether nearly all pixels are near one of two levels, without plateaus between these."""
     far = 0
     for band, inner in _bands(levels):
         lowest, top = _extremes(levels[band], 2)
@@ -320,7 +320,7 @@ def _is_one_lossy_mask(levels: MaskValues, highest: Any) -> bool:
 
 
 def _has_soft_edges(levels: MaskValues, between: npt.NDArray[Any], highest: Any) -> bool:
-    """Whether values between background and mask are in no solid block, and lie between lower and higher ones."""
+    """Whether values between background and mask form no solid blocks, and lie between lower and higher values."""
     has_many = len(between) >= MANY_LEVELS
     if not has_many and between[-1] <= 0.1 * highest:  # a few small labels beside 255
         return False
@@ -339,7 +339,7 @@ def _has_soft_edges(levels: MaskValues, between: npt.NDArray[Any], highest: Any)
 
 
 def _has_soft_colors(labels: LabelArray | None, colors: npt.NDArray[np.uint8] | None) -> bool:
-    """Whether an image of several colors is antialiased: many colors without any solid block, in between others."""
+    """Whether an image of several colors is antialiased: many colors form no solid block and lie between others."""
     if labels is None or colors is None:
         return False
     codes = _distinct(labels)
@@ -360,7 +360,7 @@ def _has_soft_colors(labels: LabelArray | None, colors: npt.NDArray[np.uint8] | 
 
 
 def _bands(values: npt.NDArray[Any]) -> Iterator[tuple[slice, slice]]:
-    """Rows of an image in bands, each with the two rows around it; and which rows of the band are its own."""
+    """Yield bands of rows, extended by two rows on each side, and the slice of the band without this extension."""
     height, width = values.shape
     step = max(1, BAND_PIXELS // max(1, width))
     for start in range(0, height, step):
@@ -369,7 +369,7 @@ def _bands(values: npt.NDArray[Any]) -> Iterator[tuple[slice, slice]]:
 
 
 def _is_solid(values: npt.NDArray[Any]) -> BoolArray:
-    """Where the nine pixels around one, all within the image, have a single value."""
+    """Return bool [H, W], pixels whose 3x3 neighborhood lies within the image and has a single value."""
     lowest, highest = _extremes(values, 1)
     solid = np.asarray(lowest == highest)
     solid[:1], solid[-1:], solid[:, :1], solid[:, -1:] = False, False, False, False
@@ -377,13 +377,13 @@ def _is_solid(values: npt.NDArray[Any]) -> BoolArray:
 
 
 def _is_ramp(levels: MaskValues) -> BoolArray:
-    """Where there are both a lower and a higher value within two pixels."""
+    """Return bool [H, W], pixels with both a lower and a higher value within two pixels."""
     lowest, highest = _extremes(levels, 2)
     return np.asarray((lowest < levels) & (levels < highest))
 
 
 def _extremes(values: npt.NDArray[Any], radius: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The lowest and the highest value within a square around each pixel."""
+    """Return the minimum and the maximum, [H, W] each, of a square of side 2 * radius + 1 around each pixel."""
     lowest, highest = values.copy(), values.copy()
     for axis in (0, 1):
         low, high = lowest.copy(), highest.copy()

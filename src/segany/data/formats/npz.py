@@ -53,13 +53,13 @@ def to_npz(instances: Instances) -> bytes:
 
 
 def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
-    """What `to_npz` made, exactly.
+    """Read an archive of `to_npz`. The instances are the same.
 
     Args:
         file: a path or an open file.
 
     Raises:
-        InstancesError: it is no such archive.
+        InstancesError: the file is not such an archive.
     """
     name = os.fspath(file) if isinstance(file, (str, os.PathLike)) else "The file"
     try:
@@ -83,7 +83,7 @@ def from_npz(file: str | os.PathLike[str] | IO[bytes]) -> Instances:
 
 
 def _encoded_masks(file: IO[bytes]) -> tuple[list[str], SizeHW]:
-    """The compressed run lengths of masks bool [N, H, W], and their size. One mask at a time is in memory."""
+    """Encode masks, bool [N, H, W], one at a time. Returns the compressed run lengths and the size."""
     header = read_header(file)
     if header.dtype != np.bool_ or len(header.shape) != 3 or header.fortran_order:
         raise ValueError(f"its masks are {header.dtype} of shape {list(header.shape)}, not bool [N, H, W]")

@@ -46,10 +46,12 @@ def to_geojson(instances: Instances, file_name: str = "") -> dict[str, Any]:
 
 
 def from_geojson(data: Mapping[str, Any]) -> Instances:
-    """What `to_geojson` made, exactly, but for categories that no instance is of; sources are "import".
+    """Convert the result of `to_geojson` back to instances with the source "import".
+
+    They are the same, except that categories without instances are lost.
 
     Raises:
-        InstancesError: it is of another form.
+        InstancesError: the data has another form.
     """
     try:
         size_hw = checked_size(data["image"]["height"], data["image"]["width"])

@@ -18,7 +18,7 @@ from segany.core.instance import NO_ID
 from segany.core.instances import Instances
 from segany.core.rle import box_xyxy
 from segany.data.annotations import checked_size, encode_segmentations
-from segany.data.formats.coco import FORM_ERRORS, annotation_ids, generator_columns, generator_fields, whole_number
+from segany.data.formats.coco import FORM_ERRORS, annotation_ids, generator_columns, generator_fields, parse_id
 from segany.data.formats.writing import FormatOptions, json_bytes
 from segany.data.item import AnnotatedImage
 
@@ -77,7 +77,7 @@ def from_sa1b(data: Mapping[str, Any]) -> Instances:
     encoded = encode_segmentations(segmentations, size_hw)
     items = [item for item, rle in zip(items, encoded, strict=True) if rle is not None]
     columns = generator_columns(items)
-    ids = [whole_number(item.get("id")) for item in items]
+    ids = [parse_id(item.get("id")) for item in items]
     if ids and NO_ID not in ids:
         columns["annotation_id"] = np.array(ids, dtype=np.int64)
     rles = [rle for rle in encoded if rle is not None]

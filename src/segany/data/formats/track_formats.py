@@ -148,7 +148,7 @@ def label_png(result: FrameResult) -> bytes:
     Raises:
         OutputError: an object id is not 1 to 255.
     """
-    check_labels(result.object_ids)
+    check_palette_ids(result.object_ids)
     labels = np.zeros(result.size_hw, dtype=np.uint8)
     scores = np.nan_to_num(result.scores, nan=-np.inf)
     for index in np.lexsort((result.instances.object_ids, scores)):
@@ -160,7 +160,7 @@ def label_png(result: FrameResult) -> bytes:
     return buffer.getvalue()
 
 
-def check_labels(object_ids: Iterable[int]) -> None:
+def check_palette_ids(object_ids: Iterable[int]) -> None:
     """Raise `OutputError` where an object id does not fit into an image with a palette."""
     for object_id in object_ids:
         if not 0 < object_id <= MAX_LABEL:
@@ -256,7 +256,7 @@ def _masklets(frames: Mapping[int, Instances]) -> dict[int, dict[int, _MaskletFr
 
 
 def _video_length(frames: Mapping[int, Instances], source: FrameSource) -> int:
-    """Frames of the video, as far as is known."""
+    """Return the number of frames of the video, or as many as are known."""
     return max(source.count or 0, *(frame + 1 for frame in frames), 0)
 
 
@@ -272,12 +272,12 @@ def _bucket(area: float) -> str:
 
 
 def _visibility_changes(masklet: Mapping[int, _MaskletFrame]) -> int:
-    """How often the object becomes hidden or visible after it first appeared, in the frames that have results."""
+    """Count how often the object becomes hidden or visible after its first appearance, in frames with results."""
     visible = [item.area > 0 for item in masklet.values()]
     since = visible[visible.index(True) :] if True in visible else []
     return sum(one != other for one, other in itertools.pairwise(since))
 
 
 def _first_visible(masklet: Mapping[int, _MaskletFrame]) -> int:
-    """The first frame in which the object is visible; 0 where there is none."""
+    """Return the first frame in which the object is visible; 0 if there is none."""
     return next((frame for frame, item in masklet.items() if item.area), 0)

@@ -12,7 +12,7 @@ from segany.core.errors import VideoError
 from segany.core.files import path_errors
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.image import ImageSource, read_image
-from segany.imaging.image_formats import readable_suffixes, tell_passed_over
+from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
 
 
 class ImageFrames(FrameSource):
@@ -85,9 +85,9 @@ def images_in(folder: Path) -> list[Path]:
             for file in found
             if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
         ]
-    passed_over = tell_passed_over(found, str(folder))
+    unreadable = warn_unreadable_images(found, str(folder))
     if not files:
-        advice = passed_over or "A video file goes in by its own path."
+        advice = unreadable or "A video file goes in by its own path."
         raise VideoError(f"The folder {folder} holds no images that can be read. {advice}")
     return sorted(files, key=lambda file: natural_key(file.name))
 

@@ -42,7 +42,7 @@ class VitConfig(EncoderConfig):
     """
 
     title: ClassVar[str] = "ViT"
-    drops_branches: ClassVar[bool] = True
+    has_drop_path: ClassVar[bool] = True
     encodes_patches: ClassVar[bool] = True
     key_rules: ClassVar[KeyRules] = keys.VIT_RULES
 

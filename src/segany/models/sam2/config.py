@@ -49,7 +49,7 @@ class HieraConfig(EncoderConfig):
 
     title: ClassVar[str] = "Hiera"
     strides: ClassVar[tuple[int, ...]] = (EMBEDDING_STRIDE, 4, 8)
-    drops_branches: ClassVar[bool] = True
+    has_drop_path: ClassVar[bool] = True
     key_rules: ClassVar[KeyRules] = keys.HIERA_RULES
 
     width: int

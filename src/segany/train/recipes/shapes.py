@@ -2,7 +2,7 @@
 
     segany train shapes --out runs/shapes
 
-Cost: 5 minutes on two CPU cores. Score: mean IoU of one click 0.87 on held-out images, of a box 0.87.
+Cost: 10 minutes with one thread. Score: mean IoU of one click 0.84 on held-out images, of a box 0.83.
 """
 
 from __future__ import annotations

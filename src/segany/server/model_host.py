@@ -1,0 +1,267 @@
+"""The model of a server: loaded in a thread, shared by clicks and jobs, and the embeddings that it makes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from segany.core.arrays import FloatArray, IntArray, PixelArray
+from segany.core.embedding import Feature
+from segany.core.errors import ConfigError, EmbeddingError, SeganyError
+from segany.core.progress import Cancellation, ProgressCallback, ProgressEvent, report
+from segany.hub.model_ref import ModelRef
+from segany.imaging.amg import Proposals
+from segany.predict.automatic import ProposingModel
+from segany.predict.image import ImagePredictor
+from segany.runtime.model import ExportedModel
+from segany.server.embeddings import MAX_BYTES, Embeddings
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 0.25
+"""How often the progress of loading is published at most."""
+
+ResultT = TypeVar("ResultT")
+
+
+class ModelHost:
+    """The model of a server and its embeddings. Threads may share it.
+
+    Attributes:
+        model_version: the name and the weights of the model, for revisions and proposals; None until it is loaded.
+        embeddings: of the images that were asked for.
+    """
+
+    def __init__(
+        self,
+        ref: ModelRef | None,
+        embeddings_folder: Path,
+        publish: Callable[[dict[str, Any]], None],
+        max_embedding_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Prepare; `start` loads the model.
+
+        Args:
+            ref: the model; None for a server without one.
+            embeddings_folder: where embeddings are kept on disk.
+            publish: is called with the message {"type": "model", ...} whenever the state has changed, in any thread.
+            max_embedding_bytes: size of the embeddings in memory.
+        """
+        self.model_version: str | None = None
+        self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes)
+        self._ref, self._publish = ref, publish
+        self._description: dict[str, Any] = {
+            "name": "" if ref is None else Path(ref.model).name,
+            "state": "loading",
+            "message": "",
+        }
+        self._loaded: Future[ImagePredictor] = Future()
+        self._closing = Cancellation()
+        self._turns = _Turns()
+        self._decoding = ThreadPoolExecutor(1, "decode")
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._last_report = 0.0
+
+    def start(self) -> None:
+        """Load the model in a thread. A failure is published like success."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after the image and the click that are computed now."""
+        self._closing.cancel()
+        self.embeddings.close()
+        self._decoding.shutdown(cancel_futures=True)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def description(self) -> dict[str, Any]:
+        """What the page shows of the model."""
+        return dict(self._description)
+
+    def embedding_bytes(self, sha256: str) -> bytes | None:
+        """The embedding of an image as a file for the page, by the sha256 of the image file; None while there is none.
+
+        It is of float16, of half the size, unless a value is too large for that.
+        """
+        embedding = self.embeddings.find(sha256)
+        if embedding is None:
+            return None
+        try:
+            return embedding.to_bytes(precision="fp16")
+        except EmbeddingError:
+            return embedding.to_bytes()
+
+    def decode(self, work: Callable[[ImagePredictor], ResultT]) -> Future[ResultT]:
+        """Call a function with the predictor in the thread for clicks, which do not wait for each other's jobs.
+
+        Args:
+            work: decodes one prompt. Its embedding shows that the model was loaded.
+
+        Raises:
+            SeganyError: the server is stopping.
+        """
+        if self._closing.is_canceled:
+            raise SeganyError("The server is stopping.")
+        self.embeddings.note_use()
+
+        def run() -> ResultT:
+            with self._turns.first():
+                return work(self._loaded.result(timeout=0))
+
+        return self._decoding.submit(run)
+
+    def model_for_jobs(self, progress: ProgressCallback | None = None) -> tuple[ProposingModel, str]:
+        """Wait for the model and its version. The model lets clicks go first, between its batches of prompts.
+
+        Args:
+            progress: is called while waiting, and may raise to end it.
+
+        Raises:
+            SeganyError: the model could not be loaded.
+        """
+        predictor = wait_for(self._loaded, progress, "waiting for the model")
+        return _PatientModel(predictor.model, self._turns), self.model_version or predictor.model.name
+
+    def _run(self) -> None:
+        try:
+            predictor = self._load()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._loaded.set_result(predictor)
+        self.embeddings.run(predictor)
+
+    def _load(self) -> ImagePredictor:
+        if self._ref is None:
+            raise ConfigError("None was chosen when the server was started.")
+        self._tell(state="loading")
+        model = self._ref.load(self._closing.watch(self._report))
+        version = f"{model.name}@{model.weights_sha256[:16]}"
+        # Runtimes round differently.
+        self.model_version = f"{version} in {model.runtime}" if isinstance(model, ExportedModel) else version
+        shape = model.processor.preprocessing
+        facts = {"input_size": shape.input_size, "resize": shape.resize}
+        self._tell(name=model.name, state="ready", message="", preprocessing=facts)
+        return ImagePredictor(model)
+
+    def _fail(self, error: Exception) -> None:
+        message = str(error)
+        if not isinstance(error, SeganyError):
+            log.error("The model cannot be loaded.", exc_info=error)
+            message = f"{type(error).__name__}: {error}"
+        failure = f"The model is not available: {message}"
+        self._loaded.set_exception(SeganyError(failure))
+        self.embeddings.fail(failure)
+        if not self._closing.is_canceled:
+            self._tell(state="failed", message=message)
+
+    def _report(self, event: ProgressEvent) -> None:
+        if time.monotonic() - self._last_report < REPORT_SECONDS:
+            return
+        self._last_report = time.monotonic()
+        share = f" {event.done / event.total:.0%}" if event.total else ""
+        self._tell(message=f"{event.task}{share}")
+
+    def _tell(self, **changes: Any) -> None:
+        self._description = {**self._description, **changes}
+        self._publish({"type": "model", **self._description})
+
+
+class _Turns:
+    """Lets one thread at a time decode: first those with a click, then those with a job."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_taken = False
+        self._first = 0
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Take the next turn."""
+        with self._changed:
+            self._first += 1
+            self._changed.wait_for(lambda: not self._is_taken)
+            self._first -= 1
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    @contextlib.contextmanager
+    def last(self) -> Iterator[None]:
+        """Take a turn when nobody else wants one."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_taken and self._first == 0)
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with self._changed:
+            self._is_taken = False
+            self._changed.notify_all()
+
+
+class _PatientModel:
+    """A model that decodes when nobody else does, a batch at a time."""
+
+    def __init__(self, model: Any, turns: _Turns) -> None:
+        self._model, self._turns = model, turns
+        self.name: str = model.name
+        self.encoder_id: str = model.encoder_id
+        self.pads_boxes: bool = model.pads_boxes
+        self.processor = model.processor
+        self.low_res_size: int = model.low_res_size
+        self.pred_iou_thresh: float = model.pred_iou_thresh
+        self.stability_score_thresh: float = model.stability_score_thresh
+
+    def embed(self, images: Sequence[PixelArray]) -> list[tuple[Feature, ...]]:
+        features: list[tuple[Feature, ...]] = self._model.embed(images)
+        return features
+
+    def predict_low_res(
+        self,
+        features: Sequence[Feature],
+        points: FloatArray,
+        labels: IntArray,
+        mask_logits: FloatArray | None,
+        *,
+        multimask: bool,
+    ) -> tuple[FloatArray, FloatArray]:
+        with self._turns.last():
+            found: tuple[FloatArray, FloatArray] = self._model.predict_low_res(
+                features, points, labels, mask_logits, multimask=multimask
+            )
+            return found
+
+    def propose(
+        self,
+        features: Sequence[Feature],
+        points: FloatArray,
+        labels: IntArray,
+        min_score: float,
+        together: int | None = None,
+    ) -> Iterator[Proposals]:
+        batches: Iterator[Proposals] = self._model.propose(features, points, labels, min_score, together)
+        while True:
+            with self._turns.last():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+
+def wait_for(future: Future[ResultT], progress: ProgressCallback | None, task: str) -> ResultT:
+    """Wait in a job for a result, reporting, so that the job can be canceled meanwhile."""
+    while not wait([future], REPORT_SECONDS).done:
+        report(progress, task, 0, None, "")
+    return future.result()
