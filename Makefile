@@ -20,7 +20,7 @@ serve: $(VENV)/.installed-serve $(PAGE)
 	$(BIN)/segany serve $(PHOTOS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"

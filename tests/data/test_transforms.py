@@ -14,7 +14,7 @@ from PIL import Image
 from tests.data_for_tests import block, picture, rle
 
 from segany.core.boxes import mask_box
-from segany.core.errors import ConfigError, DataError
+from segany.core.errors import ConfigError, DataError, InstancesError
 from segany.core.instances import Instances
 from segany.core.rle import decode_crop
 from segany.data import LARGE_SCALE_JITTER, AnnotatedImage, ItemConfig, make_item
@@ -225,9 +225,8 @@ def test_damaged_masks() -> None:
     image = picture((6, 8))
     with pytest.raises(DataError, match="a is 8 wide and 6 high, but its masks are 6 wide and 8 high"):
         AnnotatedImage("a", image, Instances.from_masks(block((8, 6), 0, 0, 2, 2)))
-    broken = AnnotatedImage("a", image, Instances(["0"], (6, 8), boxes_xyxy=[[0, 0, 1, 1]]))
-    with pytest.raises(DataError, match="A mask of a is damaged"):
-        make_item(broken, PLAIN, 0)
+    with pytest.raises(InstancesError, match="A mask is damaged"):
+        Instances(["0"], (6, 8), boxes_xyxy=[[0, 0, 1, 1]])
 
 
 @pytest.mark.parametrize(

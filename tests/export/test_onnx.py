@@ -215,14 +215,21 @@ def test_what_was_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_an_earlier_export_is_replaced_where_a_link_leads(tmp_path: Path) -> None:
+def test_an_earlier_export_is_replaced_where_a_link_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's random state and environment stay as they are."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    environment, state = dict(os.environ), torch.random.get_rng_state()
     folder, link = tmp_path / "disk" / "export", tmp_path / "link"
     shutil.copytree(exported("sam"), folder)
     before = json.loads((folder / "manifest.json").read_text())
     before["files"]["of_earlier_versions"] = before["files"].pop("proposals")  # what is no longer known is replaced too
     (folder / "manifest.json").write_text(json.dumps(before))
     link.symlink_to(folder)
-    to_onnx(small_model("sam"), link)
+    model = small_model("sam")
+    torch.random.set_rng_state(state)
+    to_onnx(model, link)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert dict(os.environ) == environment
     assert link.is_symlink()
     assert "of_earlier_versions" not in json.loads((folder / "manifest.json").read_text())["files"]
     assert segany.load(link).name == small_model("sam").name
@@ -304,12 +311,3 @@ def test_the_first_images_are_for_checking(tmp_path: Path) -> None:
     for manifest, count in ((two, 2), (three, 3), (five, 3)):
         points = next(record for record in manifest.checks if record.kind == "point")
         assert points.masks == 4 * (3 + count)
-
-
-def test_the_callers_random_state_and_environment_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    model = small_model("sam")
-    environment, state = dict(os.environ), torch.random.get_rng_state()
-    to_onnx(model, tmp_path / "onnx")
-    assert dict(os.environ) == environment
-    assert torch.equal(torch.random.get_rng_state(), state)

@@ -84,7 +84,7 @@ def seeded_checkpoint(name: str) -> dict[str, torch.Tensor]:
     return {key: torch.from_numpy(value) for key, value in seeded.state_dict(shapes).items()}
 
 
-@pytest.mark.parametrize("name", ["sam_vit_b", "sam_vit_l"])
+@pytest.mark.parametrize("name", ["sam_vit_b", pytest.param("sam_vit_l", marks=pytest.mark.slow)])
 def test_seeded_vit_outputs_are_the_official_ones(name: str, tmp_path: Path) -> None:
     path = tmp_path / "official.pth"
     torch.save(seeded_checkpoint(name), path)

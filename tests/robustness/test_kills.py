@@ -159,7 +159,7 @@ def test_a_command_that_is_asked_to_end_keeps_what_is_finished(
         assert list(out.rglob("*_sav.json"))  # of the frames that were tracked
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_training_that_is_asked_to_end_saves_and_goes_on(number: int, inputs: Path, tmp_path: Path) -> None:
     command, out = train(inputs, tmp_path / "run")
     run(train(inputs, tmp_path / "whole")[0])

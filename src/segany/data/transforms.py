@@ -13,7 +13,7 @@ from PIL import Image
 
 from segany.core.arrays import BoolArray, FloatArray, PixelArray, SizeHW
 from segany.core.boxes import mask_box
-from segany.core.errors import DataError, check, check_numbers
+from segany.core.errors import check, check_numbers
 from segany.core.preprocessing import Preprocessing
 from segany.core.rle import Rle, decode_crop, mask_area
 from segany.data.item import AnnotatedImage, TrainingItem
@@ -197,7 +197,7 @@ def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed
     objects = annotated.objects
     for index in _stream(seed, _DRAW).permutation(len(objects)).tolist():
         encoding = objects.rle(index)
-        if not _is_of_use(encoding, annotated.name, config.max_mask_fraction):
+        if not _is_of_use(encoding, config.max_mask_fraction):
             continue
         mask = resize_encoded(encoding, view.size_hw, view.box_xyxy)
         if mask.any() and mask.mean() <= config.max_mask_fraction:
@@ -207,14 +207,10 @@ def _draw_masks(annotated: AnnotatedImage, view: _View, config: ItemConfig, seed
     return [kept[index] for index in sorted(kept)]
 
 
-def _is_of_use(encoding: Rle, name: str, max_fraction: float) -> bool:
+def _is_of_use(encoding: Rle, max_fraction: float) -> bool:
     """Whether a mask is neither empty nor too large, without decoding it."""
-    try:
-        area = mask_area(encoding)
-    except ValueError as error:
-        raise DataError(f"A mask of {name} is damaged. {error}") from error
     height, width = encoding["size"]
-    return 0 < area <= max_fraction * height * width
+    return 0 < mask_area(encoding) <= max_fraction * height * width
 
 
 def resize_encoded(encoding: Rle, size_hw: SizeHW, box_xyxy: BoxXyxy | None = None) -> BoolArray:

@@ -236,7 +236,7 @@ def test_other_geojson_is_refused(data: Any) -> None:
 def test_other_archives_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", masks=np.zeros((1, 2, 3), bool))
     for file in (tmp_path / "a.npz", tmp_path / "missing.npz", io.BytesIO(b"no archive")):
-        with pytest.raises(InstancesError, match="no archive of instances"):
+        with pytest.raises(InstancesError, match="no readable archive of instances"):
             from_npz(file)
 
 
@@ -254,5 +254,5 @@ def test_archives_are_not_believed(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
             for name, data in members.items():
                 archive.writestr(name, data)
-        with pytest.raises(InstancesError, match="no archive of instances"):
+        with pytest.raises(InstancesError, match="no readable archive of instances"):
             from_npz(tmp_path / "b.npz")
