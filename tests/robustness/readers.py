@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 from tests.data_for_tests import block, encoded, picture, rle, sa1b_record, save, save_json, save_tar
 from tests.robustness.mutations import mutate
+from tests.robustness.state_readers import STATE_READERS
 
 from segany import Category, Instances, from_coco, from_sa1b
 from segany.core.errors import CheckpointError, ExportError, SeganyError
@@ -413,6 +414,7 @@ READERS: dict[str, Reader] = {
     "mp4": (_video("v.mp4"), _read_video),
     "avi": (_video("v.avi", codec="mjpeg", b_frames=0), _read_video),
     "mkv": (_video("v.mkv"), _read_video),
+    **STATE_READERS,
 }
 
 

@@ -8,6 +8,7 @@ which revision is an object's state, is worked out again. How much is read is li
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import stat
 import zipfile
@@ -150,6 +151,10 @@ def _readable(source: Path) -> Iterator[zipfile.ZipFile]:
     except SeganyError:
         raise
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        raise DataError(f"{source} is no archive of a project, or damaged: {error}.") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which zipfile gets where a member claims to begin before the file
+            raise
         raise DataError(f"{source} is no archive of a project, or damaged: {error}.") from error
 
 
