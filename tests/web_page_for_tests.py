@@ -102,8 +102,7 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
         page.goto("/#token=mock")
         page.wait_for_selector(".thumbnail img")
         yield page
-    # The browser notes answers such as 404 for proposals that are not computed yet, as errors.
-    assert [error for error in errors if "Failed to load resource" not in error] == []
+    assert errors == []
 
 
 def wait(page: Page, condition: str, timeout: float = 40) -> None:
