@@ -91,19 +91,33 @@ def _served(port: int) -> Iterator[None]:
         server.wait()
 
 
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """Signed in, at the grid. Fails on errors in the console."""
+def errors_of(page: Page, request: pytest.FixtureRequest) -> list[str]:
+    """Errors of a page from now on: of its code, and in its console.
+
+    The browser notes there each call that fails, as tests with the marker `failing_calls` make them do.
+    """
     errors: list[str] = []
+    fine = ("Failed to load resource", "WebSocket") if request.node.get_closest_marker("failing_calls") else ()
+
+    def note(text: str) -> None:
+        if not text.startswith(fine):
+            errors.append(text)
+
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: note(message.text) if message.type == "error" else None)
+    return errors
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """Signed in, at the grid. Fails on errors in the console."""
     with browser.new_context(viewport={"width": 1280, "height": 800}, base_url=address) as context:
         page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        errors = errors_of(page, request)
         page.goto("/#token=mock")
         page.wait_for_selector(".thumbnail img")
         yield page
-    # The browser notes answers such as 404 for proposals that are not computed yet, as errors.
-    assert [error for error in errors if "Failed to load resource" not in error] == []
+    assert errors == []
 
 
 def wait(page: Page, condition: str, timeout: float = 40) -> None:

@@ -171,6 +171,7 @@ def test_labels_attributes_and_list(page: Page) -> None:
     assert objects(page) == []
 
 
+@pytest.mark.failing_calls
 def test_nothing_is_lost_without_the_server(page: Page) -> None:
     open_item(page)
     post(page, "/mock/fault", {"fault": "503"})
@@ -187,6 +188,7 @@ def test_nothing_is_lost_without_the_server(page: Page) -> None:
 
 
 @pytest.mark.parametrize(("fault", "text"), [("401", "Session expired"), ("507", "disk is full")])
+@pytest.mark.failing_calls
 def test_the_page_says_why_work_is_not_saved(page: Page, fault: str, text: str) -> None:
     open_item(page)
     post(page, "/mock/fault", {"fault": fault})
@@ -200,6 +202,7 @@ def test_the_page_says_why_work_is_not_saved(page: Page, fault: str, text: str) 
     wait_saved(page)
 
 
+@pytest.mark.failing_calls
 def test_a_conflict_shows_both_versions(page: Page) -> None:
     open_item(page)
     page.keyboard.press("b")
@@ -220,6 +223,7 @@ def test_a_conflict_shows_both_versions(page: Page) -> None:
     assert [label for _, label in found if label == 3] == [3]
 
 
+@pytest.mark.failing_calls
 def test_an_expired_session_asks_for_the_link(page: Page) -> None:
     post(page, "/mock/expire", {})
     page.reload()

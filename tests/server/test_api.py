@@ -67,7 +67,7 @@ def test_project(any_server: Served) -> None:
     assert project["name"] == "Cells"
     assert project["counts"] == {"todo": 0, "in_progress": 0, "done": 0, "skipped": 0}
     assert project["labels"] == []
-    assert set(project["model"]) == {"name", "state", "message", "preprocessing"}
+    assert set(project["model"]) == {"name", "state", "message", "preprocessing", "decoder"}
     changed = any_server.http.patch("/api/project", json={"name": "Kitchen", "settings": {"a": [1, None]}}).json()
     assert (changed["name"], changed["settings"]) == ("Kitchen", {"a": [1, None]})
 
@@ -115,6 +115,14 @@ def test_upload_lists_what_it_skips(any_server: Served) -> None:
     assert [item["name"] for item in answer["items"]] == ["a.png"]
     assert answer["skipped"][0]["name"] == "notes.txt"
     assert "not an image" in answer["skipped"][0]["message"]
+
+
+def test_upload_of_more_files_than_a_request_may_have(any_server: Served) -> None:
+    files = [("files", ("a.png", b"")) for _ in range(1001)]
+    assert len(any_server.http.post("/api/items", files=files[:1000]).json()["skipped"]) == 1000
+    answer = any_server.http.post("/api/items", files=files)
+    assert answer.status_code == 400
+    assert "1000" in answer.json()["message"]
 
 
 def test_the_same_upload_again_is_the_same_item(any_server: Served) -> None:
@@ -276,7 +284,8 @@ def test_twenty_annotators_at_once(any_server: Served) -> None:
 
 def test_proposals(any_server: Served) -> None:
     (item,) = upload(any_server, "a.png")
-    assert any_server.http.get(f"/api/items/{item['id']}/proposals").status_code == 404
+    answer = any_server.http.get(f"/api/items/{item['id']}/proposals")
+    assert (answer.status_code, answer.json()) == (200, None)
     masks = np.zeros((2, 20, 30), dtype=bool)
     masks[0, 2:6, 3:9] = masks[1, 1:2, 1:2] = True
     found = Instances(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.web_page_for_tests import OBJECTS, at, browser, drag, objects, wait, wait_saved
+from tests.web_page_for_tests import OBJECTS, at, browser, drag, errors_of, objects, wait, wait_saved
 
 import segany
 from segany import Client, Prompt
@@ -78,16 +78,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """Fails on errors in the console."""
-    errors: list[str] = []
     with browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True) as context:
         page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        errors = errors_of(page, request)
         yield page
-    # Such as that the server is gone, which tests do on purpose.
-    assert [error for error in errors if "Failed to load resource" not in error and "WebSocket" not in error] == []
+    assert errors == []
 
 
 def _enter(page: Page, server: Server, name: str) -> None:
@@ -155,6 +152,7 @@ def _export(page: Page, folder: Path) -> Path:
     return folder / "export.zip"
 
 
+@pytest.mark.failing_calls
 def test_a_killed_server_loses_nothing_and_doubles_nothing(serve: Callable[..., Server], page: Page) -> None:
     server = serve(IMAGES / "coffee.png", "--model", "none")
     _enter(page, server, "coffee.png")
@@ -182,6 +180,7 @@ def test_a_killed_server_loses_nothing_and_doubles_nothing(serve: Callable[..., 
 
 
 @pytest.mark.slow
+@pytest.mark.failing_calls
 def test_two_tabs_on_one_object_keep_both_versions(serve: Callable[..., Server], page: Page) -> None:
     server = serve(IMAGES / "coffee.png", "--model", "none")
     _enter(page, server, "coffee.png")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
-from tests.server.serving import Served, picture
+from tests.server.serving import Served, picture, until
 
 from segany.imaging.image import read_image
 
@@ -150,4 +150,8 @@ def test_image_that_was_moved_away_says_so(server: Served, tmp_path: Path) -> No
 
 def test_embedding_of_a_server_without_a_model(server: Served) -> None:
     item = added(server, "a.png", picture())
-    assert server.http.get(f"/api/items/{item['id']}/embedding").status_code == 202
+    answer = until(
+        lambda: (known := server.http.get(f"/api/items/{item['id']}/embedding")).status_code != 202 and known
+    )
+    assert answer.status_code == 409
+    assert "None was chosen" in answer.json()["message"]

@@ -1,6 +1,6 @@
 /** Predictions of the mock server: the canned mask that fits the prompt, or a disc where there is none. */
 
-import type { PredictPrompt } from "../app/api/types";
+import type { PredictPrompt } from "../app/api/live_messages";
 import { containsPixel, cropMask, maskFromBitmap, type Mask } from "../app/mask/mask";
 import type { Photo } from "./photos";
 

@@ -6,8 +6,10 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Plugin } from "vite";
 import { type WebSocket, WebSocketServer } from "ws";
 
+import type { LiveUp } from "../app/api/live_messages";
 import type {
-  Batch, Change, ItemState, ItemSummary, Job, Label, LiveUp, ObjectState, Project, SaveResult,
+  Batch, Change, Item, ItemState, ItemSummary, Job, Label, LabelsChange, ObjectState, Project, SaveAnswer, Session,
+  StaleLabels,
 } from "../app/api/types";
 import { decodeCounts, encodeCounts } from "../app/mask/counts";
 import { maskFromRegion } from "../app/mask/mask";
@@ -36,23 +38,25 @@ const now = (): string => new Date().toISOString();
 const label = (id: number, name: string, color: string, attributes: Label["attributes"] = []): Label =>
   ({ id, name, color, hotkey: String(id), archived: false, attributes });
 
+const SESSION: Session = { csrf: "mock-csrf", author: "you", version: "mock" };
+
 class MockStore {
   readonly project: Project = {
     id: "mock-project",
     name: "Kitchen and friends",
     labels: [
-      label(1, "person", "#4f8cff", [{ name: "pose", type: "choice", choices: ["standing", "sitting"] }, { name: "age", type: "number" }]),
-      label(2, "cat", "#f2994a", [{ name: "note", type: "text" }]),
+      label(1, "person", "#4f8cff", [{ name: "pose", type: "choice", choices: ["standing", "sitting"] }, { name: "age", type: "number", choices: [] }]),
+      label(2, "cat", "#f2994a", [{ name: "note", type: "text", choices: [] }]),
       label(3, "cup", "#27ae60"),
       label(4, "background", "#bb6bd9"),
     ],
     label_version: 1,
-    model: { name: "mobile_sam", state: "ready", message: "", preprocessing: { input_size: 1024, resize: "longest_side" } },
+    model: { name: "mobile_sam", state: "ready", message: "", preprocessing: { input_size: 1024, resize: "longest_side" }, decoder: false },
     counts: { todo: 0, in_progress: 0, done: 0, skipped: 0 },
     settings: {},
   };
   readonly items = new Map<string, StoredItem>();
-  readonly batches = new Map<string, { results: SaveResult[]; conflicts: unknown[] }>();
+  readonly batches = new Map<string, SaveAnswer>();
   readonly revisions: { item: string; batch: string; change: Change }[] = [];
   readonly jobs = new Map<string, Job>();
   readonly proposals = new Set<string>();
@@ -82,22 +86,28 @@ class MockStore {
     return { id, name, width: photo.width, height: photo.height, state, split: null, objects: count, updated_at: updatedAt, image: photo.name };
   }
 
+  placed(item: StoredItem): Item {
+    const ids = [...this.items.keys()];
+    const position = ids.indexOf(item.id);
+    return { ...this.summary(item), position, total: ids.length, previous_id: ids[position - 1] ?? null, next_id: ids[position + 1] ?? null };
+  }
+
   counted(): Project {
     const counts = { todo: 0, in_progress: 0, done: 0, skipped: 0 };
     for (const { state } of this.items.values()) counts[state]++;
     return { ...this.project, counts };
   }
 
-  save(itemId: string, { batch, changes }: Batch) {
+  save(itemId: string, { batch, changes }: Batch): SaveAnswer {
     const known = this.batches.get(batch);
     if (known) return known;
     const item = this.items.get(itemId)!;
-    const answer = { results: [] as SaveResult[], conflicts: [] as unknown[] };
+    const answer: SaveAnswer = { results: [], conflicts: [] };
     for (const change of changes) {
       const theirs = item.objects.get(change.object);
       this.revisions.push({ item: itemId, batch, change });
       if ((theirs?.revision ?? null) !== change.base) {
-        answer.conflicts.push({ object: change.object, yours: change.revision, theirs: theirs ?? null });
+        answer.conflicts.push({ object: change.object, yours: change.revision, theirs: theirs! });
         continue;
       }
       item.objects.set(change.object, stateOf(change, item.photo));
@@ -154,7 +164,8 @@ type Handler = (match: string[], body: unknown, query: URLSearchParams) => unkno
 
 /** An answer other than 200 with JSON. */
 class Answer {
-  constructor(readonly status: number, readonly body: unknown = null, readonly type = "application/json", readonly headers: Record<string, string> = {}) {}
+  /** `body`: a buffer is sent as it is; without one, nothing is. */
+  constructor(readonly status: number, readonly body?: unknown, readonly type = "application/json", readonly headers: Record<string, string> = {}) {}
 }
 
 function routes(store: MockStore): [string, RegExp, Handler][] {
@@ -167,14 +178,14 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
     ["POST", /^\/api\/session$/, (_, body) => {
       if ((body as { token: string }).token !== "mock") throw new Answer(401, { message: "This token is not valid." });
       store.expired = false;
-      return new Answer(200, { csrf: "mock-csrf" }, undefined, { "Set-Cookie": "segany=mock; HttpOnly; SameSite=Strict; Path=/" });
+      return new Answer(200, SESSION, undefined, { "Set-Cookie": "segany=mock; HttpOnly; SameSite=Strict; Path=/" });
     }],
-    ["GET", /^\/api\/session$/, () => ({ csrf: "mock-csrf", author: "you", version: "mock" })],
+    ["GET", /^\/api\/session$/, () => SESSION],
     ["GET", /^\/api\/project$/, () => store.counted()],
     ["PATCH", /^\/api\/project$/, (_, body) => Object.assign(store.project, body) && store.counted()],
     ["PUT", /^\/api\/project\/labels$/, (_, body) => {
-      const { base_version, labels } = body as { base_version: number; labels: Label[] };
-      if (base_version !== store.project.label_version) throw new Answer(409, { project: store.counted() });
+      const { base_version, labels } = body as LabelsChange;
+      if (base_version !== store.project.label_version) throw new Answer(409, { message: "The labels were changed meanwhile.", project: store.counted() } satisfies StaleLabels);
       store.project.labels = labels;
       store.project.label_version++;
       return store.counted();
@@ -200,17 +211,12 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
     }],
     ["GET", /^\/api\/items\/([^/]+)$/, ([id]) => {
       const found = item(id!);
-      const ids = [...store.items.keys()];
-      const position = ids.indexOf(found.id);
-      return { ...store.summary(found), objects: [...found.objects.values()].filter((o) => !o.deleted), position, total: ids.length, previous_id: ids[position - 1] ?? null, next_id: ids[position + 1] ?? null };
+      return { ...store.placed(found), objects: [...found.objects.values()].filter((o) => !o.deleted) };
     }],
-    ["PATCH", /^\/api\/items\/([^/]+)$/, ([id], body) => store.summary(Object.assign(item(id!), body))],
+    ["PATCH", /^\/api\/items\/([^/]+)$/, ([id], body) => store.placed(Object.assign(item(id!), body))],
     ["GET", /^\/api\/items\/([^/]+)\/(?:image|thumbnail)$/, ([id]) => new Answer(200, item(id!).photo.file(), "image/png", { "Cache-Control": "max-age=31536000, immutable" })],
     ["GET", /^\/api\/items\/([^/]+)\/embedding$/, () => new Answer(202)],
-    ["GET", /^\/api\/items\/([^/]+)\/proposals$/, ([id]) => {
-      if (!store.proposals.has(id!)) throw new Answer(404, { message: "Not computed yet." });
-      return item(id!).photo.proposals;
-    }],
+    ["GET", /^\/api\/items\/([^/]+)\/proposals$/, ([id]) => (store.proposals.has(id!) ? item(id!).photo.proposals : null)],
     ["POST", /^\/api\/items\/([^/]+)\/proposals$/, ([id]) => store.run("proposals", id!, () => (store.proposals.add(id!), { masks: item(id!).photo.proposals.length }))],
     ["POST", /^\/api\/items\/([^/]+)\/revisions$/, ([id], body) => {
       if (store.fault) throw new Answer(Number(store.fault), { message: store.fault === "507" ? "The disk is full." : "Out of order." });
@@ -250,8 +256,8 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 async function handle(store: MockStore, table: [string, RegExp, Handler][], request: IncomingMessage, response: ServerResponse): Promise<void> {
   const url = new URL(request.url!, "http://localhost");
   const send = ({ status, body, type, headers }: Answer): void => {
-    response.writeHead(status, { ...(body === null ? {} : { "Content-Type": type }), ...headers });
-    response.end(body === null ? undefined : body instanceof Buffer ? body : JSON.stringify(body));
+    response.writeHead(status, { ...(body === undefined ? {} : { "Content-Type": type }), ...headers });
+    response.end(body === undefined ? undefined : body instanceof Buffer ? body : JSON.stringify(body));
   };
   try {
     const body = await readBody(request);

@@ -2,8 +2,8 @@ import "fake-indexeddb/auto";
 
 import { beforeEach, describe, expect, it } from "vitest";
 
-import { ApiError, type SaveAnswer } from "../app/api/client";
-import type { Batch, Change, ObjectState } from "../app/api/types";
+import { ApiError } from "../app/api/client";
+import type { Batch, Change, ObjectState, SaveAnswer } from "../app/api/types";
 import { Outbox } from "../app/outbox/outbox";
 
 let project = 0;

@@ -12,6 +12,16 @@ import { joinRects, type Rgb } from "../app/render/renderer";
 import { type Entry, HOVERED, PATTERN_SHIFT, SELECTED, SUGGESTION, type Surface } from "../app/render/surface";
 import { keepInSync } from "../app/render/sync";
 
+const fetched = vi.hoisted((): string[] => []);
+
+vi.mock("../app/api/client", () => ({
+  getImage: async (id: string) => {
+    fetched.push(id);
+    if (id === "bad") throw new Error("It cannot be read.");
+    return new Blob([id]);
+  },
+}));
+
 vi.mock("../app/context", async () => {
   const { signal } = await import("@preact/signals");
   const labels = signal<Label[]>([
@@ -126,14 +136,8 @@ describe("joining rectangles", () => {
 });
 
 describe("the cache of images", () => {
-  let fetched: string[];
-
   beforeEach(() => {
-    fetched = [];
-    vi.stubGlobal("fetch", async (url: string) => {
-      fetched.push(url);
-      return url.includes("bad") ? new Response(JSON.stringify({ message: "It cannot be read." }), { status: 500 }) : new Response(new Blob([url]));
-    });
+    fetched.length = 0;
     vi.stubGlobal("createImageBitmap", async (blob: Blob) => ({ text: await blob.text() }));
   });
   afterEach(() => vi.unstubAllGlobals());

@@ -113,6 +113,11 @@ class Embeddings:
                 self._changed.notify_all()
         return future
 
+    @property
+    def failure(self) -> str | None:
+        """Why requests are rejected; None while they are not."""
+        return self._failure
+
     def find(self, sha256: str) -> Embedding | None:
         """The embedding of an image that was asked for since the start, from memory or from disk."""
         with self._changed:

@@ -21,6 +21,9 @@ from segany.store import NewItem, Root, Store
 MAX_UPLOAD = 512 << 20
 """Bytes of an uploaded image."""
 
+MAX_FILES = 1000
+"""Files of a request. What parses forms refuses more, before the route is called."""
+
 BATCH = 64
 """Images that are added at a time."""
 

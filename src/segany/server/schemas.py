@@ -99,6 +99,7 @@ class Model(_Out):
     state: Literal["loading", "ready", "failed"]
     message: str
     preprocessing: Preprocessing | None = None
+    decoder: bool = Field(default=False, description="Whether the page can have an export of its decoder")
 
 
 class Counts(_Out):

@@ -1,8 +1,11 @@
 /** Calls of the API. One class of error for everything that can go wrong with them. */
 
+import createClient, { type Middleware } from "openapi-fetch";
+
+import type { paths } from "./schema";
 import type {
-  Batch, ExchangeFormat, Item, ItemQuery, ItemState, ItemSummary, ItemWithObjects, Job, Label, Project, Proposal,
-  SaveConflict, SaveResult, Session, Skipped,
+  Batch, ExchangeFormat, ExportRequest, Item, ItemPage, ItemQuery, ItemState, ItemWithObjects, Job, Label, Project,
+  ProjectChange, Proposal, SaveAnswer, Session, Uploaded,
 } from "./types";
 
 /** A call failed. `status` 0: the server was not reached. */
@@ -19,35 +22,39 @@ export class ApiError extends Error {
 
 let csrf = "";
 
-async function call(method: string, path: string, body?: unknown): Promise<Response> {
-  const headers: Record<string, string> = {};
-  if (method !== "GET") headers["X-Segany-CSRF"] = csrf;
-  const isForm = body instanceof FormData;
-  if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
-  const init: RequestInit = { method, headers, credentials: "same-origin" };
-  if (body !== undefined) init.body = isForm ? body : JSON.stringify(body);
-  let response: Response;
-  try {
-    response = await fetch(path, init);
-  } catch (error) {
-    throw new ApiError(0, String(error));
-  }
-  if (!response.ok) {
+const rules: Middleware = {
+  onRequest({ request }) {
+    if (request.method !== "GET") request.headers.set("X-Segany-CSRF", csrf);
+  },
+  async onResponse({ response }) {
+    if (response.ok) return;
     const answer: unknown = await response.json().catch(() => null);
     throw new ApiError(response.status, messageOf(answer) ?? response.statusText, answer);
-  }
-  return response;
-}
+  },
+  onError: ({ error }) => new ApiError(0, String(error)),
+};
+
+const api = createClient<paths>();
+api.use(rules);
 
 function messageOf(answer: unknown): string | null {
   if (typeof answer !== "object" || answer === null) return null;
-  const { message, detail } = answer as { message?: unknown; detail?: unknown };
-  return [message, detail].find((text) => typeof text === "string") ?? null;
+  const { message } = answer as { message?: unknown };
+  return typeof message === "string" ? message : null;
 }
 
-const json = async <T>(response: Promise<Response>): Promise<T> => (await (await response).json()) as T;
-const get = <T>(path: string): Promise<T> => json<T>(call("GET", path));
-const itemPath = (id: string): string => `/api/items/${encodeURIComponent(id)}`;
+/** The data of a call: where it failed, the rules have thrown. */
+const dataOf = async <T>(call: Promise<{ data: T } | { data?: never }>): Promise<T> => ((await call) as { data: T }).data;
+
+const at = (id: string) => ({ params: { path: { id } } });
+
+/** The schema has strings for files; they are sent as the parts of a form. */
+const asText = (files: readonly File[]): string[] => files as readonly unknown[] as string[];
+function asForm(body: Record<string, string | string[]>): FormData {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(body)) for (const part of [value].flat()) form.append(name, part);
+  return form;
+}
 
 async function takeCsrf(answer: Promise<Session>): Promise<Session> {
   const session = await answer;
@@ -56,80 +63,57 @@ async function takeCsrf(answer: Promise<Session>): Promise<Session> {
 }
 
 /** Exchange the one-time token of the address for a session. */
-export async function exchangeToken(token: string): Promise<void> {
-  const response = await call("POST", "/api/session", { token });
-  const text = await response.text();
-  if (text) csrf = (JSON.parse(text) as { csrf: string }).csrf;
-}
+export const exchangeToken = (token: string): Promise<Session> =>
+  takeCsrf(dataOf(api.POST("/api/session", { body: { token } })));
+export const getSession = (): Promise<Session> => takeCsrf(dataOf(api.GET("/api/session")));
 
-export const getSession = (): Promise<Session> => takeCsrf(get<Session>("/api/session"));
-export const getProject = (): Promise<Project> => get("/api/project");
-export const patchProject = (change: { name?: string; settings?: object }): Promise<Project> =>
-  json(call("PATCH", "/api/project", change));
-export const putLabels = (base_version: number, labels: readonly Label[]): Promise<Project> =>
-  json(call("PUT", "/api/project/labels", { base_version, labels }));
+export const getProject = (): Promise<Project> => dataOf(api.GET("/api/project"));
+export const patchProject = (change: ProjectChange): Promise<Project> => dataOf(api.PATCH("/api/project", { body: change }));
+export const putLabels = (base_version: number, labels: Label[]): Promise<Project> =>
+  dataOf(api.PUT("/api/project/labels", { body: { base_version, labels } }));
 
-export function listItems(query: ItemQuery): Promise<{ total: number; items: ItemSummary[] }> {
-  const search = new URLSearchParams();
-  for (const [key, value] of Object.entries(query)) if (value !== undefined && value !== "") search.set(key, String(value));
-  return get(`/api/items?${search}`);
-}
-
-export const getItem = (id: string): Promise<ItemWithObjects> => get(itemPath(id));
+export const listItems = (query: ItemQuery): Promise<ItemPage> => dataOf(api.GET("/api/items", { params: { query } }));
+export const getItem = (id: string): Promise<ItemWithObjects> => dataOf(api.GET("/api/items/{id}", at(id)));
 export const patchItem = (id: string, state: ItemState): Promise<Item> =>
-  json(call("PATCH", itemPath(id), { state }));
+  dataOf(api.PATCH("/api/items/{id}", { ...at(id), body: { state } }));
+
+const itemPath = (id: string): string => `/api/items/${encodeURIComponent(id)}`;
 export const imageUrl = (id: string, image?: string): string =>
   `${itemPath(id)}/image${image ? `?v=${encodeURIComponent(image)}` : ""}`;
 export const thumbnailUrl = (id: string): string => `${itemPath(id)}/thumbnail`;
-export const getImage = async (id: string, image?: string): Promise<Blob> => (await call("GET", imageUrl(id, image))).blob();
+export const getImage = (id: string, image?: string): Promise<Blob> =>
+  dataOf(api.GET("/api/items/{id}/image", { params: { path: { id }, query: image ? { v: image } : {} }, parseAs: "blob" }));
 
 /** null: it is being computed. */
 export async function getEmbedding(id: string): Promise<ArrayBuffer | null> {
-  const response = await call("GET", `${itemPath(id)}/embedding`);
-  return response.status === 202 ? null : response.arrayBuffer();
+  const { data, response } = await api.GET("/api/items/{id}/embedding", { ...at(id), parseAs: "arrayBuffer" });
+  return response.status === 202 ? null : (data ?? null);
 }
 
 /** null: not computed yet. */
-export async function getProposals(id: string): Promise<Proposal[] | null> {
-  try {
-    return await get<Proposal[]>(`${itemPath(id)}/proposals`);
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 404) return null;
-    throw error;
-  }
-}
-
-export const startProposals = (id: string): Promise<Job> => json(call("POST", `${itemPath(id)}/proposals`));
-
-export type SaveAnswer = { results: SaveResult[]; conflicts: SaveConflict[] };
+export const getProposals = (id: string): Promise<Proposal[] | null> => dataOf(api.GET("/api/items/{id}/proposals", at(id)));
+export const startProposals = (id: string): Promise<Job> => dataOf(api.POST("/api/items/{id}/proposals", at(id)));
 
 /** Save a batch. The same batch again changes nothing and gives the same answer. */
 export async function saveBatch(item: string, batch: Batch): Promise<SaveAnswer> {
   try {
-    const { results } = await json<{ results: SaveResult[] }>(call("POST", `${itemPath(item)}/revisions`, batch));
-    return { results, conflicts: [] };
+    return await dataOf(api.POST("/api/items/{id}/revisions", { ...at(item), body: batch }));
   } catch (error) {
-    if (!(error instanceof ApiError) || error.status !== 409) throw error;
-    const { results = [], conflicts = [] } = error.body as Partial<SaveAnswer>;
-    return { results, conflicts };
+    if (error instanceof ApiError && error.status === 409 && isSaveAnswer(error.body)) return error.body;
+    throw error;
   }
 }
 
-export function uploadItems(files: readonly File[]): Promise<{ items: ItemSummary[]; skipped: Skipped[] }> {
-  const form = new FormData();
-  for (const file of files) form.append("files", file, file.name);
-  return json(call("POST", "/api/items", form));
-}
+/** Other answers of 409 have a message alone: nothing of the batch was saved. */
+const isSaveAnswer = (body: unknown): body is SaveAnswer => typeof body === "object" && body !== null && "conflicts" in body;
 
-export function startImport(format: ExchangeFormat, files: readonly File[]): Promise<Job> {
-  const form = new FormData();
-  form.append("format", format);
-  for (const file of files) form.append("file", file, file.name);
-  return json(call("POST", "/api/imports", form));
-}
+export const uploadItems = (files: readonly File[]): Promise<Uploaded> =>
+  dataOf(api.POST("/api/items", { body: { files: asText(files) }, bodySerializer: asForm }));
 
-export const startExport = (format: ExchangeFormat, filter: { state?: ItemState }): Promise<Job> =>
-  json(call("POST", "/api/exports", { format, filter }));
+export const startImport = (format: ExchangeFormat, files: readonly File[]): Promise<Job> =>
+  dataOf(api.POST("/api/imports", { body: { format, file: asText(files) }, bodySerializer: asForm }));
+export const startExport = (request: ExportRequest): Promise<Job> => dataOf(api.POST("/api/exports", { body: request }));
 export const exportUrl = (job: string): string => `/api/exports/${encodeURIComponent(job)}/file`;
-export const listJobs = (): Promise<Job[]> => get("/api/jobs");
-export const cancelJob = (id: string): Promise<Job> => json(call("POST", `/api/jobs/${encodeURIComponent(id)}/cancel`));
+
+export const listJobs = (): Promise<Job[]> => dataOf(api.GET("/api/jobs"));
+export const cancelJob = (id: string): Promise<Job> => dataOf(api.POST("/api/jobs/{id}/cancel", at(id)));

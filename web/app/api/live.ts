@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 
-import type { LiveDown, LiveUp, PredictionHeader } from "./types";
+import type { LiveDown, LiveUp, PredictionHeader } from "./live_messages";
 
 export interface Prediction extends PredictionHeader {
   /** [candidates, side, side], row by row. */

@@ -30,7 +30,7 @@ type Stored = Pick<ObjectState, "label_id" | "attributes" | "counts" | "z" | "so
 export const fromStored = (id: string, stored: Stored, width: number, height: number): AnnotatedObject => ({
   id,
   labelId: stored.label_id,
-  attributes: stored.attributes,
+  attributes: stored.attributes as AttributeValues,
   mask: decodeCounts(stored.counts, width, height),
   z: stored.z,
   source: stored.source,

@@ -8,8 +8,8 @@
 
 import { type ReadonlySignal, signal } from "@preact/signals";
 
-import { ApiError, type SaveAnswer } from "../api/client";
-import type { Batch, Change, ObjectState } from "../api/types";
+import { ApiError } from "../api/client";
+import type { Batch, Change, ObjectState, SaveAnswer } from "../api/types";
 import { openDatabase, result, transact } from "./database";
 
 export type SaveState = "saved" | "saving" | "offline" | "expired" | "full" | "refused";
@@ -147,8 +147,8 @@ export class Outbox {
     this.schedule(0);
   }
 
-  private locked(work: () => Promise<void>): Promise<void> {
-    return globalThis.navigator?.locks ? navigator.locks.request(this.name, work) : work();
+  private async locked(work: () => Promise<void>): Promise<void> {
+    await (globalThis.navigator?.locks ? navigator.locks.request(this.name, work) : work());
   }
 
   private async drainAll(): Promise<void> {

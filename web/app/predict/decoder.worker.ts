@@ -1,7 +1,8 @@
 /** Runs the exported decoder beside the page, so that it stays responsive. Requests are answered in order. */
 
 import { Decoder, type Embedding, openDecoder, readEmbedding } from "../../src";
-import type { PredictPrompt } from "../api/types";
+import { type ApiError, getEmbedding } from "../api/client";
+import type { PredictPrompt } from "../api/live_messages";
 
 export type DecodeRequest =
   | { readonly type: "prepare"; readonly item: string }
@@ -30,10 +31,12 @@ const embeddings = new Map<string, Embedding>();
 async function prepare(item: string): Promise<DecodeReply> {
   decoder ??= openDecoder(new URL(MANIFEST, self.location.origin));
   await decoder;
-  const response = await fetch(`/api/items/${encodeURIComponent(item)}/embedding`);
-  if (response.status === 202) return { type: "waiting" };
-  if (!response.ok) return { type: "waiting" };
-  embeddings.set(item, readEmbedding(await response.arrayBuffer()));
+  const data = await getEmbedding(item).catch((error: ApiError) => {
+    if (error.status === 409) throw error; // there is no model
+    return null;
+  });
+  if (!data) return { type: "waiting" };
+  embeddings.set(item, readEmbedding(data));
   if (embeddings.size > MAX_EMBEDDINGS) embeddings.delete(embeddings.keys().next().value!);
   return { type: "ready" };
 }

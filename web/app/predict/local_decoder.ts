@@ -1,6 +1,6 @@
 /** The exported decoder in a worker of the page, for when the server is far or busy. */
 
-import type { PredictPrompt } from "../api/types";
+import type { PredictPrompt } from "../api/live_messages";
 import type { DecodeReply, DecodeRequest } from "./decoder.worker";
 import type { Answer } from "./predictor";
 

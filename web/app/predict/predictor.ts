@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 
 import type { Live, LiveMessage, Prediction } from "../api/live";
-import type { ExactMask, PredictPrompt } from "../api/types";
+import type { ExactMask, PredictPrompt } from "../api/live_messages";
 import type { LocalDecoder } from "./local_decoder";
 import { NewestWins } from "./newest_wins";
 

@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 
-import type { PredictPrompt } from "../api/types";
+import type { PredictPrompt } from "../api/live_messages";
 import { labelColor } from "../colors";
 import { embeddings, labelOf, live, model } from "../context";
 import type { EventDraft } from "../document/annotated_object";

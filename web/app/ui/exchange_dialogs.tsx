@@ -57,7 +57,7 @@ export function ExportDialog({ onClose }: { onClose: () => void }): JSX.Element 
       title={t("export.title")}
       onClose={onClose}
       footer={
-        <Button kind="primary" icon="download" disabled={running?.state === "running" || running?.state === "queued"} onClick={() => void start(() => startExport(format.value, state.value ? { state: state.value } : {}))}>
+        <Button kind="primary" icon="download" disabled={running?.state === "running" || running?.state === "queued"} onClick={() => void start(() => startExport({ format: format.value, filter: { state: state.value || null }, images: false }))}>
           {t("export.start")}
         </Button>
       }

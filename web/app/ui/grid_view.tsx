@@ -4,8 +4,9 @@ import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 
+import { inParts } from "../api/parts";
 import { ApiError, listItems, thumbnailUrl, uploadItems } from "../api/client";
-import type { ItemState, ItemSummary } from "../api/types";
+import type { ItemState, ItemSummary, Skipped } from "../api/types";
 import { itemsVersion, labels, project, refreshProject } from "../context";
 import { t } from "../i18n";
 import { dialog } from "../keys/actions";
@@ -72,15 +73,22 @@ class ItemPages {
 
 export async function addImages(files: readonly File[]): Promise<void> {
   if (files.length === 0) return;
+  const skipped: Skipped[] = [];
+  let added = 0;
   try {
-    const { items, skipped } = await uploadItems(files);
-    if (items.length > 0) notify(t("add.done", { n: items.length }));
-    if (skipped.length > 0) notify(t("add.skipped", { n: skipped.length, names: skipped.map(({ name }) => name).join(", ") }), "error");
-    itemsVersion.value++;
-    void refreshProject();
+    for (const part of inParts(files)) {
+      const answer = await uploadItems(part);
+      added += answer.items.length;
+      skipped.push(...answer.skipped);
+    }
   } catch (error) {
     notify(t("say.failed", { message: (error as ApiError).message }), "error");
   }
+  // Of the parts that arrived, too, where a later one failed.
+  if (added > 0) notify(t("add.done", { n: added }));
+  if (skipped.length > 0) notify(t("add.skipped", { n: skipped.length, names: skipped.map(({ name }) => name).join(", ") }), "error");
+  itemsVersion.value++;
+  void refreshProject().catch(() => undefined);
 }
 
 export function GridView(): JSX.Element {

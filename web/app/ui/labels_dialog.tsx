@@ -4,7 +4,7 @@ import { type Signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 
 import { ApiError, putLabels } from "../api/client";
-import type { Attribute, Label, Project } from "../api/types";
+import type { Attribute, Label, StaleLabels } from "../api/types";
 import { LABEL_COLORS } from "../colors";
 import { project } from "../context";
 import { t } from "../i18n";
@@ -19,13 +19,13 @@ export function LabelsDialog({ onClose }: { onClose: () => void }): JSX.Element 
   const draft = useSignal<readonly Label[]>(structuredClone(project.value?.labels ?? []));
   const problem = useSignal("");
   const change = (id: number, by: Partial<Label>): void => {
-    draft.value = draft.value.map((label) => (label.id === id ? { ...label, ...by } : by.hotkey && label.hotkey === by.hotkey ? without(label) : label));
+    draft.value = draft.value.map((label) => (label.id === id ? { ...label, ...by } : by.hotkey && label.hotkey === by.hotkey ? { ...label, hotkey: null } : label));
   };
   const add = (): void => {
     const id = Math.max(0, ...draft.value.map((label) => label.id)) + 1;
-    const hotkey = HOTKEYS.find((key) => !draft.value.some((label) => label.hotkey === key));
+    const hotkey = HOTKEYS.find((key) => !draft.value.some((label) => label.hotkey === key)) ?? null;
     const color = LABEL_COLORS.find((each) => !draft.value.some((label) => label.color === each)) ?? LABEL_COLORS[id % LABEL_COLORS.length]!;
-    draft.value = [...draft.value, { id, name: "", color, archived: false, attributes: [], ...(hotkey ? { hotkey } : {}) }];
+    draft.value = [...draft.value, { id, name: "", color, hotkey, archived: false, attributes: [] }];
     requestAnimationFrame(() => document.querySelector<HTMLInputElement>(`#label-name-${id}`)?.focus());
   };
   return (
@@ -57,10 +57,6 @@ export function LabelsDialog({ onClose }: { onClose: () => void }): JSX.Element 
   );
 }
 
-function without({ hotkey: _, ...label }: Label): Label {
-  return label;
-}
-
 async function save(draft: Signal<readonly Label[]>, problem: Signal<string>, close: () => void): Promise<void> {
   const names = draft.value.map(({ name }) => name.trim());
   if (names.some((name) => name === "") || new Set(names).size < names.length) {
@@ -72,7 +68,7 @@ async function save(draft: Signal<readonly Label[]>, problem: Signal<string>, cl
     close();
   } catch (error) {
     if (error instanceof ApiError && error.status === 409) {
-      project.value = (error.body as { project: Project }).project;
+      project.value = (error.body as StaleLabels).project;
       draft.value = structuredClone(project.value.labels);
       problem.value = t("schema.stale");
     } else problem.value = t("say.failed", { message: (error as Error).message });
@@ -99,13 +95,13 @@ function LabelRow({ label, isNew, onChange, onRemove }: RowProps): JSX.Element {
           <input type="color" value={label.color} onInput={(e) => onChange({ color: e.currentTarget.value })} />
         </label>
         <input id={`label-name-${label.id}`} class="grow" aria-label={t("schema.name")} placeholder={t("schema.name")} value={label.name} onInput={(e) => onChange({ name: e.currentTarget.value })} />
-        <select aria-label={t("schema.hotkey")} value={label.hotkey ?? ""} onChange={(e) => onChange(e.currentTarget.value ? { hotkey: e.currentTarget.value } : { ...without(label) })}>
+        <select aria-label={t("schema.hotkey")} value={label.hotkey ?? ""} onChange={(e) => onChange({ hotkey: e.currentTarget.value || null })}>
           <option value="">–</option>
           {HOTKEYS.map((key) => (
             <option key={key}>{key}</option>
           ))}
         </select>
-        <IconButton icon="plus" label={t("schema.attribute")} size={16} onClick={() => onChange({ attributes: [...label.attributes, { name: "", type: "text" }] })} />
+        <IconButton icon="plus" label={t("schema.attribute")} size={16} onClick={() => onChange({ attributes: [...label.attributes, { name: "", type: "text", choices: [] }] })} />
         {isNew ? (
           <IconButton icon="trash" label={t("schema.remove")} size={16} onClick={onRemove} />
         ) : (
@@ -133,7 +129,7 @@ function LabelRow({ label, isNew, onChange, onRemove }: RowProps): JSX.Element {
           </Field>
           {attribute.type === "choice" && (
             <Field label={t("schema.choices")}>
-              {(id) => <input id={id} value={(attribute.choices ?? []).join(", ")} onChange={(e) => setAttribute(i, { choices: e.currentTarget.value.split(",").map((c) => c.trim()).filter(Boolean) })} />}
+              {(id) => <input id={id} value={attribute.choices.join(", ")} onChange={(e) => setAttribute(i, { choices: e.currentTarget.value.split(",").map((c) => c.trim()).filter(Boolean) })} />}
             </Field>
           )}
           <IconButton icon="close" label={t("schema.remove")} size={15} onClick={() => setAttribute(i, null)} />

@@ -257,7 +257,7 @@ function AttributeField({ editor, object, attribute }: { editor: Editor; object:
       {attribute.type === "choice" ? (
         <select id={id} value={value} onChange={(e) => setAttribute(editor, attribute.name, e.currentTarget.value)}>
           <option value="">–</option>
-          {attribute.choices?.map((choice) => <option key={choice}>{choice}</option>)}
+          {attribute.choices.map((choice) => <option key={choice}>{choice}</option>)}
         </select>
       ) : (
         <input

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
 
 from segany.core.errors import ImageError
+from segany.server import schemas
 from segany.server.dependencies import Id, State
 from segany.server.pictures import Picture, Pictures
 from segany.store import Item
@@ -40,11 +41,20 @@ def get_thumbnail(id: Id, request: Request, state: State) -> Response:  # noqa: 
 @router.get(
     "/embedding",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, 202: {"description": "It is being computed"}},
+    responses={
+        200: {"content": {"application/octet-stream": {}}},
+        202: {"description": "It is being computed"},
+        409: {"model": schemas.Message, "description": "There is no model, or it cannot be loaded"},
+    },
 )
 def get_embedding(id: Id, state: State) -> Response:  # noqa: A002
-    """The embedding that the decoder in the page takes, in safetensors. 202: it is being computed."""
+    """The embedding that the decoder in the page takes, in safetensors. 202: it is being computed.
+
+    409: it will not be, for there is no model.
+    """
     data = state.model_host.embedding_bytes(state.store.items.get(id).sha256)
+    if data is None and (failure := state.model_host.embeddings.failure) is not None:
+        raise HTTPException(409, failure)
     if data is None:
         return Response(status_code=202)
     return Response(data, media_type="application/octet-stream")

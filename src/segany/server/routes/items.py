@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, UploadFile
+from fastapi import APIRouter, File, Query, UploadFile
 
 from segany.core.errors import SeganyError
 from segany.server import schemas
 from segany.server.answers import ITEMS_CHANGED, item_answer, item_with_objects, summary_answer
 from segany.server.dependencies import Filter, Id, State
-from segany.server.intake import MAX_UPLOAD, add_upload, upload_name
+from segany.server.intake import MAX_FILES, MAX_UPLOAD, add_upload, upload_name
 from segany.store import MAX_PAGE
 
 router = APIRouter(prefix="/items", tags=["items"])
@@ -29,7 +29,7 @@ def list_items(
 
 
 @router.post("")
-def upload_items(files: list[UploadFile], state: State) -> schemas.Uploaded:
+def upload_items(files: Annotated[list[UploadFile], File(max_length=MAX_FILES)], state: State) -> schemas.Uploaded:
     """Add images. Files that cannot be read are listed, and the others added."""
     added, skipped = [], []
     for file in files:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 
+from segany.core.errors import NotFoundError
 from segany.jobs.queue import JobQueue
 from segany.server import schemas
 from segany.server.answers import job_answer, job_event, proposals_answer
@@ -35,9 +36,13 @@ def cancel_job(id: Id, queue: Queue) -> schemas.Job:  # noqa: A002
 
 
 @router.get("/items/{id}/proposals")
-def get_proposals(id: Id, state: State) -> list[schemas.Proposal]:  # noqa: A002
-    """The automatic masks of an item; 404 as long as they were not computed."""
-    return proposals_answer(state.store.proposals.get(id))
+def get_proposals(id: Id, state: State) -> list[schemas.Proposal] | None:  # noqa: A002
+    """The automatic masks of an item; null as long as they were not computed."""
+    state.store.items.get(id)
+    try:
+        return proposals_answer(state.store.proposals.get(id))
+    except NotFoundError:
+        return None
 
 
 @router.post("/items/{id}/proposals")

@@ -1,0 +1,51 @@
+/** Messages of the WebSocket, which OpenAPI does not describe. */
+
+import type { Job, Model } from "./types";
+
+export interface Refine {
+  token: string;
+  candidate: number;
+}
+
+export interface PredictPrompt {
+  item: string;
+  points: [number, number][];
+  labels: (0 | 1)[];
+  box: [number, number, number, number] | null;
+  refine: Refine | null;
+}
+
+export type LiveUp =
+  | { type: "open"; item: string }
+  | ({ type: "predict"; seq: number; multimask: boolean } & PredictPrompt)
+  | ({ type: "exact"; seq: number; candidate: number | null } & PredictPrompt);
+
+export interface PredictionHeader {
+  type: "prediction";
+  seq: number;
+  token: string;
+  scores: number[];
+  candidates: number;
+  latency_ms: number;
+  side: number;
+  quantization: number;
+}
+
+export interface ExactMask {
+  type: "mask";
+  seq: number;
+  counts: string;
+  score: number;
+  area: number;
+  box_xyxy: [number, number, number, number];
+}
+
+export type LiveDown =
+  | PredictionHeader
+  | ExactMask
+  | { type: "error"; seq?: number; code?: string; message: string }
+  | { type: "busy"; seq: number }
+  | { type: "item"; id: string; embedding: "ready" | "computing" | "failed" }
+  | { type: "job"; job: Job }
+  | ({ type: "model" } & Model)
+  | { type: "items_changed" };
