@@ -185,8 +185,8 @@ def camera(monkeypatch: pytest.MonkeyPatch, session: FakeSession) -> list[str]:
         happened.append(f"prompt {object_id} on {frame}")
         return prompt(frame, object_id, *given, **options)
 
-    def opener(source: str | int, max_pixels: int) -> FrameSource:
-        return open_frames((numbered_frame(number) for number in range(FRAMES)), max_pixels=max_pixels)
+    def opener(source: str | int, **options) -> FrameSource:
+        return open_frames((numbered_frame(number) for number in range(FRAMES)), **options)
 
     monkeypatch.setattr(track_module, "open_frames", opener)
     monkeypatch.setattr(session, "prompt", noted)
@@ -252,6 +252,19 @@ def test_folders_of_images(run) -> None:
         Image.fromarray(numbered_frame(number)).save(f"shots/s{number}.png")
     assert run("shots/", "--point", "0:1,1", "--format", "masks-png").exit_code == 0
     assert written() == [f"shots_masks/s{number}.png" for number in range(3)]
+
+
+def test_folders_of_images_of_12_bits(run, session: FakeSession) -> None:
+    """The advice of the error is an option of this command."""
+    Path("shots").mkdir()
+    for number in range(2):
+        gray = numbered_frame(number + 1)[..., 0].astype(np.uint16) * 15
+        Image.fromarray(gray).save(f"shots/s{number}.png")
+    arguments = ("shots", "--point", "0:1,1", "--format", "masks-png")
+    check_refused(run(*arguments), "--range 0,")
+    result = run(*arguments, "--range", "0,3825")
+    assert result.exit_code == 0, result.output
+    assert written() == [f"shots_masks/s{number}.png" for number in range(2)]
 
 
 def test_json_reports_results_and_speed(run) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segany.cli.inputs import check_out_folder, parse_formats
+from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
 from segany.cli.stop_signal import StopSignal
 from segany.cli.track_prompts import parse_track_prompts
 from segany.cli.track_report import TrackReporter
@@ -86,6 +87,9 @@ def track(
         ),
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, help="Refuse frames with more pixels.")] = DEFAULT_MAX_PIXELS,
+    value_range: RangeOption = None,
+    bands: BandsOption = None,
+    page: PageOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON at the end, and nothing else.")
     ] = False,
@@ -95,6 +99,7 @@ def track(
     Frames are numbered from 0; coordinates are pixels of the video, x then y. Prompts with the same @ID belong to
     one object; the default id is 1. After Ctrl-C the files hold the results until then.
     """
+    pixels = parse_pixel_options(value_range, bands, page)
     wanted = parse_track_prompts(point or (), box or (), mask or (), prompts).by_label(max_pixels)
     target = _Target.chosen(video, out, formats)
     if "overlay" in target.formats:
@@ -102,7 +107,7 @@ def track(
     if "masks-png" in target.formats:
         check_palette_ids(wanted.object_ids)
     keep = _inputs(video, wanted, prompts)
-    with open_frames(_source(video), max_pixels=max_pixels) as source:
+    with open_frames(_source(video), max_pixels=max_pixels, pixel_options=pixels) as source:
         given = wanted.read(source, max_pixels)
         if start is not None and source.count is not None and start >= source.count:
             raise VideoError(f"--start {start}: there is no such frame. {source.name} has {source.count}, from 0.")

@@ -10,6 +10,7 @@ from segany.core.extras import require_torch
 from segany.imaging.frames import open_frames
 from segany.imaging.frames.live import LiveFrames
 from segany.imaging.image import DEFAULT_MAX_PIXELS
+from segany.imaging.pixels import AS_STORED, PixelOptions
 
 require_torch()
 
@@ -39,6 +40,7 @@ class VideoPredictor:
         config: VideoConfig | None = None,
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        pixel_options: PixelOptions = AS_STORED,
     ) -> None:
         """Make a predictor.
 
@@ -46,6 +48,7 @@ class VideoPredictor:
             model: a model of the SAM 2 family, from `segany.load`.
             config: settings of tracking.
             max_pixels: frames with more pixels are refused.
+            pixel_options: value range, bands and page of frames that are images and do not determine them.
 
         Raises:
             ConfigError: the model has no memory bank, such as SAM and exported models.
@@ -56,7 +59,7 @@ class VideoPredictor:
             )
         self.model = cast("TorchModel", model)
         self.config = config or VideoConfig()
-        self.max_pixels = max_pixels
+        self.max_pixels, self.pixel_options = max_pixels, pixel_options
 
     def open(self, source: Any, *, resume: str | Path | None = None, owner: str = "") -> FileVideoSession:
         """Open a video.
@@ -74,7 +77,7 @@ class VideoPredictor:
             VideoError: the source cannot be opened, has no frames, or is not the video of `resume`.
             MissingExtraError: video files and cameras need `segany[video]`.
         """
-        frames = open_frames(source, max_pixels=self.max_pixels)
+        frames = open_frames(source, max_pixels=self.max_pixels, pixel_options=self.pixel_options)
         try:
             return FileVideoSession(
                 self.model,
@@ -91,4 +94,4 @@ class VideoPredictor:
 
     def live(self, *, owner: str = "") -> LiveVideoSession:
         """Open a session without a source; frames are passed to `LiveVideoSession.step` one by one."""
-        return LiveVideoSession(self.model, self.config, LiveFrames(self.max_pixels), owner=owner)
+        return LiveVideoSession(self.model, self.config, LiveFrames(self.max_pixels, self.pixel_options), owner=owner)

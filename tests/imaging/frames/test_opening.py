@@ -12,6 +12,7 @@ from tests.videos_for_tests import number_in, numbered_frame
 from segany.core.arrays import PixelArray
 from segany.core.errors import EndOfVideoError, ImageError, VideoError
 from segany.imaging.frames import open_frames
+from segany.imaging.pixels import PixelOptions
 
 
 def frames(count: int) -> list[PixelArray]:
@@ -21,6 +22,15 @@ def frames(count: int) -> list[PixelArray]:
 def save(path: Path, number: int, **options) -> Path:
     Image.fromarray(numbered_frame(number, **options)).save(path)
     return path
+
+
+@pytest.mark.parametrize("make", [list, iter, np.stack])
+def test_pixel_options_are_those_of_images(make) -> None:
+    dark = [frame.astype(np.uint16) * 15 for frame in frames(3)[1:]]
+    with open_frames(make(dark), pixel_options=PixelOptions(value_range=(0, 3825))) as source:
+        assert [number_in(source.read(index)) for index in range(2)] == [1, 2]
+    with pytest.raises(ImageError, match="--range 0,"):
+        open_frames(make(dark))
 
 
 def test_folder_in_natural_order(tmp_path: Path) -> None:

@@ -13,18 +13,21 @@ from segany.core.files import path_errors
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.image import ImageSource, read_image
 from segany.imaging.image_formats import readable_suffixes, warn_unreadable_images
+from segany.imaging.pixels import AS_STORED, PixelOptions
 
 
 class ImageFrames(FrameSource):
     """A frame source with one image per frame, decoded on demand."""
 
-    def __init__(self, images: Sequence[ImageSource], name: str, max_pixels: int) -> None:
+    def __init__(
+        self, images: Sequence[ImageSource], name: str, max_pixels: int, pixel_options: PixelOptions = AS_STORED
+    ) -> None:
         """Open images as frames. The first one is decoded, since it determines the size of all frames."""
         if not len(images):
             raise VideoError(f"{name} has no frames. Give at least one image.")
         self._images: Sequence[ImageSource] = images
         self._one_way: dict[int, bytes] = {}  # content of file objects that cannot seek
-        self._max_pixels = max_pixels
+        self._max_pixels, self._pixel_options = max_pixels, pixel_options
         first = self._read(0)
         super().__init__(name, (first.shape[0], first.shape[1]), frame_rate=None, can_seek=True)
         paths = [Path(image) for image in images if isinstance(image, (str, Path))]
@@ -62,7 +65,7 @@ class ImageFrames(FrameSource):
             if index not in self._one_way:
                 self._one_way[index] = image.read()
             image = self._one_way[index]
-        return read_image(image, self._max_pixels)
+        return read_image(image, self._max_pixels, options=self._pixel_options)
 
     def _close(self) -> None:
         self._images = ()

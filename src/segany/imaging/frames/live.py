@@ -6,14 +6,15 @@ from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.image import ImageSource, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 
 
 class LiveFrames(FrameSource):
     """A frame source to which frames are added with `push`. Only the latest frame can be read."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, pixel_options: PixelOptions = AS_STORED) -> None:
         super().__init__("the live video", (0, 0), None, can_seek=False)
-        self._max_pixels = max_pixels
+        self._max_pixels, self._pixel_options = max_pixels, pixel_options
         self._latest: PixelArray | None = None
         self.position = -1
 
@@ -23,7 +24,7 @@ class LiveFrames(FrameSource):
 
     def push(self, frame: ImageSource) -> int:
         """Add the next frame. Returns its number."""
-        pixels = read_image(frame, max_pixels=self._max_pixels)
+        pixels = read_image(frame, self._max_pixels, options=self._pixel_options)
         size_hw = (pixels.shape[0], pixels.shape[1])
         if self.position < 0:
             self.size_hw = size_hw

@@ -19,11 +19,14 @@ from segany.imaging.frames.source import FrameSource
 from segany.imaging.frames.stream import StreamFrames
 from segany.imaging.frames.video_file import VideoFileFrames
 from segany.imaging.image import DEFAULT_MAX_PIXELS, ImageSource
+from segany.imaging.pixels import AS_STORED, PixelOptions
 
 VideoInput: TypeAlias = "FrameSource | str | Path | int | Sequence[ImageSource] | Iterable[ImageSource] | PixelArray"
 
 
-def open_frames(source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> FrameSource:
+def open_frames(
+    source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS, pixel_options: PixelOptions = AS_STORED
+) -> FrameSource:
     """Open a video.
 
     Args:
@@ -32,6 +35,7 @@ def open_frames(source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
             images, which is read forward only; or the number of a camera, from 0. A `FrameSource` is returned
             unchanged.
         max_pixels: refuse frames of more pixels.
+        pixel_options: value range, bands and page of images that do not determine them; videos and cameras do.
 
     Raises:
         VideoError: the source is missing, not a video, has no frames, or has an unsupported type.
@@ -45,23 +49,25 @@ def open_frames(source: VideoInput, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> 
             raise _not_a_video(source)
         return open_camera(source, max_pixels)
     if isinstance(source, (str, Path)):
-        return _open_path(Path(source), max_pixels)
-    return _open_images(source, max_pixels)
+        return _open_path(Path(source), max_pixels, pixel_options)
+    return _open_images(source, max_pixels, pixel_options)
 
 
-def _open_images(source: Sequence[ImageSource] | Iterable[ImageSource], max_pixels: int) -> FrameSource:
+def _open_images(
+    source: Sequence[ImageSource] | Iterable[ImageSource], max_pixels: int, options: PixelOptions
+) -> FrameSource:
     if isinstance(source, np.ndarray):
         if source.ndim != 4:
             raise VideoError(
                 f"An array of frames must have shape [T, H, W, 3], got {list(source.shape)}. "
                 "A single image goes in as a list of one."
             )
-        return ImageFrames(list(source), "The array", max_pixels)
+        return ImageFrames(list(source), "The array", max_pixels, options)
     one_image = isinstance(source, (bytes, bytearray, memoryview, Image.Image)) or hasattr(source, "read")
     if isinstance(source, Iterable) and not one_image:
         if isinstance(source, Sequence):
-            return ImageFrames(source, "The list of frames", max_pixels)
-        return StreamFrames(iter(source), "The stream", max_pixels)
+            return ImageFrames(source, "The list of frames", max_pixels, options)
+        return StreamFrames(iter(source), "The stream", max_pixels, pixel_options=options)
     raise _not_a_video(source)
 
 
@@ -72,10 +78,10 @@ def _not_a_video(source: object) -> VideoError:
     )
 
 
-def _open_path(path: Path, max_pixels: int) -> FrameSource:
+def _open_path(path: Path, max_pixels: int, options: PixelOptions) -> FrameSource:
     with path_errors(path, VideoError):
         if path.is_dir():
-            return ImageFrames(images_in(path), str(path), max_pixels)
+            return ImageFrames(images_in(path), str(path), max_pixels, options)
         if not path.exists():
             if "://" in str(path) or str(path).startswith(("http:/", "https:/", "rtsp:/")):
                 raise VideoError(f"{path} is an address, and those are not fetched. Download the video first.")

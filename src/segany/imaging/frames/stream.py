@@ -8,22 +8,28 @@ from segany.core.arrays import PixelArray
 from segany.core.errors import VideoError
 from segany.imaging.frames.source import FrameSource
 from segany.imaging.image import ImageSource, read_image
+from segany.imaging.pixels import AS_STORED, PixelOptions
 
 
 class StreamFrames(FrameSource):
     """A frame source for an iterator of images. Only the latest frame can be read again."""
 
     def __init__(
-        self, images: Iterator[ImageSource], name: str, max_pixels: int, frame_rate: float | None = None
+        self,
+        images: Iterator[ImageSource],
+        name: str,
+        max_pixels: int,
+        frame_rate: float | None = None,
+        pixel_options: PixelOptions = AS_STORED,
     ) -> None:
         """Open an iterator. The first frame is read, since it determines the size of all frames."""
         try:
-            first = read_image(next(images), max_pixels)
+            first = read_image(next(images), max_pixels, options=pixel_options)
         except StopIteration:
             raise VideoError(f"{name} has no frames: it ended before the first one.") from None
         super().__init__(name, (first.shape[0], first.shape[1]), frame_rate, can_seek=False)
         self._images = images
-        self._max_pixels = max_pixels
+        self._max_pixels, self._pixel_options = max_pixels, pixel_options
         self._latest, self._position = first, 0
         self._ended = False
 
@@ -43,7 +49,7 @@ class StreamFrames(FrameSource):
             except StopIteration:
                 self._ended = True
                 raise self._past_end(index) from None
-            self._latest = read_image(image, self._max_pixels)
+            self._latest = read_image(image, self._max_pixels, options=self._pixel_options)
             self._position += 1
         return self._latest
 
