@@ -20,6 +20,7 @@ from segany import Client
 from segany.core.instances import Instances
 from segany.core.rle import encode_masks
 from segany.server.intake import add_files, find_files
+from segany.server.live import PREFETCHED
 from segany.server.pages import STATIC
 from segany.store import Store
 
@@ -41,9 +42,6 @@ RADIUS = 30
 REPEATS = 20
 
 PANS = 4
-
-PREFETCHED = 1
-"""Images after the next one whose embeddings are there too, so that the server rests."""
 
 WINDOW = {"width": 1280, "height": 800}
 
@@ -154,7 +152,7 @@ def measure_next_image(folder: Path) -> list[Row]:
         ids = {item.name: item.id for item in client.items()}
         for number in range(1, len(photographs)):
             following = ids[photographs[number].name]
-            for path in photographs[number : number + 1 + PREFETCHED]:
+            for path in photographs[number : number + PREFETCHED]:  # all of them, so that the server rests
                 _wait_embedded(client, ids[path.name])
             page.wait_for_timeout(1000)  # the page has the image by now, too
             done = f"segany.editor.document.value?.id === '{following}' && !segany.editor.isOpening.value"
@@ -162,7 +160,7 @@ def measure_next_image(folder: Path) -> list[Row]:
             page.keyboard.press("f")
             times.append(page.evaluate("bench.result"))
             previews.append(page.evaluate(_FIRST_PREVIEW, following))
-    both = [[paint + preview, shown + preview] for (paint, shown), preview in zip(times, previews, strict=True)]
+    both = [(paint + preview, shown + preview) for (paint, shown), preview in zip(times, previews, strict=True)]
     return [
         _row("next image, embedding prefetched, to interactive", NEXT_IMAGE, times, ""),
         _row("the same, until a first prediction is there", None, both, ""),

@@ -79,7 +79,7 @@ def write_photographs(folder: Path) -> list[Path]:
     """Write the carried photographs at 1800 x 1200, each also mirrored, upside down, and both: twelve images."""
     folder.mkdir()
     height, width = SIZE_HW
-    paths = []
+    paths: list[Path] = []
     for source in sorted(IMAGES.glob("*.png")):
         with Image.open(source) as opened:
             image = opened.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
