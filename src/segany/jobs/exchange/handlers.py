@@ -94,9 +94,10 @@ def exported_file(store: Store, job_id: str) -> Path:
         NotFoundError: there is no such job, it is not done, or its file was removed for newer ones.
     """
     job = store.jobs.get(job_id)
-    if job.kind != "export" or job.state != "done":
+    name = job.result.get("file") if isinstance(job.result, dict) else None
+    if job.kind != "export" or job.state != "done" or not isinstance(name, str):
         raise NotFoundError(f"The job {job.id} has no exported file: it is {job.state}.")
-    path = _exports(store) / job.id / str(job.result["file"])
+    path = _exports(store) / job.id / name
     if not path.is_file():
         raise NotFoundError("The exported file was removed, since there are newer ones. Export again.")
     return path
