@@ -66,8 +66,11 @@ async function refreshJobs(): Promise<void> {
   jobs.value = await api.listJobs().catch(() => []);
 }
 
+const RANK: Record<Job["state"], number> = { queued: 0, running: 1, done: 2, failed: 2, canceled: 2 };
+
 export function noteJob(job: Job): void {
-  const known = jobs.value.some(({ id }) => id === job.id);
+  const known = jobs.value.find(({ id }) => id === job.id);
+  if (known && RANK[job.state] < RANK[known.state]) return; // the answer to its start may come after news of its end
   jobs.value = known ? jobs.value.map((other) => (other.id === job.id ? job : other)) : [job, ...jobs.value];
 }
 
