@@ -21,7 +21,7 @@ from tests.web_page_for_tests import (
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 __all__ = ["address", "browser", "page"]
 
@@ -153,3 +153,32 @@ def test_work_is_kept_when_the_session_expires_in_the_middle_of_it(page: Page) -
     wait_saved(page)
     revisions = [revision["change"]["revision"] for revision in page.request.get("/mock/revisions").json()]
     assert len(revisions) == len(set(revisions)) == 2
+
+
+def test_news_of_the_model_outlive_an_older_answer(page: Page) -> None:
+    """An answer with the whole project may have been made before the model was ready, and arrive afterwards."""
+    open_item(page)
+    older = page.request.get("/api/project").json()
+    older["model"]["state"] = "loading"
+    post(page, "/mock/model", {"state": "ready"})
+    page.route("**/api/project", lambda route: route.fulfill(json=older))
+    with page.expect_response("**/api/project"):
+        page.goto("/#/")
+    page.wait_for_selector(".thumbnail img")
+    open_item(page)
+    assert page.evaluate("segany.editor.point.canPredict")
+
+
+def test_news_of_the_end_of_a_job_outlive_the_answer_to_its_start(page: Page) -> None:
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        while page.request.get("/api/jobs").json()[0]["state"] != "done":
+            page.wait_for_timeout(50)
+        page.wait_for_timeout(200)  # for the news, which the mock server sends at the same moment
+        route.fulfill(response=answer)
+
+    page.route("**/api/exports", late)
+    page.get_by_role("button", name="Menu").click()
+    page.locator(".menu-item", has_text="Export").click()
+    page.locator("dialog").get_by_role("button", name="Export", exact=True).click()
+    page.get_by_role("link", name="Download").wait_for()

@@ -21,7 +21,9 @@ export const embeddings = signal<Readonly<Record<string, "ready" | "computing" |
 
 export const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/live`);
 
-export const model = computed<Model | null>(() => project.value?.model ?? null);
+/** What the WebSocket said last: an answer with the whole project may be older than that when it arrives. */
+const liveModel = signal<Model | null>(null);
+export const model = computed<Model | null>(() => liveModel.value ?? project.value?.model ?? null);
 export const labels = computed<readonly Label[]>(() => project.value?.labels ?? []);
 export const activeLabels = computed(() => labels.value.filter(({ archived }) => !archived));
 
@@ -78,9 +80,9 @@ live.listen((message) => {
   if (message.type === "job") noteJob(message.job);
   else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message.embedding };
   else if (message.type === "items_changed") itemsVersion.value++;
-  else if (message.type === "model" && project.value) {
+  else if (message.type === "model" && model.value) {
     const { type: _, ...state } = message;
-    project.value = { ...project.value, model: { ...project.value.model, ...state } };
+    liveModel.value = { ...model.value, ...state };
   }
 });
 
