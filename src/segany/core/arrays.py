@@ -30,6 +30,9 @@ PROMPTS_AT_ONCE = {"cpu": 8, "gpu": 64}
 MASK_THRESHOLD = 0.0
 """Pixels with a mask logit above this are foreground."""
 
+STABILITY_SCORE_THRESH = 0.95
+"""Threshold on the stability score of automatic masks in the official code of SAM and SAM 2."""
+
 
 class ReadOnlyArrays:
     """Base class of frozen dataclasses with arrays: the arrays of copies and unpickled objects are read-only too."""

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from segany.core.arrays import STABILITY_SCORE_THRESH
 from segany.core.preprocessing import Preprocessing
 from segany.models.image_encoder import ImageEncoder
 from segany.models.sam.config import SamConfig
 from segany.models.sam.mask_decoder import MaskDecoder, arrange_high_res
 from segany.models.sam.prompt_encoder import PromptEncoder
 from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
-
-STABILITY_SCORE_THRESH = 0.95
-"""Threshold on the stability score of automatic masks in the official code of SAM and SAM 2."""
 
 
 class PromptableModel(nn.Module):

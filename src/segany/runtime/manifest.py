@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from segany.core.arrays import STABILITY_SCORE_THRESH
 from segany.core.errors import ConfigError, ExportError
 from segany.core.files import path_errors, sha256_of
 from segany.core.preprocessing import Preprocessing
@@ -95,7 +96,7 @@ class Manifest(_Record):
     low_res_size: int
     pads_boxes: bool
     pred_iou_thresh: float
-    stability_score_thresh: float = 0.95
+    stability_score_thresh: float = STABILITY_SCORE_THRESH
     files: dict[str, FileRecord]
     checks: list[CheckRecord] = []
     mean_iou: float | None = None

@@ -6,13 +6,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from segany.core.arrays import FloatArray, IntArray, PixelArray
-from segany.core.embedding import Feature
 from segany.core.errors import ConfigError, EmbeddingError, SeganyError
 from segany.core.progress import Cancellation, ProgressCallback, ProgressEvent, report
 from segany.hub.model_ref import ModelRef
@@ -126,7 +124,8 @@ class ModelHost:
             SeganyError: the model could not be loaded.
         """
         predictor = wait_for(self._loaded, progress, "waiting for the model")
-        return _PatientModel(predictor.model, self._turns), self.model_version or predictor.model.name
+        model = cast(ProposingModel, _PatientModel(predictor.model, self._turns))
+        return model, self.model_version or predictor.model.name
 
     def _run(self) -> None:
         try:
@@ -212,46 +211,20 @@ class _Turns:
 
 
 class _PatientModel:
-    """A model that decodes when nobody else does, a batch at a time."""
+    """A model that decodes when nobody else does, a batch at a time. In all else it is the model."""
 
     def __init__(self, model: Any, turns: _Turns) -> None:
         self._model, self._turns = model, turns
-        self.name: str = model.name
-        self.encoder_id: str = model.encoder_id
-        self.pads_boxes: bool = model.pads_boxes
-        self.processor = model.processor
-        self.low_res_size: int = model.low_res_size
-        self.pred_iou_thresh: float = model.pred_iou_thresh
-        self.stability_score_thresh: float = model.stability_score_thresh
 
-    def embed(self, images: Sequence[PixelArray]) -> list[tuple[Feature, ...]]:
-        features: list[tuple[Feature, ...]] = self._model.embed(images)
-        return features
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
-    def predict_low_res(
-        self,
-        features: Sequence[Feature],
-        points: FloatArray,
-        labels: IntArray,
-        mask_logits: FloatArray | None,
-        *,
-        multimask: bool,
-    ) -> tuple[FloatArray, FloatArray]:
+    def predict_low_res(self, *args: Any, **kwargs: Any) -> Any:
         with self._turns.last():
-            found: tuple[FloatArray, FloatArray] = self._model.predict_low_res(
-                features, points, labels, mask_logits, multimask=multimask
-            )
-            return found
+            return self._model.predict_low_res(*args, **kwargs)
 
-    def propose(
-        self,
-        features: Sequence[Feature],
-        points: FloatArray,
-        labels: IntArray,
-        min_score: float,
-        together: int | None = None,
-    ) -> Iterator[Proposals]:
-        batches: Iterator[Proposals] = self._model.propose(features, points, labels, min_score, together)
+    def propose(self, *args: Any) -> Iterator[Proposals]:
+        batches = self._model.propose(*args)
         while True:
             with self._turns.last():
                 batch = next(batches, None)

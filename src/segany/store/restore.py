@@ -58,9 +58,6 @@ def restore_archive(
         OutputError: the project cannot be written.
     """
     source, place = Path(path), Path(folder)
-    with path_errors(source, DataError):
-        if not source.is_file():
-            raise DataError(f"There is no file {source}. Check the path.")
     with _readable(source) as archive:
         members = _members(archive, source)
         facts = _manifest(archive, members)
@@ -89,9 +86,6 @@ def restore_into(store: Store, path: str | Path, *, progress: ProgressCallback |
         StoreError, OutputError: as for `restore_archive`.
     """
     source = Path(path)
-    with path_errors(source, DataError):
-        if not source.is_file():
-            raise DataError(f"There is no file {source}. Check the path.")
     with _readable(source) as archive:
         members = _members(archive, source)
         facts = _manifest(archive, members)
@@ -145,6 +139,9 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _readable(source: Path) -> Iterator[zipfile.ZipFile]:
+    with path_errors(source, DataError):
+        if not source.is_file():
+            raise DataError(f"There is no file {source}. Check the path.")
     try:
         with zipfile.ZipFile(source) as archive:
             yield archive

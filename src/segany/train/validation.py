@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from segany.core.arrays import PixelArray
+from segany.core.arrays import STABILITY_SCORE_THRESH, PixelArray
 from segany.core.embedding import Embedding
 from segany.core.errors import DataError, ImageError, check
 from segany.data.item import AnnotatedImage, Dataset, TrainingItem
@@ -17,7 +17,7 @@ from segany.data.transforms import ItemConfig, make_item
 from segany.evaluate.failures import draw_object, mosaic
 from segany.evaluate.interactive import ClickPlan, click_objects, visible_objects
 from segany.evaluate.scores import evaluate_clicks
-from segany.models.promptable import STABILITY_SCORE_THRESH, PromptableModel
+from segany.models.promptable import PromptableModel
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 from segany.predict.image import ImagePredictor
 from segany.runtime.torch_model import TorchModel
