@@ -18,7 +18,7 @@ from tests.parity.seeded import seeded_state
 
 import segany
 from segany import CheckpointError, ConfigError, UnknownModelError
-from segany.models.convert import encoder_id, read_checkpoint
+from segany.models.convert import encoder_id, matching_specs, read_checkpoint
 from segany.models.registry import MODELS, find_spec
 from segany.models.sam.config import DecoderConfig, SamConfig, VitConfig
 from segany.models.sam.model import Sam
@@ -54,6 +54,15 @@ def digest(shapes: dict[str, list[int]]) -> str:
 def test_official_names_and_shapes(name: str) -> None:
     shapes = names_and_shapes(name)
     assert (len(shapes), digest(shapes)) == OFFICIAL_KEYS[name]
+
+
+def test_recognizing_weights_builds_no_model_of_another_encoder_after_the_match(monkeypatch):
+    def build(config: VitConfig, *args: object) -> None:
+        raise AssertionError("built to compare with, which is a sixth of the start of a process")
+
+    monkeypatch.setattr(VitConfig, "build", build)
+    state = find_spec("mobile_sam").build_empty().state_dict()
+    assert [spec.name for spec in matching_specs(state)] == ["mobile_sam"]
 
 
 @pytest.fixture(scope="module")

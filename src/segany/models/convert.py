@@ -112,8 +112,18 @@ def fitting_state(raw: StateDict, spec: ModelSpec, source: Path) -> StateDict:
 
 
 def matching_specs(raw: StateDict) -> list[ModelSpec]:
-    """Return the registered models with the same keys and shapes; several if models differ only in their values."""
-    return [spec for spec in MODELS.values() if not _differences(spec.config.rename_keys(raw), _shapes(spec))]
+    """Return the registered models with the same keys and shapes; several if models differ only in their values.
+
+    Those have the same encoder. The search ends with the models of the encoder that matched: building one takes 35 ms.
+    """
+    first = next((spec for spec in MODELS.values() if _matches(raw, spec)), None)
+    if first is None:
+        return []
+    return [spec for spec in MODELS.values() if spec.config.encoder == first.config.encoder and _matches(raw, spec)]
+
+
+def _matches(raw: StateDict, spec: ModelSpec) -> bool:
+    return not _differences(spec.config.rename_keys(raw), _shapes(spec))
 
 
 def nearest_spec(raw: StateDict) -> ModelSpec:
