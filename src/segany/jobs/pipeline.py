@@ -119,6 +119,7 @@ def run(
     stop_at_failure: bool = False,
     progress: ProgressCallback | None = None,
     on_result: Callable[[ItemResult[ItemT]], None] | None = None,
+    model: ModelT | None = None,
 ) -> list[ItemResult[ItemT]]:
     """Run a task over items.
 
@@ -135,6 +136,7 @@ def run(
         progress: called with the current item, with the unit "items", with the progress of loading the model, and with
             the progress inside an item.
         on_result: called with the result of each item, in the thread that calls `run`.
+        model: what `task.open` returned, for runs that share it; None to call `task.open`.
 
     Returns:
         The results, in the order in which the items ended.
@@ -143,7 +145,7 @@ def run(
         OutputError: the disk is full, or nothing can be written at all.
         SeganyError: the model cannot be loaded, or an error is not one of `task.item_errors`.
     """
-    return _Run(task, records, overwrite, stop_at_failure, progress, on_result).over(items)
+    return _Run(task, records, overwrite, stop_at_failure, progress, on_result).over(items, model)
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,7 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
         self.reader, self.writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
         self.writing: deque[tuple[ItemT, Future[ItemResult[ItemT]]]] = deque()
 
-    def over(self, items: Sequence[ItemT]) -> list[ItemResult[ItemT]]:
-        model: ModelT | None = None
+    def over(self, items: Sequence[ItemT], model: ModelT | None) -> list[ItemResult[ItemT]]:
         try:
             for number, (item, reading) in enumerate(self._read_ahead(items)):
                 report(self.progress, self.task.name(item), number, len(items), "items")
