@@ -12,7 +12,19 @@ from rich.console import Console
 from segany.cli.auto_report import AutoReporter, list_failures, summarize
 from segany.cli.inputs import RuntimeOption, check_out_folder, find_images, parse_formats
 from segany.cli.pixel_options import BandsOption, PageOption, RangeOption, parse_pixel_options
+from segany.cli.scale import (
+    PARQUET,
+    AddressOption,
+    ExecutorOption,
+    WorkerCpusOption,
+    WorkerGpusOption,
+    WorkersOption,
+    auto_at_scale,
+    check_local,
+    parse_executor,
+)
 from segany.cli.work_bar import ItemBar
+from segany.core.errors import OutputError
 from segany.core.instances import LabelOrder
 from segany.data.formats.table import AUTOMATIC_FORMATS, DEFAULT_AUTOMATIC_FORMATS
 from segany.data.formats.writing import file_names
@@ -20,7 +32,9 @@ from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS
 from segany.jobs import DoneRecords, run
 from segany.jobs.automatic import AutomaticTask, ImageItem
+from segany.jobs.executors import LocalExecutor
 from segany.jobs.records import RECORDS_FOLDER
+from segany.jobs.scale import ScaleTask, run_on
 from segany.models.registry import DEFAULT_MODEL
 from segany.predict.automatic import AutomaticConfig
 
@@ -39,13 +53,24 @@ def _setting(name: str, help_text: str, unset: str = "no limit") -> Any:
 
 def auto(
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH...", help="Image files, folders, and patterns in quotes.", show_default=False),
+        list[str],
+        typer.Argument(
+            metavar="PATH...",
+            help="Image files, folders, and patterns in quotes. With --format parquet also URLs, .tar shards, and .txt "
+            "files with a path or URL in each line.",
+            show_default=False,
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the results; created if it is missing.")] = Path("out"),
+    out: Annotated[
+        str, typer.Option(help="Folder of the results; created if it is missing. With --format parquet also a URL.")
+    ] = "out",
     formats: Annotated[
         str,
-        typer.Option("--format", metavar="LIST", help=f"Any of {', '.join(AUTOMATIC_FORMATS)}; separated by commas."),
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help=f"Any of {', '.join(AUTOMATIC_FORMATS)}, separated by commas; or parquet, for any number of images.",
+        ),
     ] = ",".join(DEFAULT_AUTOMATIC_FORMATS),
     model: Annotated[
         str, typer.Option(help="A name from `segany models`, the path of a checkpoint, or an exported folder.")
@@ -93,6 +118,11 @@ def auto(
     value_range: RangeOption = None,
     bands: BandsOption = None,
     page: PageOption = None,
+    executor: ExecutorOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    worker_cpus: WorkerCpusOption = 1,
+    worker_gpus: WorkerGpusOption = 0.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Process images again that are done already.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON for each image, and nothing else.")
@@ -103,29 +133,39 @@ def auto(
     Images that are done already with the same settings are skipped, so that the same command resumes after an
     interrupt. An image that fails does not stop the others: it is listed at the end, and the exit code is 1.
     """
-    check_out_folder(out, "--out")
+    config = _config(
+        preset,
+        points_per_side=points_per_side,
+        pred_iou_thresh=pred_iou_thresh,
+        stability_score_thresh=stability_score_thresh,
+        crop_n_layers=crop_n_layers,
+        crop_n_points_downscale_factor=crop_n_points_downscale_factor,
+        min_mask_region_area=min_mask_region_area,
+        min_mask_area=min_mask_area,
+        max_mask_fraction=max_mask_fraction,
+    )
+    ref, pixel_options = ModelRef(model, runtime, device), parse_pixel_options(value_range, bands, page)
+    where = parse_executor(executor, address, workers, worker_cpus, worker_gpus)
+    if formats.strip() == PARQUET:
+        if embeddings is not None:
+            raise OutputError("--format parquet keeps no embeddings: leave out --embeddings.")
+        scale_task = ScaleTask(ref, out, config, max_pixels, pixel_options)
+        auto_at_scale(scale_task, paths, where, overwrite=overwrite, as_json=as_json)
+        return
+    check_local([*paths, out])
+    folder, images = Path(out), find_images([Path(path) for path in paths], Path(out))
+    check_out_folder(folder, "--out")
     if embeddings is not None:
         check_out_folder(embeddings, "--embeddings")
-    images = find_images(paths, out)
     task = AutomaticTask(
-        model=ModelRef(model, runtime, device),
-        out=out,
-        config=_config(
-            preset,
-            points_per_side=points_per_side,
-            pred_iou_thresh=pred_iou_thresh,
-            stability_score_thresh=stability_score_thresh,
-            crop_n_layers=crop_n_layers,
-            crop_n_points_downscale_factor=crop_n_points_downscale_factor,
-            min_mask_region_area=min_mask_region_area,
-            min_mask_area=min_mask_area,
-            max_mask_fraction=max_mask_fraction,
-        ),
+        model=ref,
+        out=folder,
+        config=config,
         formats=parse_formats(formats, AUTOMATIC_FORMATS),
         label_order=label_order,
         label_fill=label_fill,
         max_pixels=max_pixels,
-        pixel_options=parse_pixel_options(value_range, bands, page),
+        pixel_options=pixel_options,
         embeddings=embeddings,
         protected=frozenset(image.resolve() for image in images),
     )
@@ -134,13 +174,16 @@ def auto(
     try:
         with ItemBar("reading", len(items)) as bar:
             reporter = AutoReporter(bar, as_json=as_json)
-            records = DoneRecords(out / RECORDS_FOLDER)
-            results = run(task, items, records, overwrite=overwrite, progress=bar, on_result=reporter)
+            records = DoneRecords(folder / RECORDS_FOLDER)
+            if isinstance(where, LocalExecutor):
+                results = run(task, items, records, overwrite=overwrite, progress=bar, on_result=reporter)
+            else:
+                results = run_on(where, task, items, records, overwrite=overwrite, progress=bar, on_result=reporter)
     except KeyboardInterrupt:
         errors.print("Interrupted. Finished images are kept; the same command resumes.")
         raise
     if not as_json:
-        Console(soft_wrap=True, highlight=False).print(summarize(results, out))
+        Console(soft_wrap=True, highlight=False).print(summarize(results, folder))
     if any(result.status == "failed" for result in results):
         list_failures(results, errors)
         raise typer.Exit(SOME_FAILED)

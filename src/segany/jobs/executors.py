@@ -149,6 +149,7 @@ class RayExecutor:
         """Connect to the cluster, or start one that ends with the `with` block."""
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # anyone who reaches a cluster without it runs code there
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ core writes to the terminal
         ray = import_extra("ray", "This needs Ray", "scale")
         import_extra("ray.data", "This needs Ray Data", "scale")
         for name in ("ray", "ray.data"):

@@ -1,4 +1,4 @@
-"""Automatic masks of any number of images, from any storage, as Parquet."""
+"""Tasks over any number of items, by an executor; automatic masks of images in any storage, as Parquet."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, Generic, TypeAlias
 
 from segany.core.arrays import PixelArray
-from segany.core.errors import DataError, SeganyError, check
+from segany.core.errors import DataError, OutOfMemoryError, SeganyError, check
 from segany.core.progress import ProgressCallback, report
 from segany.hub.model_ref import ModelRef
 from segany.imaging.image import DEFAULT_MAX_PIXELS, read_image
 from segany.imaging.pixels import AS_STORED, PixelOptions
-from segany.jobs.executors import Executor, LocalExecutor
+from segany.jobs.executors import ChunkWork, Executor, LocalExecutor
 from segany.jobs.parquet import ImageMasks, read_done, write_part
-from segany.jobs.pipeline import ItemResult, Status, Task, Written, run
+from segany.jobs.pipeline import ItemResult, ItemT, Status, Task, Written, run
+from segany.jobs.records import DoneRecords
 from segany.jobs.sources import ImageBytes, ImageUrl, Shard, Source
 from segany.predict.automatic import AutomaticConfig, AutomaticMaskGenerator
 
@@ -195,32 +197,108 @@ def run_at_scale(
             remaining.append(replace(source, known=members))
     finished = len(sources) - len(remaining)
     report(progress, "automatic masks", finished, len(sources), "images")
-    for attempt in (part_images, 1):
-        chunks = _chunks(remaining, attempt)
-        remaining = []
-        for outcome in executor.map(_Work(task, part_images), chunks):
-            chunk = chunks[outcome.index]
-            if outcome.result is not None:
-                for result in outcome.result:
-                    end(result)
-            elif attempt > 1 and len(chunk) > 1:
-                remaining += chunk
-                continue
-            else:
-                for source in chunk:
-                    end(ImageDone(source.url, "failed", error=f"{source.url}: the workers that read it died."))
-            finished += len(chunk)
-            report(progress, "automatic masks", finished, len(sources), "images")
-        if not remaining:
-            break
+    for count, ended in _over_chunks(executor, _Work(task, part_images), remaining, part_images, _lost):
+        for result in ended:
+            end(result)
+        finished += count
+        report(progress, "automatic masks", finished, len(sources), "images")
     return results
 
 
-def _chunks(sources: Sequence[Source], size: int) -> list[tuple[Source, ...]]:
-    """Images in chunks, and each shard alone."""
-    images = [source for source in sources if isinstance(source, ImageUrl)]
-    chunks: list[tuple[Source, ...]] = [tuple(images[first : first + size]) for first in range(0, len(images), size)]
-    return chunks + [(source,) for source in sources if isinstance(source, Shard)]
+def run_on(
+    executor: Executor,
+    task: Task[ItemT, Any, Any, Any],
+    items: Sequence[ItemT],
+    records: DoneRecords,
+    *,
+    chunk_items: int = 8,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    on_result: Callable[[ItemResult[ItemT]], None] | None = None,
+) -> list[ItemResult[ItemT]]:
+    """Do what `segany.jobs.run` does by an executor, in chunks of items.
+
+    The workers read, write and keep records themselves: files and records must be on a file system that they share. An
+    item at which workers die is tried alone once more, and then fails.
+
+    Args:
+        executor: runs the chunks.
+        task, items, records, overwrite, on_result: as for `segany.jobs.run`.
+        chunk_items: number of items of a chunk.
+        progress: called after each chunk with the last item, with the unit "items".
+
+    Raises:
+        SeganyError: as for `segany.jobs.run`.
+    """
+    results: list[ItemResult[ItemT]] = []
+
+    def lost(item: ItemT) -> ItemResult[ItemT]:
+        return ItemResult(item, "failed", error=OutOfMemoryError(f"{task.name(item)}: {_DIED}"))
+
+    work = _TaskWork(task, records.folder, overwrite)
+    for _, ended in _over_chunks(executor, work, items, chunk_items, lost):
+        results += ended
+        for result in ended:
+            if on_result is not None:
+                on_result(result)
+        report(progress, task.name(ended[-1].item), len(results), len(items), "items")
+    return results
+
+
+@dataclass(frozen=True)
+class _TaskWork(Generic[ItemT]):
+    """A `ChunkWork` that runs a task over each chunk."""
+
+    task: Task[ItemT, Any, Any, Any]
+    records: Path
+    overwrite: bool
+
+    def open(self) -> Callable[[Sequence[ItemT]], list[ItemResult[ItemT]]]:
+        model = self.task.open(None)
+
+        def run_chunk(chunk: Sequence[ItemT]) -> list[ItemResult[ItemT]]:
+            return run(self.task, chunk, DoneRecords(self.records), overwrite=self.overwrite, model=model)
+
+        return run_chunk
+
+
+_DIED = "the workers that had it died, for instance because the memory was full."
+
+
+def _lost(source: Source) -> ImageDone:
+    return ImageDone(source.url, "failed", error=f"{source.url}: {_DIED}")
+
+
+def _over_chunks(
+    executor: Executor,
+    work: ChunkWork[tuple[Any, ...], list[Any]],
+    items: Sequence[Any],
+    size: int,
+    lost: Callable[[Any], Any],
+) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the number of items of each chunk and its results. The items of lost chunks are tried alone once more.
+
+    Chunks of few items are smaller than `size`, so that there are some for every worker.
+    """
+    remaining: list[Any] = list(items)
+    for attempt in (max(1, min(size, len(items) // 16)), 1):
+        chunks = _chunks(remaining, attempt)
+        remaining = []
+        for outcome in executor.map(work, chunks):
+            chunk = chunks[outcome.index]
+            if outcome.result is not None:
+                yield len(chunk), outcome.result
+            elif len(chunk) > 1:
+                remaining += chunk
+            else:
+                yield len(chunk), [lost(item) for item in chunk]
+
+
+def _chunks(items: Sequence[Any], size: int) -> list[tuple[Any, ...]]:
+    """Items in chunks, and each shard alone."""
+    single = [item for item in items if not isinstance(item, Shard)]
+    chunks = [tuple(single[first : first + size]) for first in range(0, len(single), size)]
+    return chunks + [(item,) for item in items if isinstance(item, Shard)]
 
 
 def _images(chunk: Sequence[Source], done: list[ImageDone]) -> Iterator[ImageItem]:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import fsspec
 from fsspec.utils import get_protocol
 
-from segany.core.errors import DataError, ImageError, SeganyError
+from segany.core.errors import DataError, ImageError, MissingExtraError, SeganyError
 from segany.imaging.image_formats import readable_suffixes
 
 MAX_IMAGE_BYTES = 1 << 30
@@ -155,10 +155,13 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     """The file system of a path or URL, and the path in it.
 
     Raises:
-        DataError: fsspec does not know the protocol, or lacks a package for it.
+        DataError: fsspec does not know the protocol.
+        MissingExtraError: a package for the protocol is not installed.
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise MissingExtraError(f"{url} needs a package: {error}, with pip.") from error
     except Exception as error:
         raise DataError(f"{url} cannot be opened: {_reason(error)}") from error
     return filesystem, str(path)
