@@ -70,7 +70,7 @@ $(VENV)/.installed-serve: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train,postgres]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[video,export,openvino,train,postgres,scale]" --group dev
 	touch $@
 
 web/dist/segany.js: web/node_modules/.installed web/tsconfig.json $(wildcard web/src/*.ts)

@@ -163,6 +163,12 @@ class Items:
         with self._database.read() as session:
             return item_value(find_item(session, self._database.project, item_id))
 
+    def with_sha256(self, sha256: str) -> tuple[Item, ...]:
+        """The items with a file, by position: it may have been added under several names."""
+        with self._database.read() as session:
+            query = sa.select(*ITEM_COLUMNS).where(ItemRow.project == self._database.project, ItemRow.sha256 == sha256)
+            return tuple(item_value(row) for row in session.execute(query.order_by(ItemRow.position)))
+
     def page(self, chosen: ItemFilter | None = None, offset: int = 0, limit: int = 100) -> ItemPage:
         """Some of the items, and how many there are in all.
 
