@@ -1,8 +1,8 @@
 """The cost of Ray beside the plain path, and killed workers: `python -m benchmarks.scale`.
 
-Automatic masks of synthetic photographs by MobileSAM, one thread each: in this process, by one worker of Ray, and by as
-many as there are cores. The results are compared. Starting Ray and loading the model is shown apart, because it does not
-depend on the number of images.
+Automatic masks of shifted photographs by MobileSAM, one thread each: in this process, by one worker of Ray, and by as
+many as there are cores. The results are compared. Starting Ray and loading the model is shown apart, because it does
+not depend on the number of images.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from segany.core.prompt import MaskMode, Prompt
 from segany.core.rle import box_xyxy, encode_masks, mask_area
 from segany.predict.image import ImagePredictor
 from segany.server.embeddings import Urgency
+from segany.server.events import Message as News
 from segany.server.live_messages import (
     QUANTIZATION,
     Exact,
@@ -64,9 +65,10 @@ async def serve_live(websocket: WebSocket, state: ServerState) -> None:
         websocket: of somebody who may use the project; accepted here unless it was already.
         state: the project, the model and the news.
     """
-    if websocket.application_state == WebSocketState.CONNECTING:
-        await websocket.accept()
-    await _Connection(websocket, state).serve()
+    async with state.events.subscribe() as news:  # before the page knows that it is connected, so that it misses none
+        if websocket.application_state == WebSocketState.CONNECTING:
+            await websocket.accept()
+        await _Connection(websocket, state, news).serve()
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class _Asked(Generic[MessageT]):
 class _Connection:
     """One page. Its requests are answered one at a time; those for masks to be stored come first."""
 
-    def __init__(self, websocket: WebSocket, state: ServerState) -> None:
-        self.websocket, self.store, self.host, self.events = websocket, state.store, state.model_host, state.events
+    def __init__(self, websocket: WebSocket, state: ServerState, news: asyncio.Queue[News]) -> None:
+        self.websocket, self.store, self.host, self.news = websocket, state.store, state.model_host, news
         self._tasks: anyio.abc.TaskGroup
         self._sending = asyncio.Lock()
         self._sha256s: OrderedDict[str, str] = OrderedDict()
@@ -142,10 +144,9 @@ class _Connection:
                 await self.websocket.send_bytes(attachment)
 
     async def _tell_news(self) -> None:
-        async with self.events.subscribe() as news:
-            await self._send({"type": "model", **self.host.description()})
-            while True:
-                await self._send(await news.get())
+        await self._send({"type": "model", **self.host.description()})
+        while True:
+            await self._send(await self.news.get())
 
     # Images.
 
