@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.models_for_tests import SMALL_TINY_VIT, small_sam
 from tests.web_page_for_tests import OBJECTS, at, browser, drag, errors_of, objects, wait, wait_saved
 
 import segany
 from segany import Client, Prompt
 from segany.core.rle import decode_mask
+from segany.models.model_file import save_model
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, WebSocketRoute
 
 __all__ = ["browser"]
 
@@ -276,3 +279,68 @@ def test_the_keyboard_alone_leads_from_the_first_image_to_an_export(
     with page.expect_download() as download:
         page.keyboard.press("Enter")
     assert download.value.suggested_filename == "coco.zip"
+
+
+@pytest.mark.slow
+def test_the_page_decodes_itself_where_the_server_is_slow(
+    serve: Callable[..., Server], page: Page, tmp_path: Path
+) -> None:
+    model = save_model(small_sam(SMALL_TINY_VIT), tmp_path / "small.safetensors")
+    server = serve(IMAGES / "coffee.png", "--model", model)
+    sent: list[str] = []
+
+    def slow(socket: WebSocketRoute) -> None:
+        far = socket.connect_to_server()
+
+        def up(message: str | bytes) -> None:
+            sent.append(json.loads(message)["type"])
+            far.send(message)
+
+        def down(message: str | bytes) -> None:
+            time.sleep(0.1)
+            socket.send(message)
+
+        socket.on_message(up)
+        far.on_message(down)
+
+    page.route_web_socket(re.compile("/api/live"), slow)
+    _enter(page, server, "coffee.png")
+    wait(page, f"{POINT}.canPredict")
+
+    def click(x: int, y: int) -> None:
+        page.mouse.click(*at(page, x, y))
+        wait(page, f"{POINT}.prompt.value.isAnswered")
+
+    def previews(count: int) -> int:
+        """Predictions that the server is asked for meanwhile."""
+        before = sent.count("predict")
+        for step in range(count):
+            page.mouse.move(*at(page, 100 + 8 * step, 100 + 3 * step))
+            page.wait_for_timeout(300)
+        wait(page, f"{POINT}.shown.value !== null")
+        return sent.count("predict") - before
+
+    assert previews(4) >= 3
+    wait(page, "segany.model.value?.decoder", timeout=600)
+    assert "want_decoder" in sent
+    previews(2)  # the page fetches the decoder and the embedding
+    page.wait_for_timeout(3000)
+    assert previews(8) <= 2  # the server is asked now and then
+    click(300, 100)
+    click(200, 220)
+    [points] = [page.evaluate(f"{POINT}.prompt.value.points.map(p => p.at)")]
+    candidate = page.evaluate(f"{POINT}.prompt.value.shown.previous.candidate")
+    page.keyboard.press("Enter")
+    wait(page, f"{OBJECTS}.length === 1")
+    wait_saved(page)
+
+    predictor = segany.ImagePredictor(segany.load(model, device="cpu"))
+    embedding = predictor.embed(IMAGES / "coffee.png")
+    first = predictor.predict(embedding, Prompt(points_xy=points[:1]), masks="multi")
+    logits = first.low_res_logits[0, candidate]
+    wanted = predictor.predict(embedding, Prompt(points_xy=points, mask_logits=logits), masks="single").masks[0, 0]
+    root = server.address.partition("/#")[0]
+    [item] = page.request.get(f"{root}/api/items").json()["items"]
+    [stored] = page.request.get(f"{root}/api/items/{item['id']}").json()["objects"]
+    mask = decode_mask({"size": list(wanted.shape), "counts": stored["counts"]})
+    assert np.array_equal(mask, wanted)

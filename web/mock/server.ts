@@ -290,6 +290,7 @@ function serveLive(store: MockStore, server: Server): void {
 }
 
 function answer(store: MockStore, socket: WebSocket, message: LiveUp): void {
+  if (message.type === "want_decoder") return; // there is none
   const photo = store.items.get(message.item)!.photo;
   if (message.type === "open") {
     setTimeout(() => socket.send(JSON.stringify({ type: "item", id: message.item, embedding: "ready" })), 120);

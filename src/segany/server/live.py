@@ -32,6 +32,8 @@ from segany.server.live_messages import (
     LiveError,
     Open,
     Predict,
+    Up,
+    WantDecoder,
     error_message,
     quantized,
     read_message,
@@ -120,9 +122,11 @@ class _Connection:
             except LiveError as error:
                 await self._send(error_message(error))
 
-    async def _take(self, message: Open | Predict | Exact) -> None:
+    async def _take(self, message: Up) -> None:
         received = time.perf_counter()
-        if isinstance(message, Open):
+        if isinstance(message, WantDecoder):
+            self.host.export_decoder()
+        elif isinstance(message, Open):
             self._opening.cancel()  # what was to be prepared for the image before is no longer urgent
             self._opening = anyio.CancelScope()
             self._tasks.start_soon(self._open, message.item, self._opening)

@@ -65,6 +65,14 @@ class Open(_Message):
     type: Literal["open"]
 
 
+class WantDecoder(BaseModel):
+    """The server is slow for this page, which would rather decode itself."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    type: Literal["want_decoder"]
+
+
 class _PromptMessage(_Message):
     seq: Seq
     points: Annotated[list[tuple[Coordinate, Coordinate]], Field(max_length=MAX_POINTS)]
@@ -107,10 +115,12 @@ class Exact(_PromptMessage):
     candidate: Candidate | None = None
 
 
-_UP: TypeAdapter[Open | Predict | Exact] = TypeAdapter(Annotated[Open | Predict | Exact, Field(discriminator="type")])
+Up: TypeAlias = "Open | WantDecoder | Predict | Exact"
+
+_UP: TypeAdapter[Up] = TypeAdapter(Annotated[Open | WantDecoder | Predict | Exact, Field(discriminator="type")])
 
 
-def read_message(text: str | None) -> Open | Predict | Exact:
+def read_message(text: str | None) -> Up:
     """Read a message of the page; None is one of bytes.
 
     Raises:

@@ -19,6 +19,7 @@ from segany.predict.automatic import ProposingModel
 from segany.predict.image import ImagePredictor
 from segany.runtime.model import ExportedModel
 from segany.server.embeddings import MAX_BYTES, Embeddings
+from segany.server.page_decoder import PageDecoder
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class ModelHost:
         embeddings_folder: Path,
         publish: Callable[[dict[str, Any]], None],
         max_embedding_bytes: int = MAX_BYTES,
+        page_decoder: PageDecoder | None = None,
     ) -> None:
         """Prepare; `start` loads the model.
 
@@ -50,20 +52,23 @@ class ModelHost:
             embeddings_folder: where embeddings are kept on disk.
             publish: is called with the message {"type": "model", ...} whenever the state has changed, in any thread.
             max_embedding_bytes: size of the embeddings in memory.
+            page_decoder: exports the decoder for the page; None leaves all decoding to the server.
         """
         self.model_version: str | None = None
         self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes)
-        self._ref, self._publish = ref, publish
+        self._ref, self._publish, self._page_decoder = ref, publish, page_decoder
         self._description: dict[str, Any] = {
             "name": "" if ref is None else Path(ref.model).name,
             "state": "loading",
             "message": "",
+            "decoder": False,
         }
         self._loaded: Future[ImagePredictor] = Future()
         self._closing = Cancellation()
         self._turns = _Turns()
         self._decoding = ThreadPoolExecutor(1, "decode")
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._exporting: threading.Thread | None = None
         self._last_report = 0.0
 
     def start(self) -> None:
@@ -75,8 +80,11 @@ class ModelHost:
         self._closing.cancel()
         self.embeddings.close()
         self._decoding.shutdown(cancel_futures=True)
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._page_decoder is not None:
+            self._page_decoder.close()
+        for thread in (self._thread, self._exporting):
+            if thread is not None and thread.is_alive():
+                thread.join()
 
     def description(self) -> dict[str, Any]:
         """What the page shows of the model."""
@@ -94,6 +102,17 @@ class ModelHost:
             return embedding.to_bytes(precision="fp16")
         except EmbeddingError:
             return embedding.to_bytes()
+
+    def export_decoder(self) -> None:
+        """Export the decoder for the page in a thread, once. The description says when pages can have it."""
+        if self._page_decoder is None or self._exporting is not None or not self._loaded.done():
+            return
+        self._exporting = threading.Thread(target=self._export, name="decoder", daemon=True)
+        self._exporting.start()
+
+    def decoder_file(self, name: str) -> Path | None:
+        """A file of the decoder that the page runs itself; None if it has no such file, or is not exported."""
+        return None if self._page_decoder is None else self._page_decoder.file(name)
 
     def decode(self, work: Callable[[ImagePredictor], ResultT]) -> Future[ResultT]:
         """Call a function with the predictor in the thread for clicks, which do not wait for each other's jobs.
@@ -135,6 +154,12 @@ class ModelHost:
             return
         self._loaded.set_result(predictor)
         self.embeddings.run(predictor)
+
+    def _export(self) -> None:
+        assert self._page_decoder is not None
+        assert self._ref is not None
+        if self._page_decoder.prepare(self._loaded.result(timeout=0).model, self._ref):
+            self._tell(decoder=True)
 
     def _load(self) -> ImagePredictor:
         if self._ref is None:

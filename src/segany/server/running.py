@@ -24,6 +24,7 @@ from segany.server.app import make_app
 from segany.server.events import Events
 from segany.server.intake import NamedFile, add_files
 from segany.server.model_host import ModelHost
+from segany.server.page_decoder import PageDecoder
 from segany.server.pages import STATIC, check_page
 from segany.server.security import Limits
 from segany.server.sessions import Sessions
@@ -113,7 +114,10 @@ def serve(store: Store, config: ServeConfig, say: Callable[[str], None] = print)
 
         sessions = Sessions(store, on_used=lambda: say(f"For another browser: {address()}"))
         events = Events()
-        model_host = ModelHost(config.model, store.folder / "cache" / "embeddings", events.publish)
+        cache = store.folder / "cache"
+        model_host = ModelHost(
+            config.model, cache / "embeddings", events.publish, page_decoder=PageDecoder(cache / "decoders")
+        )
         state = ServerState(store, model_host, events, config.author)
         hosts = frozenset(f"{name}:{port}" for name in (ADDRESS, "localhost"))
         app = make_app(state, sessions, hosts, static=config.static, limits=config.limits, kinds=config.kinds)

@@ -17,6 +17,7 @@ export interface PredictPrompt {
 
 export type LiveUp =
   | { type: "open"; item: string }
+  | { type: "want_decoder" }
   | ({ type: "predict"; seq: number; multimask: boolean } & PredictPrompt)
   | ({ type: "exact"; seq: number; candidate: number | null } & PredictPrompt);
 

@@ -3,6 +3,7 @@
 import { Decoder, type Embedding, openDecoder, readEmbedding } from "../../src";
 import { type ApiError, getEmbedding } from "../api/client";
 import type { PredictPrompt } from "../api/live_messages";
+import { quantized } from "./quantization";
 
 export type DecodeRequest =
   | { readonly type: "prepare"; readonly item: string }
@@ -21,8 +22,6 @@ export type DecodeReply =
     };
 
 const MANIFEST = "/api/model/decoder/manifest.json";
-/** Logits of this size and more are as good as certain; int8 has no room for them. */
-const QUANTIZATION = 8 / 127;
 const MAX_EMBEDDINGS = 3;
 
 let decoder: Promise<Decoder> | null = null;
@@ -56,14 +55,8 @@ async function decode({ prompt, multimask, maskLogits }: Extract<DecodeRequest, 
     { masks: multimask ? "multi" : "single", sizeHW: [side, side] }, // the page needs the logits alone
   );
   const logits = new Int8Array(lowResLogits.length * side * side);
-  lowResLogits.forEach((values, i) => logits.set(values.map(quantize), i * side * side));
+  lowResLogits.forEach((values, i) => logits.set(quantized(values), i * side * side));
   return { type: "decoded", scores: [...scores], side, logits, lowResLogits: [...lowResLogits] };
-}
-
-/** Rounded away from zero: its sign is the mask. */
-function quantize(value: number): number {
-  const scaled = value / QUANTIZATION;
-  return Math.max(-127, Math.min(127, scaled > 0 ? Math.ceil(scaled) : Math.floor(scaled)));
 }
 
 let queue: Promise<void> = Promise.resolve();

@@ -3,6 +3,7 @@
 import type { PredictPrompt } from "../api/live_messages";
 import type { DecodeReply, DecodeRequest } from "./decoder.worker";
 import type { Answer } from "./predictor";
+import { dequantized } from "./quantization";
 
 type LocalAnswer = Omit<Answer, "latencyMs">;
 
@@ -12,7 +13,8 @@ export class LocalDecoder {
   private worker: Worker | null = null;
   private readonly ready = new Set<string>();
   private readonly preparing = new Set<string>();
-  private readonly logits = new Map<string, Float32Array[]>();
+  /** [candidates] of the last predictions, those of the server too. */
+  private readonly logits = new Map<string, () => readonly Float32Array[]>();
   private waiting: ((reply: DecodeReply) => void)[] = [];
   private isMissing = false;
 
@@ -34,13 +36,26 @@ export class LocalDecoder {
 
   /** null: it cannot. */
   async decode(prompt: PredictPrompt, multimask: boolean): Promise<LocalAnswer | null> {
-    const maskLogits = prompt.refine ? (this.logits.get(prompt.refine.token)?.[prompt.refine.candidate] ?? null) : null;
+    const maskLogits = prompt.refine ? (this.logits.get(prompt.refine.token)?.()[prompt.refine.candidate] ?? null) : null;
+    if (prompt.refine && !maskLogits) return null; // too long ago: without its logits the mask would be another one
     const reply = await this.call({ type: "decode", prompt, multimask, maskLogits });
     if (reply.type !== "decoded") return null;
     const token = crypto.randomUUID();
-    this.logits.set(token, reply.lowResLogits);
-    if (this.logits.size > MAX_TOKENS) this.logits.delete(this.logits.keys().next().value!);
+    this.keep(token, () => reply.lowResLogits);
     return { token, scores: reply.scores, side: reply.side, logits: reply.logits };
+  }
+
+  /** A prediction of the server, which the next one here may feed back: as exactly as it was sent. */
+  remember(token: string, logits: Int8Array, side: number): void {
+    this.keep(token, () => {
+      const count = logits.length / side ** 2;
+      return Array.from({ length: count }, (_, i) => dequantized(logits.subarray(i * side ** 2, (i + 1) * side ** 2)));
+    });
+  }
+
+  private keep(token: string, logits: () => readonly Float32Array[]): void {
+    this.logits.set(token, logits);
+    if (this.logits.size > MAX_TOKENS) this.logits.delete(this.logits.keys().next().value!);
   }
 
   private call(request: DecodeRequest): Promise<DecodeReply> {

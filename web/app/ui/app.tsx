@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useMemo } from "preact/hooks";
 
-import { enter, entrance, outbox, project } from "../context";
+import { enter, entrance, model, outbox, project } from "../context";
 import { Editor } from "../editor";
 import { locale, t } from "../i18n";
 import { actionOf, dialog, hidesConflicts, keymap } from "../keys/actions";
@@ -60,7 +60,7 @@ function Project(): JSX.Element {
   }, [where, editor.document.value, project.value]);
   useEffect(() => {
     // For measurements from outside, such as benchmarks.
-    (globalThis as { segany?: unknown }).segany = { editor, outbox };
+    (globalThis as { segany?: unknown }).segany = { editor, model, outbox };
   }, [editor]);
   return (
     <DropTarget>
