@@ -62,6 +62,20 @@ def test_a_damaged_record_is_measured_again_with_a_warning(tmp_path, caplog):
     assert "b.json is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("iou", [float("nan"), "0.5", None])
+def test_a_record_of_wrong_values_is_measured_again_and_named(tmp_path, caplog, iou):
+    data = Images(blocks("a"), blocks("b"))
+    whole = run(tmp_path, data, protocols=[BoxProtocol()]).as_json()
+    path = tmp_path / ".segany" / "b.json"
+    record = json.loads(path.read_text())
+    record["parts"]["box"]["value"]["records"][0]["iou"] = iou
+    path.write_text(json.dumps(record))
+    again = Images(blocks("a"), blocks("b"))
+    assert run(tmp_path, again, protocols=[BoxProtocol()]).as_json() == whole
+    assert again.reads == ["b"]
+    assert f"{path} records is gone or damaged, so it is made again: box" in caplog.text
+
+
 def test_one_more_protocol_measures_that_alone(tmp_path):
     data = Images(blocks("a"))
     run(tmp_path, data, protocols=[BoxProtocol()])

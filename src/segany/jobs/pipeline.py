@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 from segany.core.errors import CanceledError, OutOfMemoryError, SeganyError
 from segany.core.progress import ProgressCallback, ProgressEvent, report
 from segany.jobs.records import DoneRecords
+
+_logger = logging.getLogger(__name__)
 
 READ_AHEAD = 2
 """Number of items that are read ahead, and of results that wait to be written. It bounds the memory."""
@@ -243,6 +246,10 @@ class _Run(Generic[ItemT, InputT, ModelT, OutputT]):
             if not self.overwrite:
                 found = self.records.find(task.name(item), content_id, self.settings)
                 done = {part: value for part, value in found.items() if task.is_there(part, value)}
+                if len(done) < len(found):
+                    gone = ", ".join(sorted(set(found) - set(done)))
+                    path = self.records.path_of(task.name(item))
+                    _logger.warning("What %s records is gone or damaged, so it is made again: %s.", path, gone)
         missing = tuple(part for part in self.settings if part not in done)
         with _memory_errors():
             return _Pending(item, content_id, done, missing, task.read(item) if missing else None)

@@ -104,7 +104,7 @@ class DoneRecords:
             "content_id": content_id,
             "parts": {part: {"settings": each, "value": value} for part, (each, value) in parts.items()},
         }
-        write_file(self._path(name), json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n")
+        write_file(self.path_of(name), json.dumps(record, separators=(",", ":"), default=str).encode() + b"\n")
 
     def is_writable(self) -> bool:
         """Whether records can be written."""
@@ -118,11 +118,11 @@ class DoneRecords:
 
     def _read(self, name: str) -> _Record | None:
         """The record of an item; None if there is no usable one."""
-        record = _read_record(self._path(name))
+        record = _read_record(self.path_of(name))
         return record if record is not None and record.name == name else None
 
-    def _path(self, name: str) -> Path:
-        """The file of a record: the name of the item if it is a valid file name, and else a digest of the name."""
+    def path_of(self, name: str) -> Path:
+        """The file of the record of an item: the name of the item if it is a valid file name, and else a digest of the name."""
         plain = _PLAIN_NAME.fullmatch(name) is not None
         return self.folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
