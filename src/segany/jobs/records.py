@@ -122,7 +122,7 @@ class DoneRecords:
         return record if record is not None and record.name == name else None
 
     def path_of(self, name: str) -> Path:
-        """The file of the record of an item: the name of the item if it is a valid file name, and else a digest of the name."""
+        """The file of the record of an item: its name if that is a valid file name, and else a digest of it."""
         plain = _PLAIN_NAME.fullmatch(name) is not None
         return self.folder / f"{name if plain else hashlib.sha256(name.encode()).hexdigest()[:32]}.json"
 
