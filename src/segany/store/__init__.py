@@ -28,12 +28,14 @@ from segany.store.values import (  # noqa: E402
     Label,
     LabelSchema,
     Lease,
+    ModelVersion,
     NewItem,
     Place,
     Project,
     Proposals,
     Relinked,
     Root,
+    Snapshot,
 )
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Label",
     "LabelSchema",
     "Lease",
+    "ModelVersion",
     "NewItem",
     "ObjectState",
     "Place",
@@ -62,6 +65,7 @@ __all__ = [
     "Root",
     "SaveResult",
     "Saved",
+    "Snapshot",
     "Store",
     "export_archive",
     "restore_archive",

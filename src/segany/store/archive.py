@@ -30,18 +30,24 @@ from segany.store.tables import (
     BlobRow,
     ItemRow,
     LabelSchemaRow,
+    ModelVersionRow,
     ObjectRow,
     ProjectRow,
     PromptEventRow,
     ProposalsRow,
     RevisionRow,
     RootRow,
+    SnapshotRevisionRow,
+    SnapshotRow,
 )
 
 FORMAT = 1
 """Goes up when earlier versions of segany could not read an archive."""
 
-TABLES = ("label_schemas", "blobs", "items", "objects", "revisions", "prompt_events", "proposals")
+ALWAYS = ("label_schemas", "blobs", "items", "objects", "revisions", "prompt_events", "proposals")
+"""Tables that every archive has."""
+
+TABLES = (*ALWAYS, "snapshots", "model_versions")
 """In the order in which rows refer to earlier ones."""
 
 _CHUNK = 1 << 20
@@ -196,6 +202,29 @@ def _proposals(session: Session, project: int) -> Iterator[_Json]:
         yield {**_columns(row, "model_version", "created_at"), "item": item_id, "instances": packed}
 
 
+def _snapshots(session: Session, project: int) -> Iterator[_Json]:
+    query = sa.select(SnapshotRow).where(SnapshotRow.project == project).order_by(SnapshotRow.key)
+    for row in session.scalars(query):
+        revisions = sa.select(SnapshotRevisionRow.split, RevisionRow.id)
+        revisions = revisions.join(RevisionRow, RevisionRow.key == SnapshotRevisionRow.revision)
+        revisions = revisions.where(SnapshotRevisionRow.snapshot == row.key).order_by(RevisionRow.key)
+        found = [list(pair) for pair in session.execute(revisions)]
+        yield {**_columns(row, "id", "digest", "created_at"), "revisions": found}
+
+
+def _model_versions(session: Session, project: int) -> Iterator[_Json]:
+    parent = aliased(ModelVersionRow)
+    query = sa.select(ModelVersionRow, parent.id, SnapshotRow.id)
+    query = query.outerjoin(parent, parent.key == ModelVersionRow.parent)
+    query = query.outerjoin(SnapshotRow, SnapshotRow.key == ModelVersionRow.snapshot)
+    query = query.where(ModelVersionRow.project == project).order_by(ModelVersionRow.number)
+    for row, parent_id, snapshot_id in session.execute(query):
+        values = _columns(
+            row, "id", "number", "state", "model", "blob", "recipe", "figures", "message", "created_at", "updated_at"
+        )
+        yield {**values, "parent": parent_id, "snapshot": snapshot_id}
+
+
 _ROWS: dict[str, Callable[[Session, int], Iterator[_Json]]] = {
     "label_schemas": _label_schemas,
     "blobs": _blobs,
@@ -204,6 +233,8 @@ _ROWS: dict[str, Callable[[Session, int], Iterator[_Json]]] = {
     "revisions": _revisions,
     "prompt_events": _prompt_events,
     "proposals": _proposals,
+    "snapshots": _snapshots,
+    "model_versions": _model_versions,
 }
 
 

@@ -17,7 +17,7 @@ from segany.core.errors import OutputError, StoreError
 from segany.core.files import replacing
 from segany.store.database import Database
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration, which this version's tables are."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from segany.core.errors import DataError, SeganyError, StoreError
 from segany.core.files import path_errors
 from segany.core.progress import ProgressCallback, report
-from segany.store.archive import FORMAT, TABLES
+from segany.store.archive import ALWAYS, FORMAT, TABLES
 from segany.store.checks import check_id, check_json, check_text
 from segany.store.restoring import BLOB, MAX_LINE, Restoring, parse_time, row_errors
 from segany.store.store import Store, make_project
@@ -169,8 +169,9 @@ def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, zipfile.ZipInf
         if info.file_size > (info.compress_size if is_blob else MAX_RATIO * info.compress_size + _CHUNK):
             raise DataError(f"{source}: {info.filename} would become {info.file_size:,} bytes. It is not unpacked.")
         members[info.filename] = info
-    if allowed - set(members):
-        raise DataError(f"{source} is no archive of a project: it has no {min(allowed - set(members))}.")
+    missing = {"manifest.json", *(f"tables/{name}.jsonl" for name in ALWAYS)} - set(members)
+    if missing:
+        raise DataError(f"{source} is no archive of a project: it has no {min(missing)}.")
     if sum(info.compress_size for info in members.values()) > source.stat().st_size:
         raise DataError(f"{source} is damaged: its members overlap.")
     return members

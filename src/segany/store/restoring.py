@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from segany.core.arrays import SizeHW
 from segany.core.errors import DataError
 from segany.store.archive import TABLES
-from segany.store.checks import check_choice, check_id, check_number, check_text
+from segany.store.checks import check_choice, check_id, check_json, check_number, check_text
 from segany.store.items import name_key, name_order, split_of
 from segany.store.labels import check_labels, labels_from_json, labels_to_json
 from segany.store.proposals import pack, unpack
@@ -30,13 +30,16 @@ from segany.store.tables import (
     ItemLabelRow,
     ItemRow,
     LabelSchemaRow,
+    ModelVersionRow,
     ObjectRow,
     ProjectRow,
     PromptEventRow,
     ProposalsRow,
     RevisionRow,
+    SnapshotRevisionRow,
+    SnapshotRow,
 )
-from segany.store.values import MAX_JSON, ItemState, NewItem
+from segany.store.values import MAX_JSON, ItemState, ModelState, NewItem, Split
 
 MAX_LINE = 2 * MAX_COUNTS + 8 * MAX_JSON
 """Bytes of a row."""
@@ -75,7 +78,9 @@ class Restoring:
         self.objects: dict[str, tuple[int, str]] = {}  # key, item
         self.revisions: dict[str, tuple[int, str]] = {}  # key, object
         self.heads: dict[str, _Head] = {}  # by object
-        self.waiting: set[str] = set()  # revisions that are not inserted yet
+        self.snapshots: dict[str, int] = {}
+        self.models: dict[str, int] = {}
+        self.waiting: set[str] = set()  # revisions and models that are not inserted yet
 
     def run(self, facts: _Json) -> None:
         self.session.execute(sa.delete(LabelSchemaRow).where(LabelSchemaRow.project == self.project))
@@ -91,6 +96,8 @@ class Restoring:
         self._derive()
 
     def _add_table(self, name: str) -> None:
+        if f"tables/{name}.jsonl" not in self.members:  # of a version of segany that had no such table
+            return
         add: Callable[[_Json], Any] = getattr(self, f"_{name}")
         rows: list[Any] = []
         with self.archive.open(self.members[f"tables/{name}.jsonl"]) as file:
@@ -122,6 +129,8 @@ class Restoring:
                 self.objects[row.id] = (row.key, self.objects[row.id][1])
             elif isinstance(row, RevisionRow):
                 self.revisions[row.id] = (row.key, self.revisions[row.id][1])
+            elif isinstance(row, ModelVersionRow):
+                self.models[row.id] = row.key
         self.waiting.clear()
         self.session.expunge_all()
         rows.clear()
@@ -229,6 +238,41 @@ class Restoring:
         return ProposalsRow(
             item=item_key, project=self.project, model_version=values["model_version"], instances=pack(instances),
             created_at=parse_time(values["created_at"]),
+        )  # fmt: skip
+
+    def _snapshots(self, values: _Json) -> SnapshotRow:
+        check_id(values["id"], "The id of a snapshot")
+        if not re.fullmatch("[0-9a-f]{64}", values["digest"]) or values["id"] in self.snapshots:
+            raise DataError("Its digest is none, or its id was there before.")
+        row = SnapshotRow(
+            project=self.project, id=values["id"], digest=values["digest"], created_at=parse_time(values["created_at"])
+        )
+        self.session.add(row)
+        self.session.flush()
+        self.snapshots[row.id] = row.key
+        for split, revision_id in values["revisions"]:
+            check_choice(split, get_args(Split), "The side of a revision")
+            revision = self.revisions[revision_id][0]
+            self.session.add(SnapshotRevisionRow(snapshot=row.key, revision=revision, split=split))
+        return row
+
+    def _model_versions(self, values: _Json) -> ModelVersionRow:
+        check_id(values["id"], "The id of a model version")
+        check_number(values["number"], "The number of a model version", 1, 2**31 - 1)
+        check_choice(values["state"], get_args(ModelState), "The state of a model version")
+        for name, least in (("model", 1), ("recipe", 0)):
+            check_text(values[name], f"The {name} of a model version", least, 500)
+        check_text(values["message"], "The message of a model version", 0, 10_000)
+        check_json(values["figures"], "The figures of a model version", MAX_JSON)
+        if values["blob"] is not None and values["blob"] not in self.blobs:
+            raise DataError("Its file is missing.")
+        self.waiting.add(values["id"])
+        return ModelVersionRow(
+            project=self.project, id=values["id"], number=values["number"], state=values["state"],
+            model=values["model"], blob=values["blob"], recipe=values["recipe"], figures=values["figures"],
+            parent=self.models[values["parent"]] if values["parent"] else None,
+            snapshot=self.snapshots[values["snapshot"]] if values["snapshot"] else None, message=values["message"],
+            created_at=parse_time(values["created_at"]), updated_at=parse_time(values["updated_at"]),
         )  # fmt: skip
 
     def _derive(self) -> None:

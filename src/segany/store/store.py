@@ -33,8 +33,10 @@ from segany.store.items import Items
 from segany.store.jobs import Jobs
 from segany.store.labels import Labels
 from segany.store.migrate import migrate, require_current
+from segany.store.models import Models
 from segany.store.proposals import ProposalStore
 from segany.store.rows import now
+from segany.store.snapshots import Snapshots
 from segany.store.tables import LabelSchemaRow, ProjectRow, SecretRow
 from segany.store.values import MAX_JSON, Project
 
@@ -51,7 +53,7 @@ class Store:
         folder: of the project.
         backup: the copy of the database that was made because opening it migrated it: a file, or the name of a
             schema of PostgreSQL; else None.
-        items, labels, annotations, proposals, jobs, blobs: what the project holds.
+        items, labels, annotations, proposals, snapshots, models, jobs, blobs: what the project holds.
     """
 
     def __init__(self, folder: Path, database: Database, backup: Path | str | None, unlock: Callable[[], None]) -> None:
@@ -63,6 +65,8 @@ class Store:
         self.items = Items(database, self.blobs)
         self.annotations = Annotations(database, self.labels)
         self.proposals = ProposalStore(database)
+        self.snapshots = Snapshots(database)
+        self.models = Models(database, self.blobs)
         self.jobs = Jobs(database)
 
     @staticmethod

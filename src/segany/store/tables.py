@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from segany.store.revisions import EventKind, RevisionSource
-from segany.store.values import ItemState, JobState, Split
+from segany.store.values import ItemState, JobState, ModelState, Split
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -286,6 +286,57 @@ class ProposalsRow(Base):
     project: Mapped[ProjectKey]
     instances: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
+
+
+class SnapshotRow(Base):
+    """Annotations as they were at one moment: what a model is trained and measured on."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (UniqueConstraint("project", "id"),)
+
+    key: Mapped[Key]
+    project: Mapped[ProjectKey]
+    id: Mapped[Id]
+    digest: Mapped[Sha256]
+    created_at: Mapped[datetime]
+
+
+class SnapshotRevisionRow(Base):
+    """A revision of a snapshot, and the side that it is on."""
+
+    __tablename__ = "snapshot_revisions"
+    __table_args__ = (_one_of("split", Split),)
+
+    snapshot: Mapped[int] = mapped_column(BIG, ForeignKey("snapshots.key"), primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BIG, ForeignKey("revisions.key"), primary_key=True, autoincrement=False)
+    split: Mapped[str]
+
+
+class ModelVersionRow(Base):
+    """Models of a project, in the order in which they were trained. The file is a blob; a named model has none."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        UniqueConstraint("project", "id"),
+        UniqueConstraint("project", "number"),
+        ForeignKeyConstraint(["project", "blob"], ["blobs.project", "blobs.sha256"]),
+        _one_of("state", ModelState),
+    )
+
+    key: Mapped[Key]
+    project: Mapped[ProjectKey]
+    id: Mapped[Id]
+    number: Mapped[int]
+    state: Mapped[str]
+    model: Mapped[str]
+    blob: Mapped[str | None] = mapped_column(String(64))
+    parent: Mapped[int | None] = mapped_column(BIG, ForeignKey("model_versions.key"))
+    snapshot: Mapped[int | None] = mapped_column(BIG, ForeignKey("snapshots.key"))
+    recipe: Mapped[str]
+    figures: Mapped[dict[str, Any]]
+    message: Mapped[str]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
 
 
 class JobRow(Base):

@@ -19,6 +19,7 @@ from segany.store.checks import check_choice, check_number, check_text, refuse
 ItemState: TypeAlias = Literal["todo", "in_progress", "done", "skipped"]
 Split: TypeAlias = Literal["train", "val", "test"]
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "canceled"]
+ModelState: TypeAlias = Literal["candidate", "current", "refused", "retired"]
 AttributeType: TypeAlias = Literal["text", "number", "choice"]
 ItemOrder: TypeAlias = Literal[
     "position", "-position", "name", "-name", "updated_at", "-updated_at", "objects", "-objects"
@@ -263,6 +264,55 @@ class Proposals:
     model_version: str
     instances: Instances
     created_at: datetime
+
+
+# Models.
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Annotations as they were at one moment.
+
+    Attributes:
+        digest: SHA-256 of the ids of its revisions, by side: equal snapshots have equal ones.
+        revision_ids: the revisions on each side.
+    """
+
+    id: str
+    digest: str
+    revision_ids: Mapping[Split, tuple[str, ...]]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A model of a project.
+
+    Attributes:
+        number: 1 for the model that the project began with, and counted up.
+        state: "candidate" while it is trained and measured; then "current", which annotates, or "refused"; "retired"
+            after a later one was promoted.
+        model: a registered name, or the name of the model in its file.
+        sha256: of its file, a blob; None for a registered model.
+        parent_id: the version that its training began with.
+        snapshot_id: what it was trained and measured on.
+        recipe: name of the recipe.
+        figures: measurements; JSON values.
+        message: why it was promoted or refused.
+    """
+
+    id: str
+    number: int
+    state: ModelState
+    model: str
+    sha256: str | None
+    parent_id: str | None
+    snapshot_id: str | None
+    recipe: str
+    figures: Mapping[str, Any]
+    message: str
+    created_at: datetime
+    updated_at: datetime
 
 
 # Jobs.
