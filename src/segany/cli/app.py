@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from segany.cli import INTERRUPTED, USER_ERROR, interrupt_code, weights
+from segany.cli import INTERRUPTED, USER_ERROR, engine, interrupt_code, weights
 from segany.cli.auto import auto
 from segany.cli.evaluate import evaluate_command
 from segany.cli.export import export
@@ -66,6 +66,7 @@ app.command()(export)
 app.command("evaluate")(evaluate_command)
 app.command()(serve)
 app.command()(models)
+app.add_typer(engine.app, name="engine")
 app.add_typer(weights.app, name="weights")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,12 +48,14 @@ def serve(
     """
     for module in ("fastapi", "uvicorn", "websockets", "python_multipart"):
         import_extra(module, "The annotation server needs more packages", "serve")
+    from segany.engine import current_model
     from segany.hub.model_ref import ModelRef
     from segany.models.registry import DEFAULT_MODEL, find_spec
     from segany.server.intake import find_files
     from segany.server.pages import STATIC
-    from segany.server.running import ServeConfig, default_project
+    from segany.server.running import ServeConfig
     from segany.server.running import serve as run
+    from segany.store import default_project
 
     if model is not None and model != "none" and not Path(model).exists():
         find_spec(model)  # a name that is misspelled
@@ -68,6 +71,8 @@ def serve(
         if store.backup is not None:
             typer.echo(f"The project was brought to this version; before that, it was copied to {store.backup}.")
         typer.echo(f"Project {store.project.name!r} in {store.folder}")
+        if model is None and (current := current_model(store)) is not None:
+            config = replace(config, model=current)
         run(store, config, typer.echo)
 
 

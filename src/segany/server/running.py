@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import sys
 import threading
@@ -12,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import platformdirs
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -43,9 +41,6 @@ FIRST_IMAGES_SECONDS = 2.0
 """How long the address waits for images, so that a page of a few begins with all of them."""
 
 GOODBYE_SECONDS = 5
-
-DATA_VARIABLE = "SEGANY_DATA"
-"""The environment variable for the folder of the default project."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +79,6 @@ class ServeConfig:
         """
         check_page(self.static)
         _bound(self.host, self.port).close()
-
-
-def default_project() -> Path:
-    """The folder of the project where none is named."""
-    root = os.environ.get(DATA_VARIABLE)
-    return (Path(root).expanduser() if root else platformdirs.user_data_path("segany")).absolute() / "project"
 
 
 def serve(store: Store, config: ServeConfig, say: Callable[[str], None] = print) -> None:

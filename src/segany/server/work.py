@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from segany.core.progress import ProgressCallback
+from segany.engine import RETRAIN, retrain_handler
 from segany.jobs.exchange import export_handler, import_handler
 from segany.jobs.queue import JobFunction
 from segany.server.answers import ITEMS_CHANGED
@@ -33,4 +34,5 @@ KINDS: Mapping[str, JobMaker] = {
     "proposals": proposals_handler,
     "import": _import,
     "export": lambda state: export_handler(state.store),
+    RETRAIN: lambda state: retrain_handler(state.store),
 }

@@ -18,7 +18,7 @@ from segany.store.items import MAX_PAGE, SPLITS, split_of  # noqa: E402
 from segany.store.jobs import MAX_ATTEMPTS  # noqa: E402
 from segany.store.restore import restore_archive, restore_into  # noqa: E402
 from segany.store.revisions import Change, Conflict, ObjectState, PromptEvent, Replay, Revision, Saved, SaveResult  # noqa: E402
-from segany.store.store import Store  # noqa: E402
+from segany.store.store import Store, default_project  # noqa: E402
 from segany.store.values import (  # noqa: E402
     Attribute,
     Item,
@@ -67,6 +67,7 @@ __all__ = [
     "Saved",
     "Snapshot",
     "Store",
+    "default_project",
     "export_archive",
     "restore_archive",
     "restore_into",

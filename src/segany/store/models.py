@@ -56,8 +56,14 @@ class Models:
         parent_id: str | None = None,
         snapshot_id: str | None = None,
         state: ModelState = "candidate",
+        file: bytes | None = None,
     ) -> ModelVersion:
         """Add a version under an id that the caller made. One that is there already stays as it is.
+
+        Args:
+            version_id: UUID.
+            model, recipe, parent_id, snapshot_id, state: as in `ModelVersion`.
+            file: its file, if there is one.
 
         Raises:
             ConflictError: it is to be current, and another version is.
@@ -66,6 +72,7 @@ class Models:
         check_id(version_id, "The id of a model version")
         check_text(model, "The name of a model", 1, 500)
         check_text(recipe, "The name of a recipe", 0, 200)
+        sha256 = None if file is None else self._blobs.put(file, MEDIA_TYPE)
         with self._database.write() as session:
             row = self._row(session, version_id)
             if row is None:
@@ -78,7 +85,7 @@ class Models:
                 )
                 row = ModelVersionRow(
                     project=self._database.project, id=version_id, number=(last or 0) + 1, state=state, model=model,
-                    blob=None, parent=self._found(session, parent_id).key if parent_id else None,
+                    blob=sha256, parent=self._found(session, parent_id).key if parent_id else None,
                     snapshot=self._snapshot_key(session, snapshot_id) if snapshot_id else None, recipe=recipe,
                     figures={}, message="", created_at=now(), updated_at=now(),
                 )  # fmt: skip

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import platformdirs
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
@@ -44,6 +45,16 @@ PROJECT_FILE = "project.json"
 _SQLITE_FILE = "project.sqlite"
 _SQLITE_FILES = frozenset([_SQLITE_FILE, f"{_SQLITE_FILE}-wal", f"{_SQLITE_FILE}-shm"])
 _OUR_FILES = _SQLITE_FILES | {"project.lock", "blobs", "backups", "cache"}
+
+
+DATA_VARIABLE = "SEGANY_DATA"
+"""The environment variable for the folder of the default project."""
+
+
+def default_project() -> Path:
+    """The folder of the project where none is named."""
+    root = os.environ.get(DATA_VARIABLE)
+    return (Path(root).expanduser() if root else platformdirs.user_data_path("segany")).absolute() / "project"
 
 
 class Store:
