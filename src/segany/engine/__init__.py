@@ -1,0 +1,1 @@
+"""The data engine: a dataset and the model that annotates it grow together (Segment Anything, section 4)."""
