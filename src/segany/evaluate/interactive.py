@@ -60,6 +60,7 @@ class ClickedObject:
         clicks: the clicks, in order.
         ious: IoU after each click. There are fewer than `max_clicks` if the clicks ended early.
         predicted_ious: predicted IoU of the same masks.
+        candidate: index of the mask that was taken among the candidates after the first click.
         oracle_iou: highest true IoU of the candidates after the first click.
         stability_score: stability score of the mask after the first click, as in automatic mask generation.
         mask: bool [H, W], the last predicted mask.
@@ -69,6 +70,7 @@ class ClickedObject:
     clicks: tuple[Click, ...]
     ious: tuple[float, ...]
     predicted_ious: tuple[float, ...]
+    candidate: int
     oracle_iou: float
     stability_score: float
     mask: BoolArray
@@ -146,6 +148,7 @@ class _Run:
         self.clicks: list[Click] = []
         self.ious: list[float] = []
         self.predicted_ious: list[float] = []
+        self.candidate = 0
         self.oracle_iou = 0.0
         self.stability_score = 0.0
         self.before: MaskPrediction | None = None
@@ -173,7 +176,7 @@ class _Run:
         self.mask = candidates[best].copy()  # a view would keep the masks of all objects in memory
         ious = [mask_iou(candidate, self.target) for candidate in (candidates if not self.ious else [self.mask])]
         if not self.ious:
-            self.oracle_iou = max(ious)
+            self.candidate, self.oracle_iou = best, max(ious)
             measures = processor.measure(
                 prediction.low_res_logits[0, best][None], self.target.shape, AutomaticConfig.stability_score_offset
             )
@@ -188,6 +191,7 @@ class _Run:
             tuple(self.clicks),
             tuple(self.ious),
             tuple(self.predicted_ious),
+            self.candidate,
             self.oracle_iou,
             self.stability_score,
             self.mask,
