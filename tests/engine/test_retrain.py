@@ -205,7 +205,7 @@ def test_a_better_candidate_is_promoted_and_rolled_back(store: Store, model: Pat
         len(store.snapshots.heads("train", ["done"], ["assisted"])),
     )
     version = retrain(
-        store, replace(RULES, overrides=(*RULES.overrides, "loop.steps=48", "task.iterations=1", "task.repeats=0"))
+        store, replace(RULES, overrides=(*RULES.overrides, "loop.steps=90", "task.iterations=1", "task.repeats=0"))
     )
     assert version.state == "current", version.message
     assert version.parent_id == first.id
