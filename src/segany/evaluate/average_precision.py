@@ -39,9 +39,9 @@ def average_precision(scores: Sequence[FloatArray], matched: Sequence[BoolArray]
     """
     if objects == 0:
         return None
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    if not len(order):
+    if not any(map(len, scores)):
         return 0.0
+    order = np.argsort(-np.concatenate(scores), kind="stable")
     true = np.cumsum(np.concatenate(matched, axis=1)[:, order], axis=1)
     precision = true / np.arange(1, len(order) + 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or a higher one

@@ -11,12 +11,9 @@ from segany.core.errors import CheckpointError, ConfigError
 from segany.models.calibration import Calibration
 from segany.models.configs import config_from_json, config_to_json
 from segany.models.convert import read_checkpoint
-from segany.models.model_file import printable_name, read_metadata, write_tensors
+from segany.models.model_file import DETECTOR_KEY, printable_name, read_metadata, write_tensors
 from segany.models.object_detector import ObjectDetector, ObjectDetectorConfig
 from segany.nn.init_empty import init_empty_weights
-
-DETECTOR_KEY = "segany.object_detector"
-"""Metadata key of a safetensors file: config, model name, encoder id and calibration of a detector as JSON."""
 
 
 def save_object_detector(detector: ObjectDetector, path: Path, notes: Mapping[str, str] | None = None) -> Path:
