@@ -14,9 +14,9 @@ from tests.models_for_tests import small_sam
 import segany
 from segany.core.errors import CheckpointError, ConfigError, EmbeddingError
 from segany.models.calibration import Calibration
-from segany.models.model_file import DETECTOR_KEY, read_metadata, save_model, write_tensors
+from segany.models.model_file import read_metadata, save_model, write_tensors
 from segany.models.object_detector import ObjectDetector, ObjectDetectorConfig, unpadded
-from segany.models.object_detector_file import save_object_detector
+from segany.models.object_detector_file import DETECTOR_KEY, save_object_detector
 from segany.models.registry import MODELS
 
 CONFIG = ObjectDetectorConfig(in_channels=32, width=16, depth=1)
@@ -95,7 +95,7 @@ def test_file_keeps_everything(tmp_path: Path, calibration: Calibration | None) 
 
 
 def test_files_of_models_and_of_detectors_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"use segany\.load_object_detector"):
+    with pytest.raises(CheckpointError, match=r"Load it with segany\.load_object_detector"):
         segany.load(save_object_detector(detector(), tmp_path / "detector.safetensors"))
     with pytest.raises(CheckpointError, match=r"holds no object detector\. Give a file"):
         segany.load_object_detector(save_model(small_sam(), tmp_path / "model.safetensors"))

@@ -22,9 +22,6 @@ from segany.models.sam.config import SamConfig
 MODEL_KEY = "segany.model"
 """Metadata key of a safetensors file, with the name and config of the model as JSON."""
 
-DETECTOR_KEY = "segany.object_detector"
-"""Metadata key of the file of an object detector; see `segany.models.object_detector_file`."""
-
 MAX_NAME = 200
 """Longest name of a model in characters."""
 
@@ -91,11 +88,8 @@ def _saved_facts(path: Path) -> dict[str, Any] | None:
     """The description of a model in the metadata of its file; None without one."""
     if path.suffix != ".safetensors":
         return None
-    metadata = read_metadata(path)
-    described = metadata.get(MODEL_KEY)
+    described = read_metadata(path).get(MODEL_KEY)
     if described is None:
-        if DETECTOR_KEY in metadata:
-            raise CheckpointError(f"{path} is no model but an object detector: use segany.load_object_detector.")
         return None
     try:
         facts = json.loads(described)

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from segany.core.errors import CheckpointError, ConfigError
+from segany.core.files import check_is_file, path_errors
 from segany.models.calibration import Calibration
 from segany.models.configs import config_from_json, config_to_json
 from segany.models.convert import read_checkpoint
-from segany.models.model_file import DETECTOR_KEY, printable_name, read_metadata, write_tensors
+from segany.models.model_file import printable_name, read_metadata, write_tensors
 from segany.models.object_detector import ObjectDetector, ObjectDetectorConfig
 from segany.nn.init_empty import init_empty_weights
+
+DETECTOR_KEY = "segany.object_detector"
+"""Metadata key of a safetensors file, with config, model name, encoder id and calibration of a detector as JSON."""
 
 
 def save_object_detector(detector: ObjectDetector, path: Path, notes: Mapping[str, str] | None = None) -> Path:
@@ -43,15 +47,10 @@ def read_object_detector(path: Path) -> ObjectDetector:
     Raises:
         CheckpointError: the file is missing or damaged, or holds no detector.
     """
-    described = read_metadata(path).get(DETECTOR_KEY) if path.suffix == ".safetensors" else None
-    if described is None:
-        raise CheckpointError(
-            f"{path} holds no object detector. Give a file that segany train object_detector wrote."
-            if path.is_file()
-            else f"There is no file {path}. Check the path."
-        )
+    if not is_object_detector(path):
+        raise CheckpointError(f"{path} holds no object detector. Give a file that segany train object_detector wrote.")
     try:
-        detector = _described(json.loads(described))
+        detector = _described(json.loads(read_metadata(path)[DETECTOR_KEY]))
         detector.load_state_dict(read_checkpoint(path), assign=True)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # a ConfigError is a ValueError
         if isinstance(error, CheckpointError):
@@ -62,6 +61,17 @@ def read_object_detector(path: Path) -> ObjectDetector:
             "train the detector again."
         ) from error
     return detector.float().eval()
+
+
+def is_object_detector(path: Path) -> bool:
+    """Tell whether a file holds an object detector, by its metadata.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    with path_errors(path, CheckpointError):
+        check_is_file(path, CheckpointError)
+    return path.suffix == ".safetensors" and DETECTOR_KEY in read_metadata(path)
 
 
 def _described(facts: Any) -> ObjectDetector:
