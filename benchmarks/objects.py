@@ -1,6 +1,6 @@
 """The object detector on chest films and on drawn shapes: boxes, pre-filled masks, and automatic masks beside them.
 
-    python -m benchmarks.objects                   # trains decoders and detectors, 2 hours on two cores
+    python -m benchmarks.objects                   # trains decoders and detectors for an hour or two
     python -m benchmarks.objects shapes --runs runs/
 
 Of the films that are not held out by the recipe `lungs`, the last fifth is for validation and calibration: neither the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,6 +33,7 @@ from segany.evaluate.recall import RecallCounts, count_found, pairwise_box_iou
 from segany.predict.objects import ObjectConfig
 from segany.train.recipe import DataSplit, find_recipe
 from segany.train.recipes.lungs import datasets as lungs
+from segany.train.run_folder import RunFolder
 from segany.train.run_recipe import RunOptions, run_recipe
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "objects"
@@ -47,30 +49,31 @@ class Case:
     Attributes:
         title: the row's title.
         train, val, test: the datasets.
-        tunes_decoder: whether the decoder is fine-tuned on the training set too.
+        decoder_epochs: epochs of fine-tuning the decoder on the training set by the recipe `lungs`; 0 for none.
     """
 
     title: str
     train: Dataset
     val: Dataset
     test: Dataset
-    tunes_decoder: bool
+    decoder_epochs: int
 
 
-def films(count: int) -> Case:
+def films(count: int, decoder_epochs: int = 3) -> Case:
     """The first `count` films, of which the last fifth is for validation, and the films that `lungs` holds out."""
     split = lungs(None)
     assert split.val is not None
     train = count * 4 // 5
     parts = Subset(split.train, range(train)), Subset(split.train, range(train, count))
-    return Case(f"{count} chest films", *parts, split.val, tunes_decoder=True)
+    return Case(f"{count} chest films, decoder of {decoder_epochs} epochs", *parts, split.val, decoder_epochs)
 
 
 CASES = {
     "films_100": lambda: films(100),
     "films_199": lambda: films(199),
+    "films_199_long": lambda: films(199, decoder_epochs=6),
     "shapes": lambda: Case(
-        "200 images of shapes", Shapes(160, 256, 11, 8), Shapes(40, 256, 12, 8), Shapes(100, 256, 13, 8), False
+        "200 images of shapes", Shapes(160, 256, 11, 8), Shapes(40, 256, 12, 8), Shapes(100, 256, 13, 8), 0
     ),
 }
 
@@ -90,8 +93,12 @@ def main() -> None:
 
 def measure(case: Case, folder: Path, features: Path) -> dict[str, Any]:
     """Train what is missing in a folder, and measure it on the test set."""
-    decoder = str(train("lungs", case, folder / "decoder", features)) if case.tunes_decoder else "mobile_sam"
-    file = train("object_detector", case, folder / "detector", features, model=decoder)
+    decoder = "mobile_sam"
+    if case.decoder_epochs:
+        settings = ["loop.validate_first=false", "loop.validate_every=none", "loop.save_every=none"]
+        settings += [f"loop.epochs={case.decoder_epochs}", "task.max_val_images=8"]
+        decoder = str(train("lungs", case, folder / "decoder", features, settings).last)
+    file = train("object_detector", case, folder / "detector", features, model=decoder).best
     detector, model = segany.load_object_detector(file), segany.load(decoder)
     calibration = detector.calibration
     assert calibration is not None
@@ -158,13 +165,16 @@ class Boxes:
         return {"ap": ap, "ar_10": self.counts.average_recall(10), "ar_100": self.counts.average_recall(100)}
 
 
-def train(recipe: str, case: Case, out: Path, features: Path, model: str | None = None) -> Path:
-    """Train by a recipe on the data of a case, unless it was done before. Returns the best model."""
-    best = out / "best.safetensors"
-    if not (out / "state.safetensors").exists() or not best.exists():
+def train(
+    recipe: str, case: Case, out: Path, features: Path, settings: Sequence[str] = (), model: str | None = None
+) -> RunFolder:
+    """Train by a recipe on the data of a case, unless it was done before. Returns the folder of the run."""
+    run = RunFolder(out)
+    if not run.state.exists():
         of_case = replace(find_recipe(recipe), datasets=lambda *_: DataSplit(case.train, case.val))
-        run_recipe(of_case.changed([f"task.cache={features}"]), RunOptions(out, model=model, device="cpu"))
-    return best
+        changed = of_case.changed([f"task.cache={features}", *settings])
+        run_recipe(changed, RunOptions(out, model=model, device="cpu"))
+    return run
 
 
 def training_times(run: Path) -> dict[str, float]:

@@ -28,6 +28,9 @@ from segany.models.configs import EMBEDDING_STRIDE, EncoderConfig, check_depths,
 PRIOR = 0.01
 """Probability of an object at a position before training, which the bias of the heatmap starts from (RetinaNet)."""
 
+MAX_LOG_DISTANCE = 6.0
+"""Bound on the logarithm of distances in strides, far above the size of any input: they must not overflow."""
+
 _GROUPS = 8
 """Groups of group normalization, with `width / _GROUPS` channels each."""
 
@@ -139,8 +142,8 @@ class ObjectDetector(nn.Module):
                 features = F.max_pool2d(features, 2, ceil_mode=True)
             tower = self.tower(features)
             heatmap = self.heatmap(tower)[:, 0]
-            # FCOS: exp(s x) strides to the left, top, right and bottom. The bound is far above the size of any input.
-            distances = (scale * self.distances(tower)).clamp(max=_MAX_LOG_DISTANCE).exp().permute(0, 2, 3, 1)
+            # FCOS: exp(s x) strides to the left, top, right and bottom, with a scale s of the level.
+            distances = (scale * self.distances(tower)).clamp(max=MAX_LOG_DISTANCE).exp().permute(0, 2, 3, 1)
             centers = positions_xy((heatmap.shape[1], heatmap.shape[2]), embedding) * stride
             near, far = (distances * stride).split(2, dim=-1)
             levels.append(DetectorLevel(heatmap, torch.cat([centers - near, centers + far], dim=-1)))
@@ -168,9 +171,6 @@ class ObjectDetector(nn.Module):
             scores.append(heat[peaks])
         found, order = torch.cat(scores).sort(descending=True, stable=True)
         return torch.cat(boxes)[order[:max_boxes]], found[:max_boxes]
-
-
-_MAX_LOG_DISTANCE = 6.0
 
 
 def unpadded(embedding: Tensor, resized_hw: SizeHW) -> Tensor:

@@ -114,12 +114,8 @@ def giou_loss(boxes_xyxy: Tensor, targets_xyxy: Tensor) -> Tensor:
 
     The boxes have an area.
     """
-    inner = torch.minimum(boxes_xyxy[:, 2:], targets_xyxy[:, 2:]) - torch.maximum(
-        boxes_xyxy[:, :2], targets_xyxy[:, :2]
-    )
-    outer = torch.maximum(boxes_xyxy[:, 2:], targets_xyxy[:, 2:]) - torch.minimum(
-        boxes_xyxy[:, :2], targets_xyxy[:, :2]
-    )
-    shared, hull = inner.clamp(min=0).prod(dim=1), outer.prod(dim=1)
+    least, most = torch.minimum(boxes_xyxy, targets_xyxy), torch.maximum(boxes_xyxy, targets_xyxy)
+    shared = (least[:, 2:] - most[:, :2]).clamp(min=0).prod(dim=1)
+    hull = (most[:, 2:] - least[:, :2]).prod(dim=1)
     union = sum((boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (boxes_xyxy, targets_xyxy)) - shared
     return 1 - shared / union + (hull - union) / hull

@@ -149,7 +149,7 @@ class ObjectDetectorTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """AP and AR of the boxes as in COCO's evaluation, in pixels of the model's input; then `val_loss`."""
+        """AP and AR of the boxes as in COCO's evaluation, then `val_loss`. Empty without a validation set."""
         if not self._val:
             return {}
         self.module.eval()
