@@ -59,7 +59,7 @@ class Case:
     decoder_epochs: int
 
 
-def films(count: int, decoder_epochs: int = 3) -> Case:
+def films(count: int, decoder_epochs: int) -> Case:
     """The first `count` films, of which the last fifth is for validation, and the films that `lungs` holds out."""
     split = lungs(None)
     assert split.val is not None
@@ -69,9 +69,8 @@ def films(count: int, decoder_epochs: int = 3) -> Case:
 
 
 CASES = {
-    "films_100": lambda: films(100),
-    "films_199": lambda: films(199),
-    "films_199_long": lambda: films(199, decoder_epochs=6),
+    "films_100": lambda: films(100, decoder_epochs=3),
+    "films_199": lambda: films(199, decoder_epochs=6),
     "shapes": lambda: Case(
         "200 images of shapes", Shapes(160, 256, 11, 8), Shapes(40, 256, 12, 8), Shapes(100, 256, 13, 8), 0
     ),

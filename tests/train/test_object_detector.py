@@ -13,6 +13,7 @@ from tests.models_for_tests import small_sam
 from tests.train.test_sam_task import small_model
 
 import segany
+from segany.cli.train_report import TrainReporter
 from segany.core.errors import ConfigError, DataError
 from segany.core.instances import Instances
 from segany.data.item import AnnotatedImage, Dataset
@@ -137,8 +138,11 @@ def train(
 
 
 @pytest.mark.parametrize("family", ["vit", "sam2"])
-def test_recipe_saves_a_calibrated_detector(tmp_path: Path, family: str) -> None:
+def test_recipe_saves_a_calibrated_detector(tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]) -> None:
     result = train(tmp_path, tmp_path / "run", model=family)
+    with TrainReporter(RECIPE) as reporter:
+        reporter.summarize(result, is_stopped=False)
+    assert f"segany.load_object_detector('{result.best}')" in capsys.readouterr().out
     assert (result.end, result.step, next(iter(result.scores))) == ("finished", 6, "box_ap")
     detector, model = segany.load_object_detector(result.best), segany.load(tmp_path / f"{family}.safetensors")
     assert (detector.model, detector.encoder_id) == (model.name, model.encoder_id)
