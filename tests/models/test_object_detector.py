@@ -151,3 +151,12 @@ def test_description_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     path = write_tensors(tmp_path / "a.safetensors", detector().state_dict(), {DETECTOR_KEY: text})
     with pytest.raises(CheckpointError, match="cannot read"):
         segany.load_object_detector(path)
+
+
+def test_boxes_are_exact_in_half_precision() -> None:
+    made, embedding = detector(), torch.randn(1, 32, 64, 64)
+    half = detector().to(torch.bfloat16)(embedding.to(torch.bfloat16))
+    for ours, theirs in zip(half, made(embedding), strict=True):
+        assert ours.boxes_xyxy.dtype == ours.heatmap.dtype == torch.float32
+        middle = [(level.boxes_xyxy[..., :2] + level.boxes_xyxy[..., 2:]) / 2 for level in (ours, theirs)]
+        assert (middle[0] - middle[1]).abs().max() < 2

@@ -73,8 +73,8 @@ class DetectorLevel(NamedTuple):
     """The output on one level.
 
     Attributes:
-        heatmap: logits [B, h, w] of the center of an object at each position.
-        boxes_xyxy: [B, h, w, 4], the box of that object, in pixels of the model's input.
+        heatmap: float32 [B, h, w], logits of the center of an object at each position.
+        boxes_xyxy: float32 [B, h, w, 4], the box of that object, in pixels of the model's input.
     """
 
     heatmap: Tensor
@@ -141,10 +141,10 @@ class ObjectDetector(nn.Module):
             if levels:
                 features = F.max_pool2d(features, 2, ceil_mode=True)
             tower = self.tower(features)
-            heatmap = self.heatmap(tower)[:, 0]
+            heatmap = self.heatmap(tower)[:, 0].float()  # in half precision, boxes would be off by pixels
             # FCOS: exp(s x) strides to the left, top, right and bottom, with a scale s of the level.
-            distances = (scale * self.distances(tower)).clamp(max=MAX_LOG_DISTANCE).exp().permute(0, 2, 3, 1)
-            centers = positions_xy((heatmap.shape[1], heatmap.shape[2]), embedding) * stride
+            distances = (scale * self.distances(tower)).float().clamp(max=MAX_LOG_DISTANCE).exp().permute(0, 2, 3, 1)
+            centers = positions_xy((heatmap.shape[1], heatmap.shape[2]), distances) * stride
             near, far = (distances * stride).split(2, dim=-1)
             levels.append(DetectorLevel(heatmap, torch.cat([centers - near, centers + far], dim=-1)))
         return levels
@@ -165,9 +165,9 @@ class ObjectDetector(nn.Module):
         """
         boxes, scores = [], []
         for level in self(embedding[None].to(self.scales)):
-            heat = level.heatmap.float().sigmoid()
+            heat = level.heatmap.sigmoid()
             peaks = (heat == F.max_pool2d(heat, 3, stride=1, padding=1)) & (heat >= min_score)
-            boxes.append(level.boxes_xyxy[peaks].float())
+            boxes.append(level.boxes_xyxy[peaks])
             scores.append(heat[peaks])
         found, order = torch.cat(scores).sort(descending=True, stable=True)
         return torch.cat(boxes)[order[:max_boxes]], found[:max_boxes]

@@ -60,9 +60,9 @@ def detection_losses(
             found.append(level.boxes_xyxy[index].flatten(0, 1))
             true_boxes.append(wanted.boxes_xyxy.flatten(0, 1))
         target = torch.cat(true_heat)
-        focal = heatmap_focal_loss(torch.cat(heat).float(), target).sum() / max(1, len(boxes))
+        focal = heatmap_focal_loss(torch.cat(heat), target).sum() / max(1, len(boxes))
         near = target >= min_weight
-        box = giou_loss(torch.cat(found)[near].float(), torch.cat(true_boxes)[near])
+        box = giou_loss(torch.cat(found)[near], torch.cat(true_boxes)[near])
         weights = target[near]
         losses.append(DetectionLosses(focal, (weights * box).sum() / weights.sum().clamp(min=1.0)))
     return losses
