@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from segany.data.formats.supervision import from_supervision, to_supervision
     from segany.hub.load import load
     from segany.hub.model_ref import ModelRef
+    from segany.hub.object_detector import load_object_detector
     from segany.imaging.pixels import PixelOptions
     from segany.imaging.processor import ImageProcessor
     from segany.imaging.visualize.mosaic import draw_instances
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from segany.predict.file_video_session import FileVideoSession
     from segany.predict.image import ImagePredictor
     from segany.predict.live_video_session import LiveVideoSession
+    from segany.predict.objects import ObjectPredictor
     from segany.predict.video import VideoPredictor
     from segany.predict.video_config import VideoConfig
     from segany.predict.video_session import VideoSession
@@ -88,6 +90,7 @@ _HOMES = {
     "MissingExtraError": "segany.core.errors",
     "ModelRef": "segany.hub.model_ref",
     "NotFoundError": "segany.core.errors",
+    "ObjectPredictor": "segany.predict.objects",
     "OutOfMemoryError": "segany.core.errors",
     "OutputError": "segany.core.errors",
     "PixelOptions": "segany.imaging.pixels",
@@ -112,6 +115,7 @@ _HOMES = {
     "from_supervision": "segany.data.formats.supervision",
     "list_models": "segany.models.registry",
     "load": "segany.hub.load",
+    "load_object_detector": "segany.hub.object_detector",
     "to_coco": "segany.data.formats.coco",
     "to_sa1b": "segany.data.formats.sa1b",
     "to_supervision": "segany.data.formats.supervision",
@@ -144,6 +148,7 @@ __all__ = [
     "MissingExtraError",
     "ModelRef",
     "NotFoundError",
+    "ObjectPredictor",
     "OutOfMemoryError",
     "OutputError",
     "PixelOptions",
@@ -166,6 +171,7 @@ __all__ = [
     "from_supervision",
     "list_models",
     "load",
+    "load_object_detector",
     "to_coco",
     "to_sa1b",
     "to_supervision",

@@ -255,3 +255,21 @@ def test_defaults_are_those_of_the_paper() -> None:
     config = ItemConfig()
     assert (config.side, config.max_masks, config.max_mask_fraction) == (1024, 64, 0.9)
     assert (config.jitter, config.flip) == (None, 0.0)
+
+
+def test_items_can_have_boxes_without_masks():
+    annotated = AnnotatedImage("a", np.zeros((40, 60, 3), np.uint8), Instances.from_masks(two_boxes((40, 60))))
+    for flip in (0.0, 1.0):
+        whole = make_item(annotated, ItemConfig(side=120, flip=flip), 0)
+        boxed = make_item(annotated, ItemConfig(side=120, flip=flip, boxes_only=True), 0)
+        assert boxed.masks.shape == (0, 120, 120)
+        assert len(boxed.boxes_xyxy) == 2
+        np.testing.assert_array_equal(boxed.boxes_xyxy, whole.boxes_xyxy)
+        np.testing.assert_array_equal(boxed.boxes_xyxy, [mask_box(mask) for mask in whole.masks])
+        np.testing.assert_array_equal(boxed.image, whole.image)
+
+
+def two_boxes(size_hw):
+    masks = np.zeros((2, *size_hw), dtype=np.bool_)
+    masks[0, 5:20, 10:25] = masks[1, 15:38, 2:50] = True
+    return masks

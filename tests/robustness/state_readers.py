@@ -74,6 +74,22 @@ def _load_training_state(path: Path) -> None:
     load_state(path, *_trained())
 
 
+def _object_detector(folder: Path) -> Path:
+    from segany.models.calibration import Calibration
+    from segany.models.object_detector import ObjectDetector, ObjectDetectorConfig
+    from segany.models.object_detector_file import save_object_detector
+
+    detector = ObjectDetector(ObjectDetectorConfig(4, 8, 1, 1), model="small", encoder_id="0123")
+    detector.calibration = Calibration((0.5, 0.0, 1.5), -0.25, 0.75, 0.95, 0.9, "abc", 40, 50, 0.96, 0.7)
+    return save_object_detector(detector, folder / "a.safetensors")
+
+
+def _load_object_detector(path: Path) -> None:
+    from segany import load_object_detector
+
+    load_object_detector(path)
+
+
 def _job_record(folder: Path) -> Path:
     from segany.jobs import DoneRecords
 
@@ -94,5 +110,6 @@ STATE_READERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]
     "heif": (_heif, _read_heif),
     "project_archive": (_project_archive, _restore_project),
     "training_state": (_training_state, _load_training_state),
+    "object_detector": (_object_detector, _load_object_detector),
     "job_record": (_job_record, _read_job_record),
 }

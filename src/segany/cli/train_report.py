@@ -86,6 +86,14 @@ class TrainReporter(Observer):
         tell(Text.assemble(("  best: ", ""), (str(result.best), "cyan"), f"  after step {result.best_step}{score}"))
         if _is_model(result):
             tell(Text(f"  use it: segany segment photo.jpg --point 500,375 --model {result.best}"))
+        elif _is_object_detector(result):
+            tell(Text(f"  use it: segany.ObjectPredictor(model, segany.load_object_detector({str(result.best)!r}))"))
+
+
+def _is_object_detector(result: TrainingResult) -> bool:
+    from segany.models.object_detector_file import is_object_detector
+
+    return is_object_detector(result.best)
 
 
 def _is_model(result: TrainingResult) -> bool:

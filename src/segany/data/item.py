@@ -100,7 +100,7 @@ class TrainingItem:
         image: uint8 [h, w, 3], with h and w at most S, the side of the model's input; float32 in 0..255 for models that
             resize in floating point (SAM 2). The image is at the top left of the input. The processor pads it at the
             right and bottom.
-        masks: bool [N, S, S], none of which is empty; N is 0 if masks are not needed.
+        masks: bool [N, S, S], none of which is empty; [0, S, S] if masks, or all but their boxes, are not needed.
         boxes_xyxy: float32 [N, 4], boxes of the masks, in pixels of the model's input.
         seed: seed of all random numbers for this item in this epoch. It does not depend on the process or the batch.
     """

@@ -56,6 +56,7 @@ class ItemConfig:
             in `CROP_ASPECT`, and the crop is resized to `side` x `side`. None for no crop.
         flip: probability of a horizontal flip.
         needs_masks: whether items need masks. Otherwise they have none, and the masks of images are not decoded.
+        boxes_only: whether items have the boxes of their masks, but not the masks, which take a megabyte each.
 
     Raises:
         ConfigError: a value is out of range.
@@ -69,6 +70,7 @@ class ItemConfig:
     crop_area: tuple[float, float] | None = None
     flip: float = 0.0
     needs_masks: bool = True
+    boxes_only: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -94,7 +96,8 @@ class ItemConfig:
 
     def void_fields(self) -> Mapping[str, str]:
         """Fields that have no effect with the values of the others, each with the reason."""
-        return {} if self.needs_masks else dict.fromkeys(("max_masks", "max_mask_fraction"), "items have no masks")
+        fields = ("max_masks", "max_mask_fraction", "boxes_only")
+        return {} if self.needs_masks else dict.fromkeys(fields, "items have no masks")
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -142,11 +145,14 @@ def make_item(annotated: AnnotatedImage, config: ItemConfig, seed: int) -> Train
     masks = _draw_masks(annotated, view, config, seed) if config.needs_masks else []
     if config.needs_masks and not masks:
         return None
+    if view.is_flipped:
+        masks = [mask[:, ::-1] for mask in masks]
+    boxes = np.array([mask_box(mask) for mask in masks], dtype=np.float32).reshape(-1, 4)
     height, width = view.size_hw
-    padded = np.zeros((len(masks), config.side, config.side), dtype=np.bool_)
-    for target, mask in zip(padded, masks, strict=True):
-        target[:height, :width] = mask[:, ::-1] if view.is_flipped else mask
-    boxes = np.array([mask_box(mask) for mask in padded], dtype=np.float32).reshape(-1, 4)
+    kept = [] if config.boxes_only else masks
+    padded = np.zeros((len(kept), config.side, config.side), dtype=np.bool_)
+    for target, mask in zip(padded, kept, strict=True):
+        target[:height, :width] = mask
     image = _resize_image(annotated.image, view, config)
     return TrainingItem(annotated.name, image, padded, boxes, seed)
 

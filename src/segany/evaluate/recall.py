@@ -84,14 +84,23 @@ def count_found(overlaps: npt.NDArray[np.float64], areas: npt.ArrayLike) -> Reca
     for row, (low, high) in enumerate(AREAS.values()):
         wanted = (object_areas >= low) & (object_areas <= high)
         counts.objects[row] = np.count_nonzero(wanted)
-        taken_by = _taken_by(overlaps[: max(LIMITS), wanted])
+        taken_by = matched_ranks(overlaps[: max(LIMITS), wanted])
         for column, limit in enumerate(LIMITS):
             counts.found[row, column] = np.count_nonzero(taken_by < limit, axis=1)
     return counts
 
 
-def _taken_by(overlaps: npt.NDArray[np.float64]) -> IntArray:
-    """The rank of the proposal matched to each object at each threshold, int64 [10, G]; `max(LIMITS)` for none."""
+def matched_ranks(overlaps: npt.NDArray[np.float64]) -> IntArray:
+    """Match proposals to objects as `count_found` does.
+
+    Args:
+        overlaps: float64 [D, G], IoU of at most `max(LIMITS)` proposals, in descending order of their ranks, with the
+            objects.
+
+    Returns:
+        The rank of the proposal that is matched to each object at each threshold, int64 [10, G]; `max(LIMITS)` for
+        none.
+    """
     nobody = max(LIMITS)
     taken_by = np.full((len(IOU_THRESHOLDS), overlaps.shape[1]), nobody, dtype=np.int64)
     every_row = np.arange(len(IOU_THRESHOLDS))

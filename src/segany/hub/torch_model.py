@@ -13,6 +13,7 @@ from segany.hub.weights import fetch_weights
 from segany.kernels import optimize
 from segany.models.convert import StateDict, encoder_id, fitting_state, matching_specs, nearest_spec, read_checkpoint
 from segany.models.model_file import saved_spec, saved_stability_score_thresh
+from segany.models.object_detector_file import is_object_detector
 from segany.models.promptable import PromptableModel
 from segany.models.registry import ModelSpec, find_spec
 from segany.runtime.torch_model import TorchModel
@@ -58,6 +59,8 @@ def _assemble(spec: ModelSpec, raw: StateDict, path: Path) -> PromptableModel:
 
 def _recognize(raw: StateDict, path: Path) -> ModelSpec:
     """Find the registered model of a checkpoint by its keys and shapes."""
+    if is_object_detector(path):
+        raise CheckpointError(f"{path} holds an object detector, no model. Load it with segany.load_object_detector.")
     specs = matching_specs(raw)
     if len(specs) > 1:  # models that differ in their values only are distinguished by the digest of the file
         digest = sha256_of(path)

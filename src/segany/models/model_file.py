@@ -54,7 +54,7 @@ def saved_spec(path: Path) -> ModelSpec | None:
     if facts is None:
         return None
     try:
-        name, config = _model_name(facts["name"]), _model_config(facts["config"])
+        name, config = printable_name(facts["name"]), _model_config(facts["config"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _not_understood(path, error) from error
     if name in MODELS and MODELS[name].config == config:
@@ -107,7 +107,8 @@ def _not_understood(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-def _model_name(described: Any) -> str:
+def printable_name(described: Any) -> str:
+    """Check the name of a model in a file, or raise `ConfigError`."""
     if not isinstance(described, str) or not described.isprintable() or not 0 < len(described) <= MAX_NAME:
         raise ConfigError(f"the name of a model has 1 to {MAX_NAME} printable characters")
     return described

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from segany.core.errors import CheckpointError, TrainingError
 from segany.models.convert import weights_digest
 from segany.models.model_file import read_metadata, save_model, write_tensors
+from segany.models.object_detector import ObjectDetector
+from segany.models.object_detector_file import save_object_detector
 from segany.models.promptable import PromptableModel
 
 STATE_KEY = "segany.training"
@@ -102,13 +104,16 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def save_module(path: Path, module: nn.Module, notes: Mapping[str, str]) -> None:
-    """Write a module for inference: a promptable model as `segany.load` reads it, another module as its state dict.
+    """Write a module for inference: a promptable model as `segany.load` reads it, an object detector as
+    `segany.load_object_detector` does, another module as its state dict.
 
     Raises:
         OutputError: the file could not be written. An earlier file is not changed.
     """
     if isinstance(module, PromptableModel):
         save_model(module, path, notes)
+    elif isinstance(module, ObjectDetector):
+        save_object_detector(module, path, notes)
     else:
         write_tensors(path, module.state_dict(), notes)
 

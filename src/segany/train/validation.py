@@ -72,7 +72,7 @@ class AutomaticScore:
     @classmethod
     def of(cls, model: PromptableModel, val: Dataset | None) -> AutomaticScore | None:
         """The score on the first readable image of the validation set; None if there is none."""
-        annotated = None if val is None else next(iter(_readable(val)), None)
+        annotated = None if val is None else next(iter(readable(val)), None)
         return None if annotated is None else cls(model, annotated.image)
 
     def __call__(self, model: PromptableModel) -> dict[str, float]:
@@ -114,8 +114,8 @@ class ClickScores:
     ) -> None:
         check(max_images is None or max_images >= 1, f"max_images must be at least 1, got {max_images}.")
         check(shown >= 0, f"shown must not be negative, got {shown}.")
-        self.data = None if val is None else _spread(val, max_images)
-        self._pictured = None if self.data is None or shown == 0 else _spread(self.data, shown)
+        self.data = None if val is None else spread(val, max_images)
+        self._pictured = None if self.data is None or shown == 0 else spread(self.data, shown)
         self._embeddings: dict[str, Embedding] = {}
         self._automatic = automatic
 
@@ -139,7 +139,7 @@ class ClickScores:
         if self._pictured is None:
             return []
         predictor, embeddings, tiles = ImagePredictor(model), self._kept(model), []
-        for number, annotated in enumerate(_readable(self._pictured)):
+        for number, annotated in enumerate(readable(self._pictured)):
             objects = visible_objects(annotated)
             if not objects:
                 continue
@@ -157,7 +157,7 @@ class ClickScores:
             return {}
         if not self._embeddings and self.data is not None:
             predictor = ImagePredictor(model)
-            self._embeddings = {one.name: predictor.embed(one.image).to_cpu() for one in _readable(self.data)}
+            self._embeddings = {one.name: predictor.embed(one.image).to_cpu() for one in readable(self.data)}
         return self._embeddings
 
 
@@ -178,7 +178,7 @@ def val_items(
     if val is None:
         return ()
     plain = replace(config, jitter=None, crop_area=None, flip=0.0)
-    made = [make_item(one, plain, seed) for seed, one in enumerate(_readable(_spread(val, max_images)))]
+    made = [make_item(one, plain, seed) for seed, one in enumerate(readable(spread(val, max_images)))]
     return tuple(item for item in made if item is not None)
 
 
@@ -201,14 +201,15 @@ def stability_score_thresh(good_p10: float | None) -> float:
     return min(STABILITY_SCORE_THRESH, math.floor(good_p10 * 100) / 100)
 
 
-def _spread(data: Dataset, count: int | None) -> Dataset:
-    """`count` evenly spaced images of a dataset, or all if it has no more."""
+def spread(data: Dataset, count: int | None) -> Dataset:
+    """Return `count` evenly spaced images of a dataset, or all if it has no more."""
     if count is None or count >= len(data):
         return data
     return Subset(data, np.linspace(0, len(data) - 1, count).round().astype(int).tolist())
 
 
-def _readable(data: Dataset) -> Iterable[AnnotatedImage]:
+def readable(data: Dataset) -> Iterable[AnnotatedImage]:
+    """Yield the images of a dataset, without those that are damaged."""
     for index in range(len(data)):
         try:
             yield data.read(index)
