@@ -4,6 +4,7 @@ import { computed, signal } from "@preact/signals";
 
 import * as api from "./api/client";
 import { Live } from "./api/live";
+import type { EmbeddingNews } from "./api/live_messages";
 import type { Job, Label, Model, Project, Session } from "./api/types";
 import { Outbox } from "./outbox/outbox";
 
@@ -16,8 +17,8 @@ export const outbox = signal<Outbox | null>(null);
 export const jobs = signal<readonly Job[]>([]);
 /** Counts up when the list of items changed on the server. */
 export const itemsVersion = signal(0);
-/** Whether the server has the embedding of an item. */
-export const embeddings = signal<Readonly<Record<string, "ready" | "computing" | "failed">>>({});
+/** Whether the server has the embedding of an item, and why not. */
+export const embeddings = signal<Readonly<Record<string, EmbeddingNews>>>({});
 
 export const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/live`);
 
@@ -78,7 +79,7 @@ export function noteJob(job: Job): void {
 
 live.listen((message) => {
   if (message.type === "job") noteJob(message.job);
-  else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message.embedding };
+  else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message };
   else if (message.type === "items_changed") itemsVersion.value++;
   else if (message.type === "model" && model.value) {
     const { type: _, ...state } = message;

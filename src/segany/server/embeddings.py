@@ -31,6 +31,9 @@ IDLE_SECONDS = 0.3
 PATIENCE_SECONDS = 3.0
 """... or after this time, since the pointer may never rest."""
 
+MAX_FAILURES = 1000
+"""Images of which it is remembered why they have no embedding."""
+
 
 class Urgency(enum.IntEnum):
     """Who waits for an embedding: somebody who looks at the image, a job, or nobody yet."""
@@ -76,6 +79,7 @@ class Embeddings:
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
         self._content_ids: dict[str, str] = {}
         self._wanted: dict[str, _Wanted] = {}
+        self._failures: OrderedDict[str, str] = OrderedDict()
         self._cache: EmbeddingCache | None = None
         self._failure: str | None = None
         self._last_used = 0.0
@@ -107,6 +111,7 @@ class Embeddings:
                 future.set_exception(SeganyError(self._failure))
             else:
                 self._serial += 1
+                self._failures.pop(sha256, None)
                 wanted = self._wanted.setdefault(sha256, _Wanted(find_file, 0, time.monotonic()))
                 wanted.serial = self._serial
                 wanted.asked.append((urgency, future))
@@ -117,6 +122,17 @@ class Embeddings:
     def failure(self) -> str | None:
         """Why requests are rejected; None while they are not."""
         return self._failure
+
+    def is_coming(self, sha256: str) -> bool:
+        """Whether the embedding of an image was asked for and is not there yet."""
+        with self._changed:
+            wanted = self._wanted.get(sha256)
+            return wanted is not None and wanted.is_wanted
+
+    def failure_of(self, sha256: str) -> str | None:
+        """Why the last request for the embedding of an image failed; None where it did not."""
+        with self._changed:
+            return self._failures.get(sha256)
 
     def find(self, sha256: str) -> Embedding | None:
         """The embedding of an image that was asked for since the start, from memory or from disk."""
@@ -203,6 +219,10 @@ class Embeddings:
             wanted = self._wanted.pop(sha256, None)
             if isinstance(result, Embedding):
                 self._keep(sha256, result)
+            else:
+                self._failures[sha256] = message_of(result)
+                if len(self._failures) > MAX_FAILURES:
+                    self._failures.popitem(last=False)
         for _, future in wanted.asked if wanted is not None else ():
             if not future.set_running_or_notify_cancel():
                 continue
@@ -217,6 +237,11 @@ class Embeddings:
         size = sum(_byte_count(kept) for kept in self._memory.values())
         while size > self._max_bytes and len(self._memory) > 1:
             size -= _byte_count(self._memory.popitem(last=False)[1])
+
+
+def message_of(error: Exception) -> str:
+    """What a page is told of an error."""
+    return str(error) if isinstance(error, SeganyError) else f"{type(error).__name__}: {error}"
 
 
 def _byte_count(embedding: Embedding) -> int:

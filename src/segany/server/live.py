@@ -24,7 +24,7 @@ from segany.core.errors import SeganyError
 from segany.core.prompt import MaskMode, Prompt
 from segany.core.rle import box_xyxy, encode_masks, mask_area
 from segany.predict.image import ImagePredictor
-from segany.server.embeddings import Urgency
+from segany.server.embeddings import Urgency, message_of
 from segany.server.events import Message as News
 from segany.server.live_messages import (
     QUANTIZATION,
@@ -167,7 +167,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, SeganyError):
                 log.exception("The image of item %s cannot be encoded.", item)
-            await self._send({"type": "item", "id": item, "embedding": "failed", "message": _text_of(error)})
+            await self._send({"type": "item", "id": item, "embedding": "failed", "message": message_of(error)})
             return False
         await self._send({"type": "item", "id": item, "embedding": "ready"})
         return True
@@ -212,7 +212,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, SeganyError):
                 log.exception("A prediction for item %s failed.", asked.message.item)
-            await self._send(error_message(LiveError(_text_of(error), asked.message.seq)))
+            await self._send(error_message(LiveError(message_of(error), asked.message.seq)))
 
     async def _measure(self, asked: _Asked[Exact]) -> None:
         embedding = await asyncio.wrap_future(await self._request(asked.message.item, Urgency.OPENED))
@@ -301,7 +301,3 @@ def _keep(kept: OrderedDict[str, ValueT], key: str, value: ValueT, most: int) ->
     kept[key] = value
     while len(kept) > most:
         kept.popitem(last=False)
-
-
-def _text_of(error: Exception) -> str:
-    return str(error) if isinstance(error, SeganyError) else f"{type(error).__name__}: {error}"

@@ -40,12 +40,20 @@ export interface ExactMask {
   box_xyxy: [number, number, number, number];
 }
 
+export interface EmbeddingNews {
+  type: "item";
+  id: string;
+  embedding: "ready" | "computing" | "failed";
+  /** Why it failed. */
+  message?: string;
+}
+
 export type LiveDown =
   | PredictionHeader
   | ExactMask
   | { type: "error"; seq?: number; code?: string; message: string }
   | { type: "busy"; seq: number }
-  | { type: "item"; id: string; embedding: "ready" | "computing" | "failed" }
+  | EmbeddingNews
   | { type: "job"; job: Job }
   | ({ type: "model" } & Model)
   | { type: "items_changed" };

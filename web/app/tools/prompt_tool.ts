@@ -68,7 +68,7 @@ export class PromptTool extends Tool {
 
   get canPredict(): boolean {
     const document = this.editor.document.value;
-    return document !== null && model.value?.state === "ready" && live.connected.value && embeddings.value[document.id] !== "failed";
+    return document !== null && model.value?.state === "ready" && live.connected.value && embeddings.value[document.id]?.embedding !== "failed";
   }
 
   override disarm(): void {

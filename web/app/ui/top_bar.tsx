@@ -8,6 +8,7 @@ import type { Editor } from "../editor";
 import { t, type TextKey } from "../i18n";
 import { dialog, type DialogName, hidesConflicts } from "../keys/actions";
 import { openGrid, openItem } from "../route";
+import { uploading } from "../uploads";
 import { IconButton, Popover } from "./controls";
 import { Icon, type IconName } from "./icon";
 
@@ -46,6 +47,7 @@ export function MainMenu(): JSX.Element {
 }
 
 export function JobsIndicator(): JSX.Element | null {
+  if (uploading.value.total > 0) return <UploadProgress />;
   const running = jobs.value.filter(({ state }) => state === "running" || state === "queued");
   if (running.length === 0) return null;
   const [done, total] = [running.reduce((sum, job) => sum + job.done, 0), running.reduce((sum, job) => sum + job.total, 0)];
@@ -54,6 +56,16 @@ export function JobsIndicator(): JSX.Element | null {
       <progress value={total > 0 ? done / total : undefined} aria-label={t("jobs.title")} />
       <span>{t(`job.${running[0]!.kind}` as TextKey)}</span>
     </button>
+  );
+}
+
+export function UploadProgress(): JSX.Element {
+  const { done, total } = uploading.value;
+  return (
+    <div class="jobs-indicator" role="status">
+      <progress value={done / total} aria-label={t("add.title")} />
+      <span>{t("add.progress", { done, n: total })}</span>
+    </div>
   );
 }
 
