@@ -38,6 +38,17 @@ function takeToken(): string | null {
   return decodeURIComponent(match[1]!);
 }
 
+/** Enter with a link that a person pasted, or with its token alone. Throws what the server says of it. */
+export async function signIn(link: string): Promise<void> {
+  await api.exchangeToken(link.trim().replace(/^.*#token=/, ""));
+  await open();
+}
+
+/** Go on where the session has expired and another tab has a new one. */
+export async function resume(): Promise<void> {
+  if (outbox.peek()?.status.peek().state === "expired") await open();
+}
+
 /** Enter with a token, or with the session of an earlier visit. */
 export async function enter(token: string | null = takeToken()): Promise<void> {
   try {
@@ -47,13 +58,22 @@ export async function enter(token: string | null = takeToken()): Promise<void> {
     if (!(error instanceof api.ApiError) || error.status === 0) throw error;
   }
   try {
-    session.value = await api.getSession();
-    project.value = await api.getProject();
+    await open();
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     entrance.value = error.status === 401 || error.status === 403 ? "locked" : "unreachable";
+  }
+}
+
+async function open(): Promise<void> {
+  session.value = await api.getSession();
+  const found = await api.getProject();
+  if (project.value && project.value.id !== found.id) {
+    history.replaceState(null, "", `${location.pathname}#/`);
+    location.reload(); // another project is served here now; this one's changes stay in this browser
     return;
   }
+  project.value = found;
   outbox.value ??= await Outbox.open(project.value.id, api.saveBatch);
   outbox.value.schedule(0);
   live.connect();

@@ -32,6 +32,7 @@ from segany.server.live_messages import (
     LiveError,
     Open,
     Predict,
+    Step,
     error_message,
     quantized,
     read_message,
@@ -79,8 +80,13 @@ class _Asked(Generic[MessageT]):
     received: float
     mask_logits: FloatArray | None
 
-    def prompt(self) -> Prompt:
-        return self.message.prompt(self.mask_logits)
+    def prompt(self, predictor: ImagePredictor, embedding: Embedding) -> Prompt:
+        """The prompt, with the logits that are fed back, which are computed again where only their steps are known."""
+        logits = self.mask_logits
+        for step in self.message.steps:
+            prompt, masks = step.prompt(logits), _mask_mode(step)
+            logits = predictor.predict_low_res(embedding, prompt, masks=masks)[0][0, step.candidate]
+        return self.message.prompt(logits)
 
 
 class _Connection:
@@ -276,14 +282,19 @@ def _low_res(
     predictor: ImagePredictor, embedding: Embedding, asked: _Asked[Predict]
 ) -> tuple[FloatArray, FloatArray, bytes]:
     """Logits [M, h, w] and scores [M] of the candidates, and the logits as they are sent."""
-    masks: MaskMode = "multi" if asked.message.multimask else "single"
-    low_res, scores, _ = predictor.predict_low_res(embedding, asked.prompt(), masks=masks)
+    prompt, masks = asked.prompt(predictor, embedding), _mask_mode(asked.message)
+    low_res, scores, _ = predictor.predict_low_res(embedding, prompt, masks=masks)
     return low_res[0], scores[0], quantized(low_res[0]).tobytes()
+
+
+def _mask_mode(message: Predict | Step) -> MaskMode:
+    return "multi" if message.multimask else "single"
 
 
 def _exact_mask(predictor: ImagePredictor, embedding: Embedding, asked: _Asked[Exact]) -> dict[str, Any]:
     candidate = asked.message.candidate
-    prediction = predictor.predict(embedding, asked.prompt(), masks="single" if candidate is None else "multi")
+    prompt = asked.prompt(predictor, embedding)
+    prediction = predictor.predict(embedding, prompt, masks="single" if candidate is None else "multi")
     mask = prediction.masks[0, candidate or 0]
     encoding = encode_masks(mask)[0]
     return {

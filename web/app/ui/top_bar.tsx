@@ -82,7 +82,12 @@ export function SaveStatus(): JSX.Element | null {
         <Icon name={isTrouble ? "offline" : state} size={16} />
         <span>{text}</span>
       </span>
-      {isTrouble && (
+      {state === "expired" && (
+        <button type="button" class="link" onClick={() => (dialog.value = "sign_in")}>
+          {t("save.sign_in")}
+        </button>
+      )}
+      {isTrouble && state !== "expired" && (
         <button type="button" class="link" onClick={() => void (state === "refused" ? box.retryRefused() : box.drain())}>
           {t("save.retry")}
         </button>
