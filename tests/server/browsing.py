@@ -54,7 +54,7 @@ class Server:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                lines.append(line)  # noqa: PERF402 - as they come
+                lines.append(line)
 
     def _links(self) -> list[str]:
         return re.findall(r"http://127\.0\.0\.1:\d+/#token=\S+", "".join(self.lines))

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 256 * 2**20
 """Size of the embeddings in memory: 64 of SAM and MobileSAM, 16 of SAM 2."""
 
+MAX_DISK_BYTES = 10 * 2**30
+"""Size of the embeddings on disk: 2,500 of SAM and MobileSAM, 600 of SAM 2."""
+
 IDLE_SECONDS = 0.3
 """An image that nobody looks at yet is encoded when nobody has clicked for so long, ..."""
 
@@ -67,14 +70,15 @@ class Embeddings:
     Requests wait until `run` is called with a model, which computes them until `close`; `fail` rejects them.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, max_disk_bytes: int = MAX_DISK_BYTES) -> None:
         """Start without a model.
 
         Args:
             folder: of the embedding cache.
             max_bytes: size of the embeddings in memory; the last one is kept whatever its size.
+            max_disk_bytes: size of those in the folder, likewise.
         """
-        self._folder, self._max_bytes = folder, max_bytes
+        self._folder, self._max_bytes, self._max_disk_bytes = folder, max_bytes, max_disk_bytes
         self._changed = threading.Condition()
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
         self._content_ids: dict[str, str] = {}
@@ -147,7 +151,9 @@ class Embeddings:
     def run(self, predictor: ImagePredictor) -> None:
         """Compute what is asked for until `close`."""
         model = predictor.model
-        self._cache = EmbeddingCache(self._folder, model.name, model.encoder_id, model.processor.preprocessing)
+        self._cache = EmbeddingCache(
+            self._folder, model.name, model.encoder_id, model.processor.preprocessing, max_bytes=self._max_disk_bytes
+        )
         while (entry := self._next()) is not None:
             sha256, wanted = entry
             try:

@@ -18,7 +18,7 @@ from segany.imaging.amg import Proposals
 from segany.predict.automatic import ProposingModel
 from segany.predict.image import ImagePredictor
 from segany.runtime.model import ExportedModel
-from segany.server.embeddings import MAX_BYTES, Embeddings
+from segany.server.embeddings import MAX_BYTES, MAX_DISK_BYTES, Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class ModelHost:
         embeddings_folder: Path,
         publish: Callable[[dict[str, Any]], None],
         max_embedding_bytes: int = MAX_BYTES,
+        max_disk_bytes: int = MAX_DISK_BYTES,
     ) -> None:
         """Prepare; `start` loads the model.
 
@@ -50,9 +51,10 @@ class ModelHost:
             embeddings_folder: where embeddings are kept on disk.
             publish: is called with the message {"type": "model", ...} whenever the state has changed, in any thread.
             max_embedding_bytes: size of the embeddings in memory.
+            max_disk_bytes: size of the embeddings in the folder.
         """
         self.model_version: str | None = None
-        self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes)
+        self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes, max_disk_bytes)
         self._ref, self._publish = ref, publish
         self._description: dict[str, Any] = {
             "name": "" if ref is None else Path(ref.model).name,

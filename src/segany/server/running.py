@@ -21,6 +21,7 @@ from segany.core.progress import Cancellation
 from segany.hub.model_ref import ModelRef
 from segany.server.answers import ITEMS_CHANGED
 from segany.server.app import make_app
+from segany.server.embeddings import MAX_DISK_BYTES
 from segany.server.events import Events
 from segany.server.intake import NamedFile, add_files
 from segany.server.model_host import ModelHost
@@ -56,6 +57,7 @@ class ServeConfig:
         files: images to add.
         copy: whether they are copied into the project.
         model: answers prompts; None for none.
+        max_cache_bytes: size of the embeddings that are kept on disk.
         author: who annotates.
         opens_browser: whether to open the page.
         static: folder of the built page.
@@ -68,6 +70,7 @@ class ServeConfig:
     files: Sequence[NamedFile] = ()
     copy: bool = False
     model: ModelRef | None = None
+    max_cache_bytes: int = MAX_DISK_BYTES
     author: str = "you"
     opens_browser: bool = True
     static: Path = STATIC
@@ -113,7 +116,12 @@ def serve(store: Store, config: ServeConfig, say: Callable[[str], None] = print)
 
         sessions = Sessions(store, on_used=lambda: say(f"For another browser: {address()}"))
         events = Events()
-        model_host = ModelHost(config.model, store.folder / "cache" / "embeddings", events.publish)
+        model_host = ModelHost(
+            config.model,
+            store.folder / "cache" / "embeddings",
+            events.publish,
+            max_disk_bytes=config.max_cache_bytes,
+        )
         state = ServerState(store, model_host, events, config.author)
         hosts = frozenset(f"{name}:{port}" for name in (ADDRESS, "localhost"))
         app = make_app(state, sessions, hosts, static=config.static, limits=config.limits, kinds=config.kinds)
