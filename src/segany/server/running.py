@@ -171,7 +171,7 @@ class _Intake:
         self._state, self._config, self._say = state, config, say
         self._cancellation = Cancellation()
         self._thread = threading.Thread(target=self._run, name="intake")
-        self._added, self._skipped = 0, 0
+        self._added = self._found = self._skipped = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -187,13 +187,15 @@ class _Intake:
         try:
             add_files(
                 self._state.store, self._config.files, copy=self._config.copy, on_skipped=self._skip,
-                on_added=self._add, cancellation=self._cancellation,
+                on_added=self._add, on_found=self._find, cancellation=self._cancellation,
             )  # fmt: skip
         except CanceledError:
             self._say(f"Stopped after {self._added:,} new images. The same command adds the others.")
             return
         except SeganyError as error:
             self._say(f"error: {error}")
+        if self._found:
+            self._say(f"{self._found:,} images found again where they are now.")
         if self._added or self._skipped:
             skipped = f", {self._skipped:,} skipped" if self._skipped else ""
             self._say(f"{self._added:,} images added{skipped}.")
@@ -201,6 +203,10 @@ class _Intake:
     def _skip(self, name: str, message: str) -> None:
         self._skipped += 1
         self._say(_printable(f"skipped {name}: {message}"))
+
+    def _find(self, count: int) -> None:
+        self._found += count
+        self._state.events.publish(ITEMS_CHANGED)
 
     def _add(self, count: int) -> None:
         self._added += count

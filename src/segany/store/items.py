@@ -343,6 +343,36 @@ class Items:
                 session.get_one(ItemRow, key).path = path
         return Relinked(len(moved), tuple(item_value(row) for row in lost if row.key not in moved))
 
+    def find_moved(self, files: Sequence[NewItem]) -> tuple[NewItem, ...]:
+        """Let items whose files are missing refer to files of the same content.
+
+        Args:
+            files: references to files that no item refers to, below known roots.
+
+        Returns:
+            Those of the files that no such item has the content of.
+        """
+        moved, rest = [], []
+        with self._database.read() as session:
+            roots = {root.name: root.path for root in self._roots(session)}
+            query = sa.select(ItemRow).where(ItemRow.project == self._database.project, ItemRow.blob.is_(None))
+            query = query.where(ItemRow.sha256.in_({file.sha256 for file in files})).order_by(ItemRow.position)
+            lost: dict[str, list[int]] = {}
+            for row in session.scalars(query):
+                if not is_there(roots[cast(str, row.root)], row):
+                    lost.setdefault(row.sha256, []).append(row.key)
+        for file in files:
+            if keys := lost.get(file.sha256):
+                moved.append((keys.pop(0), file))
+            else:
+                rest.append(file)
+        if moved:
+            with self._database.write() as session:
+                for key, file in moved:
+                    row = session.get_one(ItemRow, key)
+                    row.root, row.path = file.root, file.path
+        return tuple(rest)
+
     def _roots(self, session: Session) -> list[Root]:
         rows = session.scalars(sa.select(RootRow).where(RootRow.project == self._database.project))
         return [Root(row.name, Path(row.path)) for row in rows]
