@@ -112,12 +112,32 @@ def masks(page: Page) -> list[Any]:
     return sorted(page.evaluate(f"{OBJECTS}.map(o => [o.id, [...o.mask.runs]])"))
 
 
-def export(page: Page, folder: Path) -> Path:
+def open_menu(page: Page, entry: str) -> None:
+    """Open a dialog by the menu."""
     page.get_by_role("button", name="Menu").click()
-    page.locator(".menu-item", has_text="Export").click()
+    page.locator(".menu-item", has_text=entry).click()
+    page.wait_for_selector("dialog[open]")
+
+
+def add_label(page: Page, name: str) -> None:
+    """Make a label, which has the next number as its key."""
+    open_menu(page, "Labels")
+    page.get_by_role("button", name="Add label", exact=True).click()
+    page.get_by_label("Name", exact=True).last.fill(name)
+    page.get_by_role("button", name="Save labels").click()
+    page.locator("dialog").wait_for(state="detached")
+
+
+def export(page: Page, folder: Path, format: str = "COCO", *, images: bool = False) -> Path:  # noqa: A002
+    """Export the project, as a person does, and return the path of the file."""
+    open_menu(page, "Export")
+    page.get_by_label(format, exact=False).check()
+    if page.get_by_label("Include the image files").is_enabled():
+        page.get_by_label("Include the image files").set_checked(images)
     page.locator("dialog").get_by_role("button", name="Export", exact=True).click()
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("Download")).click()
     download.value.save_as(folder / "export.zip")
     page.keyboard.press("Escape")
+    page.locator("dialog").wait_for(state="detached")
     return folder / "export.zip"
