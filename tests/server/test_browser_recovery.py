@@ -114,6 +114,14 @@ def test_a_page_without_a_session_says_how_to_get_in_again_and_keeps_the_work(
     wait_saved(page)
     assert objects(page) == before
     page.get_by_role("dialog").wait_for(state="detached")
+    page.keyboard.press("g")
+    page.locator(".thumbnail").wait_for()
+    page.context.clear_cookies()
+    page.get_by_label("Search names").fill("cof")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Link or token").fill(server.address)
+    page.keyboard.press("Enter")
+    page.locator(".thumbnail", has_text="coffee.png").wait_for()
     with Client(server.address) as client:
         [item] = client.items()
         assert sorted(state.id for state in client.item(item.id).objects) == sorted(one[0] for one in before)

@@ -46,7 +46,7 @@ export async function signIn(link: string): Promise<void> {
 
 /** Go on where the session has expired and another tab has a new one. */
 export async function resume(): Promise<void> {
-  if (outbox.peek()?.status.peek().state === "expired") await open();
+  if (api.isExpired.peek() && entrance.peek() === "open") await open();
 }
 
 /** Enter with a token, or with the session of an earlier visit. */
@@ -78,6 +78,7 @@ async function open(): Promise<void> {
   outbox.value.schedule(0);
   live.connect();
   entrance.value = "open";
+  itemsVersion.value++;
   void refreshJobs();
 }
 

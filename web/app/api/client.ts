@@ -1,5 +1,6 @@
 /** Calls of the API. One class of error for everything that can go wrong with them. */
 
+import { signal } from "@preact/signals";
 import createClient, { type Middleware } from "openapi-fetch";
 
 import type { paths } from "./schema";
@@ -20,6 +21,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether the server does not know this browser any more. */
+export const isExpired = signal(false);
+
 let csrf = "";
 
 const rules: Middleware = {
@@ -28,6 +32,7 @@ const rules: Middleware = {
   },
   async onResponse({ response }) {
     if (response.ok) return;
+    if (response.status === 401 || response.status === 403) isExpired.value = true;
     const answer: unknown = await response.json().catch(() => null);
     throw new ApiError(response.status, messageOf(answer) ?? response.statusText, answer);
   },
@@ -59,6 +64,7 @@ function asForm(body: Record<string, string | string[]>): FormData {
 async function takeCsrf(answer: Promise<Session>): Promise<Session> {
   const session = await answer;
   csrf = session.csrf;
+  isExpired.value = false;
   return session;
 }
 

@@ -33,7 +33,6 @@ export const de: Record<keyof typeof en, string> = {
   "grid.none": "Ziehe Bilder hierher, füge eines ein oder wähle Dateien.",
   "grid.drop": "Loslassen, um die Bilder hinzuzufügen",
   "grid.objects": "{n} Objekt | {n} Objekte",
-  "grid.open": "{name} öffnen",
   "add.images": "Bilder hinzufügen",
   "add.title": "Hochladen",
   "add.progress": "{done} von {n} Datei hochgeladen | {done} von {n} Dateien hochgeladen",

@@ -31,7 +31,6 @@ export const en = {
   "grid.none": "Drop images here, paste one, or add files.",
   "grid.drop": "Drop to add the images",
   "grid.objects": "{n} object | {n} objects",
-  "grid.open": "Open {name}",
   "add.images": "Add images",
   "add.title": "Upload",
   "add.progress": "Uploading {done} of {n} file | Uploading {done} of {n} files",

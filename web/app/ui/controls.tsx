@@ -207,10 +207,10 @@ export function Dialog({ title, onClose, children, footer, wide = false }: {
       }}
     >
       <div class="dialog-frame">
-        <header>
+        <div class="dialog-head">
           <h2 id={id}>{title}</h2>
           <IconButton icon="close" label={t("dialog.close")} onClick={() => ref.current?.close()} />
-        </header>
+        </div>
         <div class="dialog-body">{children}</div>
         {footer && <footer>{footer}</footer>}
       </div>

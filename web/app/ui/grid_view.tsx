@@ -229,14 +229,17 @@ function Thumbnail({ item, style, index, columns, total }: ThumbnailProps): JSX.
   return (
     <li style={style} aria-setsize={total} aria-posinset={index + 1}>
       {item ? (
-        <a class="thumbnail" href={itemHref(item.id)} data-index={index} onKeyDown={onKey} aria-label={`${t("grid.open", { name: item.name })}, ${t(`state.${item.state}`)}, ${t("grid.objects", { n: item.objects })}`}>
+        <a class="thumbnail" href={itemHref(item.id)} data-index={index} onKeyDown={onKey}>
           <span class="picture">
             <img src={thumbnailUrl(item.id)} alt="" loading="lazy" decoding="async" draggable={false} />
           </span>
           <span class="caption">
-            <span class={`dot ${item.state}`} title={t(`state.${item.state}`)} />
+            <span class={`dot ${item.state}`} title={t(`state.${item.state}`)} aria-hidden="true" />
             <span class="ellipsis">{item.name}</span>
-            {item.objects > 0 && <span class="badge">{item.objects.toLocaleString()}</span>}
+            <span class="visually-hidden">
+              , {t(`state.${item.state}`)}, {t("grid.objects", { n: item.objects })}
+            </span>
+            {item.objects > 0 && <span class="badge" aria-hidden="true">{item.objects.toLocaleString()}</span>}
           </span>
         </a>
       ) : (

@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 
+import { isExpired } from "../api/client";
 import type { ItemState } from "../api/types";
 import { jobs, outbox, project } from "../context";
 import type { Editor } from "../editor";
@@ -72,7 +73,8 @@ export function UploadProgress(): JSX.Element {
 export function SaveStatus(): JSX.Element | null {
   const box = outbox.value;
   if (!box) return null;
-  const { state, unsaved, message } = box.status.value;
+  const { unsaved, message } = box.status.value;
+  const state = isExpired.value ? "expired" : box.status.value.state;
   const conflicts = box.conflicts.value.length;
   const isTrouble = state !== "saved" && state !== "saving";
   const text = t(`save.${state}`, { n: unsaved, message });
@@ -130,7 +132,9 @@ export function EditorTopBar({ editor }: { editor: Editor }): JSX.Element {
       <nav class="top-center" aria-label={t("grid.title")}>
         <IconButton icon="previous" label={t("nav.previous")} action="previous" disabled={!item?.previous_id} onClick={() => openItem(item!.previous_id!)} />
         <div class="item-name">
-          <h1 title={item?.name}>{item?.name ?? ""}</h1>
+          <h1 class={item ? "" : "visually-hidden"} title={item?.name}>
+            {item?.name ?? project.value?.name}
+          </h1>
           {position !== undefined && <span class="muted">{t("nav.position", { n: position + 1, total: item?.total ?? 0 })}</span>}
         </div>
         <IconButton icon="next" label={t("nav.next")} action="next" disabled={!item?.next_id} onClick={() => openItem(item!.next_id!)} />
