@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from segany.core.errors import ConflictError, DataError, NotFoundError, OutputError, SeganyError, StoreError
 from segany.core.files import path_errors, replacing
+from segany.core.progress import ProgressCallback, report
 from segany.server import schemas
 
 PAGE = 500
@@ -28,6 +29,12 @@ PAGE = 500
 POLL_SECONDS = 0.3
 
 TIMEOUT_SECONDS = 120.0
+
+PART_FILES = 200
+"""Files of a request at most; the server takes 1,000."""
+
+PART_BYTES = 256 << 20
+"""Bytes of the files of a request at most, unless a single one is larger."""
 
 _ERRORS: dict[int, type[SeganyError]] = {404: NotFoundError, 409: ConflictError, 422: DataError, 507: OutputError}
 
@@ -121,10 +128,22 @@ class Client:
         response = self._call("POST", path, json=whole.model_dump(mode="json"), fine=(409,))
         return schemas.SaveAnswer.model_validate_json(response.content)
 
-    def upload(self, images: Sequence[str | Path]) -> schemas.Uploaded:
-        """Add image files, whose bytes are copied into the project."""
-        with _opened(images) as files:
-            return self._ask(schemas.Uploaded, "POST", "/api/items", files=[("files", file) for file in files])
+    def upload(self, images: Iterable[str | Path], progress: ProgressCallback | None = None) -> schemas.Uploaded:
+        """Add image files, whose bytes are copied into the project.
+
+        Args:
+            images: any number of files. They are sent in parts; if one fails, the images of those before stay.
+            progress: is called after each part.
+
+        Returns:
+            The items, and the files that were skipped, of all parts.
+        """
+        uploaded = schemas.Uploaded(items=[], skipped=[])
+        for files in _in_parts(images, progress):
+            answer = self._ask(schemas.Uploaded, "POST", "/api/items", files=files)
+            uploaded.items += answer.items
+            uploaded.skipped += answer.skipped
+        return uploaded
 
     # Jobs.
 
@@ -159,11 +178,23 @@ class Client:
         """Start computing the automatic masks of an item."""
         return self._ask(schemas.Job, "POST", f"/api/items/{item_id}/proposals")
 
-    def start_import(self, format: schemas.ExchangeFormat, files: Sequence[str | Path]) -> schemas.Job:  # noqa: A002
-        """Start importing annotations from files."""
-        with _opened(files) as opened:
-            parts = [("file", file) for file in opened]
-            return self._ask(schemas.Job, "POST", "/api/imports", data={"format": format}, files=parts)
+    def start_import(
+        self,
+        format: schemas.ExchangeFormat,  # noqa: A002
+        files: Iterable[str | Path],
+        progress: ProgressCallback | None = None,
+    ) -> schemas.Job:
+        """Upload any number of files, in parts, and start importing annotations from them.
+
+        Args:
+            format: of the annotations.
+            files: annotations, images, and zip archives of both.
+            progress: is called after each part of the upload.
+        """
+        request = schemas.ImportRequest(format=format, upload=str(uuid.uuid4()))
+        for number, part in enumerate(_in_parts(files, progress)):
+            self._call("PUT", f"/api/uploads/{request.upload}/{number}", files=part)
+        return self._ask(schemas.Job, "POST", "/api/imports", json=request.model_dump(mode="json"))
 
     def start_export(
         self,
@@ -225,12 +256,23 @@ def _check(response: httpx.Response) -> None:
     raise _ERRORS.get(response.status_code, StoreError)(message)
 
 
-@contextlib.contextmanager
-def _opened(paths: Sequence[str | Path]) -> Iterator[list[tuple[str, Any]]]:
-    """Files to be sent, with their names."""
-    with contextlib.ExitStack() as stack:
-        files = []
-        for path in map(Path, paths):
-            with path_errors(path, DataError):
-                files.append((path.name, stack.enter_context(path.open("rb"))))
-        yield files
+def _in_parts(files: Iterable[str | Path], progress: ProgressCallback | None) -> Iterator[list[tuple[str, Any]]]:
+    """The forms that send files, one after the other; the files of one are open until the next one is asked for."""
+    paths = [Path(path) for path in files]
+    sizes = []
+    for path in paths:
+        with path_errors(path, DataError):
+            sizes.append(path.stat().st_size)
+    start = 0
+    while start < len(paths):
+        end = start + 1
+        while end < len(paths) and end - start < PART_FILES and sum(sizes[start : end + 1]) <= PART_BYTES:
+            end += 1
+        with contextlib.ExitStack() as opened:
+            form = []
+            for path in paths[start:end]:
+                with path_errors(path, DataError):
+                    form.append(("files", (path.name, opened.enter_context(path.open("rb")))))
+            yield form
+        report(progress, "uploading", end, len(paths), "files")
+        start = end

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +67,55 @@ def test_a_damaged_file_is_missing_and_warned_of(tmp_path: Path, caplog: pytest.
     cache.store("image", FEATURES, (30, 20))
     assert cache.find("image") is not None
     assert cache.counts == CacheCounts(found=1, stored=2, damaged=1)
+
+
+def test_what_was_not_used_for_longest_makes_way(tmp_path: Path) -> None:
+    old = EmbeddingCache(tmp_path, "mobile_sam", "old", PREPROCESSING).store("0", FEATURES, (30, 20))
+    size = used_before(old)
+    cache = EmbeddingCache(tmp_path, "mobile_sam", "weights", PREPROCESSING, max_bytes=int(5.2 * size))
+    for image in "1234":
+        used_before(cache.store(image, FEATURES, (30, 20)))
+    assert cache.find("1") is not None
+    assert cache.store("5", FEATURES, (30, 20)).exists()
+    assert [image for image in "12345" if cache.find(image) is not None] == ["1", "3", "4", "5"]
+    assert not list(tmp_path.rglob("0.safetensors")), "of other encoders too"
+    assert folder_size(tmp_path) <= 5.2 * size
+
+
+def test_the_last_embedding_stays_however_large(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, "mobile_sam", "weights", PREPROCESSING, max_bytes=0)
+    for image in "123":
+        cache.store(image, FEATURES, (30, 20))
+        assert cache.find(image) is not None
+    assert [path.stem for path in tmp_path.rglob("*.safetensors")] == ["3"]
+
+
+def test_caches_that_share_a_folder_delete_and_read_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    size = EmbeddingCache(tmp_path, "m", "w", PREPROCESSING).store("0", FEATURES, (30, 20)).stat().st_size
+
+    def work(seed: int) -> int:
+        cache = EmbeddingCache(tmp_path, "m", "w", PREPROCESSING, max_bytes=4 * size)
+        draw = np.random.default_rng(seed)
+        for image in map(str, draw.integers(0, 12, 150)):
+            found = cache.find(image)
+            if found is None:
+                cache.store(image, FEATURES, (30, 20))
+            else:
+                np.testing.assert_array_equal(found.features[0], FEATURES[0])
+        return cache.counts.damaged
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 0
+    assert caplog.text == ""
+    EmbeddingCache(tmp_path, "m", "w", PREPROCESSING, max_bytes=4 * size).store("x", FEATURES, (30, 20))
+    assert folder_size(tmp_path) <= 4 * size
+
+
+def used_before(path: Path) -> int:
+    """Let a file be used last long ago, in the order of the files' numbers, and return its size."""
+    os.utime(path, (int(path.stem), int(path.stem)))
+    return path.stat().st_size
+
+
+def folder_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

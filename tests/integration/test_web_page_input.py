@@ -57,6 +57,38 @@ def test_dropped_files_are_added_and_what_is_no_image_is_named(page: Page) -> No
     assert page.locator(".drop-hint").count() == 0
 
 
+def test_many_files_are_sent_in_parts_and_the_project_is_asked_for_as_often(page: Page) -> None:
+    sent: list[int] = []
+    asked: list[str] = []
+
+    def slowly(route: Route) -> None:
+        if route.request.method == "POST":
+            sent.append((route.request.post_data or "").count("filename="))
+            page.wait_for_timeout(400)
+        route.continue_()
+
+    page.route("**/api/items", slowly)
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/api/project") else None)
+    paste = f"(files) => {{ {TRANSFER} dispatchEvent(new ClipboardEvent('paste', {{ clipboardData: transfer }})); }}"
+    page.evaluate(paste, [[f"{number}.png", "image/png"] for number in range(120)])
+    page.get_by_text("Uploading 50 of 120 files").wait_for()
+    page.locator(".notice", has_text="120 images added").wait_for()
+    assert sent == [50, 50, 20]
+    page.get_by_text("183 images").wait_for()
+    page.wait_for_timeout(200)
+    assert len(asked) == len(sent)
+    assert page.get_by_text("Uploading").count() == 0
+
+
+def test_an_import_is_uploaded_in_parts(page: Page) -> None:
+    page.get_by_role("button", name="Menu").click()
+    page.locator(".menu-item", has_text="Import").click()
+    files = [{"name": f"{n}.json", "mimeType": "application/json", "buffer": b"{}"} for n in range(60)]
+    page.get_by_label("Choose files").set_input_files(files)  # type: ignore[arg-type]
+    page.locator("dialog").get_by_role("button", name="Import", exact=True).click()
+    page.get_by_text("41 objects in 60 images").wait_for()
+
+
 def test_two_fingers_zoom_and_move(page: Page) -> None:
     open_item(page)
     page.keyboard.press("b")
@@ -146,7 +178,7 @@ def test_work_is_kept_when_the_session_expires_in_the_middle_of_it(page: Page) -
     drag(page, (100, 200), (160, 240))
     before: list[Any] = objects(page)
     page.reload()
-    page.get_by_label("Or paste the token").fill("mock")
+    page.get_by_label("Link or token").fill("mock")
     page.get_by_role("button", name="Enter").click()
     wait(page, f"globalThis.segany?.editor.document.value && {OBJECTS}.length === {len(before)}")
     assert objects(page) == before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import io
+import os
 import subprocess
 import sys
 import time
@@ -16,15 +17,15 @@ from tests.databases_for_tests import database_url, postgres, shared_postgres_ur
 from tests.exchange_for_tests import NAMES, add_picture, content, fill, make_zip, masks_only, picture
 from tests.store_for_tests import new_id
 
-from segany import CanceledError, DataError, NotFoundError
+from segany import CanceledError, DataError, NotFoundError, OutputError
 from segany.core.progress import Cancellation, ProgressEvent
 from segany.jobs.exchange import (
+    Uploads,
     export_annotations,
     export_handler,
     exported_file,
     import_annotations,
     import_handler,
-    upload_folder,
 )
 from segany.jobs.queue import JobQueue, QueueConfig
 from segany.store import Job, Store
@@ -59,12 +60,12 @@ def _run(store: Store, kind: str, arguments: dict[str, Any]) -> Job:
         return store.jobs.get(job.id)
 
 
-def _upload(store: Store, *files: Path) -> str:
+def _upload(store: Store, *files: tuple[str, Path]) -> str:
+    """Upload files under names, a part each."""
     upload = new_id()
-    folder = upload_folder(store, upload)
-    folder.mkdir(parents=True)
-    for number, file in enumerate(files):
-        shutil.copy(file, folder / str(number))
+    for number, (name, path) in enumerate(files):
+        with path.open("rb") as file:
+            Uploads(store).put(upload, number, [(name, file)])
     return upload
 
 
@@ -76,35 +77,69 @@ def test_jobs_export_and_import(store: Store, tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == [f"images/{NAMES[2]}", "annotations/instances.json"]
     with Store.create(tmp_path / "other") as other:
-        arguments = {"format": "coco", "upload": _upload(other, path), "files": ["../../names are data.zip"]}
+        arguments = {"format": "coco", "upload": _upload(other, ("../../names are data.zip", path))}
         first = _run(other, "import", {**arguments, "author": "ada"})
         assert (first.state, first.result) == ("done", {"items": 1, "objects": 1, "skipped": []})
         assert masks_only(content(other)) == {NAMES[2]: masks_only(content(store))[NAMES[2]]}
         (item,) = other.items.page().items
         assert [state.author for state in other.annotations.objects(item.id)] == ["ada"]
-        again = {**arguments, "upload": _upload(other, path)}
+        again = {**arguments, "upload": _upload(other, ("a.zip", path))}
         assert _run(other, "import", again).result == first.result
-        assert not upload_folder(other, arguments["upload"]).exists()  # of the job before
-        assert upload_folder(other, again["upload"]).exists()
+        with pytest.raises(DataError, match="Upload them again"):
+            Uploads(other).files(arguments["upload"])  # of the job before
+        assert [file.name for file in Uploads(other).files(again["upload"])] == ["a.zip"]
 
 
 def test_jobs_that_cannot_be_done_say_why(filled: Store, tmp_path: Path) -> None:
     bad = make_zip(tmp_path / "bad.zip", {"../a.json": "{}"})
-    upload = _upload(filled, bad)
-    failed = _run(filled, "import", {"format": "coco", "upload": upload, "files": ["bad.zip"]})
+    upload = _upload(filled, ("bad.zip", bad))
+    failed = _run(filled, "import", {"format": "coco", "upload": upload})
     assert (failed.state, "leads out of the archive" in failed.message) == ("failed", True)
-    assert _run(filled, "import", {"format": "coco", "upload": "../../etc", "files": ["a"]}).state == "failed"
+    assert _run(filled, "import", {"format": "coco", "upload": "../../etc"}).state == "failed"
     assert _run(filled, "export", {"format": "voc"}).state == "failed"
     assert list((filled.folder / "cache").glob("exports/*/*")) == []
     with pytest.raises(NotFoundError, match="no exported file"):
         exported_file(filled, failed.id)
     with pytest.raises(DataError, match="no id"):
-        upload_folder(filled, "..")
+        Uploads(filled).put("..", 0, [])
+    with pytest.raises(DataError, match="no number of a part"):
+        Uploads(filled).put(new_id(), -1, [])
+
+
+def test_parts_of_an_upload_are_read_in_their_order_and_may_come_twice(filled: Store, tmp_path: Path) -> None:
+    upload, uploads = new_id(), Uploads(filled)
+    for part in (10, 2, 10):
+        uploads.put(upload, part, [(f"{part}.json", io.BytesIO(b"first")), ("b.json", io.BytesIO(b"%d" % part))])
+    files = uploads.files(upload)
+    assert [file.name for file in files] == ["2.json", "b.json", "10.json", "b.json"]
+    assert [file.path.read_bytes() for file in files] == [b"first", b"2", b"first", b"10"]
+
+
+def test_part_of_an_upload_that_breaks_off_is_not_there(filled: Store) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    upload, uploads = new_id(), Uploads(filled)
+    uploads.put(upload, 0, [("a.json", io.BytesIO(b"{}"))])
+    with pytest.raises(OutputError, match="no space left"):
+        uploads.put(upload, 1, [("b.json", io.BytesIO(b"{}")), ("c.json", Broken())])
+    assert [file.name for file in uploads.files(upload)] == ["a.json"]
+
+
+def test_uploads_without_an_import_are_removed_after_a_day(filled: Store) -> None:
+    uploads = Uploads(filled)
+    old, new = (_upload(filled, ("a.json", Path(__file__))) for _ in range(2))
+    os.utime(filled.folder / "cache" / "imports" / old, (0, time.time() - 25 * 3600))
+    uploads.remove_ended()
+    assert len(uploads.files(new)) == 1
+    with pytest.raises(DataError, match="Upload them again"):
+        uploads.files(old)
 
 
 def test_messages_of_a_job_are_bounded(filled: Store, tmp_path: Path) -> None:
     notes = make_zip(tmp_path / "a.zip", {"a.json": "{}", **{f"{n}{'x' * 400}.md": "" for n in range(1100)}})
-    done = _run(filled, "import", {"format": "coco", "upload": _upload(filled, notes), "files": ["a.zip"]})
+    done = _run(filled, "import", {"format": "coco", "upload": _upload(filled, ("a.zip", notes))})
     assert done.state == "done"
     assert len(done.result["skipped"]) == 1001
     assert done.result["skipped"][-1]["message"] == "And 101 more."

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from segany.hub.model_ref import ModelRef
 from segany.server.app import make_app
 from segany.server.events import Events
 from segany.server.model_host import ModelHost
@@ -75,13 +76,13 @@ def make_page(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(store: Store, page: Path, **settings: Any) -> Iterator[Served]:
+def served(store: Store, page: Path, model: ModelRef | None = None, **settings: Any) -> Iterator[Served]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         events = Events()
-        host = ModelHost(None, store.folder / "cache" / "embeddings", events.publish)
+        host = ModelHost(model, store.folder / "cache" / "embeddings", events.publish)
         state, sessions = ServerState(store, host, events, "ada"), Sessions(store)
         names = frozenset({f"127.0.0.1:{port}", f"localhost:{port}"})
         app = make_app(state, sessions, names, static=page, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tests.live_for_tests import model_ref
 from tests.server.serving import Served, picture, served, until
 from tests.store_for_tests import square
 
@@ -360,3 +362,50 @@ def test_jobs_of_a_killed_server_go_on(tmp_path: Path, page: Path) -> None:
         with served(store, page, kinds={"export": counting}) as server:
             until(lambda: server.http.get(f"/api/jobs/{job.id}").json()["state"] == "done")
         assert store.jobs.get(job.id).attempts == 2
+
+
+# Embeddings.
+
+
+def test_an_embedding_is_there_or_it_is_said_why_not(tmp_path: Path, page: Path) -> None:
+    with (
+        Store.create(tmp_path / "project") as store,
+        served(store, page, model_ref(tmp_path)) as server,
+    ):
+        good, bad = upload(server, "a.png", "b.png")
+        embeddings, may_read = server.state.model_host.embeddings, threading.Event()
+
+        def ask(item: dict[str, Any]) -> httpx.Response:
+            return server.http.get(f"/api/items/{item['id']}/embedding")
+
+        def find() -> Path:
+            may_read.wait()
+            return store.items.file(good["id"])
+
+        assert ask(good).status_code == 404
+        assert "Open the image first" in ask(good).json()["message"]
+        request = embeddings.request(store.items.get(good["id"]).sha256, find)
+        assert ask(good).status_code == 202
+        assert "being computed" in ask(good).json()["message"]
+        may_read.set()
+        assert request.result(30).size_hw == (20, 30)
+        assert ask(good).status_code == 200
+
+        file = store.items.file(bad["id"])
+        data = file.read_bytes()
+        file.unlink()
+        failed = embeddings.request(store.items.get(bad["id"]).sha256, lambda: store.items.file(bad["id"]))
+        assert failed.exception(30) is not None
+        assert ask(bad).status_code == 422
+        assert "missing" in ask(bad).json()["message"]
+        file.write_bytes(data)
+        assert embeddings.request(store.items.get(bad["id"]).sha256, lambda: file).result(30)
+        assert ask(bad).status_code == 200
+
+
+def test_there_are_no_embeddings_without_a_model(server: Served) -> None:
+    (item,) = upload(server, "a.png")
+    until(lambda: server.state.model_host.description()["state"] == "failed")
+    answer = server.http.get(f"/api/items/{item['id']}/embedding")
+    assert answer.status_code == 409
+    assert "None was chosen" in answer.json()["message"]

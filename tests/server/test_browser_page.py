@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 from tests.models_for_tests import SMALL_TINY_VIT, small_sam
-from tests.web_page_for_tests import OBJECTS, at, browser, drag, errors_of, objects, wait, wait_saved
+from tests.server.browsing import IMAGES, POINT, Server, enter, export, masks, page, serve, wait_open
+from tests.web_page_for_tests import OBJECTS, at, browser, drag, objects, wait, wait_saved
 
 import segany
 from segany import Client, Prompt
@@ -27,89 +25,16 @@ from segany.core.rle import decode_mask
 from segany.models.model_file import save_model
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, WebSocketRoute
+    from playwright.sync_api import Page, WebSocketRoute
 
-__all__ = ["browser"]
-
-IMAGES = Path(__file__).parents[2] / "examples" / "images"
-
-POINT = "segany.editor.point"
-
-
-class Server:
-    """`segany serve` as a process, on one port for as long as the test runs."""
-
-    def __init__(self, folder: Path, *arguments: object) -> None:
-        self._command = [
-            sys.executable, "-c", "from segany.cli import main; main()", "serve", *map(str, arguments),
-            "--project", str(folder), "--no-browser",
-        ]  # fmt: skip
-        self._port = 0
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [*self._command, "--port", str(self._port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
-        )  # fmt: skip
-        assert self.process.stdout is not None
-        printed = []
-        for line in self.process.stdout:
-            printed.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/#token=\S+", line):
-                self.address, self._port = found[0], int(found[1])
-                return
-        pytest.fail("".join(printed))
-
-    def stop(self, number: int = signal.SIGINT) -> None:
-        self.process.send_signal(number)
-        self.process.communicate(timeout=60)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    started: list[Server] = []
-
-    def start(*arguments: object) -> Server:
-        started.append(Server(tmp_path / "project", *arguments))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.stop(signal.SIGKILL)
-
-
-@pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """Fails on errors in the console."""
-    with browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True) as context:
-        page = context.new_page()
-        errors = errors_of(page, request)
-        yield page
-    assert errors == []
-
-
-def _enter(page: Page, server: Server, name: str) -> None:
-    page.goto(server.address)
-    page.locator(".thumbnail", has_text=name).click()
-    _wait_open(page)
-
-
-def _wait_open(page: Page) -> None:
-    wait(page, "globalThis.segany?.editor.document.value && !segany.editor.isOpening.value")
-    wait(page, "Object.keys(segany.editor.surface.frameTimes).length > 0")
-
-
-def _masks(page: Page) -> list[Any]:
-    return sorted(page.evaluate(f"{OBJECTS}.map(o => [o.id, [...o.mask.runs]])"))
+__all__ = ["browser", "page", "serve"]
 
 
 def test_clicks_become_the_masks_of_the_predictor_and_are_exported(
     serve: Callable[..., Server], page: Page, mobile_sam_path: Path, tmp_path: Path
 ) -> None:
     server = serve(IMAGES / "coffee.png", "--model", mobile_sam_path)
-    _enter(page, server, "coffee.png")
+    enter(page, server, "coffee.png")
     wait(page, f"{POINT}.canPredict")
     page.get_by_role("button", name="Add labels").click()
     page.get_by_role("button", name="Add label", exact=True).click()
@@ -132,33 +57,22 @@ def test_clicks_become_the_masks_of_the_predictor_and_are_exported(
 
     predictor = segany.ImagePredictor(segany.load(mobile_sam_path, device="cpu"))
     prediction = predictor.predict(predictor.embed(IMAGES / "coffee.png"), Prompt(points_xy=[point]), masks="multi")
-    with zipfile.ZipFile(_export(page, tmp_path)) as archive:
+    with zipfile.ZipFile(export(page, tmp_path)) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".json")]
         coco = json.loads(archive.read(name))
     [annotation], [category] = coco["annotations"], coco["categories"]
     assert np.array_equal(decode_mask(annotation["segmentation"]), prediction.masks[0, candidate])
     assert category["name"] == "cup"
-    before = _masks(page)
+    before = masks(page)
     page.reload()
-    _wait_open(page)
-    assert _masks(page) == before
-
-
-def _export(page: Page, folder: Path) -> Path:
-    page.get_by_role("button", name="Menu").click()
-    page.locator(".menu-item", has_text="Export").click()
-    page.locator("dialog").get_by_role("button", name="Export", exact=True).click()
-    with page.expect_download() as download:
-        page.get_by_role("link", name=re.compile("Download")).click()
-    download.value.save_as(folder / "export.zip")
-    page.keyboard.press("Escape")
-    return folder / "export.zip"
+    wait_open(page)
+    assert masks(page) == before
 
 
 @pytest.mark.failing_calls
 def test_a_killed_server_loses_nothing_and_doubles_nothing(serve: Callable[..., Server], page: Page) -> None:
     server = serve(IMAGES / "coffee.png", "--model", "none")
-    _enter(page, server, "coffee.png")
+    enter(page, server, "coffee.png")
     page.keyboard.press("b")
     drag(page, (100, 100), (160, 140))
     wait_saved(page)
@@ -171,12 +85,12 @@ def test_a_killed_server_loses_nothing_and_doubles_nothing(serve: Callable[..., 
     page.keyboard.press("Escape")
     drag(page, (100, 250), (160, 290))
     page.get_by_text("Server not reached").wait_for()
-    before = _masks(page)
+    before = masks(page)
     server.start()
     wait_saved(page)
     page.reload()
-    _wait_open(page)
-    assert _masks(page) == before
+    wait_open(page)
+    assert masks(page) == before
     with Client(server.address) as client:
         [item] = client.items()
         assert sorted(state.id for state in client.item(item.id).objects) == [identity for identity, _ in before]
@@ -186,13 +100,13 @@ def test_a_killed_server_loses_nothing_and_doubles_nothing(serve: Callable[..., 
 @pytest.mark.failing_calls
 def test_two_tabs_on_one_object_keep_both_versions(serve: Callable[..., Server], page: Page) -> None:
     server = serve(IMAGES / "coffee.png", "--model", "none")
-    _enter(page, server, "coffee.png")
+    enter(page, server, "coffee.png")
     page.keyboard.press("b")
     drag(page, (100, 100), (160, 140))
     wait_saved(page)
     other = page.context.new_page()
     other.goto(page.url)
-    _wait_open(other)
+    wait_open(other)
     for tab, y in ((page, 200), (other, 300)):
         tab.bring_to_front()
         tab.evaluate(f"segany.editor.select([{OBJECTS}[0].id])")
@@ -204,7 +118,7 @@ def test_two_tabs_on_one_object_keep_both_versions(serve: Callable[..., Server],
     wait(other, f"{OBJECTS}.length === 2")
     wait_saved(other)
     page.reload()
-    _wait_open(page)
+    wait_open(page)
     assert sorted(area for _, area, _ in objects(page)) == sorted([first[0][1], second[0][1]])
 
 
@@ -219,28 +133,28 @@ def test_strokes_on_a_large_rotated_photograph_survive_undo_and_reload(
         image.convert("RGB").resize((3000, 4000)).save(file, "JPEG", exif=exif)
     (tmp_path / "turned.jpg").write_bytes(file.getvalue())
     server = serve(tmp_path / "turned.jpg", "--model", "none")
-    _enter(page, server, "turned.jpg")
+    enter(page, server, "turned.jpg")
     assert page.evaluate("[segany.editor.document.value.width, segany.editor.document.value.height]") == [4000, 3000]
     page.evaluate("segany.editor.viewport.showBox([2000, 1490, 2090, 1550], 8)")
     page.keyboard.press("b")
     for i in range(50):
         x, y = 1995 + (i % 10) * 9, 1495 + i
         drag(page, (x, y), (x + 6, y + 3), steps=2)
-    painted = _masks(page)
+    painted = masks(page)
     for _ in range(50):
         page.keyboard.press("Control+z")
-    assert _masks(page) == []
+    assert masks(page) == []
     for _ in range(50):
         page.keyboard.press("Control+Shift+Z")
-    assert _masks(page) == painted
+    assert masks(page) == painted
     wait_saved(page)
     page.reload()
-    _wait_open(page)
-    assert _masks(page) == painted
+    wait_open(page)
+    assert masks(page) == painted
 
 
 @pytest.mark.slow
-def test_the_keyboard_alone_leads_from_the_first_image_to_an_export(
+def test_the_keyboard_alone_leads_from_the_first_image_to_anexport(
     serve: Callable[..., Server], page: Page, mobile_sam_path: Path
 ) -> None:
     server = serve(IMAGES / "coffee.png", IMAGES / "chelsea.png", "--model", mobile_sam_path)
@@ -251,7 +165,7 @@ def test_the_keyboard_alone_leads_from_the_first_image_to_an_export(
         if page.evaluate("document.activeElement.closest('.thumbnail') !== null"):
             break
     page.keyboard.press("Enter")
-    _wait_open(page)
+    wait_open(page)
     wait(page, f"{POINT}.canPredict")
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("a")
@@ -304,7 +218,7 @@ def test_the_page_decodes_itself_where_the_server_is_slow(
         far.on_message(down)
 
     page.route_web_socket(re.compile("/api/live"), slow)
-    _enter(page, server, "coffee.png")
+    enter(page, server, "coffee.png")
     wait(page, f"{POINT}.canPredict")
 
     def click(x: int, y: int) -> None:

@@ -12,6 +12,7 @@ from tests.server.serving import Served, picture
 from tests.store_for_tests import square
 
 from segany import Client, ConflictError, DataError, NotFoundError, StoreError
+from segany.core.progress import ProgressEvent
 from segany.server.schemas import Change, Job, Label
 
 
@@ -100,3 +101,31 @@ def test_errors_are_those_of_the_library(client: Client, server: Served, tmp_pat
         Client(f"{server.root}/#token=used")
     with pytest.raises(StoreError, match="was not reached"):
         Client("http://127.0.0.1:1/#token=x")
+
+
+def test_more_files_than_a_request_may_have(client: Client, images: list[Path], tmp_path: Path) -> None:
+    client.upload(images[:1])
+    (tmp_path / "labels").mkdir()
+    shapes = [{"label": "cat", "shape_type": "rectangle", "points": [[2, 3], [9, 8]]}]
+    for number in range(1100):
+        facts = {"imagePath": "a.png" if number == 1050 else "none.png", "imageHeight": 20, "imageWidth": 30}
+        (tmp_path / "labels" / f"{number}.json").write_text(json.dumps({"shapes": shapes, **facts}))
+    files = sorted((tmp_path / "labels").iterdir())
+    seen: list[ProgressEvent] = []
+    assert len(client.upload(files, seen.append).skipped) == 1100
+    assert [(event.done, event.total) for event in (seen[0], seen[-1])] == [(200, 1100), (1100, 1100)]
+    job = client.wait(client.start_import("labelme", files))
+    assert job.result is not None
+    assert (job.result["items"], job.result["objects"]) == (1, 1)
+
+
+def test_uploads_are_split_by_their_bytes_too(
+    client: Client, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segany.client.PART_BYTES", sum(path.stat().st_size for path in images[:2]))
+    seen: list[ProgressEvent] = []
+    assert len(client.upload(images, seen.append).items) == 2
+    assert [event.done for event in seen] == [2, 3]
+    monkeypatch.setattr("segany.client.PART_BYTES", 1)
+    assert len(client.upload(images, seen.append).items) == 2
+    assert [event.done for event in seen[2:]] == [1, 2, 3]

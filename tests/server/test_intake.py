@@ -119,6 +119,29 @@ def test_images_of_the_project_itself_do_not_count(photos: Path) -> None:
         assert [item.name for item in store.items.iterate()] == ["a.png"]
 
 
+def test_moved_and_renamed_images_are_found_by_content(store: Store, photos: Path, tmp_path: Path) -> None:
+    for index, name in enumerate(("a.png", "b.png", "c.png", "gone.png")):
+        (photos / name).write_bytes(picture(seed=index))
+    assert add(store, photos)[0] == 4
+    a, b, c, gone = store.items.iterate()
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    (elsewhere / "b.png").rename(elsewhere / "renamed.png")
+    (elsewhere / "gone.png").unlink()
+    (elsewhere / "new.png").write_bytes(picture(seed=4))
+    (elsewhere / "twin.png").write_bytes(picture(seed=2))  # of c.png, which is there too
+    found: list[int] = []
+    added: list[int] = []
+    files = find_files([elsewhere], store.folder)
+    add_files(store, files, on_skipped=lambda *_: None, on_added=added.append, on_found=found.append)
+    assert (found, added) == ([3], [2])
+    assert store.items.file(a.id) == elsewhere / "a.png"
+    assert store.items.file(b.id) == elsewhere / "renamed.png"
+    assert store.items.file(c.id).read_bytes() == picture(seed=2)
+    with pytest.raises(ImageError, match="start segany serve with the folder"):
+        store.items.file(gone.id)
+    assert add(store, elsewhere) == (0, {})
+
+
 def test_many_and_an_end_on_the_way(store: Store, photos: Path) -> None:
     for number in range(150):
         (photos / f"{number}.png").write_bytes(picture(4, 4, seed=number))

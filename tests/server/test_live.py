@@ -112,6 +112,15 @@ def test_refined_masks_are_those_of_the_predictor(
         candidate = 0
         assert same(mask, prediction.masks[0, 0], float(prediction.scores[0, 0]))
         np.testing.assert_array_equal(answer["logits"][0] > 0, prediction.low_res_logits[0, 0] > 0)
+    with connected(state) as other:  # which knows none of these predictions
+        first = {"points": clicks[:1], "labels": labels[:1], "multimask": True, "candidate": 2}
+        second = {"points": clicks[:2], "labels": labels[:2], "multimask": False, "candidate": 0}
+        again = other.exact(-9, item, None, points=clicks, labels=labels, steps=[first, second])
+        assert again == {**mask, "seq": -9}
+        shown = other.predict(9, item, points=clicks, labels=labels, steps=[first, second], multimask=False)
+        np.testing.assert_array_equal(shown["logits"], answer["logits"])
+        first["multimask"] = False
+        assert other.exact(-10, item, None, points=clicks, labels=labels, steps=[first])["code"] == "invalid"
 
 
 def test_embedding_from_disk_gives_the_same_masks(tmp_path: Path, ref: ModelRef) -> None:

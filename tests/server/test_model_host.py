@@ -110,6 +110,17 @@ def test_embedding_that_left_the_memory_comes_from_disk(tmp_path: Path, ref: Mod
         np.testing.assert_array_equal(again.arrays()[0], ImagePredictor(ref.load()).embed(picture(0)).arrays()[0])
 
 
+def test_embeddings_on_disk_are_bounded(tmp_path: Path, ref: ModelRef) -> None:
+    host = ModelHost(ref, tmp_path, lambda _: None, max_disk_bytes=0)
+    host.start()
+    try:
+        for seed in range(3):
+            request(host, tmp_path, seed).result(60)
+    finally:
+        host.close()
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+
+
 def test_opened_image_is_encoded_before_all_others(tmp_path: Path, ref: ModelRef) -> None:
     order: list[int] = []
     host = ModelHost(ref, tmp_path / "cache", lambda _message: None)

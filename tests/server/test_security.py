@@ -124,6 +124,7 @@ API = [
     ("GET", "/api/items/{item}/proposals"),
     ("POST", "/api/items/{item}/proposals"),
     ("POST", "/api/items/{item}/revisions"),
+    ("PUT", "/api/uploads/{item}/{part}"),
     ("POST", "/api/imports"),
     ("POST", "/api/exports"),
     ("GET", "/api/exports/{item}/file"),
@@ -145,7 +146,7 @@ def test_every_route_of_the_schema_is_tried_here(server: Served) -> None:
 
 @pytest.mark.parametrize(("method", "path"), API)
 def test_nothing_without_a_session(server: Served, method: str, path: str) -> None:
-    answer = server.stranger().request(method, path.format(item=uuid.uuid4()))
+    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0))
     assert answer.status_code == 401
     assert "Open the address" in answer.json()["message"]
 
@@ -201,7 +202,7 @@ def test_no_change_without_the_csrf_header(server: Served, method: str, path: st
     headers = [(b"Cookie", server.cookie.encode())]
     if csrf is not None:
         headers.append((b"X-Segany-CSRF", csrf.encode()))
-    answer = server.stranger().request(method, path.format(item=uuid.uuid4()), headers=headers)
+    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0), headers=headers)
     assert answer.status_code == 403
     assert "X-Segany-CSRF" in answer.json()["message"]
 

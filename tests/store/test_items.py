@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests.store_for_tests import HEIGHT, WIDTH, add_item, change, reference_to, save
 
 from segany import DataError, ImageError, NotFoundError, StoreError
@@ -95,6 +97,32 @@ def test_items_are_filtered(store: Store) -> None:
     assert found(text="_1") == [0, 2]
     assert found(text="x", label_ids=(1,), state="done", order="position") == [2]
     assert store.items.count_by_state() == {"todo": 2, "in_progress": 1, "done": 1, "skipped": 0}
+
+
+def test_names_that_many_items_have_are_found_page_by_page(store: Store) -> None:
+    store.items.add_root("photos", Path(tempfile.gettempdir()))
+    facts = [NewItem(f"x{n:03}.png", f"{n:064x}", 1, 1, "image/png", 1, root="photos", path=f"{n}") for n in range(620)]
+    ids = store.items.add(facts)
+    store.items.set_state(ids[610], "done")
+    many = ItemFilter(text="X", order="-name")
+    page = store.items.page(many, offset=500, limit=100)
+    assert (page.total, [item.id for item in page.items]) == (620, list(reversed(ids))[500:600])
+    few = ItemFilter(text="x5", order="-name")
+    page = store.items.page(few, offset=90)
+    assert (page.total, [item.id for item in page.items]) == (100, list(reversed(ids[500:510])))
+    assert [item.id for item in store.items.page(ItemFilter("done", text="x61")).items] == [ids[610]]
+    assert store.items.place(ids[555], few) == Place(44, 100, ids[556], ids[554])
+    assert store.items.page(ItemFilter(text="nothing"), offset=3).total == 0
+    assert store.items.page(few, limit=0).items == store.items.page(few, offset=100).items == ()
+
+
+def test_a_name_that_is_not_there_is_looked_for_once(store: Store) -> None:
+    """Whatever else the filter asks for."""
+    statements: list[str] = []
+    add_item(store)
+    sa.event.listen(store.database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    assert store.items.page(ItemFilter("todo", text="nothing", order="-objects")).total == 0
+    assert len([statement for statement in statements if "LIKE" in statement]) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import { computed, signal } from "@preact/signals";
 
 import * as api from "./api/client";
 import { Live } from "./api/live";
+import type { EmbeddingNews } from "./api/live_messages";
 import type { Job, Label, Model, Project, Session } from "./api/types";
 import { Outbox } from "./outbox/outbox";
 
@@ -16,8 +17,8 @@ export const outbox = signal<Outbox | null>(null);
 export const jobs = signal<readonly Job[]>([]);
 /** Counts up when the list of items changed on the server. */
 export const itemsVersion = signal(0);
-/** Whether the server has the embedding of an item. */
-export const embeddings = signal<Readonly<Record<string, "ready" | "computing" | "failed">>>({});
+/** Whether the server has the embedding of an item, and why not. */
+export const embeddings = signal<Readonly<Record<string, EmbeddingNews>>>({});
 
 export const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/live`);
 
@@ -37,6 +38,17 @@ function takeToken(): string | null {
   return decodeURIComponent(match[1]!);
 }
 
+/** Enter with a link that a person pasted, or with its token alone. Throws what the server says of it. */
+export async function signIn(link: string): Promise<void> {
+  await api.exchangeToken(link.trim().replace(/^.*#token=/, ""));
+  await open();
+}
+
+/** Go on where the session has expired and another tab has a new one. */
+export async function resume(): Promise<void> {
+  if (api.isExpired.peek() && entrance.peek() === "open") await open();
+}
+
 /** Enter with a token, or with the session of an earlier visit. */
 export async function enter(token: string | null = takeToken()): Promise<void> {
   try {
@@ -46,17 +58,27 @@ export async function enter(token: string | null = takeToken()): Promise<void> {
     if (!(error instanceof api.ApiError) || error.status === 0) throw error;
   }
   try {
-    session.value = await api.getSession();
-    project.value = await api.getProject();
+    await open();
   } catch (error) {
     if (!(error instanceof api.ApiError)) throw error;
     entrance.value = error.status === 401 || error.status === 403 ? "locked" : "unreachable";
+  }
+}
+
+async function open(): Promise<void> {
+  session.value = await api.getSession();
+  const found = await api.getProject();
+  if (project.value && project.value.id !== found.id) {
+    history.replaceState(null, "", `${location.pathname}#/`);
+    location.reload(); // another project is served here now; this one's changes stay in this browser
     return;
   }
+  project.value = found;
   outbox.value ??= await Outbox.open(project.value.id, api.saveBatch);
   outbox.value.schedule(0);
   live.connect();
   entrance.value = "open";
+  itemsVersion.value++;
   void refreshJobs();
 }
 
@@ -78,7 +100,7 @@ export function noteJob(job: Job): void {
 
 live.listen((message) => {
   if (message.type === "job") noteJob(message.job);
-  else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message.embedding };
+  else if (message.type === "item") embeddings.value = { ...embeddings.value, [message.id]: message };
   else if (message.type === "items_changed") itemsVersion.value++;
   else if (message.type === "model" && model.value) {
     const { type: _, ...state } = message;

@@ -8,7 +8,7 @@ import { type WebSocket, WebSocketServer } from "ws";
 
 import type { LiveUp } from "../app/api/live_messages";
 import type {
-  Batch, Change, Item, ItemState, ItemSummary, Job, Label, LabelsChange, ObjectState, Project, SaveAnswer, Session,
+  Batch, Change, ImportRequest, Item, ItemState, ItemSummary, Job, Label, LabelsChange, ObjectState, Project, SaveAnswer, Session,
   StaleLabels,
 } from "../app/api/types";
 import { decodeCounts, encodeCounts } from "../app/mask/counts";
@@ -60,6 +60,7 @@ class MockStore {
   readonly revisions: { item: string; batch: string; change: Change }[] = [];
   readonly jobs = new Map<string, Job>();
   readonly proposals = new Set<string>();
+  readonly uploads = new Map<string, string[]>();
   readonly sockets = new Set<WebSocket>();
   /** What the tests switch: "" works, or an HTTP status for all saving, or "down". */
   fault: string = "";
@@ -215,7 +216,7 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
     }],
     ["PATCH", /^\/api\/items\/([^/]+)$/, ([id], body) => store.placed(Object.assign(item(id!), body))],
     ["GET", /^\/api\/items\/([^/]+)\/(?:image|thumbnail)$/, ([id]) => new Answer(200, item(id!).photo.file(), "image/png", { "Cache-Control": "max-age=31536000, immutable" })],
-    ["GET", /^\/api\/items\/([^/]+)\/embedding$/, () => new Answer(202)],
+    ["GET", /^\/api\/items\/([^/]+)\/embedding$/, () => new Answer(404, { message: "The embedding of this image was not asked for." })],
     ["GET", /^\/api\/items\/([^/]+)\/proposals$/, ([id]) => (store.proposals.has(id!) ? item(id!).photo.proposals : null)],
     ["POST", /^\/api\/items\/([^/]+)\/proposals$/, ([id]) => store.run("proposals", id!, () => (store.proposals.add(id!), { masks: item(id!).photo.proposals.length }))],
     ["POST", /^\/api\/items\/([^/]+)\/revisions$/, ([id], body) => {
@@ -223,7 +224,11 @@ function routes(store: MockStore): [string, RegExp, Handler][] {
       const answer = store.save(item(id!).id, body as Batch);
       return answer.conflicts.length > 0 ? new Answer(409, answer) : answer;
     }],
-    ["POST", /^\/api\/imports$/, () => store.run("import", null, () => ({ items: 3, objects: 41, skipped: [] }))],
+    ["PUT", /^\/api\/uploads\/([^/]+)\/(\d+)$/, ([id], body) => {
+      store.uploads.set(id!, [...(store.uploads.get(id!) ?? []), ...(body as string[])]);
+      return new Answer(204);
+    }],
+    ["POST", /^\/api\/imports$/, (_, body) => store.run("import", null, () => ({ items: store.uploads.get((body as ImportRequest).upload)!.length, objects: 41, skipped: [] }))],
     ["POST", /^\/api\/exports$/, (_, body) => store.run("export", null, () => ({ file: `${(body as { format: string }).format}.zip`, items: store.items.size, objects: 1000, lost: (body as { format: string }).format === "yolo-seg" ? ["12 masks with holes: the holes were filled."] : [] }))],
     ["GET", /^\/api\/exports\/([^/]+)\/file$/, () => new Answer(200, Buffer.from("{}"), "application/zip", { "Content-Disposition": 'attachment; filename="export.zip"' })],
     ["GET", /^\/api\/jobs$/, () => [...store.jobs.values()].reverse()],

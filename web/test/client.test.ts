@@ -72,7 +72,7 @@ describe("client of the API", () => {
   it("knows what is not computed yet", async () => {
     answer = json(200, null);
     expect(await api.getProposals("item")).toBeNull();
-    answer = () => new Response(null, { status: 202 });
+    answer = json(202, { message: "It is being computed." });
     expect(await api.getEmbedding("item")).toBeNull();
     answer = () => new Response(Uint8Array.of(1, 2, 3));
     expect(new Uint8Array((await api.getEmbedding("item"))!)).toEqual(Uint8Array.of(1, 2, 3));
@@ -80,10 +80,10 @@ describe("client of the API", () => {
 
   it("sends files as a form", async () => {
     answer = json(200, {});
-    await api.startImport("coco", [new File(["{}"], "a.json"), new File(["[]"], "b.json")]);
+    await api.putUpload("upload", 3, [new File(["{}"], "a.json"), new File(["[]"], "b.json")]);
     const form = await requests[0]!.formData();
     expect(requests[0]!.headers.get("Content-Type")).toMatch(/^multipart\/form-data; boundary=/);
-    expect(form.get("format")).toBe("coco");
-    expect(await Promise.all((form.getAll("file") as File[]).map(async (file) => [file.name, await file.text()]))).toEqual([["a.json", "{}"], ["b.json", "[]"]]);
+    expect(new URL(requests[0]!.url).pathname).toBe("/api/uploads/upload/3");
+    expect(await Promise.all((form.getAll("files") as File[]).map(async (file) => [file.name, await file.text()]))).toEqual([["a.json", "{}"], ["b.json", "[]"]]);
   });
 });

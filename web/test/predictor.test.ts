@@ -2,11 +2,12 @@ import { signal } from "@preact/signals";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Live, LiveMessage } from "../app/api/live";
-import type { LiveUp, PredictPrompt } from "../app/api/live_messages";
+import type { LiveUp, PredictPrompt, Step } from "../app/api/live_messages";
 import type { LocalDecoder } from "../app/predict/local_decoder";
 import { type Answer, Predictor } from "../app/predict/predictor";
 
 const SIDE = 2;
+const STEPS: readonly Step[] = [{ points: [[1, 1]], labels: [1], box: null, multimask: true, candidate: 2 }];
 const LOGITS = new Int8Array(SIDE ** 2).fill(1);
 
 /** A server that answers after some time, and a decoder in the page that does. */
@@ -44,7 +45,7 @@ class Setting {
   }
 
   async ask(refine: PredictPrompt["refine"] = null): Promise<Answer> {
-    this.predictor.ask(this.prompt(refine), refine === null, (answer) => this.shown.push(answer));
+    this.predictor.ask(this.prompt(refine), refine === null, (answer) => void this.shown.push(answer), refine ? STEPS : []);
     await vi.advanceTimersByTimeAsync(500);
     return this.shown.at(-1)!;
   }
@@ -61,11 +62,16 @@ class Setting {
   private send(message: LiveUp): boolean {
     if (!this.connected.peek()) return false;
     this.sent.push(message);
-    if (message.type === "predict") {
+    if (message.type !== "predict" && message.type !== "exact") return true;
+    const { seq } = message;
+    if (message.refine?.token.startsWith("here")) {
+      setTimeout(() => this.listener({ type: "error", seq, code: "unknown_token", message: "?" }), this.serverMs);
+    } else if (message.type === "predict") {
       const token = `server ${++this.made}`;
-      setTimeout(() => this.listener({ type: "prediction", seq: message.seq, token, scores: [1], candidates: 1, latency_ms: 5, side: SIDE, quantization: 0.1, logits: LOGITS }), this.serverMs);
-    } else if (message.type === "exact") {
-      setTimeout(() => this.listener({ type: "mask", seq: message.seq, counts: "", score: 1, area: 1, box_xyxy: [0, 0, 1, 1] }), this.serverMs);
+      const answer = { seq, token, scores: [1], candidates: 1, latency_ms: 5, side: SIDE, quantization: 0.1, logits: LOGITS };
+      setTimeout(() => this.listener({ type: "prediction", ...answer }), this.serverMs);
+    } else {
+      setTimeout(() => this.listener({ type: "mask", seq, counts: "", score: 1, area: 1, box_xyxy: [0, 0, 1, 1] }), this.serverMs);
     }
     return true;
   }
@@ -128,15 +134,11 @@ describe("the mask that is stored", () => {
     const second = await setting.ask({ token: first.token, candidate: 2 });
     expect(second.token).toContain("here");
     const before = setting.sent.length;
-    const exact = setting.predictor.exact(setting.prompt({ token: second.token, candidate: 0 }), null);
+    const exact = setting.predictor.exact(setting.prompt({ token: second.token, candidate: 0 }), null, STEPS);
     await vi.advanceTimersByTimeAsync(1_000);
     expect(await exact).not.toBeNull();
     const sent = setting.sent.slice(before);
-    expect(sent.map(({ type }) => type)).toEqual(["predict", "predict", "exact"]);
-    const refined = sent.map((message) => ("refine" in message ? message.refine : null));
-    expect(refined[0]).toBeNull();
-    expect(refined[1]).toMatchObject({ candidate: 2 });
-    expect(refined[2]).toMatchObject({ candidate: 0 });
-    expect(refined.slice(1).every((refine) => refine!.token.startsWith("server"))).toBe(true);
+    expect(sent.map(({ type }) => type)).toEqual(["exact", "exact"]);
+    expect(sent[1]).toMatchObject({ refine: null, steps: STEPS });
   });
 });

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PORT = 8765
 
+CACHE_GB = 10.0
+
 
 def serve(
     paths: Annotated[
@@ -37,6 +39,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port at 127.0.0.1; 0 takes a free one.")] = PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the images into the project.")] = False,
+    cache_size: Annotated[
+        float, typer.Option("--cache-size", min=0, metavar="GB", help="Embeddings that are kept on disk.")
+    ] = CACHE_GB,
     host: Annotated[str, typer.Option(help="Only 127.0.0.1 is possible.", hidden=True)] = "127.0.0.1",
     page: Annotated[
         Path | None, typer.Option(help="Folder of another build of the page, to develop it.", hidden=True)
@@ -63,7 +68,7 @@ def serve(
     config = ServeConfig(
         static=page or STATIC,
         host=host, port=port, files=find_files(paths or [], folder), copy=copy,
-        model=None if model == "none" else ModelRef(model or DEFAULT_MODEL),
+        model=None if model == "none" else ModelRef(model or DEFAULT_MODEL), max_cache_bytes=int(cache_size * 2**30),
         author=_user(), opens_browser=not no_browser,
     )  # fmt: skip
     config.check()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ from segany.core.errors import EmbeddingError
 from segany.core.preprocessing import Preprocessing
 
 _logger = logging.getLogger(__name__)
+
+_FULL = 0.9
+"""Share of the limit that is left when files are deleted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class EmbeddingCache:
     several processes may write to it at once, because writes are atomic. A damaged file counts as a cache miss, is
     logged as a warning, and is overwritten.
 
+    With `max_bytes`, the files that were not used for longest are deleted, those of other encoders included. A process
+    that is reading such a file still gets all of it.
+
     Attributes:
         folder: the files of this encoder; created with the first file.
         counts: embeddings found and stored so far.
@@ -55,6 +63,7 @@ class EmbeddingCache:
         *,
         precision: EmbeddingPrecision = "fp32",
         channels_last: bool = False,
+        max_bytes: int | None = None,
     ) -> None:
         """Open the cache of an encoder.
 
@@ -65,6 +74,8 @@ class EmbeddingCache:
             preprocessing: preprocessing of the model.
             precision: dtype in the files; "fp16" rounds the features.
             channels_last: store features with the memory layout [h, w, C] instead of [C, h, w].
+            max_bytes: size of the folder of all encoders, above which files are deleted; the last one stored stays.
+                None for no limit.
         """
         self._model, self._encoder_id, self._preprocessing = model, encoder_id, preprocessing
         self._precision: EmbeddingPrecision = precision
@@ -72,6 +83,8 @@ class EmbeddingCache:
         facts = [model, encoder_id, asdict(preprocessing), precision, channels_last]
         self.folder = folder / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         self.counts = CacheCounts()
+        self._root, self._max_bytes = folder, max_bytes
+        self._size: int | None = None  # of the folder, without what other processes have stored since
 
     def find(self, content_id: str) -> Embedding | None:
         """Return the embedding of an image; None if there is none or its file is damaged."""
@@ -82,10 +95,15 @@ class EmbeddingCache:
             embedding = Embedding.load(path)
             embedding.check_model(self._model, self._encoder_id, self._preprocessing)
         except EmbeddingError as error:
+            if isinstance(error.__context__, FileNotFoundError):  # it was deleted meanwhile
+                return None
             _logger.warning("A cached embedding is computed again: %s", error)
             self._count(damaged=1)
             return None
         self._count(found=1)
+        if self._max_bytes is not None:
+            with contextlib.suppress(OSError):
+                os.utime(path)  # file systems need not note when a file is read
         return embedding
 
     def store(self, content_id: str, features: Sequence[FloatArray], size_hw: SizeHW) -> Path:
@@ -103,7 +121,31 @@ class EmbeddingCache:
         embedding = Embedding(tuple(features), size_hw, self._preprocessing, self._model, self._encoder_id, content_id)
         path = write_embedding(embedding, self._path(content_id), self._precision, channels_last=self._channels_last)
         self._count(stored=1)
+        if self._max_bytes is not None:
+            self._keep_below(self._max_bytes, path)
         return path
+
+    def _keep_below(self, max_bytes: int, newest: Path) -> None:
+        """Delete the files that were not used for longest, down to less than the limit, so that it is rarely needed."""
+        if self._size is not None:
+            with contextlib.suppress(OSError):  # another process deletes too
+                self._size += newest.stat().st_size
+            if self._size <= max_bytes:
+                return
+        files = []
+        for path in self._root.glob("*/*/*.safetensors"):
+            with contextlib.suppress(OSError):
+                facts = path.stat()
+                files.append((path == newest, facts.st_mtime_ns, facts.st_size, path))
+        self._size = sum(size for _, _, size, _ in files)
+        if self._size <= max_bytes:
+            return
+        for is_newest, _, size, path in sorted(files):
+            if is_newest or self._size <= _FULL * max_bytes:
+                return
+            with contextlib.suppress(OSError):  # on Windows, one that is being read
+                path.unlink(missing_ok=True)
+                self._size -= size
 
     def _path(self, content_id: str) -> Path:
         return self.folder / content_id[:2] / f"{content_id}.safetensors"

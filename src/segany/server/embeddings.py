@@ -25,11 +25,17 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 256 * 2**20
 """Size of the embeddings in memory: 64 of SAM and MobileSAM, 16 of SAM 2."""
 
+MAX_DISK_BYTES = 10 * 2**30
+"""Size of the embeddings on disk: 2,500 of SAM and MobileSAM, 600 of SAM 2."""
+
 IDLE_SECONDS = 0.3
 """An image that nobody looks at yet is encoded when nobody has clicked for so long, ..."""
 
 PATIENCE_SECONDS = 3.0
 """... or after this time, since the pointer may never rest."""
+
+MAX_FAILURES = 1000
+"""Images of which it is remembered why they have no embedding."""
 
 
 class Urgency(enum.IntEnum):
@@ -64,18 +70,20 @@ class Embeddings:
     Requests wait until `run` is called with a model, which computes them until `close`; `fail` rejects them.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES, max_disk_bytes: int = MAX_DISK_BYTES) -> None:
         """Start without a model.
 
         Args:
             folder: of the embedding cache.
             max_bytes: size of the embeddings in memory; the last one is kept whatever its size.
+            max_disk_bytes: size of those in the folder, likewise.
         """
-        self._folder, self._max_bytes = folder, max_bytes
+        self._folder, self._max_bytes, self._max_disk_bytes = folder, max_bytes, max_disk_bytes
         self._changed = threading.Condition()
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
         self._content_ids: dict[str, str] = {}
         self._wanted: dict[str, _Wanted] = {}
+        self._failures: OrderedDict[str, str] = OrderedDict()
         self._cache: EmbeddingCache | None = None
         self._failure: str | None = None
         self._last_used = 0.0
@@ -107,6 +115,7 @@ class Embeddings:
                 future.set_exception(SeganyError(self._failure))
             else:
                 self._serial += 1
+                self._failures.pop(sha256, None)
                 wanted = self._wanted.setdefault(sha256, _Wanted(find_file, 0, time.monotonic()))
                 wanted.serial = self._serial
                 wanted.asked.append((urgency, future))
@@ -117,6 +126,17 @@ class Embeddings:
     def failure(self) -> str | None:
         """Why requests are rejected; None while they are not."""
         return self._failure
+
+    def is_coming(self, sha256: str) -> bool:
+        """Whether the embedding of an image was asked for and is not there yet."""
+        with self._changed:
+            wanted = self._wanted.get(sha256)
+            return wanted is not None and wanted.is_wanted
+
+    def failure_of(self, sha256: str) -> str | None:
+        """Why the last request for the embedding of an image failed; None where it did not."""
+        with self._changed:
+            return self._failures.get(sha256)
 
     def find(self, sha256: str) -> Embedding | None:
         """The embedding of an image that was asked for since the start, from memory or from disk."""
@@ -131,7 +151,9 @@ class Embeddings:
     def run(self, predictor: ImagePredictor) -> None:
         """Compute what is asked for until `close`."""
         model = predictor.model
-        self._cache = EmbeddingCache(self._folder, model.name, model.encoder_id, model.processor.preprocessing)
+        self._cache = EmbeddingCache(
+            self._folder, model.name, model.encoder_id, model.processor.preprocessing, max_bytes=self._max_disk_bytes
+        )
         while (entry := self._next()) is not None:
             sha256, wanted = entry
             try:
@@ -203,6 +225,10 @@ class Embeddings:
             wanted = self._wanted.pop(sha256, None)
             if isinstance(result, Embedding):
                 self._keep(sha256, result)
+            else:
+                self._failures[sha256] = message_of(result)
+                if len(self._failures) > MAX_FAILURES:
+                    self._failures.popitem(last=False)
         for _, future in wanted.asked if wanted is not None else ():
             if not future.set_running_or_notify_cancel():
                 continue
@@ -217,6 +243,11 @@ class Embeddings:
         size = sum(_byte_count(kept) for kept in self._memory.values())
         while size > self._max_bytes and len(self._memory) > 1:
             size -= _byte_count(self._memory.popitem(last=False)[1])
+
+
+def message_of(error: Exception) -> str:
+    """What a page is told of an error."""
+    return str(error) if isinstance(error, SeganyError) else f"{type(error).__name__}: {error}"
 
 
 def _byte_count(embedding: Embedding) -> int:

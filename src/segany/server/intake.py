@@ -73,9 +73,12 @@ def add_files(
     copy: bool = False,
     on_skipped: Callable[[str, str], None],
     on_added: Callable[[int], None],
+    on_found: Callable[[int], None] = lambda _count: None,
     cancellation: Cancellation | None = None,
 ) -> None:
     """Add image files to a project, some at a time. Those that are there already are not read again.
+
+    A file with the content of an image whose own file is missing is that image, which was moved.
 
     Args:
         store: the project.
@@ -83,6 +86,7 @@ def add_files(
         copy: keep the bytes in the project, instead of a reference.
         on_skipped: is called with the name of a file that is not added, and the reason.
         on_added: is called with the number of images that were added, after each batch.
+        on_found: is called with the number of images that were moved, if any, after each batch.
         cancellation: ends it between two batches.
 
     Raises:
@@ -103,7 +107,10 @@ def add_files(
                     good.append(result)
                 else:
                     on_skipped(file.name, result)
-            store.items.add(good)
+            rest = good if copy else store.items.find_moved(good)
+            if len(rest) < len(good):
+                on_found(len(good) - len(rest))
+            store.items.add(rest)
             on_added(store.items.page(limit=0).total - before)
 
 

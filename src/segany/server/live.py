@@ -24,7 +24,7 @@ from segany.core.errors import SeganyError
 from segany.core.prompt import MaskMode, Prompt
 from segany.core.rle import box_xyxy, encode_masks, mask_area
 from segany.predict.image import ImagePredictor
-from segany.server.embeddings import Urgency
+from segany.server.embeddings import Urgency, message_of
 from segany.server.events import Message as News
 from segany.server.live_messages import (
     QUANTIZATION,
@@ -32,6 +32,7 @@ from segany.server.live_messages import (
     LiveError,
     Open,
     Predict,
+    Step,
     Up,
     WantDecoder,
     error_message,
@@ -81,8 +82,13 @@ class _Asked(Generic[MessageT]):
     received: float
     mask_logits: FloatArray | None
 
-    def prompt(self) -> Prompt:
-        return self.message.prompt(self.mask_logits)
+    def prompt(self, predictor: ImagePredictor, embedding: Embedding) -> Prompt:
+        """The prompt, with the logits that are fed back, which are computed again where only their steps are known."""
+        logits = self.mask_logits
+        for step in self.message.steps:
+            prompt, masks = step.prompt(logits), _mask_mode(step)
+            logits = predictor.predict_low_res(embedding, prompt, masks=masks)[0][0, step.candidate]
+        return self.message.prompt(logits)
 
 
 class _Connection:
@@ -171,7 +177,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, SeganyError):
                 log.exception("The image of item %s cannot be encoded.", item)
-            await self._send({"type": "item", "id": item, "embedding": "failed", "message": _text_of(error)})
+            await self._send({"type": "item", "id": item, "embedding": "failed", "message": message_of(error)})
             return False
         await self._send({"type": "item", "id": item, "embedding": "ready"})
         return True
@@ -216,7 +222,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, SeganyError):
                 log.exception("A prediction for item %s failed.", asked.message.item)
-            await self._send(error_message(LiveError(_text_of(error), asked.message.seq)))
+            await self._send(error_message(LiveError(message_of(error), asked.message.seq)))
 
     async def _measure(self, asked: _Asked[Exact]) -> None:
         embedding = await asyncio.wrap_future(await self._request(asked.message.item, Urgency.OPENED))
@@ -280,14 +286,19 @@ def _low_res(
     predictor: ImagePredictor, embedding: Embedding, asked: _Asked[Predict]
 ) -> tuple[FloatArray, FloatArray, bytes]:
     """Logits [M, h, w] and scores [M] of the candidates, and the logits as they are sent."""
-    masks: MaskMode = "multi" if asked.message.multimask else "single"
-    low_res, scores, _ = predictor.predict_low_res(embedding, asked.prompt(), masks=masks)
+    prompt, masks = asked.prompt(predictor, embedding), _mask_mode(asked.message)
+    low_res, scores, _ = predictor.predict_low_res(embedding, prompt, masks=masks)
     return low_res[0], scores[0], quantized(low_res[0]).tobytes()
+
+
+def _mask_mode(message: Predict | Step) -> MaskMode:
+    return "multi" if message.multimask else "single"
 
 
 def _exact_mask(predictor: ImagePredictor, embedding: Embedding, asked: _Asked[Exact]) -> dict[str, Any]:
     candidate = asked.message.candidate
-    prediction = predictor.predict(embedding, asked.prompt(), masks="single" if candidate is None else "multi")
+    prompt = asked.prompt(predictor, embedding)
+    prediction = predictor.predict(embedding, prompt, masks="single" if candidate is None else "multi")
     mask = prediction.masks[0, candidate or 0]
     encoding = encode_masks(mask)[0]
     return {
@@ -305,7 +316,3 @@ def _keep(kept: OrderedDict[str, ValueT], key: str, value: ValueT, most: int) ->
     kept[key] = value
     while len(kept) > most:
         kept.popitem(last=False)
-
-
-def _text_of(error: Exception) -> str:
-    return str(error) if isinstance(error, SeganyError) else f"{type(error).__name__}: {error}"

@@ -73,15 +73,15 @@ class WantDecoder(BaseModel):
     type: Literal["want_decoder"]
 
 
-class _PromptMessage(_Message):
-    seq: Seq
+class _Prompted(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
     points: Annotated[list[tuple[Coordinate, Coordinate]], Field(max_length=MAX_POINTS)]
     labels: Annotated[list[Literal[0, 1]], Field(max_length=MAX_POINTS)]
     box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
-    refine: Refine | None = None
 
     @model_validator(mode="after")
-    def _check_lengths(self) -> _PromptMessage:
+    def _check_lengths(self) -> _Prompted:
         if len(self.points) != len(self.labels):
             raise ValueError(f"there are {len(self.points)} points and {len(self.labels)} labels")
         return self
@@ -95,6 +95,34 @@ class _PromptMessage(_Message):
         return Prompt(
             points_xy=self.points or None, labels=self.labels or None, box_xyxy=self.box, mask_logits=mask_logits
         )
+
+
+class Step(_Prompted):
+    """A prediction that was shown, and the candidate whose logits were fed back into the next one."""
+
+    multimask: bool
+    candidate: Candidate
+
+    @model_validator(mode="after")
+    def _check_candidate(self) -> Step:
+        if self.candidate > 0 and not self.multimask:
+            raise ValueError("a single mask has one candidate")
+        return self
+
+
+class _PromptMessage(_Message, _Prompted):
+    """A prompt of a page.
+
+    Attributes:
+        seq: number of the request.
+        refine: the prediction whose logits are fed back.
+        steps: the predictions that led to it, oldest first: in place of `refine`, where the connection does not have
+            that prediction, such as after a restart of the server. They are made again.
+    """
+
+    seq: Seq
+    refine: Refine | None = None
+    steps: Annotated[list[Step], Field(max_length=MAX_POINTS)] = []
 
 
 class Predict(_PromptMessage):

@@ -18,7 +18,7 @@ from segany.imaging.amg import Proposals
 from segany.predict.automatic import ProposingModel
 from segany.predict.image import ImagePredictor
 from segany.runtime.model import ExportedModel
-from segany.server.embeddings import MAX_BYTES, Embeddings
+from segany.server.embeddings import MAX_BYTES, MAX_DISK_BYTES, Embeddings
 from segany.server.page_decoder import PageDecoder
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ class ModelHost:
         embeddings_folder: Path,
         publish: Callable[[dict[str, Any]], None],
         max_embedding_bytes: int = MAX_BYTES,
+        max_disk_bytes: int = MAX_DISK_BYTES,
         page_decoder: PageDecoder | None = None,
     ) -> None:
         """Prepare; `start` loads the model.
@@ -52,10 +53,11 @@ class ModelHost:
             embeddings_folder: where embeddings are kept on disk.
             publish: is called with the message {"type": "model", ...} whenever the state has changed, in any thread.
             max_embedding_bytes: size of the embeddings in memory.
+            max_disk_bytes: size of the embeddings in the folder.
             page_decoder: exports the decoder for the page; None leaves all decoding to the server.
         """
         self.model_version: str | None = None
-        self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes)
+        self.embeddings = Embeddings(embeddings_folder, max_embedding_bytes, max_disk_bytes)
         self._ref, self._publish, self._page_decoder = ref, publish, page_decoder
         self._description: dict[str, Any] = {
             "name": "" if ref is None else Path(ref.model).name,

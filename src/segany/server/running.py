@@ -19,6 +19,7 @@ from segany.core.progress import Cancellation
 from segany.hub.model_ref import ModelRef
 from segany.server.answers import ITEMS_CHANGED
 from segany.server.app import make_app
+from segany.server.embeddings import MAX_DISK_BYTES
 from segany.server.events import Events
 from segany.server.intake import NamedFile, add_files
 from segany.server.model_host import ModelHost
@@ -52,6 +53,7 @@ class ServeConfig:
         files: images to add.
         copy: whether they are copied into the project.
         model: answers prompts; None for none.
+        max_cache_bytes: size of the embeddings that are kept on disk.
         author: who annotates.
         opens_browser: whether to open the page.
         static: folder of the built page.
@@ -64,6 +66,7 @@ class ServeConfig:
     files: Sequence[NamedFile] = ()
     copy: bool = False
     model: ModelRef | None = None
+    max_cache_bytes: int = MAX_DISK_BYTES
     author: str = "you"
     opens_browser: bool = True
     static: Path = STATIC
@@ -105,7 +108,11 @@ def serve(store: Store, config: ServeConfig, say: Callable[[str], None] = print)
         events = Events()
         cache = store.folder / "cache"
         model_host = ModelHost(
-            config.model, cache / "embeddings", events.publish, page_decoder=PageDecoder(cache / "decoders")
+            config.model,
+            cache / "embeddings",
+            events.publish,
+            max_disk_bytes=config.max_cache_bytes,
+            page_decoder=PageDecoder(cache / "decoders"),
         )
         state = ServerState(store, model_host, events, config.author)
         hosts = frozenset(f"{name}:{port}" for name in (ADDRESS, "localhost"))
@@ -156,7 +163,7 @@ class _Intake:
         self._state, self._config, self._say = state, config, say
         self._cancellation = Cancellation()
         self._thread = threading.Thread(target=self._run, name="intake")
-        self._added, self._skipped = 0, 0
+        self._added = self._found = self._skipped = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -172,13 +179,15 @@ class _Intake:
         try:
             add_files(
                 self._state.store, self._config.files, copy=self._config.copy, on_skipped=self._skip,
-                on_added=self._add, cancellation=self._cancellation,
+                on_added=self._add, on_found=self._find, cancellation=self._cancellation,
             )  # fmt: skip
         except CanceledError:
             self._say(f"Stopped after {self._added:,} new images. The same command adds the others.")
             return
         except SeganyError as error:
             self._say(f"error: {error}")
+        if self._found:
+            self._say(f"{self._found:,} images found again where they are now.")
         if self._added or self._skipped:
             skipped = f", {self._skipped:,} skipped" if self._skipped else ""
             self._say(f"{self._added:,} images added{skipped}.")
@@ -186,6 +195,10 @@ class _Intake:
     def _skip(self, name: str, message: str) -> None:
         self._skipped += 1
         self._say(_printable(f"skipped {name}: {message}"))
+
+    def _find(self, count: int) -> None:
+        self._found += count
+        self._state.events.publish(ITEMS_CHANGED)
 
     def _add(self, count: int) -> None:
         self._added += count

@@ -322,6 +322,13 @@ class Job(_Out):
     created_at: datetime
 
 
+class ImportRequest(_In):
+    """Files that were uploaded, and what they are."""
+
+    format: ExchangeFormat
+    upload: Uuid
+
+
 class ExportFilter(_In):
     """Which items to export."""
 

@@ -36,6 +36,9 @@ from segany.store.values import (
 MAX_PAGE = 500
 """Items of a page at most."""
 
+FEW = 500
+"""Items that are looked up by their keys at most."""
+
 SPLITS: tuple[tuple[Split, float], ...] = (("train", 0.8), ("val", 0.1), ("test", 0.1))
 """The share of items on each side."""
 
@@ -184,13 +187,16 @@ class Items:
         check_number(limit, "The limit", 0, MAX_PAGE)
         chosen = chosen or ItemFilter()
         with self._database.read() as session:
-            conditions, order = self._conditions(chosen), _order(chosen)
+            conditions, order = self._conditions(session, chosen), _order(chosen)
+            total = _count(session, conditions)
+            if limit == 0 or offset >= total:
+                return ItemPage(total, ())
             keys = (
                 sa.select(ItemRow.key).correlate(None).where(*conditions).order_by(*order).offset(offset).limit(limit)
             )
             query = sa.select(*ITEM_COLUMNS).where(ItemRow.key.in_(keys.correlate(None)))
             rows = session.execute(query.order_by(*order))
-            return ItemPage(_count(session, conditions), tuple(item_value(row) for row in rows))
+            return ItemPage(total, tuple(item_value(row) for row in rows))
 
     def iterate(self, chosen: ItemFilter | None = None) -> Iterator[Item]:
         """All items that a filter lets through, by position; items may be changed meanwhile."""
@@ -198,7 +204,8 @@ class Items:
         last = -1
         while True:
             with self._database.read() as session:
-                query = sa.select(*ITEM_COLUMNS).where(*self._conditions(chosen), ItemRow.position > last)
+                conditions = self._conditions(session, chosen)
+                query = sa.select(*ITEM_COLUMNS).where(*conditions, ItemRow.position > last)
                 rows = session.execute(query.order_by(ItemRow.position).limit(MAX_PAGE))
                 items = [item_value(row) for row in rows]
             yield from items
@@ -219,7 +226,7 @@ class Items:
         chosen = chosen or ItemFilter()
         with self._database.read() as session:
             row = find_item(session, self._database.project, item_id)
-            conditions, columns = self._conditions(chosen), _sorted_by(chosen)
+            conditions, columns = self._conditions(session, chosen), _sorted_by(chosen)
             here = sa.tuple_(*(sa.literal(getattr(row, column.key), column.type) for column in columns))
             order = sa.tuple_(*columns)
             before, after = order < here, order > here
@@ -241,12 +248,10 @@ class Items:
             counts = {row[0]: row[1] for row in session.execute(query.group_by(ItemRow.state))}
         return {state: counts.get(state, 0) for state in get_args(ItemState)}
 
-    def _conditions(self, chosen: ItemFilter) -> list[sa.ColumnElement[bool]]:
-        conditions = [ItemRow.project == self._database.project]
+    def _conditions(self, session: Session, chosen: ItemFilter) -> list[sa.ColumnElement[bool]]:
+        conditions = self._has_name(session, chosen.text)
         if chosen.state is not None:
             conditions.append(ItemRow.state == chosen.state)
-        if chosen.text:
-            conditions.append(ItemRow.name_key.contains(name_key(chosen.text), autoescape=True))
         if chosen.label_ids:
             has_label = [
                 ItemLabelRow.project == self._database.project, ItemLabelRow.label_id.in_(chosen.label_ids),
@@ -256,6 +261,18 @@ class Items:
             else:
                 conditions.append(ItemRow.key.in_(sa.select(ItemLabelRow.item).where(*has_label)))
         return conditions
+
+    def _has_name(self, session: Session, text: str) -> list[sa.ColumnElement[bool]]:
+        """Whether an item is of the project, and a text part of its name.
+
+        Where few names have it, the index of names alone finds them, and other conditions need not be tried on all.
+        """
+        is_here = ItemRow.project == self._database.project
+        if not text:
+            return [is_here]
+        has_text = ItemRow.name_key.contains(name_key(text), autoescape=True)
+        keys = session.scalars(sa.select(ItemRow.key).where(is_here, has_text).limit(FEW + 1)).all()
+        return [is_here, has_text] if len(keys) > FEW else [ItemRow.key.in_(keys)]
 
     # Changing and opening.
 
@@ -325,6 +342,36 @@ class Items:
             for key, path in moved.items():
                 session.get_one(ItemRow, key).path = path
         return Relinked(len(moved), tuple(item_value(row) for row in lost if row.key not in moved))
+
+    def find_moved(self, files: Sequence[NewItem]) -> tuple[NewItem, ...]:
+        """Let items whose files are missing refer to files of the same content.
+
+        Args:
+            files: references to files that no item refers to, below known roots.
+
+        Returns:
+            Those of the files that no such item has the content of.
+        """
+        moved, rest = [], []
+        with self._database.read() as session:
+            roots = {root.name: root.path for root in self._roots(session)}
+            query = sa.select(ItemRow).where(ItemRow.project == self._database.project, ItemRow.blob.is_(None))
+            query = query.where(ItemRow.sha256.in_({file.sha256 for file in files})).order_by(ItemRow.position)
+            lost: dict[str, list[int]] = {}
+            for row in session.scalars(query):
+                if not is_there(roots[cast(str, row.root)], row):
+                    lost.setdefault(row.sha256, []).append(row.key)
+        for file in files:
+            if keys := lost.get(file.sha256):
+                moved.append((keys.pop(0), file))
+            else:
+                rest.append(file)
+        if moved:
+            with self._database.write() as session:
+                for key, file in moved:
+                    row = session.get_one(ItemRow, key)
+                    row.root, row.path = file.root, file.path
+        return tuple(rest)
 
     def _roots(self, session: Session) -> list[Root]:
         rows = session.scalars(sa.select(RootRow).where(RootRow.project == self._database.project))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,15 +22,13 @@ from sqlalchemy.orm import Session
 from segany.core.errors import DataError, SeganyError, StoreError
 from segany.core.files import path_errors
 from segany.core.progress import ProgressCallback, report
+from segany.core.zip_files import checked_members
 from segany.store.archive import ALWAYS, FORMAT, TABLES
 from segany.store.checks import check_id, check_json, check_text
 from segany.store.restoring import BLOB, MAX_LINE, Restoring, parse_time, row_errors
 from segany.store.store import Store, make_project
 from segany.store.tables import ItemRow, LabelSchemaRow, ProjectRow
 from segany.store.values import MAX_JSON
-
-MAX_RATIO = 200
-"""How much larger than in the archive a table may be; JSON of this kind is about ten times as large."""
 
 _CHUNK = 1 << 20
 
@@ -159,21 +156,16 @@ def _members(archive: zipfile.ZipFile, source: Path) -> dict[str, zipfile.ZipInf
     """The members by name; none but those of an archive of ours, of which none is a bomb."""
     allowed = {"manifest.json", *(f"tables/{name}.jsonl" for name in TABLES)}
     members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
+    for info in checked_members(archive, source, str(source)):
         is_blob = BLOB.fullmatch(info.filename) is not None
         if info.filename in members or not (is_blob or info.filename in allowed):
             raise DataError(f"{source} has a member {info.filename[:100]!r} that no archive of a project has.")
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.flag_bits & 1 or kind not in (0, stat.S_IFREG):
-            raise DataError(f"{source}: {info.filename} is encrypted, a link, or no file.")
-        if info.file_size > (info.compress_size if is_blob else MAX_RATIO * info.compress_size + _CHUNK):
+        if is_blob and info.file_size > info.compress_size:  # images are stored as they are
             raise DataError(f"{source}: {info.filename} would become {info.file_size:,} bytes. It is not unpacked.")
         members[info.filename] = info
     missing = {"manifest.json", *(f"tables/{name}.jsonl" for name in ALWAYS)} - set(members)
     if missing:
         raise DataError(f"{source} is no archive of a project: it has no {min(missing)}.")
-    if sum(info.compress_size for info in members.values()) > source.stat().st_size:
-        raise DataError(f"{source} is damaged: its members overlap.")
     return members
 
 

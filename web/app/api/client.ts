@@ -1,5 +1,6 @@
 /** Calls of the API. One class of error for everything that can go wrong with them. */
 
+import { signal } from "@preact/signals";
 import createClient, { type Middleware } from "openapi-fetch";
 
 import type { paths } from "./schema";
@@ -20,6 +21,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Whether the server does not know this browser any more. */
+export const isExpired = signal(false);
+
 let csrf = "";
 
 const rules: Middleware = {
@@ -28,6 +32,7 @@ const rules: Middleware = {
   },
   async onResponse({ response }) {
     if (response.ok) return;
+    if (response.status === 401 || response.status === 403) isExpired.value = true;
     const answer: unknown = await response.json().catch(() => null);
     throw new ApiError(response.status, messageOf(answer) ?? response.statusText, answer);
   },
@@ -59,6 +64,7 @@ function asForm(body: Record<string, string | string[]>): FormData {
 async function takeCsrf(answer: Promise<Session>): Promise<Session> {
   const session = await answer;
   csrf = session.csrf;
+  isExpired.value = false;
   return session;
 }
 
@@ -84,7 +90,7 @@ export const thumbnailUrl = (id: string): string => `${itemPath(id)}/thumbnail`;
 export const getImage = (id: string, image?: string): Promise<Blob> =>
   dataOf(api.GET("/api/items/{id}/image", { params: { path: { id }, query: image ? { v: image } : {} }, parseAs: "blob" }));
 
-/** null: it is being computed. */
+/** null: it is being computed. An error: it is not, and why. */
 export async function getEmbedding(id: string): Promise<ArrayBuffer | null> {
   const { data, response } = await api.GET("/api/items/{id}/embedding", { ...at(id), parseAs: "arrayBuffer" });
   return response.status === 202 ? null : (data ?? null);
@@ -110,8 +116,12 @@ const isSaveAnswer = (body: unknown): body is SaveAnswer => typeof body === "obj
 export const uploadItems = (files: readonly File[]): Promise<Uploaded> =>
   dataOf(api.POST("/api/items", { body: { files: asText(files) }, bodySerializer: asForm }));
 
-export const startImport = (format: ExchangeFormat, files: readonly File[]): Promise<Job> =>
-  dataOf(api.POST("/api/imports", { body: { format, file: asText(files) }, bodySerializer: asForm }));
+/** Keep some of the files of an import. */
+export async function putUpload(id: string, part: number, files: readonly File[]): Promise<void> {
+  await api.PUT("/api/uploads/{id}/{part}", { params: { path: { id, part } }, body: { files: asText(files) }, bodySerializer: asForm });
+}
+export const startImport = (format: ExchangeFormat, upload: string): Promise<Job> =>
+  dataOf(api.POST("/api/imports", { body: { format, upload } }));
 export const startExport = (request: ExportRequest): Promise<Job> => dataOf(api.POST("/api/exports", { body: request }));
 export const exportUrl = (job: string): string => `/api/exports/${encodeURIComponent(job)}/file`;
 

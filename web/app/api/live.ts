@@ -12,7 +12,7 @@ export interface Prediction extends PredictionHeader {
 export type LiveMessage = Exclude<LiveDown, PredictionHeader> | Prediction;
 
 const FIRST_RETRY_MS = 500;
-const MAX_RETRY_MS = 10_000;
+const MAX_RETRY_MS = 3_000;
 
 export class Live {
   readonly connected = signal(false);

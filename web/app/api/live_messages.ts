@@ -15,11 +15,23 @@ export interface PredictPrompt {
   refine: Refine | null;
 }
 
+/** A prediction that was shown, and the candidate whose logits were fed back into the next one. */
+export interface Step extends Omit<PredictPrompt, "item" | "refine"> {
+  multimask: boolean;
+  candidate: number;
+}
+
+/** `steps`, oldest first, stand for `refine` where the server does not have that prediction: it makes them again. */
+interface Asked extends PredictPrompt {
+  seq: number;
+  steps: readonly Step[];
+}
+
 export type LiveUp =
   | { type: "open"; item: string }
   | { type: "want_decoder" }
-  | ({ type: "predict"; seq: number; multimask: boolean } & PredictPrompt)
-  | ({ type: "exact"; seq: number; candidate: number | null } & PredictPrompt);
+  | ({ type: "predict"; multimask: boolean } & Asked)
+  | ({ type: "exact"; candidate: number | null } & Asked);
 
 export interface PredictionHeader {
   type: "prediction";
@@ -41,12 +53,20 @@ export interface ExactMask {
   box_xyxy: [number, number, number, number];
 }
 
+export interface EmbeddingNews {
+  type: "item";
+  id: string;
+  embedding: "ready" | "computing" | "failed";
+  /** Why it failed. */
+  message?: string;
+}
+
 export type LiveDown =
   | PredictionHeader
   | ExactMask
   | { type: "error"; seq?: number; code?: string; message: string }
   | { type: "busy"; seq: number }
-  | { type: "item"; id: string; embedding: "ready" | "computing" | "failed" }
+  | EmbeddingNews
   | { type: "job"; job: Job }
   | ({ type: "model" } & Model)
   | { type: "items_changed" };

@@ -1,7 +1,7 @@
-/** Large uploads in parts: the server takes at most 1,000 files in a request, and what arrived is kept. */
+/** Uploads in parts, small enough to show progress by. */
 
-const MAX_FILES = 200;
-const MAX_BYTES = 256 * 2 ** 20;
+const MAX_FILES = 50;
+const MAX_BYTES = 64 * 2 ** 20;
 
 /** Files in their order. One that is larger than a part is a part by itself. */
 export function inParts<F extends { readonly size: number }>(files: readonly F[], maxFiles = MAX_FILES, maxBytes = MAX_BYTES): F[][] {

@@ -189,9 +189,9 @@ export interface paths {
         };
         /**
          * Get Embedding
-         * @description The embedding that the decoder in the page takes, in safetensors. 202: it is being computed.
+         * @description The embedding that the decoder in the page takes, in safetensors.
          *
-         *     409: it will not be, for there is no model.
+         *     Reading changes nothing: it is computed for those who open the image, by a message over the WebSocket.
          */
         get: operations["get_embedding"];
         put?: never;
@@ -306,6 +306,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/uploads/{id}/{part}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Upload
+         * @description Keep some of the files of an import, whose upload has an id that the client chose. The same part again replaces
+         *     it; an upload without an import is removed after a day.
+         */
+        put: operations["put_upload"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/imports": {
         parameters: {
             query?: never;
@@ -317,7 +338,7 @@ export interface paths {
         put?: never;
         /**
          * Start Import
-         * @description Import annotations, and images where the files have them.
+         * @description Import annotations, and images where the files have them. The same upload again is the same job.
          */
         post: operations["start_import"];
         delete?: never;
@@ -398,15 +419,10 @@ export interface components {
             /** Changes */
             changes: components["schemas"]["Change"][];
         };
-        /** Body_start_import */
-        Body_start_import: {
-            /**
-             * Format
-             * @enum {string}
-             */
-            format: "coco" | "yolo-seg" | "labelme" | "sa-1b" | "label-maps" | "project";
-            /** File */
-            file: string[];
+        /** Body_put_upload */
+        Body_put_upload: {
+            /** Files */
+            files: string[];
         };
         /** Body_upload_items */
         Body_upload_items: {
@@ -485,6 +501,19 @@ export interface components {
              * @default false
              */
             images: boolean;
+        };
+        /**
+         * ImportRequest
+         * @description Files that were uploaded, and what they are.
+         */
+        ImportRequest: {
+            /**
+             * Format
+             * @enum {string}
+             */
+            format: "coco" | "yolo-seg" | "labelme" | "sa-1b" | "label-maps" | "project";
+            /** Upload */
+            upload: string;
         };
         /**
          * Item
@@ -937,12 +966,13 @@ export interface components {
 }
 export type Attribute = components['schemas']['Attribute'];
 export type Batch = components['schemas']['Batch'];
-export type BodyStartImport = components['schemas']['Body_start_import'];
+export type BodyPutUpload = components['schemas']['Body_put_upload'];
 export type BodyUploadItems = components['schemas']['Body_upload_items'];
 export type Change = components['schemas']['Change'];
 export type Counts = components['schemas']['Counts'];
 export type ExportFilter = components['schemas']['ExportFilter'];
 export type ExportRequest = components['schemas']['ExportRequest'];
+export type ImportRequest = components['schemas']['ImportRequest'];
 export type Item = components['schemas']['Item'];
 export type ItemChange = components['schemas']['ItemChange'];
 export type ItemPage = components['schemas']['ItemPage'];
@@ -2177,7 +2207,9 @@ export interface operations {
                 headers: {
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
             };
             /** @description The request cannot be read */
             400: {
@@ -2206,7 +2238,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description Not there */
+            /** @description There is no such image, or nobody has opened it */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -2233,7 +2265,7 @@ export interface operations {
                     "application/json": components["schemas"]["Message"];
                 };
             };
-            /** @description A value is refused */
+            /** @description The model cannot encode this image */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2837,6 +2869,103 @@ export interface operations {
             };
         };
     };
+    put_upload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+                part: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "multipart/form-data": components["schemas"]["Body_put_upload"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The request cannot be read */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description There is no session */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description Another web page, or no CSRF header */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description Not there */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description Too large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description A value is refused */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description The database cannot be used at the moment */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+            /** @description There is no space to write */
+            507: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Message"];
+                };
+            };
+        };
+    };
     start_import: {
         parameters: {
             query?: never;
@@ -2846,7 +2975,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "multipart/form-data": components["schemas"]["Body_start_import"];
+                "application/json": components["schemas"]["ImportRequest"];
             };
         };
         responses: {

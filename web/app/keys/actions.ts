@@ -23,7 +23,7 @@ export interface Action extends Binding {
   readonly repeats?: boolean;
 }
 
-export type DialogName = "keys" | "settings" | "labels" | "export" | "import" | "jobs";
+export type DialogName = "keys" | "settings" | "labels" | "export" | "import" | "jobs" | "sign_in";
 export const dialog = signal<DialogName | null>(null);
 /** Conflicts are shown until a person closes them without a decision; the mark beside "Saved" opens them again. */
 export const hidesConflicts = signal(false);

@@ -241,7 +241,8 @@ export class Outbox {
     const unsaved = pending.length + batches.reduce((sum, { changes }) => sum + changes.length, 0);
     const refused = batches.find((b) => b.refused !== undefined);
     this.show(refused ? "refused" : unsaved > 0 ? "saving" : "saved", unsaved, refused?.refused ?? "");
-    if (unsaved > 0 && !this.timer && !this.draining) this.schedule(0);
+    const canBeSent = batches.length > 0 || pending.some(({ change }) => !this.held.has(change.object));
+    if (canBeSent && !this.timer && !this.draining) this.schedule(0);
   }
 
   private show(state: SaveState, unsaved = this.status.value.unsaved, message = ""): void {

@@ -3,12 +3,14 @@
 import { signal } from "@preact/signals";
 
 import type { Live, LiveMessage, Prediction } from "../api/live";
-import type { ExactMask, LiveUp, PredictPrompt } from "../api/live_messages";
+import type { ExactMask, PredictPrompt, Step } from "../api/live_messages";
 import type { LocalDecoder } from "./local_decoder";
 import { NewestWins } from "./newest_wins";
 
 export interface Ask {
   readonly prompt: PredictPrompt;
+  /** The predictions that led to the prompt, oldest first. */
+  readonly steps: readonly Step[];
   readonly multimask: boolean;
   readonly show: (answer: Answer) => void;
   readonly askedAt: number;
@@ -25,17 +27,19 @@ export interface Answer {
 }
 
 const SLOW_MS = 60;
-const EXACT_TIMEOUT_MS = 5_000;
+/** Of a connected server, which may have to load the model first. */
+const EXACT_TIMEOUT_MS = 30_000;
 const LATENCIES = 15;
 /** Every so often a prediction goes to the server though the page is faster, to see whether that is still so. */
 const PROBE_EVERY = 16;
-const MAX_TRIES = 20;
-const RETRY_MS = 50;
-const MAX_TOKENS = 64;
 
-interface Made {
+/** A mask that is to be stored. */
+interface Exact {
   readonly prompt: PredictPrompt;
-  readonly multimask: boolean;
+  readonly candidate: number | null;
+  readonly steps: readonly Step[];
+  readonly resolve: (mask: ExactMask | null) => void;
+  timer: ReturnType<typeof setTimeout> | undefined;
 }
 
 export class Predictor {
@@ -45,16 +49,11 @@ export class Predictor {
     (seq, ask) => this.send(seq, ask),
     (ask, answer) => ask.show(answer),
   );
-  private readonly exacts = new Map<number, (mask: ExactMask | null) => void>();
-  /** Predictions that are repeated by the server: the token of the answer, "busy" or null. */
-  private readonly repeats = new Map<number, (token: string | null) => void>();
-  /** What the predictions made here were made from, and those of them that the server has repeated. */
-  private readonly madeHere = new Map<string, Made>();
-  private readonly serverTokens = new Map<string, string>();
+  private readonly exacts = new Map<number, Exact>();
   private readonly latencies = { server: new Median(), here: new Median() };
   private madeSinceProbe = 0;
   private hasAskedForDecoder = false;
-  private lastSeq = 0;
+  private lastExact = 0;
   private sent: { seq: number; ask: Ask } | null = null;
   private busyUntil = 0;
 
@@ -65,62 +64,52 @@ export class Predictor {
   ) {
     live.listen((message) => this.receive(message));
     live.connected.subscribe((connected) => {
+      for (const [seq, exact] of this.exacts) {
+        if (connected) this.sendExact(seq, exact, true); // the predictions of the connection before are not known
+        else clearTimeout(exact.timer);
+      }
       if (connected) return;
       this.queue.reset();
-      for (const resolve of [...this.exacts.values(), ...this.repeats.values()]) resolve(null);
-      this.exacts.clear();
-      this.repeats.clear();
-      this.serverTokens.clear(); // they were those of the connection
       this.hasAskedForDecoder = false;
     });
   }
 
-  ask(prompt: PredictPrompt, multimask: boolean, show: (answer: Answer) => void): void {
-    this.queue.ask({ prompt, multimask, show, askedAt: performance.now() });
+  /** @param steps the predictions that led to the prompt, oldest first */
+  ask(prompt: PredictPrompt, multimask: boolean, show: (answer: Answer) => void, steps: readonly Step[] = []): void {
+    this.queue.ask({ prompt, steps, multimask, show, askedAt: performance.now() });
   }
 
   cancel(): void {
     this.queue.cancel();
   }
 
-  /** The mask at the size of the image, bit for bit as `ImagePredictor` has it. null: the server does not answer. */
-  async exact(prompt: PredictPrompt, candidate: number | null): Promise<ExactMask | null> {
-    const served = await this.asOfServer(prompt);
-    if (!served) return null;
-    return this.request(this.exacts, (seq) => ({ type: "exact", seq, candidate, ...served }));
-  }
-
-  /** The prompt with a prediction of the server in place of one that was made here. null: it does not answer. */
-  private async asOfServer(prompt: PredictPrompt): Promise<PredictPrompt | null> {
-    const { refine } = prompt;
-    const made = refine && this.madeHere.get(refine.token);
-    if (!refine || !made) return prompt;
-    let token = this.serverTokens.get(refine.token) ?? null;
-    if (!token) {
-      const earlier = await this.asOfServer(made.prompt);
-      if (!earlier) return null;
-      for (let tries = 0; !token && tries < MAX_TRIES; tries++) {
-        if (tries) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-        token = await this.request(this.repeats, (seq) => ({ type: "predict", seq, multimask: made.multimask, ...earlier }));
-      }
-      if (!token) return null;
-      this.serverTokens.set(refine.token, token);
-    }
-    return { ...prompt, refine: { token, candidate: refine.candidate } };
-  }
-
-  private request<T>(waiting: Map<number, (value: T | null) => void>, message: (seq: number) => LiveUp): Promise<T | null> {
-    const seq = --this.lastSeq; // negative: never that of a prediction to be shown
+  /**
+   * The mask at the size of the image, bit for bit as `ImagePredictor` has it. Without a connection it comes with the
+   * next one. null: the server cannot make it.
+   * @param steps the predictions that led to the prompt, oldest first
+   */
+  exact(prompt: PredictPrompt, candidate: number | null, steps: readonly Step[]): Promise<ExactMask | null> {
+    const seq = --this.lastExact; // negative: never that of a prediction
     return new Promise((resolve) => {
-      const finish = (value: T | null): void => {
-        waiting.delete(seq);
-        clearTimeout(timer);
-        resolve(value);
-      };
-      const timer = setTimeout(() => finish(null), EXACT_TIMEOUT_MS);
-      waiting.set(seq, finish);
-      if (!this.live.send(message(seq))) finish(null);
+      const exact: Exact = { prompt, candidate, steps, resolve, timer: undefined };
+      this.exacts.set(seq, exact);
+      this.sendExact(seq, exact, false);
     });
+  }
+
+  private sendExact(seq: number, exact: Exact, isAgain: boolean): void {
+    const { prompt, candidate, steps } = exact;
+    const how = isAgain ? { ...prompt, refine: null, steps } : { ...prompt, steps: [] };
+    if (!this.live.send({ type: "exact", seq, candidate, ...how })) return;
+    clearTimeout(exact.timer);
+    exact.timer = setTimeout(() => this.finishExact(seq, null), EXACT_TIMEOUT_MS);
+  }
+
+  private finishExact(seq: number, mask: ExactMask | null): void {
+    const exact = this.exacts.get(seq);
+    this.exacts.delete(seq);
+    clearTimeout(exact?.timer);
+    exact?.resolve(mask);
   }
 
   /** Whether to decode here: the server is away, busy, or so slow that the page is faster. */
@@ -135,33 +124,32 @@ export class Predictor {
 
   private send(seq: number, ask: Ask): boolean {
     this.sent = { seq, ask };
-    if (!this.decodesHere(ask.prompt.item)) {
-      return this.live.send({ type: "predict", seq, multimask: ask.multimask, ...ask.prompt });
+    if (this.decodesHere(ask.prompt.item)) {
+      void this.local!.decode(ask.prompt, ask.multimask).then((answer) => {
+        if (!answer) {
+          this.queue.failed(seq);
+          return;
+        }
+        const latencyMs = performance.now() - ask.askedAt;
+        this.latencies.here.add(latencyMs);
+        this.queue.answer(seq, { ...answer, latencyMs });
+      });
+      return true;
     }
-    void this.local!.decode(ask.prompt, ask.multimask).then((answer) => {
-      if (!answer) {
-        this.queue.failed(seq);
-        return;
-      }
-      const latencyMs = performance.now() - ask.askedAt;
-      this.latencies.here.add(latencyMs);
-      this.madeHere.set(answer.token, { prompt: ask.prompt, multimask: ask.multimask });
-      if (this.madeHere.size > MAX_TOKENS) this.madeHere.delete(this.madeHere.keys().next().value!);
-      this.queue.answer(seq, { ...answer, latencyMs });
-    });
-    return true;
+    const steps = ask.prompt.refine ? [] : ask.steps;
+    return this.live.send({ type: "predict", seq, multimask: ask.multimask, ...ask.prompt, steps });
   }
 
   private receive(message: LiveMessage): void {
     if (message.type === "prediction") this.predicted(message);
-    else if (message.type === "mask") this.exacts.get(message.seq)?.(message);
+    else if (message.type === "mask") this.finishExact(message.seq, message);
     else if (message.type === "busy") {
-      this.repeats.get(message.seq)?.(null);
-      if (message.seq > 0) this.busyUntil = performance.now() + 2_000;
+      this.busyUntil = performance.now() + 2_000;
       this.queue.failed(message.seq);
     } else if (message.type === "error" && message.seq !== undefined) {
-      this.exacts.get(message.seq)?.(null);
-      this.repeats.get(message.seq)?.(null);
+      const exact = this.exacts.get(message.seq);
+      if (exact && message.code === "unknown_token") this.sendExact(message.seq, exact, true);
+      else this.finishExact(message.seq, null);
       const sent = this.sent;
       this.queue.failed(message.seq);
       if (message.code === "unknown_token" && sent?.seq === message.seq) {
@@ -171,7 +159,6 @@ export class Predictor {
   }
 
   private predicted({ seq, token, scores, side, logits }: Prediction): void {
-    this.repeats.get(seq)?.(token);
     if (this.sent?.seq !== seq) return;
     const latencyMs = performance.now() - this.sent.ask.askedAt;
     this.latencies.server.add(latencyMs);

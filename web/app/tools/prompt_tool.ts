@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 
-import type { PredictPrompt } from "../api/live_messages";
+import type { PredictPrompt, Step } from "../api/live_messages";
 import { labelColor } from "../colors";
 import { embeddings, labelOf, live, model } from "../context";
 import type { EventDraft } from "../document/annotated_object";
@@ -68,7 +68,7 @@ export class PromptTool extends Tool {
 
   get canPredict(): boolean {
     const document = this.editor.document.value;
-    return document !== null && model.value?.state === "ready" && live.connected.value && embeddings.value[document.id] !== "failed";
+    return document !== null && model.value?.state === "ready" && live.connected.value && embeddings.value[document.id]?.embedding !== "failed";
   }
 
   override disarm(): void {
@@ -235,11 +235,12 @@ export class PromptTool extends Tool {
     const refine = previous && { token: previous.answer.token, candidate: previous.candidate };
     const prompt = this.predictPrompt(asked.points, asked.box, refine);
     const multimask = asked.points.length === 1 && !asked.box && !refine;
-    this.editor.predictor.ask(prompt, multimask, (answer) => {
+    const show = (answer: Answer): void => {
       if (this.prompt.value.points !== asked.points || this.prompt.value.box !== asked.box) return;
       this.receive(prompt, multimask, answer, previous, (shown) => (this.prompt.value = { ...this.prompt.value, shown, isAnswered: true }));
       if (this.commitsWhenAnswered) this.commit();
-    });
+    };
+    this.editor.predictor.ask(prompt, multimask, show, chainOf(previous).map(stepOf));
   }
 
   private receive(prompt: PredictPrompt, multimask: boolean, answer: Answer, previous: Shown | null, keep: (shown: Shown) => void): void {
@@ -264,7 +265,7 @@ export class PromptTool extends Tool {
     const outcome = this.editor.combine.value;
     const base = this.editor.lastCombinedWith;
     this.editor.holdFor(object.id, async () => {
-      const exact = await this.editor.predictor.exact(prompt, shown.multimask ? candidate : null);
+      const exact = await this.editor.predictor.exact(prompt, shown.multimask ? candidate : null, chainOf(shown.previous).map(stepOf));
       if (!exact) return;
       const exactMask = decodeCounts(exact.counts, document.width, document.height);
       document.amend(object, { ...object, mask: this.editor.combined(exactMask, outcome, base) }, []);
@@ -335,12 +336,19 @@ export class PromptTool extends Tool {
 
 const sameXY = (a: readonly [number, number], b: XY): boolean => Math.abs(a[0] - b[0]) < 0.5 && Math.abs(a[1] - b[1]) < 0.5;
 
+/** All predictions up to this one, oldest first. */
+function chainOf(shown: Shown | null): Shown[] {
+  const chain: Shown[] = [];
+  for (let step = shown; step; step = step.previous) chain.unshift(step);
+  return chain;
+}
+
+const stepOf = ({ prompt: { points, labels, box }, multimask, candidate }: Shown): Step => ({ points, labels, box, multimask, candidate });
+
 /** All predictions that led to this one, oldest first, and which candidate was taken. */
 function eventsOf(shown: Shown): EventDraft[] {
-  const chain: Shown[] = [];
-  for (let step: Shown | null = shown; step; step = step.previous) chain.unshift(step);
   return [
-    ...chain.map(({ prompt, multimask, answer, candidate, eventId, previous }): EventDraft => ({
+    ...chainOf(shown).map(({ prompt, multimask, answer, candidate, eventId, previous }): EventDraft => ({
       id: eventId,
       kind: prompt.box ? "box" : "point",
       payload: {

@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useMemo } from "preact/hooks";
 
-import { enter, entrance, model, outbox, project } from "../context";
+import { enter, entrance, model, outbox, project, resume } from "../context";
 import { Editor } from "../editor";
 import { locale, t } from "../i18n";
 import { actionOf, dialog, hidesConflicts, keymap } from "../keys/actions";
@@ -12,7 +12,7 @@ import { chordOf } from "../keys/keymap";
 import { announcement, dismiss, notices } from "../notices";
 import { route } from "../route";
 import { theme } from "../settings";
-import { Button, Field } from "./controls";
+import { Button } from "./controls";
 import { ConflictDialog } from "./conflict_dialog";
 import { ExportDialog, ImportDialog, JobsDialog } from "./exchange_dialogs";
 import { EditorView } from "./editor_view";
@@ -21,10 +21,22 @@ import { Icon } from "./icon";
 import { KeysDialog } from "./keys_dialog";
 import { LabelsDialog } from "./labels_dialog";
 import { SettingsDialog } from "./settings_dialog";
+import { SignInDialog, SignInForm } from "./sign_in";
 
 export function App(): JSX.Element {
   useEffect(() => {
-    void enter().catch(() => (entrance.value = "unreachable"));
+    const begin = (): void => void enter().catch(() => (entrance.value = "unreachable"));
+    const onHash = (): void => {
+      if (location.hash.startsWith("#token=")) begin(); // a new link, opened in this tab
+    };
+    const onFocus = (): void => void resume().catch(() => undefined);
+    begin();
+    addEventListener("hashchange", onHash);
+    addEventListener("focus", onFocus);
+    return () => {
+      removeEventListener("hashchange", onHash);
+      removeEventListener("focus", onFocus);
+    };
   }, []);
   useEffect(() => {
     document.documentElement.lang = locale.value;
@@ -88,6 +100,8 @@ function Dialogs({ editor }: { editor: Editor }): JSX.Element | null {
       return <ImportDialog onClose={close} />;
     case "jobs":
       return <JobsDialog onClose={close} />;
+    case "sign_in":
+      return <SignInDialog onClose={close} />;
     default:
       return conflict && !hidesConflicts.value ? <ConflictDialog key={conflict.mine.revision} conflict={conflict} editor={editor} /> : null;
   }
@@ -176,7 +190,6 @@ function DropTarget({ children }: { children: ComponentChildren }): JSX.Element 
 
 /** Before the project is open: a link is needed, or the server. */
 function Entrance(): JSX.Element {
-  const token = useSignal("");
   if (entrance.value === "opening") return <main class="entrance" aria-busy="true"><span class="spinner large" /><p class="visually-hidden">{t("app.opening")}</p></main>;
   const isLocked = entrance.value === "locked";
   return (
@@ -185,17 +198,7 @@ function Entrance(): JSX.Element {
         <h1>{t(isLocked ? "locked.title" : "unreachable.title")}</h1>
         <p>{t(isLocked ? "locked.text" : "unreachable.text")}</p>
         {isLocked ? (
-          <form
-            onSubmit={(event) => {
-              event.preventDefault();
-              void enter(token.value.trim().replace(/^.*#token=/, "")).catch(() => (entrance.value = "unreachable"));
-            }}
-          >
-            <Field label={t("locked.token")}>{(id) => <input id={id} autoComplete="off" value={token.value} onInput={(e) => (token.value = e.currentTarget.value)} />}</Field>
-            <Button kind="primary" type="submit" disabled={token.value.trim() === ""}>
-              {t("locked.enter")}
-            </Button>
-          </form>
+          <SignInForm />
         ) : (
           <Button kind="primary" onClick={() => void enter().catch(() => (entrance.value = "unreachable"))}>
             {t("unreachable.retry")}

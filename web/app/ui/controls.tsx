@@ -105,11 +105,21 @@ export function Segmented<T extends string>({ label, value, options, onChange }:
   );
 }
 
-export function Toggle({ label, checked, onChange }: { label: string; checked: boolean; onChange: (checked: boolean) => void }): JSX.Element {
+interface ToggleProps {
+  readonly label: string;
+  readonly hint?: string;
+  readonly checked: boolean;
+  readonly disabled?: boolean;
+  readonly onChange: (checked: boolean) => void;
+}
+
+export function Toggle({ label, hint, checked, disabled = false, onChange }: ToggleProps): JSX.Element {
   return (
     <label class="toggle">
-      <span>{label}</span>
-      <input type="checkbox" role="switch" checked={checked} onChange={(e) => onChange(e.currentTarget.checked)} />
+      <span>
+        {label} {hint && <span class="muted">{hint}</span>}
+      </span>
+      <input type="checkbox" role="switch" checked={checked} disabled={disabled} onChange={(e) => onChange(e.currentTarget.checked)} />
     </label>
   );
 }
@@ -197,10 +207,10 @@ export function Dialog({ title, onClose, children, footer, wide = false }: {
       }}
     >
       <div class="dialog-frame">
-        <header>
+        <div class="dialog-head">
           <h2 id={id}>{title}</h2>
           <IconButton icon="close" label={t("dialog.close")} onClick={() => ref.current?.close()} />
-        </header>
+        </div>
         <div class="dialog-body">{children}</div>
         {footer && <footer>{footer}</footer>}
       </div>

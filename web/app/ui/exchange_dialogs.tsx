@@ -3,14 +3,15 @@
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 
-import { cancelJob, exportUrl, startExport, startImport } from "../api/client";
+import { cancelJob, exportUrl, putUpload, startExport, startImport } from "../api/client";
 import type { ExchangeFormat, ItemState, Job } from "../api/types";
 import { jobs, noteJob } from "../context";
 import { t, type TextKey } from "../i18n";
 import { notify } from "../notices";
-import { Button, Dialog, Field, IconButton } from "./controls";
+import { sendInParts, uploading } from "../uploads";
+import { Button, Dialog, Field, IconButton, Toggle } from "./controls";
 import { Icon } from "./icon";
-import { STATES } from "./top_bar";
+import { STATES, UploadProgress } from "./top_bar";
 
 const FORMATS: readonly ExchangeFormat[] = ["coco", "yolo-seg", "labelme", "sa-1b", "label-maps", "project"];
 
@@ -50,14 +51,16 @@ const useJob = (): { job: () => Job | null; start: (call: () => Promise<Job>) =>
 export function ExportDialog({ onClose }: { onClose: () => void }): JSX.Element {
   const format = useSignal<ExchangeFormat>("coco");
   const state = useSignal<ItemState | "">("");
+  const images = useSignal(false);
   const { job, start } = useJob();
   const running = job();
+  const isWhole = format.value === "project";
   return (
     <Dialog
       title={t("export.title")}
       onClose={onClose}
       footer={
-        <Button kind="primary" icon="download" disabled={running?.state === "running" || running?.state === "queued"} onClick={() => void start(() => startExport({ format: format.value, filter: { state: state.value || null }, images: false }))}>
+        <Button kind="primary" icon="download" disabled={running?.state === "running" || running?.state === "queued"} onClick={() => void start(() => startExport({ format: format.value, filter: { state: state.value || null }, images: images.value }))}>
           {t("export.start")}
         </Button>
       }
@@ -76,10 +79,18 @@ export function ExportDialog({ onClose }: { onClose: () => void }): JSX.Element 
             </select>
           )}
         </Field>
+        <Toggle label={t("export.images")} hint={t(isWhole ? "export.images.always" : "export.images.hint")} checked={images.value || isWhole} disabled={isWhole} onChange={(value) => (images.value = value)} />
         {running && <JobRow job={running} />}
       </div>
     </Dialog>
   );
+}
+
+/** Upload the files of an import, and start it. */
+async function importFiles(format: ExchangeFormat, files: readonly File[]): Promise<Job> {
+  const upload = crypto.randomUUID();
+  await sendInParts(files, (part, number) => putUpload(upload, number, part));
+  return startImport(format, upload);
 }
 
 export function ImportDialog({ onClose }: { onClose: () => void }): JSX.Element {
@@ -87,12 +98,14 @@ export function ImportDialog({ onClose }: { onClose: () => void }): JSX.Element 
   const files = useSignal<readonly File[]>([]);
   const { job, start } = useJob();
   const running = job();
+  const isUploading = uploading.value.total > 0;
+  const isBusy = isUploading || running?.state === "running" || running?.state === "queued";
   return (
     <Dialog
       title={t("import.title")}
       onClose={onClose}
       footer={
-        <Button kind="primary" icon="upload" disabled={files.value.length === 0 || running?.state === "running"} onClick={() => void start(() => startImport(format.value, files.value))}>
+        <Button kind="primary" icon="upload" disabled={files.value.length === 0 || isBusy} onClick={() => void start(() => importFiles(format.value, files.value))}>
           {t("import.start")}
         </Button>
       }
@@ -101,6 +114,7 @@ export function ImportDialog({ onClose }: { onClose: () => void }): JSX.Element 
         <FormatChoice value={format.value} onChange={(value) => (format.value = value)} />
         <Field label={t("import.files")}>{(id) => <input id={id} type="file" multiple onChange={(e) => (files.value = [...(e.currentTarget.files ?? [])])} />}</Field>
         <p class="muted">{t("import.hint")}</p>
+        {isUploading && <UploadProgress />}
         {running && <JobRow job={running} />}
       </div>
     </Dialog>

@@ -4,15 +4,15 @@ import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 
-import { inParts } from "../api/parts";
 import { ApiError, listItems, thumbnailUrl, uploadItems } from "../api/client";
 import type { ItemState, ItemSummary, Skipped } from "../api/types";
-import { itemsVersion, labels, project, refreshProject } from "../context";
+import { itemsVersion, labels, live, project, refreshProject } from "../context";
 import { t } from "../i18n";
 import { dialog } from "../keys/actions";
 import { notify } from "../notices";
 import { itemHref } from "../route";
 import { gridSize } from "../settings";
+import { sendInParts } from "../uploads";
 import { Button, IconButton, Segmented, Slider } from "./controls";
 import { Icon } from "./icon";
 import { Brand, JobsIndicator, MainMenu, SaveStatus, STATES } from "./top_bar";
@@ -76,19 +76,18 @@ export async function addImages(files: readonly File[]): Promise<void> {
   const skipped: Skipped[] = [];
   let added = 0;
   try {
-    for (const part of inParts(files)) {
+    await sendInParts(files, async (part) => {
       const answer = await uploadItems(part);
       added += answer.items.length;
       skipped.push(...answer.skipped);
-    }
+    });
   } catch (error) {
     notify(t("say.failed", { message: (error as ApiError).message }), "error");
   }
   // Of the parts that arrived, too, where a later one failed.
   if (added > 0) notify(t("add.done", { n: added }));
   if (skipped.length > 0) notify(t("add.skipped", { n: skipped.length, names: skipped.map(({ name }) => name).join(", ") }), "error");
-  itemsVersion.value++;
-  void refreshProject().catch(() => undefined);
+  if (!live.connected.peek()) itemsVersion.value++; // otherwise the server tells of each part
 }
 
 export function GridView(): JSX.Element {
@@ -230,14 +229,17 @@ function Thumbnail({ item, style, index, columns, total }: ThumbnailProps): JSX.
   return (
     <li style={style} aria-setsize={total} aria-posinset={index + 1}>
       {item ? (
-        <a class="thumbnail" href={itemHref(item.id)} data-index={index} onKeyDown={onKey} aria-label={`${t("grid.open", { name: item.name })}, ${t(`state.${item.state}`)}, ${t("grid.objects", { n: item.objects })}`}>
+        <a class="thumbnail" href={itemHref(item.id)} data-index={index} onKeyDown={onKey}>
           <span class="picture">
             <img src={thumbnailUrl(item.id)} alt="" loading="lazy" decoding="async" draggable={false} />
           </span>
           <span class="caption">
-            <span class={`dot ${item.state}`} title={t(`state.${item.state}`)} />
+            <span class={`dot ${item.state}`} title={t(`state.${item.state}`)} aria-hidden="true" />
             <span class="ellipsis">{item.name}</span>
-            {item.objects > 0 && <span class="badge">{item.objects.toLocaleString()}</span>}
+            <span class="visually-hidden">
+              , {t(`state.${item.state}`)}, {t("grid.objects", { n: item.objects })}
+            </span>
+            {item.objects > 0 && <span class="badge" aria-hidden="true">{item.objects.toLocaleString()}</span>}
           </span>
         </a>
       ) : (

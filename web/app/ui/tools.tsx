@@ -169,13 +169,14 @@ function ModelNote({ editor, name }: { editor: Editor; name: ToolName }): JSX.El
   if (name !== "point" && name !== "box" && name !== "everything") return null;
   const state = model.value?.state;
   const id = editor.document.value?.id;
-  const embedding = id ? embeddings.value[id] : undefined;
+  const news = id ? embeddings.value[id] : undefined;
+  const embedding = news?.embedding;
   const params = { name: model.value?.name ?? "", message: model.value?.message ?? "" };
   let text: string | null = null;
   if (state === "failed") text = t("model.failed", params);
   else if (state === "loading") text = t("model.loading", params);
   else if (!live.connected.value) text = t("model.offline");
-  else if (embedding === "failed") text = t("model.embedding_failed");
+  else if (embedding === "failed") text = t("model.embedding_failed", { message: news?.message ?? "" });
   else if (embedding !== "ready" && editor.document.value) text = t("model.embedding");
   if (!text) return null;
   const isTrouble = state === "failed" || embedding === "failed";

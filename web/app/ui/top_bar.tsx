@@ -2,12 +2,14 @@
 
 import type { JSX } from "preact";
 
+import { isExpired } from "../api/client";
 import type { ItemState } from "../api/types";
 import { jobs, outbox, project } from "../context";
 import type { Editor } from "../editor";
 import { t, type TextKey } from "../i18n";
 import { dialog, type DialogName, hidesConflicts } from "../keys/actions";
 import { openGrid, openItem } from "../route";
+import { uploading } from "../uploads";
 import { IconButton, Popover } from "./controls";
 import { Icon, type IconName } from "./icon";
 
@@ -46,6 +48,7 @@ export function MainMenu(): JSX.Element {
 }
 
 export function JobsIndicator(): JSX.Element | null {
+  if (uploading.value.total > 0) return <UploadProgress />;
   const running = jobs.value.filter(({ state }) => state === "running" || state === "queued");
   if (running.length === 0) return null;
   const [done, total] = [running.reduce((sum, job) => sum + job.done, 0), running.reduce((sum, job) => sum + job.total, 0)];
@@ -57,10 +60,21 @@ export function JobsIndicator(): JSX.Element | null {
   );
 }
 
+export function UploadProgress(): JSX.Element {
+  const { done, total } = uploading.value;
+  return (
+    <div class="jobs-indicator" role="status">
+      <progress value={done / total} aria-label={t("add.title")} />
+      <span>{t("add.progress", { done, n: total })}</span>
+    </div>
+  );
+}
+
 export function SaveStatus(): JSX.Element | null {
   const box = outbox.value;
   if (!box) return null;
-  const { state, unsaved, message } = box.status.value;
+  const { unsaved, message } = box.status.value;
+  const state = isExpired.value ? "expired" : box.status.value.state;
   const conflicts = box.conflicts.value.length;
   const isTrouble = state !== "saved" && state !== "saving";
   const text = t(`save.${state}`, { n: unsaved, message });
@@ -70,7 +84,12 @@ export function SaveStatus(): JSX.Element | null {
         <Icon name={isTrouble ? "offline" : state} size={16} />
         <span>{text}</span>
       </span>
-      {isTrouble && (
+      {state === "expired" && (
+        <button type="button" class="link" onClick={() => (dialog.value = "sign_in")}>
+          {t("save.sign_in")}
+        </button>
+      )}
+      {isTrouble && state !== "expired" && (
         <button type="button" class="link" onClick={() => void (state === "refused" ? box.retryRefused() : box.drain())}>
           {t("save.retry")}
         </button>
@@ -113,7 +132,9 @@ export function EditorTopBar({ editor }: { editor: Editor }): JSX.Element {
       <nav class="top-center" aria-label={t("grid.title")}>
         <IconButton icon="previous" label={t("nav.previous")} action="previous" disabled={!item?.previous_id} onClick={() => openItem(item!.previous_id!)} />
         <div class="item-name">
-          <h1 title={item?.name}>{item?.name ?? ""}</h1>
+          <h1 class={item ? "" : "visually-hidden"} title={item?.name}>
+            {item?.name ?? project.value?.name}
+          </h1>
           {position !== undefined && <span class="muted">{t("nav.position", { n: position + 1, total: item?.total ?? 0 })}</span>}
         </div>
         <IconButton icon="next" label={t("nav.next")} action="next" disabled={!item?.next_id} onClick={() => openItem(item!.next_id!)} />

@@ -8,8 +8,9 @@ What each format holds and what is lost is in docs/data.md, and in each report.
 
 from segany.jobs.exchange.bundle import Limits, SourceFile
 from segany.jobs.exchange.exporting import ExportReport, export_annotations
-from segany.jobs.exchange.handlers import export_handler, exported_file, import_handler, upload_folder
+from segany.jobs.exchange.handlers import export_handler, exported_file, import_handler
 from segany.jobs.exchange.importing import ExchangeFormat, ImportReport, Skipped, import_annotations
+from segany.jobs.exchange.uploads import Uploads
 
 __all__ = [
     "ExchangeFormat",
@@ -18,10 +19,10 @@ __all__ = [
     "Limits",
     "Skipped",
     "SourceFile",
+    "Uploads",
     "export_annotations",
     "export_handler",
     "exported_file",
     "import_annotations",
     "import_handler",
-    "upload_folder",
 ]

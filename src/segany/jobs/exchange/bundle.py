@@ -7,7 +7,6 @@ a path. All members are checked before any is read.
 from __future__ import annotations
 
 import contextlib
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from segany.core.errors import DataError, SeganyError
 from segany.core.files import check_is_file, path_errors
+from segany.core.zip_files import FREE_BYTES, MAX_RATIO, checked_members
 from segany.data.folders import nfc
 
-_MB = 1 << 20
-_FREE = 64 * _MB  # files of a megabyte each, however well they are packed
+_FREE = 64 * FREE_BYTES  # files of a megabyte each, however well they are packed
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,11 @@ class Limits:
         files: files, those in archives included.
         file_bytes: of one file.
         total_bytes: of all files in an archive together.
-        ratio: how many times as large as in the archive a file may be, beyond the first megabyte.
     """
 
     files: int = 500_000
     file_bytes: int = 2 << 30
     total_bytes: int = 200 << 30
-    ratio: int = 200
 
 
 @dataclass(frozen=True)
@@ -99,27 +96,19 @@ class Bundle:
     def add_archive(self, archive: zipfile.ZipFile, source: SourceFile) -> None:
         """Check all members of an archive, and add them."""
         limits, total, packed = self._limits, 0, 0
-        for info in archive.infolist():
+        for info in checked_members(archive, source.path, source.name):
             total, packed = total + info.file_size, packed + info.compress_size
-            name = self._check_member(info, source.name)
-            if not info.is_dir() and name is not None:
+            name = self._name_of(info, source.name)
+            if name is not None:
                 self._members[name] = (archive, info)
             if len(self._members) + len(self._files) > limits.files:
                 raise DataError(f"{source.name} holds more than {limits.files:,} files. Import it in parts.")
-            if total > min(limits.total_bytes, limits.ratio * packed + _FREE):
+            if total > min(limits.total_bytes, MAX_RATIO * packed + _FREE):
                 raise DataError(f"{source.name} would become more than {limits.total_bytes:,} bytes. It is not read.")
-        if packed > source.path.stat().st_size:
-            raise DataError(f"{source.name} is damaged: its members overlap.")
 
-    def _check_member(self, info: zipfile.ZipInfo, what: str) -> str | None:
-        """The name of a member; None for a hidden one."""
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.flag_bits & 1:
-            raise DataError(f"{what}: {info.filename[:100]!r} is encrypted. Make an archive without a password.")
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DataError(f"{what}: {info.filename[:100]!r} is a link or a device. Put the files themselves in.")
-        limits = self._limits
-        if info.file_size > limits.file_bytes or info.file_size > limits.ratio * info.compress_size + _MB:
+    def _name_of(self, info: zipfile.ZipInfo, what: str) -> str | None:
+        """The name of a member; None for a folder and for what is hidden."""
+        if info.file_size > self._limits.file_bytes:
             raise DataError(f"{what}: {info.filename[:100]!r} would become {info.file_size:,} bytes. It is not read.")
         parts = _parts(info.filename, what)
         if info.is_dir() or any(part.startswith(".") for part in parts) or parts[0] == "__MACOSX":

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
-from segany.core.errors import DataError, NotFoundError
+from segany.core.errors import NotFoundError
 from segany.core.progress import ProgressCallback
-from segany.jobs.exchange.bundle import SourceFile
 from segany.jobs.exchange.exporting import export_annotations
 from segany.jobs.exchange.importing import Skipped, import_annotations
+from segany.jobs.exchange.uploads import Uploads
 from segany.jobs.queue import JobFunction
 from segany.store import ItemFilter, Job, Store
-from segany.store.jobs import ENDED
 
 MAX_LISTED = 1000
 """Entries of what was skipped in the result of a job."""
@@ -28,16 +26,16 @@ _MAX_MESSAGE = 300
 def import_handler(store: Store) -> JobFunction:
     """What does jobs of the kind "import".
 
-    Their arguments are `format`, `upload`, the id of a folder that `upload_folder` gives, `files`, the names of the
-    files 0, 1, 2, ... in it, and `author`. The result has `items`, `objects`, and `skipped`, each with `name` and
-    `message`. The folders of jobs that have ended are removed when the next one begins.
+    Their arguments are `format`, `upload`, the id of one of `Uploads`, and `author`. The result has `items`, `objects`,
+    and `skipped`, each with `name` and `message`. The uploads of jobs that have ended are removed when the next one
+    begins.
     """
+    uploads = Uploads(store)
 
     def run(job: Job, progress: ProgressCallback) -> dict[str, Any]:
-        _remove_ended_uploads(store)
+        uploads.remove_ended()
         arguments = job.arguments
-        folder = upload_folder(store, arguments["upload"])
-        sources = [SourceFile(str(name), folder / str(number)) for number, name in enumerate(arguments["files"])]
+        sources = uploads.files(arguments["upload"])
         report = import_annotations(
             store, sources, arguments["format"], author=str(arguments.get("author", "")), progress=progress
         )
@@ -78,15 +76,6 @@ def export_handler(store: Store) -> JobFunction:
     return run
 
 
-def upload_folder(store: Store, upload_id: str) -> Path:
-    """The folder for the files of an upload, which are called 0, 1, 2, ... in it; it may not be there yet.
-
-    Raises:
-        DataError: it is no id.
-    """
-    return store.folder / "cache" / "imports" / _checked_id(upload_id)
-
-
 def exported_file(store: Store, job_id: str) -> Path:
     """The file of a job of the kind "export" that is done.
 
@@ -105,19 +94,6 @@ def exported_file(store: Store, job_id: str) -> Path:
 
 def _exports(store: Store) -> Path:
     return store.folder / "cache" / "exports"
-
-
-def _checked_id(value: Any) -> str:
-    try:
-        return str(uuid.UUID(value))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(f"{str(value)[:60]!r} is no id of an upload.") from error
-
-
-def _remove_ended_uploads(store: Store) -> None:
-    for job in store.jobs.list(limit=1000):
-        if job.kind == "import" and job.state in ENDED:
-            shutil.rmtree(upload_folder(store, job.arguments["upload"]), ignore_errors=True)
 
 
 def _remove_old_exports(store: Store) -> None:

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from typing import Annotated, BinaryIO
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter, File, UploadFile
+from fastapi import Path as PathParameter
 from starlette.responses import FileResponse
 
-from segany.core.files import replacing
-from segany.jobs.exchange import exported_file, upload_folder
+from segany.jobs.exchange import Uploads, exported_file
 from segany.server import schemas
 from segany.server.answers import job_answer
 from segany.server.dependencies import Id, Queue, State
-from segany.server.intake import upload_name
+from segany.server.intake import MAX_FILES, upload_name
 from segany.server.routes.jobs import submit
-from segany.store import Store
 
 router = APIRouter(tags=["exchange"])
 
 
-@router.post("/imports")
-def start_import(
-    format: Annotated[schemas.ExchangeFormat, Form()],  # noqa: A002
-    file: list[UploadFile],
+@router.put("/uploads/{id}/{part}", status_code=204)
+def put_upload(
+    id: Id,  # noqa: A002
+    part: Annotated[int, PathParameter(ge=0, le=schemas.MAX_NUMBER)],
+    files: Annotated[list[UploadFile], File(max_length=MAX_FILES)],
     state: State,
-    queue: Queue,
-) -> schemas.Job:
-    """Import annotations, and images where the files have them."""
-    arguments = {
-        "format": format,
-        "upload": _receive(state.store, [one.file for one in file]),
-        "files": [upload_name(one.filename) for one in file],
-        "author": state.author,
-    }
-    return job_answer(submit(state, queue, "import", arguments))
+) -> None:
+    """Keep some of the files of an import, whose upload has an id that the client chose. The same part again replaces
+    it; an upload without an import is removed after a day.
+    """
+    Uploads(state.store).put(id, part, [(upload_name(file.filename), file.file) for file in files])
+
+
+@router.post("/imports")
+def start_import(request: schemas.ImportRequest, state: State, queue: Queue) -> schemas.Job:
+    """Import annotations, and images where the files have them. The same upload again is the same job."""
+    arguments = {**request.model_dump(), "author": state.author}
+    return job_answer(submit(state, queue, "import", arguments, f"import {request.upload}"))
 
 
 @router.post("/exports")
@@ -55,17 +55,3 @@ def get_export(id: Id, state: State) -> FileResponse:  # noqa: A002
     path = exported_file(state.store, id)
     headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quote(path.name)}"}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)
-
-
-def _receive(store: Store, files: list[BinaryIO]) -> str:
-    """Write uploaded files, named by their numbers, and return the id of their folder."""
-    upload = str(uuid.uuid4())
-    folder = upload_folder(store, upload)
-    try:
-        for number, file in enumerate(files):
-            with replacing(folder / str(number)) as temporary, temporary.open("xb") as written:
-                shutil.copyfileobj(file, written, 1 << 20)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return upload

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from segany.core.errors import ImageError
 from segany.server import schemas
 from segany.server.dependencies import Id, State
+from segany.server.errors import message_answer
 from segany.server.pictures import Picture, Pictures
 from segany.store import Item
 
@@ -43,21 +44,29 @@ def get_thumbnail(id: Id, request: Request, state: State) -> Response:  # noqa: 
     response_class=Response,
     responses={
         200: {"content": {"application/octet-stream": {}}},
-        202: {"description": "It is being computed"},
+        202: {"model": schemas.Message, "description": "It is being computed"},
+        404: {"model": schemas.Message, "description": "There is no such image, or nobody has opened it"},
         409: {"model": schemas.Message, "description": "There is no model, or it cannot be loaded"},
+        422: {"model": schemas.Message, "description": "The model cannot encode this image"},
     },
 )
 def get_embedding(id: Id, state: State) -> Response:  # noqa: A002
-    """The embedding that the decoder in the page takes, in safetensors. 202: it is being computed.
+    """The embedding that the decoder in the page takes, in safetensors.
 
-    409: it will not be, for there is no model.
+    Reading changes nothing: it is computed for those who open the image, by a message over the WebSocket.
     """
-    data = state.model_host.embedding_bytes(state.store.items.get(id).sha256)
-    if data is None and (failure := state.model_host.embeddings.failure) is not None:
-        raise HTTPException(409, failure)
-    if data is None:
-        return Response(status_code=202)
-    return Response(data, media_type="application/octet-stream")
+    sha256, embeddings = state.store.items.get(id).sha256, state.model_host.embeddings
+    is_coming = embeddings.is_coming(sha256)  # before looking, or it could be done in between
+    data = state.model_host.embedding_bytes(sha256)
+    if data is not None:
+        return Response(data, media_type="application/octet-stream")
+    if embeddings.failure is not None:
+        raise HTTPException(409, embeddings.failure)
+    if (failure := embeddings.failure_of(sha256)) is not None:
+        raise HTTPException(422, failure)
+    if is_coming:
+        return message_answer(202, "The embedding is being computed.")
+    raise HTTPException(404, "The embedding of this image was not asked for. Open the image first.")
 
 
 def _answer(request: Request, item: Item, what: str, make: Callable[[], Picture]) -> Response:

@@ -55,9 +55,11 @@ def start_proposals(id: Id, state: State, queue: Queue) -> schemas.Job:  # noqa:
     return job_answer(submit(state, queue, "proposals", {"item": id}))
 
 
-def submit(state: ServerState, queue: JobQueue, kind: str, arguments: Mapping[str, object]) -> Job:
-    """Queue a job, and tell of it."""
-    job = state.store.jobs.submit(kind, arguments)
+def submit(
+    state: ServerState, queue: JobQueue, kind: str, arguments: Mapping[str, object], key: str | None = None
+) -> Job:
+    """Queue a job, once for each idempotency key, and tell of it."""
+    job = state.store.jobs.submit(kind, arguments, key)
     state.events.publish(job_event(job))
     queue.wake()
     return job
