@@ -9,7 +9,8 @@ from torch import Tensor
 
 from segany.compat.sam2.overrides import Sam2Settings
 from segany.compat.segment_anything.modeling import prompt_encoder
-from segany.compat.segment_anything.modeling.mask_decoder import ByLayer, image_tokens
+from segany.compat.segment_anything.modeling.mask_decoder import MLP, ByLayer, image_tokens
+from segany.compat.segment_anything.modeling.transformer import TwoWayTransformer
 from segany.core.arrays import SizeHW
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL
 from segany.kernels import optimize
@@ -32,6 +33,17 @@ class PromptEncoder(prompt_encoder.PromptEncoder):
 
 class MaskDecoder(ByLayer, FastSam2MaskDecoder):
     """Predicts masks, their IoU, object tokens and object scores."""
+
+    def __init__(self, config: Sam2Config) -> None:
+        """Build the decoder with random weights."""
+        super().__init__(config)
+        width, decoder = config.encoder.out_channels, config.decoder
+        rate = width // decoder.cross_attention_width
+        self.transformer = TwoWayTransformer(
+            decoder.depth, width, decoder.heads, decoder.mlp_width, attention_downsample_rate=rate
+        )
+        for block in self.transformer.blocks():
+            block.mlp = MLP(width, decoder.mlp_width, width, 2)
 
     def forward(  # type: ignore[override]  # the signature of the official code
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, cast
 
 from torch import nn
@@ -47,8 +46,9 @@ class ImageEncoderViT(vit.ImageEncoderVit):
             img_size, embed_dim, depth, num_heads, mlp_ratio, out_chans: as in the official code.
             window_size, global_attn_indexes: side of a window, 0 for global attention in all blocks; and the blocks
                 with global attention.
-            patch_size, in_chans, qkv_bias, norm_layer, act_layer, use_abs_pos, use_rel_pos, rel_pos_zero_init: must
-                have the values that the official models have.
+            norm_layer: makes a `nn.LayerNorm`, whose epsilon is used.
+            patch_size, in_chans, qkv_bias, act_layer, use_abs_pos, use_rel_pos, rel_pos_zero_init: must have the values
+                that the official models have.
 
         Raises:
             ConfigError: a size does not fit the others, or segany's encoder does not support a value.
@@ -63,8 +63,8 @@ class ImageEncoderViT(vit.ImageEncoderVit):
         ):
             only(name, value, allowed)
         del rel_pos_zero_init  # the tables are zero until weights are loaded, whatever it is
-        kind = norm_layer.func if isinstance(norm_layer, partial) else norm_layer
-        only("norm_layer", kind, nn.LayerNorm)
+        norm = norm_layer(embed_dim)
+        check(isinstance(norm, nn.LayerNorm), f"norm_layer must make nn.LayerNorm in segany, got {type(norm)}.")
         check(mlp_ratio == int(mlp_ratio), f"mlp_ratio must be a whole number in segany, got {mlp_ratio}.")
         blocks = tuple(global_attn_indexes) if window_size else tuple(range(depth))
         super().__init__(
@@ -80,8 +80,11 @@ class ImageEncoderViT(vit.ImageEncoderVit):
             )
         )
         self.img_size = img_size
-        for block in self.blocks:  # attributes that adapters read
-            attention = cast(vit.Block, block).attn
+        for module in self.blocks:
+            block = cast(vit.Block, module)
+            block.norm1.eps = block.norm2.eps = norm.eps
+            # Attributes that adapters read.
+            attention = block.attn
             names: dict[str, Any] = {
                 "num_heads": num_heads,
                 "scale": (embed_dim // num_heads) ** -0.5,
