@@ -21,7 +21,9 @@ def resize_mask(mask: BoolArray, side: int) -> BoolArray:
 
 def resize_smoothly(x: Tensor, size_hw: SizeHW) -> Tensor:
     """Resize floating-point [B, C, H, W] with antialiased bilinear interpolation."""
-    return F.interpolate(x, size_hw, mode="bilinear", align_corners=False, antialias=True)
+    # In float32, since PyTorch's kernel for the CPU has no half precision.
+    resized = F.interpolate(x.float(), size_hw, mode="bilinear", align_corners=False, antialias=True)
+    return resized.to(x.dtype)
 
 
 def interpolate_logits(low_res: Tensor, preprocessing: Preprocessing, size_hw: SizeHW) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from segany.nn.replaced import is_unmodified
 
 CACHE_BUDGET = 1024 * 1024
 """Most elements of an intermediate tensor that fits the cache (4 MB in float32).
@@ -25,6 +27,11 @@ def fast_cpu(x: Tensor) -> bool:
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     plain = torch.is_grad_enabled() or traced or torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and not plain
+
+
+def fast_form(module: nn.Module, x: Tensor) -> bool:
+    """Tell whether the CPU form of a module runs: as `fast_cpu`, and its layers are neither replaced nor hooked."""
+    return fast_cpu(x) and is_unmodified(module)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

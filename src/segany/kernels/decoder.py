@@ -16,9 +16,16 @@ from torch import Tensor, nn
 from segany.kernels.compute import CACHE_BUDGET, batched_linear, fast_cpu, linear
 from segany.kernels.shared_image import SharedImage, TransformedImage, share_image
 from segany.models.sam.mask_decoder import DecodedTokens, MaskDecoder, MaskUpscaling, linear_of, rearrange_to_map
-from segany.models.sam.two_way_transformer import Attention, HighResFeatures, ImageTokens, TwoWayTransformer
+from segany.models.sam.two_way_transformer import (
+    Attention,
+    HighResFeatures,
+    ImageTokens,
+    TwoWayBlock,
+    TwoWayTransformer,
+)
 from segany.models.sam2.mask_decoder import Sam2MaskDecoder
 from segany.nn.layers import LayerNorm2d
+from segany.nn.replaced import is_hooked, is_plain, is_unmodified
 
 ImageParts = tuple[Tensor, ...]
 """Image tokens after the transformer, [1, T, C] for each prompt."""
@@ -35,7 +42,7 @@ class FastMaskUpscaling(MaskUpscaling):
     """Upscales chunks of image tokens whose intermediates fit the cache."""
 
     def masks(self, image_tokens: Tensor, mask_weights: Tensor, high_res_features: HighResFeatures | None) -> Tensor:
-        if not fast_cpu(image_tokens):
+        if not fast_cpu(image_tokens) or not self.has_plain_layers:
             return super().masks(image_tokens, mask_weights, high_res_features)
         return self.masks_of_pieces(self.pieces(image_tokens), mask_weights, high_res_features)
 
@@ -68,16 +75,36 @@ class _FastDecoder(MaskDecoder):
 
     def prepare(self, image: ImageTokens) -> ImageTokens:
         """Precompute the products with image tokens [1, T, C]. The cost equals the saving of three prompts."""
-        if not fast_cpu(image.tokens) or image.tokens.dtype != torch.float32:
+        if not fast_cpu(image.tokens) or image.tokens.dtype != torch.float32 or not self._has_plain_layers():
             return image
         return share_image(self, image)
 
     def run_transformer(self, image: ImageTokens, prompt_tokens: Tensor) -> tuple[Tensor, Any]:
         if isinstance(image, SharedImage):
             return image.transform(self.with_output_tokens(prompt_tokens))
-        if not fast_cpu(prompt_tokens):
+        if not fast_cpu(prompt_tokens) or not self._runs_by_prompt():
             return super().run_transformer(image, prompt_tokens)
         return transform_by_prompt(self.transformer, self.with_output_tokens(prompt_tokens), image)
+
+    def _runs_by_prompt(self) -> bool:
+        """Tell whether the blocks are called in parts for each prompt: not if they are replaced or hooked."""
+        transformer, upscaling = self.transformer, self.output_upscaling
+        if not isinstance(transformer, TwoWayTransformer) or not isinstance(upscaling, FastMaskUpscaling):
+            return False
+        parts = (transformer, *transformer.layers)
+        own = all(isinstance(part, (TwoWayTransformer, TwoWayBlock)) and not is_hooked(part) for part in parts)
+        return own and upscaling.has_plain_layers
+
+    def _has_plain_layers(self) -> bool:
+        """Tell whether all layers are those of the constructor, without hooks."""
+        transformer = self.transformer
+        if not is_unmodified(transformer) or not self._runs_by_prompt():
+            return False
+        attentions = [transformer.final_attn_token_to_image]
+        for block in transformer.blocks():
+            attentions += [block.cross_attn_token_to_image, block.cross_attn_image_to_token]
+        norms = [block.norm4 for block in transformer.blocks()]
+        return is_plain(*norms) and all(attention.has_plain_layers for attention in attentions)
 
     def all_masks(self, decoded: DecodedTokens, high_res_features: HighResFeatures | None) -> Tensor:
         if isinstance(decoded.image, Tensor):

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from segany.core.arrays import SizeHW
 from segany.kernels import attention
-from segany.kernels.compute import CACHE_BUDGET, fast_cpu, linear
+from segany.kernels.compute import CACHE_BUDGET, fast_form, linear
 from segany.kernels.strips import by_rows, convolve_in_strips, rows_of
 from segany.models.mobile_sam import tiny_vit
 from segany.models.sam import vit
 from segany.models.sam2 import fpn, hiera
+from segany.nn.replaced import is_plain
 
 _MIN_ROWS = 1024
 """Fewest positions per chunk in a block of Hiera, as for `by_rows`."""
@@ -34,7 +35,7 @@ class FastVitBlock(vit.Block):
 
     def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
         window_size = self.attn.window_size
-        if window_size is None or drop_path_scales is not None or not fast_cpu(x):
+        if window_size is None or drop_path_scales is not None or not fast_form(self, x):
             return super().forward(x, drop_path_scales)
         # A list comprehension has no `super()`.
         forward = super().forward
@@ -50,7 +51,7 @@ class FastTinyVitPatchEmbedding(tiny_vit.PatchEmbedding):
     """Runs both convolutions on one strip at a time."""
 
     def forward(self, pixels: Tensor) -> Tensor:
-        if not fast_cpu(pixels):
+        if not fast_form(self, pixels):
             return super().forward(pixels)
         first, second = self.convolutions()
         x = pixels.permute(0, 2, 3, 1).contiguous()
@@ -66,7 +67,7 @@ class FastMbConv(tiny_vit.MbConv):
     """Computes the expanded feature map one strip at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
+        if not fast_form(self, x):
             return super().forward(x)
 
         def narrowed(wide: Tensor, top: int, bottom: int) -> Tensor:
@@ -81,7 +82,7 @@ class FastPatchMerging(tiny_vit.PatchMerging):
     """Computes the intermediate feature map one strip at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
+        if not fast_form(self, x):
             return super().forward(x)
         return convolve_in_strips(
             lambda top, bottom: F.gelu(self.conv1(x[:, top:bottom])),
@@ -95,7 +96,7 @@ class FastWindowAttention(tiny_vit.WindowAttention):
     """Attends in chunks of rows of windows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
+        if not fast_form(self, x):
             return super().forward(x)
         bias = self.bias()[None]
         rows = max(1, CACHE_BUDGET // (self.window_size * x.shape[2] * self.qkv.out_features))
@@ -106,7 +107,7 @@ class FastTinyVitMlp(tiny_vit.Mlp):
     """Processes rows in chunks that fit the cache."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(super().forward, x, self.fc1.out_features) if fast_cpu(x) else super().forward(x)
+        return by_rows(super().forward, x, self.fc1.out_features) if fast_form(self, x) else super().forward(x)
 
 
 class FastPooledAttention(hiera.PooledAttention):
@@ -121,14 +122,14 @@ class FastHieraBlock(hiera.Block):
 
     def attend(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         window_size = self.attn.window_size
-        if window_size is None or scale is not None or not fast_cpu(x):
+        if window_size is None or scale is not None or not fast_form(self, x):
             return super().attend(x, scale)
         attend, positions = super().attend, window_size * x.shape[2]
         rows = max(-(-_MIN_ROWS // positions), CACHE_BUDGET // (positions * self.attn.qkv.out_features))
         return torch.cat([attend(strip) for strip in x.split(rows * window_size, dim=1)], dim=1)
 
     def feed_forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        if scale is not None or not fast_cpu(x):
+        if scale is not None or not fast_form(self, x):
             return super().feed_forward(x, scale)
         return by_rows(super().feed_forward, x, self.mlp.hidden)
 
@@ -138,6 +139,8 @@ class FastFeaturePyramid(fpn.FeaturePyramid):
 
     def project(self, x: Tensor, index: int) -> Tensor:
         conv = self.conv(index)
+        if not is_plain(conv):
+            return super().project(x, index)
         return linear(x, conv.weight.flatten(1), conv.bias)
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from segany.kernels import decoder, encoders, memory
-from segany.kernels.compute import fast_cpu, linear
+from segany.kernels.compute import fast_form, linear
 from segany.kernels.strips import by_rows
 from segany.nn.layers import MLP, FeedForward
 
@@ -17,6 +17,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class FastLinear(nn.Linear):
     """A linear layer with the faster of two CPU kernels; see `linear`."""
 
+    plain_layer = nn.Linear
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (the name that nn.Linear gives it)
         return linear(input, self.weight, self.bias)
 
@@ -25,14 +27,14 @@ class FastFeedForward(FeedForward):
     """Processes rows in chunks that fit the cache."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(super().forward, x, self.lin1.out_features) if fast_cpu(x) else super().forward(x)
+        return by_rows(super().forward, x, self.lin1.out_features) if fast_form(self, x) else super().forward(x)
 
 
 class FastMLP(MLP):
     """Processes rows in chunks that fit the cache."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(super().forward, x, self.hidden) if fast_cpu(x) else super().forward(x)
+        return by_rows(super().forward, x, self.hidden) if fast_form(self, x) else super().forward(x)
 
 
 FORMS: dict[type[nn.Module], type[nn.Module]] = {

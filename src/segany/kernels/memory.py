@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from segany.kernels.attention import attend
-from segany.kernels.compute import fast_cpu, linear
+from segany.kernels.compute import fast_cpu, fast_form, linear
 from segany.kernels.strips import by_rows
 from segany.models.sam2.fpn import ImageEncoderHiera
 from segany.models.sam2.memory_attention import MemoryAttentionLayer, RotaryAttention
@@ -13,6 +13,7 @@ from segany.models.sam2.memory_encoder import FuserBlock
 from segany.models.sam2.model import Sam2
 from segany.models.sam2.tracking import FrameFeatures
 from segany.nn.positions import Rotations, halves_first
+from segany.nn.replaced import is_hooked, is_plain, is_unmodified
 
 
 class FastSam2(Sam2):
@@ -21,6 +22,9 @@ class FastSam2(Sam2):
     def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
         encoder, decoder = self.image_encoder, self.sam_mask_decoder
         if not isinstance(encoder, ImageEncoderHiera) or drop_path_scales is not None or not fast_cpu(pixels):
+            return super().encode_frame(pixels, drop_path_scales)
+        projections = (encoder.neck.conv(3), decoder.conv_s0, encoder.neck.conv(2), decoder.conv_s1)
+        if not is_plain(*projections) or not is_unmodified(encoder.neck) or is_hooked(encoder):
             return super().encode_frame(pixels, drop_path_scales)
         stride4, stride8, stride16, stride32 = encoder.trunk(pixels)
         feat_s0 = _through_both(stride4, encoder.neck.conv(3), decoder.conv_s0)
@@ -52,7 +56,7 @@ class FastRotaryAttention(RotaryAttention):
             return super().forward(x, keys, values, rotations, num_k_exclude_rope)
         query = rotations.rotate(self.project(x, self.q_proj))
         key = self.rotated_keys(keys, rotations, num_k_exclude_rope)
-        if values.shape[-1] < self.v_proj.out_features:
+        if is_plain(self.v_proj) and values.shape[-1] < self.v_proj.out_features:
             # Attention weights sum to one, so the projection commutes with attention. The values have fewer channels
             # before the projection.
             attended = self.v_proj(attend(query[:, None], key[:, None], values[:, None])[:, 0])
@@ -62,6 +66,8 @@ class FastRotaryAttention(RotaryAttention):
         return out
 
     def project(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        if not is_plain(layer):
+            return super().project(x, layer)
         return linear(x, halves_first(layer.weight), halves_first(layer.bias))
 
 
@@ -69,7 +75,7 @@ class FastMemoryAttentionLayer(MemoryAttentionLayer):
     """Runs the MLP in chunks of rows."""
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        if not fast_cpu(x):
+        if not fast_form(self, x):
             return super().feed_forward(x)
         return by_rows(super().feed_forward, x, self.linear1.out_features)
 
@@ -78,7 +84,9 @@ class FastFuserBlock(FuserBlock):
     """Runs the pointwise layers in chunks of rows."""
 
     def by_position(self, x: Tensor) -> Tensor:
-        return by_rows(super().by_position, x, self.pwconv1.out_features) if fast_cpu(x) else super().by_position(x)
+        if not fast_form(self, x):
+            return super().by_position(x)
+        return by_rows(super().by_position, x, self.pwconv1.out_features)
 
 
 FORMS: tuple[type[nn.Module], ...] = (FastSam2, FastRotaryAttention, FastMemoryAttentionLayer, FastFuserBlock)

@@ -22,13 +22,17 @@ _LOGITS_AT_ONCE = 2**26
 
 
 class _TorchMatmul(Matmul):
+    # Autocast would round pixels and logits to bfloat16, which NumPy does not have.
+
     @torch.inference_mode()
     def multiply(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        return np.asarray((writable_tensor(left) @ writable_tensor(right)).numpy())
+        with torch.autocast("cpu", enabled=False):
+            return np.asarray((writable_tensor(left) @ writable_tensor(right)).numpy())
 
     @torch.inference_mode()
     def multiply_transposed(self, left: FloatArray, right: FloatArray) -> FloatArray:
-        return np.asarray(linear(writable_tensor(left), writable_tensor(right)).numpy())
+        with torch.autocast("cpu", enabled=False):
+            return np.asarray(linear(writable_tensor(left), writable_tensor(right)).numpy())
 
 
 class Like(Protocol):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segany.nn.replaced import is_plain
+
 Activation: TypeAlias = Literal["gelu", "relu"]
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
@@ -48,8 +50,16 @@ class FeedForward(nn.Module):
 
 
 def pointwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Apply a 1x1 convolution to a channels-last map: [..., C] to [..., C']."""
+    """Apply a 1x1 convolution to a channels-last map: [B, H, W, C] to [B, H, W, C']."""
+    if not is_plain(conv):
+        return by_channels_first(conv, x)
     return F.linear(x, conv.weight.flatten(1), conv.bias)
+
+
+def by_channels_first(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call a layer for maps [B, C, H, W] on a channels-last map [B, H, W, C]: [B, H', W', C']."""
+    out: Tensor = layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return out
 
 
 def drop_path_residual(x: Tensor, branch: Tensor, scale: Tensor | None) -> Tensor:

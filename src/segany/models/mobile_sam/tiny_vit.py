@@ -17,6 +17,8 @@ from segany.models.image_encoder import ImageEncoder
 from segany.models.mobile_sam.config import TinyVitConfig
 from segany.models.sam.vit import make_neck
 from segany.nn.attention import merge_heads, split_heads
+from segany.nn.layers import by_channels_first
+from segany.nn.replaced import is_plain
 from segany.nn.windows import partition, unpartition
 
 
@@ -33,7 +35,9 @@ class ConvBn(nn.Module):
         return self.run(x, self.size // 2)
 
     def run(self, x: Tensor, padding: int | tuple[int, int]) -> Tensor:
-        """Apply the layer with another padding."""
+        """Apply the layer with another padding, unless its parts have been replaced."""
+        if not is_plain(self.c, self.bn):
+            return by_channels_first(self.bn, by_channels_first(self.c, x))
         x = x.permute(0, 3, 1, 2)
         if self.training:
             out: Tensor = self.bn(F.conv2d(x, self.c.weight, None, self.c.stride, padding, groups=self.c.groups))
@@ -117,10 +121,11 @@ class WindowAttention(nn.Module):
             bias: attention bias [1, heads, T, T] of the T positions of a window.
         """
         size_hw = (x.shape[1], x.shape[2])
-        qkv = self.qkv(self.norm(x))
-        # The padding is zero before the norm, so it equals the bias of the norm after it.
-        fill = self.qkv(self.norm.bias)
-        windows = partition(qkv, self.window_size, fill=fill)
+        if is_plain(self.norm, self.qkv):
+            # The padding is zero before the norm, so it equals the bias of the norm after it.
+            windows = partition(self.qkv(self.norm(x)), self.window_size, fill=self.qkv(self.norm.bias))
+        else:
+            windows = self.qkv(self.norm(partition(x, self.window_size)))
         query, key, value = split_heads(windows, self.heads).chunk(3, dim=-1)  # [B * windows, heads, T, D]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.proj(unpartition(merge_heads(attended), self.window_size, size_hw))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segany.models.sam.config import SamConfig
 from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens, TwoWayTransformer
 from segany.nn.layers import MLP, LayerNorm2d
+from segany.nn.replaced import is_plain, is_unmodified
 
 
 class DecodedTokens(NamedTuple):
@@ -147,7 +148,8 @@ class MaskUpscaling(nn.Sequential):
     """Upscales image tokens by a factor of four and multiplies them with the hypernetwork outputs.
 
     The two transposed convolutions have kernel size and stride 2, so each is a linear layer from one position to 2 x 2
-    positions. All layers therefore run on rows of channels, and only the final masks are rearranged to maps.
+    positions. All layers therefore run on rows of channels, and only the final masks are rearranged to maps. Replaced
+    and hooked layers run on maps.
     """
 
     def __init__(self, width: int) -> None:
@@ -170,7 +172,31 @@ class MaskUpscaling(nn.Sequential):
         Returns:
             Low-res logits [P, M, 4h, 4w].
         """
+        if not self.has_plain_layers:
+            return self._masks_by_layer(image_tokens, mask_weights, high_res_features)
         return self.masks_of_rows(self.first_rows(image_tokens), mask_weights, high_res_features)
+
+    @property
+    def has_plain_layers(self) -> bool:
+        """Whether the layers are those of the constructor, without hooks."""
+        exact = all(cast(nn.GELU, layer).approximate == "none" for layer in (self[2], self[4]))
+        return is_plain(self[0], self[3]) and is_unmodified(self) and exact
+
+    def _masks_by_layer(
+        self, image_tokens: Tensor, mask_weights: Tensor, high_res_features: HighResFeatures | None
+    ) -> Tensor:
+        """Compute `masks` by calling the layers in their order, on maps [P, C, h, w]."""
+        side = int(image_tokens.shape[1] ** 0.5)
+        x = image_tokens.transpose(1, 2).unflatten(2, (side, side))
+        if high_res_features is None:
+            x = self(x)
+        else:
+            stride8 = high_res_features.stride8.unflatten(1, (side, side)).unflatten(3, (2, 2))
+            stride8 = stride8.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+            first, norm, activation, second, last_activation = self
+            x = second(activation(norm(first(x) + stride8)))
+            x = last_activation(x + rearrange_to_map(high_res_features.stride4.flatten(1, 3)))
+        return (mask_weights @ x.flatten(2)).unflatten(2, x.shape[2:])
 
     def first_rows(self, image_tokens: Tensor) -> Tensor:
         """Apply the first transposed convolution: [P, T, C] to [P, T, 4, C / 4], 2 x 2 in row-major order."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segany.models.sam.config import DecoderConfig
 from segany.nn.attention import merge_heads, split_heads
 from segany.nn.layers import MLP, FeedForward
+from segany.nn.replaced import is_plain, is_unmodified
 
 
 class HighResFeatures(NamedTuple):
@@ -46,7 +47,7 @@ class Attention(nn.Module):
     `forward` is plain attention. `tokens_to_image` and `image_to_tokens` compute the same for n prompt tokens and T
     image tokens, T >> n, where the projection of the image dominates the cost. They use associativity,
     (x W_q) (y W_k)' = ((x W_q) W_k') y', so that the weights multiply the few prompt tokens and the image tokens are
-    not projected. That is cheaper for small n.
+    not projected. That is cheaper for small n. With replaced or hooked layers, they are plain attention.
     """
 
     def __init__(self, width: int, heads: int, inner_width: int | None = None) -> None:
@@ -58,17 +59,17 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, inner)
         self.out_proj = nn.Linear(inner, width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend from query [P, n, C] to key and value [P, m, C]: [P, n, C]. A batch axis of 1 is broadcast."""
-        q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
+        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
         q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
         return self.out_proj(merge_heads(weights @ v))
 
     def tokens_to_image(self, tokens: Tensor, image: Tensor, positions: Tensor) -> Tensor:
         """Attend from prompt tokens [P, n, C] to image tokens [1 or P, T, C]: [P, n, C]."""
-        if not self._regrouping_is_cheaper(tokens.shape[1]):
-            return self.forward(tokens, image + positions, image)
+        if not self._regroups(tokens.shape[1]):
+            return self(q=tokens, k=image + positions, v=image)
         q = self._scaled_heads(self.q_proj(tokens))  # [P, heads, n, D]
         # The bias of the keys adds a constant to all scores of a query, to which softmax is invariant.
         q = (q @ self._by_head(self.k_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
@@ -80,8 +81,8 @@ class Attention(nn.Module):
 
     def image_to_tokens(self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend from image tokens [1 or P, T, C] to prompt tokens [P, n, C]: [P, T, C]."""
-        if not self._regrouping_is_cheaper(keys.shape[1]):
-            return self.forward(image + positions, keys, values)
+        if not self._regroups(keys.shape[1]):
+            return self(q=image + positions, k=keys, v=values)
         k, v = self._scaled_heads(self.k_proj(keys)), split_heads(self.v_proj(values), self.heads)  # [P, heads, n, D]
         # Softmax runs over the few prompt tokens; with the image axis last it is vectorized over the image.
         k_weight = (k @ self._by_head(self.q_proj.weight)).flatten(1, 2)  # [P, heads * n, C]
@@ -105,8 +106,18 @@ class Attention(nn.Module):
         """Reshape [heads * D, ...] to [heads, D, ...]."""
         return parameter.unflatten(0, (self.heads, -1))
 
-    def _regrouping_is_cheaper(self, count: int) -> bool:
-        """Compare the multiplications per image token of both groupings for `count` prompt tokens."""
+    @property
+    def has_plain_layers(self) -> bool:
+        """Whether the four projections are linear layers, and neither they nor the attention have hooks."""
+        return is_plain(self.q_proj, self.k_proj, self.v_proj, self.out_proj) and is_unmodified(self)
+
+    def _regroups(self, count: int) -> bool:
+        """Tell whether `count` prompt tokens are attended by regrouping.
+
+        It compares the multiplications per image token of both groupings.
+        """
+        if not self.has_plain_layers:
+            return False
         if torch.compiler.is_compiling():  # the count is symbolic, and usually small
             return True
         channels, inner = self.q_proj.in_features, self.q_proj.out_features
@@ -132,24 +143,30 @@ class TwoWayBlock(nn.Module):
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, config.heads, config.cross_attention_width)
 
-    def forward(self, tokens: Tensor, prompt_tokens: Tensor, image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Update tokens [P, n, C] and image tokens [1 or P, T, C]: returns [P, n, C] and [P, T, C].
+    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor) -> tuple[Tensor, Tensor]:
+        """Update tokens and image tokens.
 
-        `prompt_tokens` [P, n, C] are the initial tokens, which serve as position encoding of the tokens, and
-        `positions` [T, C] is that of the image.
+        Args:
+            queries: tokens [P, n, C].
+            keys: image tokens [1 or P, T, C].
+            query_pe: the initial tokens [P, n, C], which serve as position encoding of the tokens.
+            key_pe: position encoding of the image, [T, C] or [1 or P, T, C].
+
+        Returns:
+            Tokens [P, n, C] and image tokens [P, T, C].
         """
-        tokens = self.attend_to_prompt(tokens, prompt_tokens)
+        tokens = self.attend_to_prompt(queries, query_pe)
         attend = self.cross_attn_token_to_image.tokens_to_image
-        tokens = self.norm2(tokens + attend(tokens + prompt_tokens, image, positions))
+        tokens = self.norm2(tokens + attend(tokens + query_pe, keys, key_pe))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        return tokens, self.update_image(image, positions, tokens + prompt_tokens, tokens)
+        return tokens, self.update_image(keys, key_pe, tokens + query_pe, tokens)
 
     def attend_to_prompt(self, tokens: Tensor, prompt_tokens: Tensor) -> Tensor:
         """Self-attention of the tokens, with the prompt tokens as position encoding."""
         if self.is_first:  # `skip_first_layer_pe` in the official code: no position encoding and no residual
-            return self.norm1(self.self_attn(tokens, tokens, tokens))
+            return self.norm1(self.self_attn(q=tokens, k=tokens, v=tokens))
         with_positions = tokens + prompt_tokens
-        return self.norm1(tokens + self.self_attn(with_positions, with_positions, tokens))
+        return self.norm1(tokens + self.self_attn(q=with_positions, k=with_positions, v=tokens))
 
     def update_image(self, image: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Cross-attention from image tokens [1 or P, T, C] to keys and values [P, n, C]: [P, T, C]."""
@@ -172,7 +189,9 @@ class TwoWayTransformer(nn.Module):
         """Transform tokens [P, n, C] and the image: returns tokens [P, n, C] and image tokens [P, T, C]."""
         tokens, image_tokens = prompt_tokens, image.tokens
         for block in self.layers:
-            tokens, image_tokens = block(tokens, prompt_tokens, image_tokens, image.positions)
+            tokens, image_tokens = block(
+                queries=tokens, keys=image_tokens, query_pe=prompt_tokens, key_pe=image.positions
+            )
         attend = self.final_attn_token_to_image.tokens_to_image
         attended = attend(tokens + prompt_tokens, image_tokens, image.positions)
         return self.norm_final_attn(tokens + attended), image_tokens

@@ -15,6 +15,7 @@ from segany.models.image_encoder import ImageEncoder
 from segany.models.sam.config import VitConfig
 from segany.nn.attention import attend, merge_heads, relative_position_attention, split_heads
 from segany.nn.layers import FeedForward, LayerNorm2d, drop_path_residual
+from segany.nn.replaced import is_plain
 from segany.nn.windows import partition, unpartition
 
 
@@ -45,15 +46,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size_hw = (x.shape[1], x.shape[2])
-        qkv = self.qkv(x)
         if self.window_size is None:
-            attended = self._attend(qkv.flatten(1, 2), size_hw)
+            attended = self._attend(self.qkv(x).flatten(1, 2), size_hw)
             return self.proj(attended.unflatten(1, size_hw))
-        # The official code pads with zeros before the projection. The projection of zero is the bias, so padding with
-        # the bias after the projection is equivalent and projects fewer positions.
-        windows = partition(qkv, self.window_size, fill=self.qkv.bias)
-        attended = self._attend(windows, (self.window_size, self.window_size))
+        attended = self._attend(self._project_windows(x, self.window_size), (self.window_size, self.window_size))
         return self.proj(unpartition(attended, self.window_size, size_hw))
+
+    def _project_windows(self, x: Tensor, size: int) -> Tensor:
+        """Project [B, H, W, C] to the queries, keys and values of windows: [B * windows, size * size, 3 * C]."""
+        if is_plain(self.qkv):
+            # The official code pads with zeros before the projection. The projection of zero is the bias, so padding
+            # with the bias after the projection is equivalent and projects fewer positions.
+            return partition(self.qkv(x), size, fill=self.qkv.bias)
+        return self.qkv(partition(x, size).unflatten(1, (size, size))).flatten(1, 2)
 
     def over_tokens(self, x: Tensor) -> Tensor:
         """Global attention over tokens [B, T, C] without relative position embeddings."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from segany.models.sam2.config import PATCH_STRIDE, STAGES, HieraConfig
 from segany.nn.attention import attend, merge_heads, split_heads
 from segany.nn.layers import MLP, drop_path_residual
+from segany.nn.replaced import is_plain
 from segany.nn.windows import partition, unpartition
 
 
@@ -35,6 +36,7 @@ class PooledAttention(nn.Module):
 
     def __init__(self, channels_in: int, width: int, heads: int, window_size: int | None, *, pooled: bool) -> None:
         super().__init__()
+        self.width = width
         self.heads = heads
         self.window_size = window_size
         self.pooled = pooled
@@ -43,8 +45,10 @@ class PooledAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend: [B, H, W, C] to [B, H, W, C'], or to [B, H / 2, W / 2, C'] with query pooling."""
+        if self.window_size is not None and not is_plain(self.qkv):
+            return self._attend_projecting_windows(x, self.window_size)
         qkv = self.qkv(x)
-        width = self.proj.in_features
+        width = self.width
         query, rest = qkv[..., :width], qkv[..., width:]
         if self.pooled:
             query = pool(query)
@@ -57,6 +61,16 @@ class PooledAttention(nn.Module):
         query = partition(query, query_size, fill=self.qkv.bias[:width])
         rest = partition(rest, self.window_size, fill=self.qkv.bias[width:])
         return self.proj(unpartition(self._attend(query, rest), query_size, size_hw))
+
+    def _attend_projecting_windows(self, x: Tensor, size: int) -> Tensor:
+        """Attend within windows in the order of the official code: padding, projection, pooling."""
+        qkv = self.qkv(partition(x, size).unflatten(1, (size, size)))
+        query, rest = qkv[..., : self.width], qkv[..., self.width :]
+        height, width = x.shape[1], x.shape[2]
+        if self.pooled:
+            query, size, height, width = pool(query), size // 2, height // 2, width // 2
+        attended = self._attend(query.flatten(1, 2), rest.flatten(1, 2))
+        return self.proj(unpartition(attended, size, (height, width)))
 
     def _attend(self, query: Tensor, key_and_value: Tensor) -> Tensor:
         key, value = key_and_value.chunk(2, dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segany.models.sam2.config import MemoryConfig
 from segany.nn.attention import attend
 from segany.nn.positions import Rotations, axial_rotations, halves_first, sine_grid
+from segany.nn.replaced import is_plain
 
 _POSITION_WEIGHT = 0.1
 """Weight of the position encoding that is added to the frame features."""
@@ -58,6 +59,8 @@ class RotaryAttention(nn.Module):
 
     def project(self, x: Tensor, layer: nn.Linear) -> Tensor:
         """Apply a linear layer with its output channels in the order that `Rotations` require."""
+        if not is_plain(layer):
+            return halves_first(layer(x).transpose(0, -1)).transpose(0, -1)
         return F.linear(x, halves_first(layer.weight), halves_first(layer.bias))
 
 

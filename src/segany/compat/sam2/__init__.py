@@ -1,0 +1,1 @@
+"""Drop-in module for the official package `sam2`."""

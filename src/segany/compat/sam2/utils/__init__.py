@@ -1,0 +1,1 @@
+"""Functions and transforms of the official package."""

@@ -1,0 +1,21 @@
+"""Drop-in module for the official package `segment_anything`."""
+
+from segany.compat.segment_anything.automatic_mask_generator import SamAutomaticMaskGenerator
+from segany.compat.segment_anything.build_sam import (
+    build_sam,
+    build_sam_vit_b,
+    build_sam_vit_h,
+    build_sam_vit_l,
+    sam_model_registry,
+)
+from segany.compat.segment_anything.predictor import SamPredictor
+
+__all__ = [
+    "SamAutomaticMaskGenerator",
+    "SamPredictor",
+    "build_sam",
+    "build_sam_vit_b",
+    "build_sam_vit_h",
+    "build_sam_vit_l",
+    "sam_model_registry",
+]
