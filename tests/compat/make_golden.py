@@ -53,7 +53,7 @@ def signatures(packages: list[Any]) -> dict[str, list[str]]:
             if name.startswith("_") or getattr(item, "__module__", None) != module.__name__:
                 continue
             found[f"{module.__name__}:{name}"] = arguments_of(item)
-            for method_name, method in vars(item).items() if inspect.isclass(item) else ():
+            for method_name in vars(item) if inspect.isclass(item) else ():
                 public = not method_name.startswith("_")
                 if public and callable(getattr(item, method_name)):
                     found[f"{module.__name__}:{name}.{method_name}"] = arguments_of(getattr(item, method_name))

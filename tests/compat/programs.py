@@ -1,6 +1,7 @@
 """Programs that use the official packages, as functions of what they import.
 
-`make_golden.py` runs them with the official packages, and the tests with the drop-in modules. segany itself is not imported.
+`make_golden.py` runs them with the official packages, and the tests with the drop-in modules. segany itself is not
+imported.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def build_small_sam(modeling: Any) -> Any:
         iou_head_depth=3,
         iou_head_hidden_dim=256,
     )
-    return modeling.Sam(encoder, prompt_encoder, decoder, pixel_mean=[120.0, 110.0, 100.0], pixel_std=[60.0, 55.0, 50.0])
+    return modeling.Sam(
+        encoder, prompt_encoder, decoder, pixel_mean=[120.0, 110.0, 100.0], pixel_std=[60.0, 55.0, 50.0]
+    )
 
 
 def use_sam_predictor(package: Any, sam: Any) -> Outputs:
@@ -280,7 +283,10 @@ def use_sam2_video_predictor(predictor: Any) -> Outputs:
     keep("mask", *predictor.add_new_mask(state, frame_idx=0, obj_id=3, mask=mask))
     keep_all("forward")
     keep("correction", *add(state, 2, 7, points=[[100.0, 80.0]], labels=[1]))
-    keep("mask_correction", *predictor.add_new_mask(state, 3, 3, torch.from_numpy(mask.T[:96, :96].repeat(2, 1)[:, :128])))
+    keep(
+        "mask_correction",
+        *predictor.add_new_mask(state, 3, 3, torch.from_numpy(mask.T[:96, :96].repeat(2, 1)[:, :128])),
+    )
     keep_all("again", start_frame_idx=1, max_frame_num_to_track=2)
     keep_all("reverse", start_frame_idx=3, reverse=True)
     keep("again_on_prompted", *add(state, 0, 7, points=[POINT], labels=[1]))

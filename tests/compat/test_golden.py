@@ -97,6 +97,11 @@ def test_automatic_masks_have_the_official_order_and_values(mobile_sam_path: Pat
         assert list(ours) == list(theirs)
         assert coco_mask.iou([ours["segmentation"]], [theirs["segmentation"]], [0])[0, 0] > 0.995
         assert ours["crop_box"] == theirs["crop_box"]
-        for name, tolerance in (("bbox", 1), ("predicted_iou", 1e-4), ("stability_score", 2e-3), ("point_coords", 1e-3)):
+        for name, tolerance in (
+            ("bbox", 1),
+            ("predicted_iou", 1e-4),
+            ("stability_score", 2e-3),
+            ("point_coords", 1e-3),
+        ):
             np.testing.assert_allclose(ours[name], theirs[name], atol=tolerance)
         assert ours["area"] == pytest.approx(theirs["area"], rel=5e-3)

@@ -96,6 +96,7 @@ class SAM2AutomaticMaskGenerator:
         model_id: str,
         *,
         device: str | torch.device = "cuda",
+        mode: Any = "eval",
         hydra_overrides_extra: Sequence[str] = (),
         apply_postprocessing: bool = True,
         **settings: Any,
@@ -103,7 +104,7 @@ class SAM2AutomaticMaskGenerator:
         """Build the generator of a Hugging Face repository; see `build_sam2_hf`, and the constructor for `settings`."""
         from segany.compat.sam2.build_sam import build_sam2_hf
 
-        model = build_sam2_hf(model_id, device, "eval", hydra_overrides_extra, apply_postprocessing)
+        model = build_sam2_hf(model_id, device, mode, hydra_overrides_extra, apply_postprocessing)
         return cls(model, **settings)
 
     @torch.no_grad()

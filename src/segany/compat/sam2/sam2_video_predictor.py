@@ -444,7 +444,8 @@ class SAM2VideoPredictor(SAM2Base):
         logits = F.interpolate(low_res.float(), size, mode="bilinear", align_corners=False)
         if not self.settings.non_overlap_masks or len(logits) == 1:
             return logits
-        is_highest = logits == logits.amax(dim=0, keepdim=True)
+        objects = torch.arange(len(logits), device=logits.device)[:, None, None, None]
+        is_highest = logits.argmax(dim=0, keepdim=True) == objects
         return torch.where(is_highest, logits, logits.clamp(max=-10.0))
 
     def _obj_id_to_idx(self, inference_state: InferenceState, obj_id: Any) -> int:

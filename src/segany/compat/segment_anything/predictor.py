@@ -115,7 +115,9 @@ class SamPredictor:
         if mask_input is not None:
             masks = torch.as_tensor(mask_input, dtype=torch.float, device=self.device)[None]
         found = self.predict_torch(points, labels, boxes, masks, multimask_output, return_logits=return_logits)
-        chosen, iou, low_res = (one[0].detach().cpu().numpy() for one in found)
+        # NumPy has no bfloat16, which autocast may leave.
+        rows = (one[0].detach().cpu() for one in found)
+        chosen, iou, low_res = (one.numpy() if one.dtype == torch.bool else one.float().numpy() for one in rows)
         return chosen, iou, low_res
 
     @torch.no_grad()

@@ -11,15 +11,17 @@ from segany.compat.sam2.overrides import Sam2Settings
 from segany.compat.segment_anything.modeling import prompt_encoder
 from segany.compat.segment_anything.modeling.mask_decoder import MLP, ByLayer, image_tokens
 from segany.compat.segment_anything.modeling.transformer import TwoWayTransformer
-from segany.core.arrays import SizeHW
 from segany.core.prompt import BOX_BOTTOM_RIGHT_LABEL
 from segany.kernels import optimize
 from segany.kernels.decoder import FastSam2MaskDecoder
 from segany.kernels.memory import FastSam2
-from segany.models.sam.mask_decoder import arrange_high_res
-from segany.models.sam.two_way_transformer import HighResFeatures
+from segany.models.configs import EMBEDDING_STRIDE
+from segany.models.sam.mask_decoder import DecodedTokens, arrange_high_res
+from segany.models.sam.two_way_transformer import HighResFeatures, ImageTokens
 from segany.models.sam2.config import Sam2Config
-from segany.models.sam2.model import NO_OBJECT_LOGIT
+from segany.models.sam2.fpn import ImageEncoderHiera
+from segany.models.sam2.model import NO_OBJECT_LOGIT, Sam2
+from segany.models.sam2.tracking import FrameFeatures
 from segany.nn.positions import sine_grid
 
 NO_OBJ_SCORE = NO_OBJECT_LOGIT
@@ -69,10 +71,43 @@ class MaskDecoder(ByLayer, FastSam2MaskDecoder):
             Low-res logits [P, M, 4h, 4w], predicted IoU [P, M], object tokens [P, M, C] and object scores [P, 1].
         """
         del repeat_image
-        features = None if high_res_features is None else _arranged(*high_res_features)
-        image = image_tokens(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, features)
+        image = self._image(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, high_res_features
+        )
         found = self.decode(image, sparse_prompt_embeddings, multimask=multimask_output)
         return found.low_res, found.iou, found.mask_tokens, found.object_scores[:, None]
+
+    def predict_masks(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        repeat_image: bool,
+        high_res_features: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predict all masks, the single mask first; arguments and results are those of `forward`."""
+        del repeat_image
+        image = self._image(
+            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, high_res_features
+        )
+        tokens, transformed = self.run_transformer(image, sparse_prompt_embeddings)
+        iou = torch.sigmoid(self.iou_prediction_head(tokens[:, 1]))
+        mask_tokens = tokens[:, 2 : 2 + self.mask_tokens_count]
+        weights = self.mask_weights(mask_tokens, slice(0, self.mask_tokens_count))
+        low_res = self.all_masks(DecodedTokens(weights, transformed, iou, tokens), image.high_res_features)
+        return low_res, iou, mask_tokens, self.pred_obj_score_head(tokens[:, 0])
+
+    def _image(
+        self,
+        image_embeddings: Tensor,
+        image_pe: Tensor,
+        sparse_prompt_embeddings: Tensor,
+        dense_prompt_embeddings: Tensor,
+        high_res_features: list[Tensor] | None,
+    ) -> ImageTokens:
+        features = None if high_res_features is None else _arranged(*high_res_features)
+        return image_tokens(image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings, features)
 
 
 def _arranged(stride4: Tensor, stride8: Tensor) -> HighResFeatures:
@@ -81,7 +116,43 @@ def _arranged(stride4: Tensor, stride8: Tensor) -> HighResFeatures:
     return HighResFeatures(*(torch.cat(parts) for parts in zip(*rows, strict=True)))
 
 
-class SAM2Base(FastSam2):
+class ImageEncoder(ImageEncoderHiera):
+    """The image encoder, which returns a dictionary as that of the official code."""
+
+    def forward(  # type: ignore[override]  # the result of the official code
+        self, pixels: Tensor, drop_path_scales: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Encode normalized images [B, 3, S, S].
+
+        Returns:
+            `backbone_fpn`: maps of strides 4, 8 and 16, [B, C, H, W]; `vision_pos_enc`: their position encodings;
+            `vision_features`: the last map.
+        """
+        image, stride4, stride8 = super().forward(pixels, drop_path_scales)
+        return maps_with_positions([stride4, stride8, image])
+
+
+def maps_with_positions(maps: list[Tensor]) -> dict[str, Any]:
+    """Add the position encodings of the image encoder to maps of strides 4, 8 and 16."""
+    channels = maps[-1].shape[1]
+    positions = []
+    for one in maps:
+        size_hw = (one.shape[2], one.shape[3])
+        grid = sine_grid(size_hw, channels, one).t()
+        positions.append(torch.unflatten(grid, 1, size_hw).expand(len(one), -1, -1, -1))
+    return {"vision_features": maps[-1], "vision_pos_enc": positions, "backbone_fpn": maps}
+
+
+class _ByOfficialEncoder(Sam2):
+    """Encodes frames by calling the image encoder, where no form for the CPU does it in parts."""
+
+    def encode_frame(self, pixels: Tensor, drop_path_scales: Tensor | None = None) -> FrameFeatures:
+        given = () if drop_path_scales is None else (drop_path_scales,)
+        stride4, stride8, image = self.image_encoder(pixels, *given)["backbone_fpn"]
+        return FrameFeatures(image, *self.sam_mask_decoder.project_high_res(stride4, stride8))
+
+
+class SAM2Base(FastSam2, _ByOfficialEncoder):
     """A SAM 2 model; `segany.compat.sam2.build_sam` builds it.
 
     Attributes:
@@ -94,6 +165,7 @@ class SAM2Base(FastSam2):
         config = settings.applied_to(config)
         super().__init__(config, name)
         width = config.encoder.out_channels
+        self.image_encoder.__class__ = ImageEncoder  # building another one would take as long again
         self.sam_prompt_encoder = PromptEncoder(
             width, (config.embedding_size,) * 2, (config.input_size,) * 2, config.mask_channels
         )
@@ -101,9 +173,8 @@ class SAM2Base(FastSam2):
         self.settings = settings
         self.image_size = config.input_size
         self.hidden_dim, self.mem_dim, self.num_maskmem = width, config.memory.channels, config.memory.num_maskmem
-        self.num_feature_levels = len(config.encoder_strides)
+        self.num_feature_levels, self.backbone_stride = len(config.encoder_strides), EMBEDDING_STRIDE
         self.directly_add_no_mem_embed = self.use_high_res_features_in_sam = True
-        self._positions: list[Tensor] = []
         optimize(self)
 
     def forward_image(self, img_batch: Tensor) -> dict[str, Any]:
@@ -114,14 +185,7 @@ class SAM2Base(FastSam2):
             mask decoder; `vision_pos_enc`: position encodings, [B, C, H, W] each; `vision_features`: the last map.
         """
         frame = self.encode_frame(img_batch)
-        maps = [frame.feat_s0, frame.feat_s1, frame.image]
-        if len(self._positions) != len(maps) or self._positions[0].device != frame.image.device:
-            self._positions = [self._position_map((one.shape[2], one.shape[3]), frame.image) for one in maps]
-        positions = [one.expand(len(img_batch), -1, -1, -1) for one in self._positions]
-        return {"vision_features": frame.image, "vision_pos_enc": positions, "backbone_fpn": maps}
-
-    def _position_map(self, size_hw: SizeHW, like: Tensor) -> Tensor:
-        return torch.unflatten(sine_grid(size_hw, self.hidden_dim, like).t(), 1, size_hw)[None]
+        return maps_with_positions([frame.feat_s0, frame.feat_s1, frame.image])
 
     def _prepare_backbone_features(
         self, backbone_out: dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from segany.compat.configs import only
 from segany.core.errors import check
@@ -94,3 +94,7 @@ class ImageEncoderViT(vit.ImageEncoderVit):
                 for name, value in values.items():
                     setattr(owner, name, value)
         optimize(self)
+
+    def forward(self, x: Tensor, drop_path_scales: Tensor | None = None) -> Tensor:
+        """Encode pixels; `drop_path_scales` are those of segany's own encoder."""
+        return super().forward(x, drop_path_scales)

@@ -24,11 +24,11 @@ class PositionEmbeddingRandom(RandomFourierPositions):
         if scale is not None and scale > 0:
             self.positional_encoding_gaussian_matrix *= scale
 
-    def forward(self, coordinates: Tensor | tuple[int, int]) -> Tensor:
+    def forward(self, size: Tensor | tuple[int, int]) -> Tensor:
         """Encode a grid of height and width, [C, H, W]; or coordinates in 0..1, [..., 2] to [..., C]."""
-        if isinstance(coordinates, Tensor):
-            return super().forward(coordinates)
-        return self.grid(coordinates).permute(2, 0, 1)
+        if isinstance(size, Tensor):
+            return super().forward(size)
+        return self.grid(size).permute(2, 0, 1)
 
     def _pe_encoding(self, coords: Tensor) -> Tensor:
         return super().forward(coords)
