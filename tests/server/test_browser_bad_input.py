@@ -54,6 +54,7 @@ def test_moved_images_are_told_of_and_found_again(
     assert objects(page) == painted
 
 
+@pytest.mark.slow
 @pytest.mark.failing_calls
 def test_without_weights_the_page_says_so_and_brush_and_polygon_work(
     serve: Callable[..., Server], page: Page, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
