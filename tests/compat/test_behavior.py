@@ -245,7 +245,8 @@ def test_point_grids_of_ones_own() -> None:
     grid = np.array([[0.5, 0.25]])
     settings = {**LOOSE, "points_per_side": None}
     generator = SamAutomaticMaskGenerator(small_sam(), point_grids=[grid], **settings)
-    assert [record["point_coords"] for record in generator.generate(IMAGE)][0] == [[64.0, 24.0]]
+    first = next(iter(generator.generate(IMAGE)))
+    assert first["point_coords"] == [[64.0, 24.0]]
     with pytest.raises(AssertionError, match="either points_per_side or point_grids"):
         SamAutomaticMaskGenerator(small_sam(), point_grids=[grid])
 

@@ -32,7 +32,7 @@ def test_files_and_folders_pass_whatever_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
-    with pytest.raises(DataError, match="'a.json' is a link or a device"):
+    with pytest.raises(DataError, match="is a link or a device"):
         names(make(tmp_path / "a.zip", b"/etc/passwd", mode=kind | 0o777))
 
 

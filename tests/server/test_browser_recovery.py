@@ -63,6 +63,7 @@ def test_a_prompt_goes_on_after_a_restart_and_its_mask_is_exact(
     assert np.array_equal(mask, prediction.masks[0, steps[-1][1]])
 
 
+@pytest.mark.slow
 @pytest.mark.failing_calls
 def test_a_page_that_is_open_goes_on_after_a_restart(serve: Callable[..., Server], page: Page) -> None:
     """Its cookie is valid still; the link that it came by is not."""

@@ -11,6 +11,9 @@ import { Outbox } from "./outbox/outbox";
 export type Entrance = "opening" | "open" | "locked" | "unreachable";
 
 export const entrance = signal<Entrance>("opening");
+/** Whether the server does not know this browser any more. */
+export const isExpired = signal(false);
+api.onSession((isKnown) => (isExpired.value = !isKnown));
 export const session = signal<Session | null>(null);
 export const project = signal<Project | null>(null);
 export const outbox = signal<Outbox | null>(null);
@@ -46,7 +49,7 @@ export async function signIn(link: string): Promise<void> {
 
 /** Go on where the session has expired and another tab has a new one. */
 export async function resume(): Promise<void> {
-  if (api.isExpired.peek() && entrance.peek() === "open") await open();
+  if (isExpired.peek() && entrance.peek() === "open") await open();
 }
 
 /** Enter with a token, or with the session of an earlier visit. */

@@ -1,4 +1,7 @@
-"""The job queue: threads that run the jobs of a project, with progress and cancellation."""
+"""The job queue: threads that run the jobs of a project, with progress and cancellation.
+
+docs/architecture.md says why it is not one of DBOS.
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def reference(root: Path, row: ItemRow) -> Path:
             raise ImageError(f"{path} leads to {resolved}, outside the root {root}. It is not opened.")
         if not resolved.is_file():
             raise ImageError(
-                f"{path} is missing. If it was moved, relink it: start segany serve with the folder that it is in now, and "
-                "images are found by their content."
+                f"{path} is missing. If it was moved, relink it: start segany serve with the folder that it is in now. "
+                "Images are found by their content."
             )
         if resolved.stat().st_size != row.byte_count:
             raise ImageError(f"{path} was changed since it was added. Put the old file back, or add it as a new image.")

@@ -1,6 +1,5 @@
 /** Calls of the API. One class of error for everything that can go wrong with them. */
 
-import { signal } from "@preact/signals";
 import createClient, { type Middleware } from "openapi-fetch";
 
 import type { paths } from "./schema";
@@ -21,10 +20,13 @@ export class ApiError extends Error {
   }
 }
 
-/** Whether the server does not know this browser any more. */
-export const isExpired = signal(false);
-
 let csrf = "";
+let tell: (isKnown: boolean) => void = () => undefined;
+
+/** Be told whether the server knows this browser. */
+export function onSession(listener: (isKnown: boolean) => void): void {
+  tell = listener;
+}
 
 const rules: Middleware = {
   onRequest({ request }) {
@@ -32,7 +34,7 @@ const rules: Middleware = {
   },
   async onResponse({ response }) {
     if (response.ok) return;
-    if (response.status === 401 || response.status === 403) isExpired.value = true;
+    if (response.status === 401 || response.status === 403) tell(false);
     const answer: unknown = await response.json().catch(() => null);
     throw new ApiError(response.status, messageOf(answer) ?? response.statusText, answer);
   },
@@ -64,7 +66,7 @@ function asForm(body: Record<string, string | string[]>): FormData {
 async function takeCsrf(answer: Promise<Session>): Promise<Session> {
   const session = await answer;
   csrf = session.csrf;
-  isExpired.value = false;
+  tell(true);
   return session;
 }
 

@@ -61,6 +61,7 @@ export const de: Record<keyof typeof en, string> = {
   "save.saving": "Wird gespeichert…",
   "save.offline": "Server nicht erreicht, {n} Änderung bleibt hier | Server nicht erreicht, {n} Änderungen bleiben hier",
   "save.expired": "Sitzung abgelaufen, {n} Änderung bleibt hier | Sitzung abgelaufen, {n} Änderungen bleiben hier",
+  "save.ended": "Sitzung abgelaufen",
   "save.full": "Platte des Servers voll, {n} Änderung bleibt hier | Platte des Servers voll, {n} Änderungen bleiben hier",
   "save.refused": "Der Server hat eine Änderung abgelehnt: {message} Sie bleibt hier.",
   "save.retry": "Erneut versuchen",
@@ -307,6 +308,7 @@ export const de: Record<keyof typeof en, string> = {
   "schema.save": "Labels speichern",
   "schema.stale": "Jemand hat die Labels inzwischen geändert. Jetzt sind die neuen zu sehen; bitte ändere noch einmal.",
   "schema.invalid": "Jedes Label braucht einen eigenen Namen.",
+  "schema.empty": "Ein Label ist eine Art von Objekten, etwa Person oder Tasse. Die Eingabetaste fügt das nächste hinzu.",
   "schema.hint": "Benutzte Labels werden archiviert, nie gelöscht.",
 
   "export.title": "Exportieren",

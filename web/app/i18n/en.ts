@@ -59,6 +59,7 @@ export const en = {
   "save.saving": "Saving…",
   "save.offline": "Server not reached, {n} change kept here | Server not reached, {n} changes kept here",
   "save.expired": "Session expired, {n} change kept here | Session expired, {n} changes kept here",
+  "save.ended": "Session expired",
   "save.full": "Server's disk is full, {n} change kept here | Server's disk is full, {n} changes kept here",
   "save.refused": "The server refused a change: {message} It is kept here.",
   "save.retry": "Try again",
@@ -305,6 +306,7 @@ export const en = {
   "schema.save": "Save labels",
   "schema.stale": "Somebody changed the labels meanwhile. Theirs are shown now; please make your change again.",
   "schema.invalid": "Every label needs a name of its own.",
+  "schema.empty": "A label is a kind of object, such as person or cup. Enter adds the next one.",
   "schema.hint": "Labels in use are archived, never deleted.",
 
   "export.title": "Export",

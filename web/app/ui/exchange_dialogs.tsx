@@ -2,6 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 
 import { cancelJob, exportUrl, putUpload, startExport, startImport } from "../api/client";
 import type { ExchangeFormat, ItemState, Job } from "../api/types";
@@ -149,8 +150,10 @@ function JobRow({ job }: { job: Job }): JSX.Element {
   const isRunning = job.state === "running" || job.state === "queued";
   const report = (job.result ?? {}) as Report;
   const name = t(`job.${job.kind}` as TextKey);
+  const row = useRef<HTMLDivElement>(null);
+  useEffect(() => row.current?.scrollIntoView({ block: "nearest" }), [job.state]); // below the formats in a small window
   return (
-    <div class={`job ${job.state}`} role="status">
+    <div class={`job ${job.state}`} role="status" ref={row}>
       <div class="job-head">
         <b>{name}</b>
         <span class="muted">{t(`job.${job.state}`, { done: job.done, total: job.total, message: job.message })}</span>

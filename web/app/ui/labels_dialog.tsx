@@ -45,9 +45,10 @@ export function LabelsDialog({ onClose }: { onClose: () => void }): JSX.Element 
         </>
       }
     >
+      {draft.value.length === 0 && <p class="muted schema-empty">{t("schema.empty")}</p>}
       <ul class="schema">
         {draft.value.map((label) => (
-          <LabelRow key={label.id} label={label} isNew={!known.has(label.id)} onChange={(by) => change(label.id, by)} onRemove={() => (draft.value = draft.value.filter(({ id }) => id !== label.id))} />
+          <LabelRow key={label.id} label={label} isNew={!known.has(label.id)} onEnter={add} onChange={(by) => change(label.id, by)} onRemove={() => (draft.value = draft.value.filter(({ id }) => id !== label.id))} />
         ))}
       </ul>
       <Button icon="plus" onClick={add}>
@@ -78,11 +79,12 @@ async function save(draft: Signal<readonly Label[]>, problem: Signal<string>, cl
 interface RowProps {
   readonly label: Label;
   readonly isNew: boolean;
+  readonly onEnter: () => void;
   readonly onChange: (by: Partial<Label>) => void;
   readonly onRemove: () => void;
 }
 
-function LabelRow({ label, isNew, onChange, onRemove }: RowProps): JSX.Element {
+function LabelRow({ label, isNew, onEnter, onChange, onRemove }: RowProps): JSX.Element {
   const setAttribute = (index: number, by: Partial<Attribute> | null): void => {
     const attributes = label.attributes.flatMap((each, i) => (i !== index ? [each] : by ? [{ ...each, ...by }] : []));
     onChange({ attributes });
@@ -94,7 +96,7 @@ function LabelRow({ label, isNew, onChange, onRemove }: RowProps): JSX.Element {
           <span class="visually-hidden">{t("schema.color")}</span>
           <input type="color" value={label.color} onInput={(e) => onChange({ color: e.currentTarget.value })} />
         </label>
-        <input id={`label-name-${label.id}`} class="grow" aria-label={t("schema.name")} placeholder={t("schema.name")} value={label.name} onInput={(e) => onChange({ name: e.currentTarget.value })} />
+        <input id={`label-name-${label.id}`} class="grow" aria-label={t("schema.name")} placeholder={t("schema.name")} value={label.name} onInput={(e) => onChange({ name: e.currentTarget.value })} onKeyDown={(e) => e.key === "Enter" && onEnter()} />
         <select aria-label={t("schema.hotkey")} value={label.hotkey ?? ""} onChange={(e) => onChange({ hotkey: e.currentTarget.value || null })}>
           <option value="">–</option>
           {HOTKEYS.map((key) => (

@@ -2,9 +2,8 @@
 
 import type { JSX } from "preact";
 
-import { isExpired } from "../api/client";
 import type { ItemState } from "../api/types";
-import { jobs, outbox, project } from "../context";
+import { isExpired, jobs, outbox, project } from "../context";
 import type { Editor } from "../editor";
 import { t, type TextKey } from "../i18n";
 import { dialog, type DialogName, hidesConflicts } from "../keys/actions";
@@ -77,7 +76,7 @@ export function SaveStatus(): JSX.Element | null {
   const state = isExpired.value ? "expired" : box.status.value.state;
   const conflicts = box.conflicts.value.length;
   const isTrouble = state !== "saved" && state !== "saving";
-  const text = t(`save.${state}`, { n: unsaved, message });
+  const text = t(state === "expired" && unsaved === 0 ? "save.ended" : `save.${state}`, { n: unsaved, message });
   return (
     <div class={`save-status ${isTrouble ? "trouble" : ""}`} role="status">
       <span class="save-text" title={text}>
