@@ -19,11 +19,15 @@ from segany import (
     MaskPrediction,
     ModelRef,
     Prompt,
+    load,
 )
 from segany.core.errors import SeganyError
 from segany.core.progress import ProgressEvent
+from segany.export import to_onnx
+from segany.runtime.manifest import read_manifest
 from segany.server.embeddings import Urgency
 from segany.server.model_host import ModelHost
+from segany.server.page_decoder import PageDecoder
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +241,32 @@ def test_mobile_sam_answers_with_the_predictors_masks(tmp_path: Path, mobile_sam
 
 def _predict(embedding: Embedding, prompt: Prompt, predictor: ImagePredictor) -> MaskPrediction:
     return predictor.predict(embedding, prompt)
+
+
+@pytest.mark.slow
+def test_the_decoder_is_exported_when_a_page_wants_it_and_only_its_files_are_given(
+    tmp_path: Path, ref: ModelRef
+) -> None:
+    exported = tmp_path / "export"
+    to_onnx(load(ref.model, device="cpu"), exported)
+    host = ModelHost(ModelRef(str(exported)), tmp_path, lambda _: None, page_decoder=PageDecoder(tmp_path / "decoders"))
+    host.start()
+    try:
+        until(lambda: host.description()["state"] == "ready")
+        assert host.decoder_file("manifest.json") is None
+        host.export_decoder()
+        until(lambda: host.description().get("decoder"))
+        assert host.decoder_file("manifest.json") == exported / "manifest.json"
+        decoder = read_manifest(exported).files["decoder"].path
+        assert host.decoder_file(decoder) == exported / decoder
+        for name in ("../export/manifest.json", read_manifest(exported).files["encoder"].path, "", "manifest.json/"):
+            assert host.decoder_file(name) is None
+    finally:
+        host.close()
+
+
+def test_a_host_without_a_decoder_for_pages_gives_none(tmp_path: Path, ref: ModelRef) -> None:
+    host = ModelHost(ref, tmp_path, lambda _: None)
+    host.export_decoder()
+    assert host.decoder_file("manifest.json") is None
+    host.close()

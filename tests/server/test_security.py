@@ -114,6 +114,7 @@ API = [
     ("GET", "/api/project"),
     ("PATCH", "/api/project"),
     ("PUT", "/api/project/labels"),
+    ("GET", "/api/model/decoder/{name}"),
     ("GET", "/api/items"),
     ("POST", "/api/items"),
     ("GET", "/api/items/{item}"),
@@ -146,7 +147,7 @@ def test_every_route_of_the_schema_is_tried_here(server: Served) -> None:
 
 @pytest.mark.parametrize(("method", "path"), API)
 def test_nothing_without_a_session(server: Served, method: str, path: str) -> None:
-    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0))
+    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0, name="x"))
     assert answer.status_code == 401
     assert "Open the address" in answer.json()["message"]
 
@@ -202,7 +203,7 @@ def test_no_change_without_the_csrf_header(server: Served, method: str, path: st
     headers = [(b"Cookie", server.cookie.encode())]
     if csrf is not None:
         headers.append((b"X-Segany-CSRF", csrf.encode()))
-    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0), headers=headers)
+    answer = server.stranger().request(method, path.format(item=uuid.uuid4(), part=0, name="x"), headers=headers)
     assert answer.status_code == 403
     assert "X-Segany-CSRF" in answer.json()["message"]
 
@@ -225,7 +226,7 @@ def test_get_has_no_side_effects(server: Served) -> None:
     before = server.http.get("/api/project").json(), server.store.items.get(item), server.store.jobs.list()
     for method, path in API:
         if method == "GET":
-            server.http.get(path.format(item=item))
+            server.http.get(path.format(item=item, name="x"))
     assert (server.http.get("/api/project").json(), server.store.items.get(item), server.store.jobs.list()) == before
 
 

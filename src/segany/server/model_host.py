@@ -63,7 +63,6 @@ class ModelHost:
             "name": "" if ref is None else Path(ref.model).name,
             "state": "loading",
             "message": "",
-            "decoder": False,
         }
         self._loaded: Future[ImagePredictor] = Future()
         self._closing = Cancellation()
