@@ -78,8 +78,8 @@ class RayExecutor:
     The workers are actors, which load the model once. Ray restarts those that die, and gives their chunk to another
     one; a chunk is given up when `RETRIES` is exceeded.
 
-    A cluster that this starts listens on this machine only, has no dashboard, and authenticates by a token. A worker
-    computes with as many threads as it has CPU cores.
+    A cluster that this starts authenticates by a token, which keeps others out: some processes of Ray listen on all
+    interfaces. A worker computes with as many threads as it has CPU cores.
 
     Attributes:
         address: address of a running cluster, such as "auto" or "ray://host:10001"; None starts one on this machine.
@@ -156,9 +156,10 @@ class RayExecutor:
             logging.getLogger(name).setLevel(logging.ERROR)
         is_ours = not ray.is_initialized()
         if is_ours:
-            local: dict[str, Any] = {"include_dashboard": False, "num_cpus": None} if self.address is None else {}
-            if self.address is None and self.workers is not None:
-                local["num_cpus"] = self.workers * self.cpus
+            local: dict[str, Any] = {}
+            if self.address is None:
+                local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+                local["num_cpus"] = None if self.workers is None else self.workers * self.cpus
             try:
                 ray.init(address=self.address or "local", log_to_driver=False, logging_level="ERROR", **local)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
