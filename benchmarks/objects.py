@@ -23,12 +23,13 @@ import numpy as np
 import segany
 from benchmarks.setting import REPOSITORY, Setting
 from segany.core.arrays import BoolArray, FloatArray
+from segany.core.embedding import Embedding
 from segany.core.instances import Instances
 from segany.data.item import Dataset
 from segany.data.shapes import Shapes
 from segany.data.subsets import Subset
 from segany.evaluate.average_precision import average_precision, matched_proposals
-from segany.evaluate.calibration import match_objects
+from segany.evaluate.calibration import ScoredMasks, fit_calibration, score_masks
 from segany.evaluate.recall import RecallCounts, count_found, pairwise_box_iou
 from segany.predict.objects import ObjectConfig
 from segany.train.recipe import DataSplit, find_recipe
@@ -38,6 +39,9 @@ from segany.train.run_recipe import RunOptions, run_recipe
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "objects"
 MIN_BOX_SCORE = 0.01
+TARGETS = tuple((min_iou, precision) for min_iou in (0.9, 0.85) for precision in (0.9, 0.95))
+"""IoU from which on a mask is right, and wanted precision of pre-filled masks."""
+
 AUTOMATIC_IMAGES = 10
 """Held-out images on which automatic masks are generated, which takes seconds an image."""
 
@@ -99,46 +103,51 @@ def measure(case: Case, folder: Path, features: Path) -> dict[str, Any]:
         decoder = str(train("lungs", case, folder / "decoder", features, settings).last)
     file = train("object_detector", case, folder / "detector", features, model=decoder).best
     detector, model = segany.load_object_detector(file), segany.load(decoder)
-    calibration = detector.calibration
-    assert calibration is not None
-    predictor = segany.ObjectPredictor(model, detector)
-    any_box = segany.ObjectPredictor(model, detector, ObjectConfig(min_detection_score=MIN_BOX_SCORE))
-    generator, automatic = segany.AutomaticMaskGenerator(model), Boxes()
-    boxes, same_images, seconds = Boxes(), Boxes(), 0.0
-    threshold = calibration.threshold
-    rights, kept, objects, total = [], [], 0, len(case.test)
-    for index in range(total):
+    predictor = segany.ObjectPredictor(model, detector, calibrated=False)
+    any_box = segany.ObjectPredictor(model, detector, ObjectConfig(min_detection_score=MIN_BOX_SCORE), calibrated=False)
+    generator, boxes, same_images, automatic = segany.AutomaticMaskGenerator(model), Boxes(), Boxes(), Boxes()
+    embedded: list[tuple[Embedding, Instances]] = []
+    for index in range(len(case.test)):
         annotated = case.test.read(index)
-        truth = annotated.objects
-        embedding = predictor.predictor.embed(annotated.image)
-        begin = time.perf_counter()
-        found = predictor.find(embedding)
-        seconds += time.perf_counter() - begin
+        embedding, truth = predictor.predictor.embed(annotated.image), annotated.objects
+        embedded.append((embedding, truth))
         proposals = any_box.find_boxes(embedding)
         boxes.add(*proposals, truth)
         if index < AUTOMATIC_IMAGES:
             same_images.add(*proposals, truth)
             masks = generator.generate(embedding)
             automatic.add(masks.mask_boxes_xyxy, masks.predicted_iou + masks.stability_score, truth)
-        rights.append(match_objects(found, truth) >= calibration.min_iou)
-        kept.append(found.scores >= (np.inf if threshold is None else threshold))
-        objects += len(truth)
-    right, is_kept = np.concatenate(rights), np.concatenate(kept)
+    start = time.perf_counter()
+    found = score_masks(predictor, embedded)
+    seconds = time.perf_counter() - start
+    val = (case.val.read(index) for index in range(len(case.val)))
+    calibrated_on = score_masks(predictor, ((annotated.image, annotated.objects) for annotated in val))
     return {
         "case": case.title,
-        "setting": Setting.current().cpu,
-        "commit": Setting.current().commit,
-        "test_images": total,
-        "test_objects": objects,
-        **training_times(folder / "detector"),
-        "find_seconds": round(seconds / total, 3),
+        "setting": asdict(Setting.current()),
+        "test": {"images": len(embedded), "objects": found.objects},
+        "training": training_times(folder / "detector"),
+        "find_seconds": round(seconds / len(embedded), 3),
         "boxes": boxes.numbers(),
         f"boxes_first_{AUTOMATIC_IMAGES}": same_images.numbers(),
         f"automatic_first_{AUTOMATIC_IMAGES}": automatic.numbers(),
-        "objects_with_a_right_mask": float(right.sum() / objects),
-        "prefilled_precision": float(right[is_kept].mean()) if is_kept.any() else None,
-        "prefilled_share": float(right[is_kept].sum() / objects),
-        "calibration": asdict(calibration),
+        "prefilled": [prefilled(calibrated_on, found, *target) for target in TARGETS],
+    }
+
+
+def prefilled(calibrated_on: ScoredMasks, found: ScoredMasks, min_iou: float, precision: float) -> dict[str, Any]:
+    """Calibrate on the masks of the validation set, and measure the masks of the test set from the threshold on."""
+    calibration = fit_calibration(calibrated_on, "", min_iou=min_iou, precision=precision)
+    threshold, is_right = calibration.threshold, found.ious >= min_iou
+    is_kept = calibration.confidence(*found.scores.T) >= (np.inf if threshold is None else threshold)
+    return {
+        "min_iou": min_iou,
+        "wanted_precision": precision,
+        "validation_objects": calibration.objects,
+        "threshold": threshold,
+        "precision": float(is_right[is_kept].mean()) if is_kept.any() else None,
+        "share": float(is_right[is_kept].sum() / found.objects),
+        "objects_with_a_right_mask": float(is_right.sum() / found.objects),
     }
 
 
