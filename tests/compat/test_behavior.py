@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,25 @@ def test_approximate_gelu_is_used() -> None:
     assert 0 < np.abs(predict(sam)[2] - expected).max() < 0.05
 
 
+# Export, by the exporter that the official scripts and others use.
+
+
+@pytest.mark.parametrize("build", [small_sam, small_sam2])
+def test_traced_encoders_export(build: Any, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    encoder, pixels = build().image_encoder, torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = encoder(pixels)
+        torch.onnx.export(encoder, (pixels,), str(tmp_path / "encoder.onnx"), dynamo=False)
+    session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    if isinstance(expected, dict):
+        expected = expected["vision_features"]
+    np.testing.assert_allclose(outputs[0], expected, atol=1e-3)
+
+
 # Subclasses.
 
 
@@ -245,8 +265,7 @@ def test_point_grids_of_ones_own() -> None:
     grid = np.array([[0.5, 0.25]])
     settings = {**LOOSE, "points_per_side": None}
     generator = SamAutomaticMaskGenerator(small_sam(), point_grids=[grid], **settings)
-    first = next(iter(generator.generate(IMAGE)))
-    assert first["point_coords"] == [[64.0, 24.0]]
+    assert all(record["point_coords"] == [[64.0, 24.0]] for record in generator.generate(IMAGE))
     with pytest.raises(AssertionError, match="either points_per_side or point_grids"):
         SamAutomaticMaskGenerator(small_sam(), point_grids=[grid])
 

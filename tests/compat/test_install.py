@@ -10,7 +10,7 @@ import pytest
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, cwd=cwd)
 
 
 def output_of(code: str) -> str:
