@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ def main() -> None:
     rest = arguments[1:] if is_module else arguments
     if not rest or rest[0] in ("-h", "--help"):
         sys.exit(_USAGE)
+    # As the command `segany`: PyTorch's threads wait by spinning, which takes the cores from other processes.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     install()
     sys.argv = rest
     if is_module:

@@ -32,7 +32,7 @@ class LayerNorm2d(nn.Module):
 
     def over_last_axis(self, x: Tensor) -> Tensor:
         """Normalize [..., C] over the last axis."""
-        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 class FeedForward(nn.Module):

@@ -14,7 +14,7 @@ def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
     If `size` does not divide H or W, the bottom and right are padded with `fill` [C], by default zeros.
     """
     batch, height, width, channels = x.shape
-    rows, columns = -(-height // size), -(-width // size)
+    rows, columns = _windows(height, size), _windows(width, size)
     padded_hw = (rows * size, columns * size)
     if padded_hw != (height, width):
         border = x.new_zeros(channels) if fill is None else fill
@@ -28,8 +28,16 @@ def partition(x: Tensor, size: int, fill: Tensor | None = None) -> Tensor:
 def unpartition(windows: Tensor, size: int, size_hw: SizeHW) -> Tensor:
     """Invert `partition` and remove the padding: windows [B * windows, size * size, C] to [B, H, W, C]."""
     height, width = size_hw
-    rows, columns = -(-height // size), -(-width // size)
+    rows, columns = _windows(height, size), _windows(width, size)
     channels = windows.shape[-1]
     x = windows.reshape(-1, rows, columns, size, size, channels).transpose(2, 3)
     x = x.reshape(-1, rows * size, columns * size, channels)
     return torch.narrow(torch.narrow(x, 1, 0, height), 2, 0, width)
+
+
+def _windows(side: int, size: int) -> int:
+    """Return the number of windows that cover a side, rounded up.
+
+    Without negative numbers, whose division a traced graph would round toward zero.
+    """
+    return (side + size - 1) // size

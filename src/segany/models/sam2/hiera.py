@@ -143,8 +143,9 @@ class Hiera(nn.Module):
         x = x + columns @ by_row
         window = self.pos_embed_window.shape[-1]
         by_window = x.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [B, rows, window, columns, window, C]
-        by_window += self.pos_embed_window[0].permute(1, 2, 0)[:, None]
-        return x
+        # Not in place: a traced graph would lose what is added to a view.
+        by_window = by_window + self.pos_embed_window[0].permute(1, 2, 0)[:, None]
+        return by_window.flatten(3, 4).flatten(1, 2)
 
 
 def _interpolation_weights(table: Tensor, side: int) -> Tensor:
